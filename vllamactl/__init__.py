@@ -1,0 +1,1 @@
+"""The command line of vllamad: a client of its control socket."""

@@ -1,0 +1,1 @@
+"""A systemd-native supervisor daemon for vLLM with an Ollama-compatible API."""

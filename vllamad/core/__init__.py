@@ -1,0 +1,1 @@
+"""What we decide. No I/O, no clock, no logging."""

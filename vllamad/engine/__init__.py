@@ -1,0 +1,1 @@
+"""All that changes when vLLM changes."""

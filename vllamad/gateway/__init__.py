@@ -1,0 +1,1 @@
+"""The data plane: parses what strangers send, relays tokens."""

@@ -1,0 +1,1 @@
+"""Where trio meets Linux. Knows nothing of models."""

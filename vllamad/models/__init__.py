@@ -1,0 +1,1 @@
+"""What is installed, and what its files say about it."""

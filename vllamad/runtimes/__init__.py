@@ -1,0 +1,1 @@
+"""Engine runtimes: Python environments that hold a vLLM, side by side."""

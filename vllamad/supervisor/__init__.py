@@ -1,0 +1,1 @@
+"""The control plane: one process that owns every worker."""

@@ -1,0 +1,1 @@
+"""What is said on sockets. No I/O."""

