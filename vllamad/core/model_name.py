@@ -1,0 +1,100 @@
+"""Reads and prints a model name as Ollama does: [scheme://][host/][namespace/]model[:tag].
+
+It must not know which models exist, nor where a name is looked up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from vllamad.errors import BadInput
+
+DEFAULT_HOST = "registry.ollama.ai"
+DEFAULT_NAMESPACE = "library"
+DEFAULT_TAG = "latest"
+
+Source = Literal["", "local", "cloud"]
+
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelName:
+    """A valid name with every part filled in. Spelling is kept; `key` is what is compared."""
+
+    host: str = DEFAULT_HOST
+    namespace: str = DEFAULT_NAMESPACE
+    model: str
+    tag: str = DEFAULT_TAG
+
+    def canonical(self) -> str:
+        """The full form, as `registry.ollama.ai/library/smollm2:135m`."""
+        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+    def display(self) -> str:
+        """The shortest form that reads back as the same name; the tag is always there."""
+        if self.host.lower() != DEFAULT_HOST:
+            return self.canonical()
+        if self.namespace.lower() != DEFAULT_NAMESPACE:
+            return f"{self.namespace}/{self.model}:{self.tag}"
+        return f"{self.model}:{self.tag}"
+
+    def key(self) -> str:
+        """The same for every spelling of one name: Ollama does not tell the cases apart."""
+        return self.canonical().lower()
+
+
+def parse(text: str) -> ModelName:
+    """Read a name, filling in what it leaves out. Raises BadInput with Ollama's text."""
+    rest, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:
+        rest, colon, tag = text, "", DEFAULT_TAG
+    # From the right, as a host may hold a port: what is left of the namespace is the host.
+    rest, slash, model = rest.rpartition("/")
+    namespace, host = DEFAULT_NAMESPACE, DEFAULT_HOST
+    if slash:
+        rest, slash, namespace = rest.rpartition("/")
+        if slash:
+            _, scheme, after = rest.partition("://")
+            host = after if scheme else rest
+    if not (
+        _HOST.fullmatch(host)
+        and _NAMESPACE.fullmatch(namespace)
+        and _PART.fullmatch(model)
+        and _PART.fullmatch(tag)
+    ):
+        raise BadInput("invalid model name")
+    return ModelName(host=host, namespace=namespace, model=model, tag=tag)
+
+
+def split_source(text: str) -> tuple[str, Source]:
+    """Take a `:local`, `:cloud` or `-cloud` ending off a name as sent, and say which it was.
+
+    The name is trimmed and may come back empty; it is not otherwise checked.
+    Raises BadInput when two endings stand one after the other.
+    """
+    trimmed = text.strip()
+    base, source = _cut_source(trimmed)
+    if source and _cut_source(base)[1]:
+        quoted = json.dumps(trimmed, ensure_ascii=False)
+        raise BadInput(f"use either :local or :cloud, not both: {quoted}")
+    return base, source
+
+
+def _cut_source(text: str) -> tuple[str, Source]:
+    base, colon, ending = text.rpartition(":")
+    word = ending.strip().lower()
+    if not colon:
+        return text, ""
+    if word == "cloud":
+        return base, "cloud"
+    if word == "local":
+        return base, "local"
+    if "/" not in ending and word.endswith("-cloud"):
+        return text.rstrip()[: -len("-cloud")], "cloud"
+    return text, ""
