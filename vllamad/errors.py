@@ -13,7 +13,7 @@ VllamadError
     NotAllowed          not-allowed       the peer may not do this
     ConfigError         config            one or more faults in the configuration
     RuntimeProblem      runtime           the engine runtime is missing, broken or unusable
-    HostProblem         host              the machine says no: address in use, disk full, no such file
+    HostProblem         host              the machine says no: address in use, disk full
 
 A class exists only if some caller treats it differently. HTTP statuses are chosen in one table in
 `gateway/errors.py`, exit statuses in one table in `vllamactl/__main__.py`, both by `kind`.
@@ -36,7 +36,7 @@ class VllamadError(Exception):
 
 
 class BadInput(VllamadError):
-    """A request that can never succeed as it stands; `status` is Ollama's, where it differs from 400."""
+    """A request that can never succeed as it stands; `status` is Ollama's, mostly 400."""
 
     kind = "bad-input"
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 FOREVER = inf
 
+Flag = str | bool | int | float  # the value of one engine flag; true is the bare flag
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
@@ -95,7 +97,7 @@ class EngineSettings:
 
     runtime: str = ""  # a name from `vllamactl runtime list`; empty: the one in use
     python: str = ""  # path of a Python that has vLLM; wins over `runtime`
-    args: dict[str, str | bool | int | float] = field(default_factory=dict[str, str | bool | int | float])
+    args: dict[str, Flag] = field(default_factory=dict[str, Flag])
     env: dict[str, str] = field(default_factory=dict[str, str])
     fork: bool = True  # the fork launcher, where the platform allows it
     cpu_kv_cache: int = 1 << 30  # bytes of KV cache a worker on a CPU gets
@@ -110,7 +112,7 @@ class ModelSettings:
     keep_alive: float | None = None
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.0  # 0: planned
-    args: dict[str, str | bool | int | float] = field(default_factory=dict[str, str | bool | int | float])
+    args: dict[str, Flag] = field(default_factory=dict[str, Flag])
     env: dict[str, str] = field(default_factory=dict[str, str])
 
 

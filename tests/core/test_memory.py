@@ -1,0 +1,118 @@
+"""What fits where; sizes in GiB for the reader, bytes for the code."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllamad.core.memory import (
+    CPU_OVERHEAD,
+    GIB,
+    GPU_OVERHEAD,
+    GPU_SHARE,
+    Device,
+    Machine,
+    Need,
+    Placement,
+    largest_room,
+    least,
+    place,
+)
+
+SMALL = Need(weights=GIB, kv_per_token=1024, context_length=4096)
+CPU = Machine(host=16 * GIB)
+CARD = Device(index=0, total=80 * GIB)
+
+
+def test_a_worker_on_a_cpu_takes_weights_cache_and_overhead() -> None:
+    placement = place(SMALL, CPU, [])
+    assert placement == Placement(devices=(), per_device=2 * GIB + CPU_OVERHEAD, kv_cache=GIB)
+    assert least(SMALL, CPU) == 2 * GIB + CPU_OVERHEAD
+
+
+def test_a_cpu_takes_as_many_as_its_memory_holds() -> None:
+    taken: list[Placement] = []
+    while (placement := place(SMALL, CPU, taken)) is not None:
+        taken.append(placement)
+    assert len(taken) == 4
+
+
+def test_a_worker_on_a_gpu_gets_cache_for_several_contexts_but_not_the_whole_card() -> None:
+    placement = place(SMALL, Machine(host=0, devices=(CARD,)), [])
+    assert placement is not None
+    assert placement.kv_cache == 4 * GIB
+    assert placement.per_device == GIB + GPU_OVERHEAD + 4 * GIB
+
+
+def test_a_large_model_gets_what_is_left_of_the_card() -> None:
+    need = Need(weights=60 * GIB, kv_per_token=GIB // 1024, context_length=8192)
+    machine = Machine(host=0, devices=(CARD,))
+    placement = place(need, machine, [])
+    assert placement is not None
+    assert placement.per_device == int(80 * GIB * GPU_SHARE) == largest_room(machine)
+
+
+def test_a_context_that_cannot_be_held_once_does_not_fit() -> None:
+    need = Need(weights=60 * GIB, kv_per_token=GIB // 1024, context_length=131072)
+    assert place(need, Machine(host=0, devices=(CARD,)), []) is None
+
+
+def test_memory_held_by_strangers_is_not_ours() -> None:
+    busy = Device(index=0, total=80 * GIB, foreign=73 * GIB)
+    assert place(SMALL, Machine(host=0, devices=(busy,)), []) is None
+
+
+def test_the_roomiest_card_is_chosen() -> None:
+    cards = (Device(index=0, total=24 * GIB), Device(index=1, total=24 * GIB))
+    first = place(SMALL, Machine(host=0, devices=cards), [])
+    assert first is not None
+    second = place(SMALL, Machine(host=0, devices=cards), [first])
+    assert second is not None
+    assert {first.devices, second.devices} == {(0,), (1,)}
+
+
+def test_tensor_parallel_takes_a_part_of_several_cards() -> None:
+    cards = (Device(index=0, total=24 * GIB), Device(index=1, total=24 * GIB))
+    need = Need(weights=30 * GIB, kv_per_token=1024, context_length=4096, gpus=2)
+    placement = place(need, Machine(host=0, devices=cards), [])
+    assert placement is not None
+    assert placement.devices == (0, 1)
+    assert placement.per_device > 15 * GIB + GPU_OVERHEAD
+    assert least(need, Machine(host=0, devices=cards)) < 24 * GIB
+
+
+def test_more_cards_than_there_are_do_not_fit() -> None:
+    need = Need(weights=GIB, kv_per_token=1, context_length=1, gpus=2)
+    assert place(need, Machine(host=0, devices=(CARD,)), []) is None
+
+
+@pytest.mark.parametrize(("share", "fits"), [(0.5, True), (0.95, False)])
+def test_an_operators_share_replaces_the_plan(share: float, fits: bool) -> None:
+    need = Need(weights=GIB, kv_per_token=1, context_length=1, utilization=share)
+    placement = place(need, Machine(host=0, devices=(CARD,)), [])
+    assert (placement is not None) == fits
+    if placement is not None:
+        assert placement.per_device == int(80 * GIB * share)
+
+
+@given(
+    weights=st.lists(st.integers(0, 40 * GIB), max_size=12),
+    totals=st.lists(st.integers(0, 80 * GIB), max_size=4),
+    host=st.integers(0, 64 * GIB),
+)
+def test_a_plan_never_exceeds_the_room(weights: list[int], totals: list[int], host: int) -> None:
+    devices = tuple(Device(index=i, total=total) for i, total in enumerate(totals))
+    machine = Machine(host=host, devices=devices)
+    taken: list[Placement] = []
+    for weight in weights:
+        need = Need(weights=weight, kv_per_token=4096, context_length=2048)
+        placement = place(need, machine, taken)
+        if placement is not None:
+            assert placement.total >= least(need, machine)
+            taken.append(placement)
+    for device in devices:
+        used = sum(other.per_device for other in taken if device.index in other.devices)
+        assert used <= device.total * GPU_SHARE
+    if not devices:
+        assert sum(other.total for other in taken) <= host

@@ -1,0 +1,344 @@
+"""Ollama's timelines, told to the scheduler event by event: no clock, no tasks, no processes."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from vllamad.core.launch import Spec
+from vllamad.core.lifecycle import State
+from vllamad.core.memory import CPU_OVERHEAD, GIB, Machine, Need
+from vllamad.core.scheduler import (
+    Decision,
+    Grant,
+    LeaseId,
+    Limits,
+    Refuse,
+    Revoke,
+    Scheduler,
+    Start,
+    Stop,
+)
+from vllamad.errors import DoesNotFit, LoadFailed, ServerBusy, Unavailable
+
+ROOMY = Machine(host=1000 * GIB)
+
+
+def limits(**changes: float) -> Limits:
+    values: dict[str, float] = {
+        "keep_alive": 300,
+        "max_loaded": 0,
+        "max_queue": 512,
+        "max_running": 256,
+        "queue_timeout": 300,
+        "failed_cooldown": 600,
+    }
+    return Limits(**(values | changes))  # type: ignore[arg-type]
+
+
+def spec(model: str, gib: int = 1, **more: float) -> Spec:
+    need = Need(weights=gib * GIB, kv_per_token=0, context_length=2048)
+    return Spec(model=model, folder=f"/models/{model}", need=need, **more)  # type: ignore[arg-type]
+
+
+class Story:
+    """A scheduler with lease numbers handed out, for short tests."""
+
+    def __init__(self, machine: Machine = ROOMY, **changes: float) -> None:
+        self.scheduler = Scheduler(limits(**changes), machine)
+        self.now = 0.0
+        self.last = 0
+
+    def ask(
+        self, model: str, gib: int = 1, *, keep: float | None = None, own: float | None = None
+    ) -> list[Decision]:
+        self.last += 1
+        wanted = spec(model, gib) if own is None else spec(model, gib, keep_alive=own)
+        return self.scheduler.arrive(LeaseId(self.last), wanted, keep_alive=keep, now=self.now)
+
+    def go(self, lease: int) -> list[Decision]:
+        return self.scheduler.leave(LeaseId(lease), now=self.now)
+
+    def moves(self, model: str, *states: State, reason: str = "") -> list[Decision]:
+        decisions: list[Decision] = []
+        for state in states:
+            decisions += self.scheduler.moved(model, state, reason=reason, now=self.now)
+        return decisions
+
+    def loaded(self, model: str, gib: int = 1, *, keep: float | None = None) -> Story:
+        """`model` loaded and idle."""
+        self.ask(model, gib, keep=keep)
+        self.moves(model, State.STARTING, State.READY)
+        self.go(self.last)
+        return self
+
+    def at(self, now: float) -> list[Decision]:
+        self.now = now
+        return self.scheduler.tick(now=now)
+
+    def stops(self, model: str) -> list[Decision]:
+        return self.moves(model, State.DRAINING, State.STOPPING, State.STOPPED)
+
+
+def kinds(decisions: list[Decision]) -> list[object]:
+    """Starts and stops by model, the rest as they are."""
+    return [
+        ("start", d.plan.model)
+        if isinstance(d, Start)
+        else ("stop", d.model)
+        if isinstance(d, Stop)
+        else d
+        for d in decisions
+    ]
+
+
+def test_the_first_request_loads_and_is_served_when_ready() -> None:
+    story = Story()
+    assert kinds(story.ask("a")) == [("start", "a")]
+    assert story.moves("a", State.STARTING) == []
+    assert story.scheduler.why_waiting(LeaseId(1)) == "loading"
+    assert story.moves("a", State.READY) == [Grant(LeaseId(1), "a")]
+
+
+def test_concurrent_requests_share_one_load() -> None:
+    story = Story()
+    assert len(story.ask("a") + story.ask("a") + story.ask("a")) == 1
+    granted = story.moves("a", State.STARTING, State.READY)
+    assert granted == [Grant(LeaseId(n), "a") for n in (1, 2, 3)]
+
+
+def test_one_model_loads_at_a_time() -> None:
+    story = Story()
+    assert kinds(story.ask("a")) == [("start", "a")]
+    assert story.ask("b") == []
+    assert story.scheduler.why_waiting(LeaseId(2)) == "queued"
+    assert kinds(story.moves("a", State.STARTING, State.READY))[1:] == [("start", "b")]
+
+
+def test_a_loaded_model_serves_while_another_loads() -> None:
+    story = Story().loaded("a")
+    story.ask("b")
+    assert story.ask("a") == [Grant(LeaseId(3), "a")]
+
+
+def test_idle_for_its_keep_alive_stops() -> None:
+    """Vector 71."""
+    story = Story().loaded("a")
+    assert story.scheduler.deadline() == 300
+    assert story.at(299.9) == []
+    assert kinds(story.at(300)) == [("stop", "a")]
+    assert story.scheduler.deadline() == inf
+
+
+def test_keep_alive_sticks_to_the_worker() -> None:
+    """Vector 72."""
+    story = Story().loaded("a", keep=10)
+    story.at(5)
+    story.ask("a")
+    story.go(story.last)
+    assert story.scheduler.expires_at("a") == 15
+    assert story.scheduler.keep_alive("a") == 10
+
+
+def test_keep_alive_nought_stops_after_the_answer() -> None:
+    """Vector 73."""
+    story = Story()
+    story.ask("a", keep=0)
+    story.moves("a", State.STARTING, State.READY)
+    assert kinds(story.go(1)) == [("stop", "a")]
+
+
+def test_an_unload_lets_running_requests_finish() -> None:
+    """Vector 74."""
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING, State.READY)
+    assert story.scheduler.unload("a", now=1) == []
+    assert kinds(story.go(1)) == [("stop", "a")]
+
+
+def test_unloading_what_is_not_loaded_does_nothing() -> None:
+    assert Story().scheduler.unload("a", now=0) == []
+
+
+def test_an_idle_model_makes_way_when_the_cap_is_reached() -> None:
+    """Vector 76, first half."""
+    story = Story(max_loaded=1).loaded("a")
+    assert kinds(story.ask("b")) == [("stop", "a")]
+    assert kinds(story.stops("a")) == [("start", "b")]
+
+
+def test_a_busy_model_is_waited_for_and_takes_nobody_new() -> None:
+    """Vector 76, second half: newcomers to the busy one queue behind the one that waits."""
+    story = Story(max_loaded=1)
+    story.ask("a")
+    story.moves("a", State.STARTING, State.READY)
+    assert story.ask("b") == []
+    assert story.ask("a") == []
+    assert kinds(story.go(1)) == [("stop", "a")]
+    assert kinds(story.stops("a")) == [("start", "b")]
+    assert story.moves("b", State.STARTING, State.READY)[0] == Grant(LeaseId(2), "b")
+
+
+def test_who_waits_for_a_busy_one_and_leaves_frees_its_queue() -> None:
+    story = Story(max_loaded=1)
+    story.ask("a")
+    story.moves("a", State.STARTING, State.READY)
+    story.ask("b")
+    story.ask("a")
+    assert story.go(2) == [Grant(LeaseId(3), "a")]
+
+
+def test_memory_evicts_as_the_cap_does() -> None:
+    machine = Machine(host=10 * GIB + 2 * CPU_OVERHEAD, cpu_kv_cache=0)
+    story = Story(machine).loaded("a", 6)
+    assert kinds(story.ask("b", 6)) == [("stop", "a")]
+
+
+def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
+    machine = Machine(host=10 * GIB, cpu_kv_cache=0)
+    [refusal] = Story(machine).ask("huge", 40)
+    assert isinstance(refusal, Refuse)
+    assert isinstance(refusal.error, DoesNotFit)
+    assert "42598 MiB, at most 10240 MiB" in refusal.error.message
+
+
+def test_a_full_queue_refuses_at_once_and_serves_the_loaded() -> None:
+    """Vector 79."""
+    story = Story(max_queue=1).loaded("loaded")
+    story.ask("a")
+    assert story.ask("b") == []
+    [refusal] = story.ask("c")
+    assert isinstance(refusal, Refuse)
+    assert isinstance(refusal.error, ServerBusy)
+    assert story.ask("loaded") == [Grant(LeaseId(5), "loaded")]
+
+
+def test_waiting_in_the_queue_has_a_limit_but_a_load_has_its_own() -> None:
+    story = Story(queue_timeout=30)
+    story.ask("a")
+    story.moves("a", State.STARTING)
+    story.ask("b")
+    assert story.scheduler.deadline() == 30
+    [refusal] = story.at(30)
+    assert refusal == Refuse(LeaseId(2), refusal.error)  # type: ignore[union-attr]
+    assert story.scheduler.deadline() == inf
+
+
+def test_a_worker_serves_no_more_than_its_limit_at_once() -> None:
+    story = Story(max_running=1)
+    story.ask("a")
+    story.ask("a")
+    assert story.moves("a", State.STARTING, State.READY) == [Grant(LeaseId(1), "a")]
+    assert story.go(1) == [Grant(LeaseId(2), "a")]
+
+
+def test_a_crash_revokes_the_leases_and_the_waiting_wait_for_the_next_life() -> None:
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING, State.READY)
+    assert story.moves("a", State.STOPPING, reason="boom") == [Revoke(LeaseId(1), "boom")]
+    assert story.ask("a") == []
+    assert story.moves("a", State.BACKOFF, State.STARTING) == []
+    assert story.moves("a", State.READY) == [Grant(LeaseId(2), "a")]
+
+
+def test_a_worker_in_backoff_that_nobody_wants_expires() -> None:
+    story = Story().loaded("a")
+    story.moves("a", State.STOPPING, State.BACKOFF)
+    assert kinds(story.at(300)) == [("stop", "a")]
+
+
+def test_a_failed_model_refuses_at_once_with_its_reason_until_the_cooldown() -> None:
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING, State.STOPPING)
+    [refusal] = story.moves("a", State.FAILED, reason="no such file")
+    assert isinstance(refusal, Refuse)
+    assert isinstance(refusal.error, LoadFailed)
+    assert "no such file" in refusal.error.message
+    story.now = 599
+    assert isinstance(story.ask("a")[0], Refuse)
+    story.now = 600
+    assert kinds(story.ask("a")) == [("start", "a")]
+
+
+def test_a_failed_model_never_delays_another() -> None:
+    story = Story(max_loaded=1)
+    story.ask("a")
+    story.moves("a", State.STARTING, State.STOPPING, State.FAILED, reason="boom")
+    assert kinds(story.ask("b")) == [("start", "b")]
+
+
+def test_an_operators_stop_clears_a_failure() -> None:
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING, State.STOPPING, State.FAILED, reason="boom")
+    assert story.scheduler.stop("a", "restart", now=0) == []
+    assert kinds(story.ask("a")) == [("start", "a")]
+
+
+def test_an_operators_stop_drains_whoever_uses_it() -> None:
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING, State.READY)
+    assert kinds(story.scheduler.stop("a", "unload", now=0)) == [("stop", "a")]
+    assert story.scheduler.stop("a", "unload", now=0) == []
+    assert story.moves("a", State.DRAINING) == []
+    assert story.scheduler.leases_of("a") == 1
+    assert story.go(1) == []
+    assert story.scheduler.leases_of("a") == 0
+
+
+def test_a_request_during_a_stop_waits_for_the_next_life() -> None:
+    story = Story().loaded("a")
+    story.at(300)
+    assert story.ask("a") == []
+    assert kinds(story.stops("a")) == [("start", "a")]
+
+
+def test_a_models_own_keep_alive_replaces_the_default() -> None:
+    story = Story()
+    story.ask("a", own=7)
+    story.moves("a", State.STARTING, State.READY)
+    assert story.scheduler.keep_alive("a") == 7
+
+
+def test_closing_refuses_the_waiting_and_stops_the_living() -> None:
+    story = Story().loaded("a")
+    story.ask("b")
+    story.moves("b", State.STARTING)
+    decisions = kinds(story.scheduler.close(now=0))
+    assert isinstance(decisions[0], Refuse)
+    assert decisions[1:] == [("stop", "a"), ("stop", "b")]
+    [refusal] = story.ask("a")
+    assert isinstance(refusal, Refuse)
+    assert isinstance(refusal.error, Unavailable)
+
+
+def test_questions_about_what_is_not_there_have_answers() -> None:
+    scheduler = Story().scheduler
+    assert scheduler.expires_at("a") is None
+    assert scheduler.plan_of("a") is None
+    assert scheduler.leases_of("a") == 0
+    assert scheduler.waiting_for("a") == scheduler.queued == 0
+
+
+def test_who_leaves_while_waiting_is_forgotten() -> None:
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING)
+    story.go(1)
+    assert story.moves("a", State.READY) == []
+    assert story.scheduler.plan_of("a") is not None
+
+
+@pytest.mark.parametrize("keep", [inf, 300.0])
+def test_the_deadline_is_never_in_the_past_after_a_tick(keep: float) -> None:
+    story = Story(max_loaded=1, queue_timeout=30).loaded("a", keep=keep)
+    story.ask("a")
+    story.ask("b")
+    for now in (10.0, 30.0, 31.0, 1000.0):
+        story.at(now)
+        assert story.scheduler.deadline() > now

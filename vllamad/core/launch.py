@@ -1,0 +1,51 @@
+"""From what is wanted (a spec) to exactly how it will be launched (a plan).
+
+Knows models only as numbers and names; spelling a plan as vLLM's flags is `engine/command.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vllamad.config.settings import Flag
+from vllamad.core.memory import Machine, Need, Placement, largest_room, least
+from vllamad.errors import DoesNotFit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One model as the scheduler sees it: its name, its files, its needs, its operator's wishes."""
+
+    model: str  # canonical name: what workers and leases are counted by
+    folder: str
+    need: Need
+    digest: str = ""
+    context_length: int = 0  # 0: left to the engine
+    keep_alive: float | None = None
+    pooling: bool = False
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    args: dict[str, Flag] = field(default_factory=dict[str, Flag])
+    env: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A spec with its place on this machine."""
+
+    spec: Spec
+    placement: Placement
+
+    @property
+    def model(self) -> str:
+        return self.spec.model
+
+
+def does_not_fit(spec: Spec, machine: Machine) -> DoesNotFit:
+    """The refusal for a model that would not fit even on an empty machine."""
+    needs, room = least(spec.need, machine) >> 20, largest_room(machine) >> 20
+    return DoesNotFit(
+        f"cannot load {spec.model}: it needs {needs} MiB, at most {room} MiB can be freed",
+        hint="lower its context_length, spread it over more GPUs with tensor_parallel_size, "
+        "or choose a smaller or quantised variant",
+    )

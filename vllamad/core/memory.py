@@ -1,0 +1,132 @@
+"""How much memory a worker needs, and where it fits.
+
+Sizes are bytes. The machine as it is now comes in as data; nothing here looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+GIB = 1 << 30
+
+# Measured on vLLM 0.32 (issue 2): interpreter, torch and code of API server, core and worker.
+CPU_OVERHEAD = int(1.6 * GIB)
+# CUDA context, graphs and activations of a worker that captures the default batch sizes.
+GPU_OVERHEAD = 3 * GIB
+# vLLM itself leaves this share of a card to others by default (--gpu-memory-utilization 0.92).
+GPU_SHARE = 0.92
+# Contexts of full length the cache should hold at once, where there is room.
+CONTEXTS_WANTED = 4
+KV_FLOOR = 4 * GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One GPU: `total` bytes of memory, of which `foreign` are held by processes not ours."""
+
+    index: int
+    total: int
+    foreign: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What workers may use: GPUs, or, with none, `host` bytes of main memory."""
+
+    host: int
+    devices: tuple[Device, ...] = ()
+    cpu_kv_cache: int = GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What one model asks for, whatever the machine."""
+
+    weights: int
+    kv_per_token: int
+    context_length: int
+    gpus: int = 1  # tensor parallel size
+    utilization: float = 0.0  # an operator's share of each card, in place of a plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a worker goes and what it takes there; `devices` is empty on a CPU."""
+
+    devices: tuple[int, ...]
+    per_device: int  # on a CPU: of main memory
+    kv_cache: int  # over all devices
+
+    @property
+    def total(self) -> int:
+        return self.per_device * max(1, len(self.devices))
+
+
+def place(need: Need, machine: Machine, taken: Iterable[Placement]) -> Placement | None:
+    """Find room for `need` beside the placements in `taken`, or say there is none."""
+    taken = tuple(taken)
+    if machine.devices:
+        return _place_on_gpus(need, machine, taken)
+    wanted = need.weights + machine.cpu_kv_cache + CPU_OVERHEAD
+    if wanted > machine.host - sum(other.total for other in taken):
+        return None
+    return Placement(devices=(), per_device=wanted, kv_cache=machine.cpu_kv_cache)
+
+
+def largest_room(machine: Machine) -> int:
+    """What one worker could have if every other one left: the figure refusals name."""
+    if not machine.devices:
+        return machine.host
+    return max(_room(device, {}) for device in machine.devices)
+
+
+def least(need: Need, machine: Machine) -> int:
+    """The smallest amount `need` can live with on one device, or in main memory."""
+    if not machine.devices:
+        return need.weights + machine.cpu_kv_cache + CPU_OVERHEAD
+    return _fixed(need) + _kv_least(need)
+
+
+def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -> Placement | None:
+    used: dict[int, int] = {}
+    for other in taken:
+        for index in other.devices:
+            used[index] = used.get(index, 0) + other.per_device
+    roomiest = sorted(machine.devices, key=lambda device: -_room(device, used))[: need.gpus]
+    if len(roomiest) < need.gpus:
+        return None
+    room = min(_room(device, used) for device in roomiest)
+    per_device = _share_of(need, room, roomiest)
+    if per_device is None:
+        return None
+    return Placement(
+        devices=tuple(sorted(device.index for device in roomiest)),
+        per_device=per_device,
+        kv_cache=max(0, per_device - _fixed(need)) * need.gpus,
+    )
+
+
+def _share_of(need: Need, room: int, devices: list[Device]) -> int | None:
+    if need.utilization:
+        asked = int(need.utilization * min(device.total for device in devices))
+        return asked if asked <= room else None
+    if _fixed(need) + _kv_least(need) > room:
+        return None
+    return min(room, _fixed(need) + _kv_wanted(need))
+
+
+def _fixed(need: Need) -> int:
+    return need.weights // need.gpus + GPU_OVERHEAD
+
+
+def _kv_least(need: Need) -> int:
+    return need.kv_per_token * need.context_length // need.gpus
+
+
+def _kv_wanted(need: Need) -> int:
+    return max(KV_FLOOR, CONTEXTS_WANTED * _kv_least(need))
+
+
+def _room(device: Device, used: Mapping[int, int]) -> int:
+    return int(device.total * GPU_SHARE) - device.foreign - used.get(device.index, 0)
