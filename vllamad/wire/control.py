@@ -10,7 +10,7 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     POST /v1/models/{name}/load         -> NDJSON of Progress, the last one final
     POST /v1/models/{name}/unload       -> NDJSON of Progress
     POST /v1/models/{name}/restart      -> NDJSON of Progress
-    GET  /v1/models/{name}/logs?follow=0|1&bytes=N  -> text/plain
+    GET  /v1/models/{name}/logs?follow=0|1&lines=N  -> text/plain
     POST /v1/models/pull                -> NDJSON of Progress; body PullRequest
     GET  /v1/config                     -> the effective configuration as JSON
 
@@ -74,6 +74,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     size: int
     modified_at: str
+    path: str = ""  # of the checkpoint
     family: str = ""
     parameter_size: str = ""
     quantization: str = ""
