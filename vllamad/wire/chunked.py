@@ -85,6 +85,7 @@ class PlainReader:
 
     def __init__(self, length: int | None) -> None:
         self.done = length == 0
+        self.open_ended = length is None
         self._left = length
 
     def feed(self, data: bytes) -> bytes:

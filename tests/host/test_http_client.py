@@ -1,0 +1,161 @@
+"""The client to engines, on real Unix sockets."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from tests.fakes.raw_engine import CHUNKED_HEAD, Exchange, Script, raw_engine
+from vllamad.errors import WorkerLost
+from vllamad.host.http_client import client_for, close, engine_body, engine_client
+
+
+async def ask(path: Path, content: bytes = b"{}") -> httpx.Response:
+    client = engine_client()
+    request = client.build_request(
+        "POST",
+        "/v1/chat/completions",
+        content=content,
+        headers={"content-type": "application/json"},
+        extensions={"uds": str(path)},
+    )
+    with trio.fail_after(5):
+        return await client.send(request, stream=True)
+
+
+def saying(*pieces: bytes) -> Script:
+    async def script(exchange: Exchange) -> None:
+        for piece in pieces:
+            await exchange.say(piece)
+
+    return script
+
+
+async def read(response: httpx.Response) -> bytes:
+    async with aclosing(response):
+        with trio.fail_after(5):
+            return await response.aread()
+
+
+async def test_the_request_reaches_the_engine_whole(tmp_path: Path) -> None:
+    content = b'{"x":"' + b"y" * 3_000_000 + b'"}'
+    async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD, b"0\r\n\r\n")) as exchanges:
+        await read(await ask(tmp_path / "s", content))
+    head, _, body = exchanges[0].request.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+    assert b"content-type: application/json" in head.lower()
+    assert body == content
+
+
+async def test_a_chunked_answer_is_decoded(tmp_path: Path) -> None:
+    async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n")):
+        response = await ask(tmp_path / "s")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert await read(response) == b"abc"
+
+
+async def test_a_counted_answer_is_read_to_its_count(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 5\r\n\r\n"
+    async with raw_engine(tmp_path / "s", saying(head, b"oo", b"ps!")):
+        response = await ask(tmp_path / "s")
+        assert response.status_code == 400
+        assert await read(response) == b"oops!"
+
+
+async def test_an_answer_without_framing_ends_with_its_connection(tmp_path: Path) -> None:
+    async with raw_engine(tmp_path / "s", saying(b"HTTP/1.1 200 OK\r\n\r\nabc", b"def")):
+        assert await read(await ask(tmp_path / "s")) == b"abcdef"
+
+
+async def test_what_came_in_one_read_is_one_item(tmp_path: Path) -> None:
+    async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")):
+        response = await ask(tmp_path / "s")
+        async with aclosing(response):
+            assert [item async for item in response.aiter_raw()] == [b"ab"]
+
+
+async def test_a_detached_answer_keeps_what_was_read_with_its_head(tmp_path: Path) -> None:
+    async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD + b"3\r\nabc\r\n2")):
+        response = await ask(tmp_path / "s")
+        detached = engine_body(response).detach()
+        await response.aclose()
+        assert detached.early == b"3\r\nabc\r\n2"
+        assert detached.sock.fileno() >= 0
+        close(detached.sock)
+
+
+async def test_an_engine_that_dies_mid_answer_is_lost(tmp_path: Path) -> None:
+    async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD + b"3\r\nabc\r\n")):
+        response = await ask(tmp_path / "s")
+        with pytest.raises(WorkerLost, match="in the middle of its answer"):
+            await read(response)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", "before it answered"),
+        (b"HTTP/1.1 200", "before it answered"),
+        (b"220 ready\r\n\r\n", "malformed"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000, "malformed"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", "malformed"),
+    ],
+)
+async def test_an_answer_without_a_proper_head_is_a_lost_engine(
+    tmp_path: Path, said: bytes, why: str
+) -> None:
+    async with raw_engine(tmp_path / "s", saying(said)):
+        with pytest.raises(WorkerLost, match=why):
+            await ask(tmp_path / "s")
+
+
+async def test_broken_chunks_are_a_lost_engine(tmp_path: Path) -> None:
+    async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD + b"zz\r\n")):
+        response = await ask(tmp_path / "s")
+        with pytest.raises(WorkerLost, match="malformed"):
+            await read(response)
+
+
+async def test_an_engine_that_is_not_there_is_lost(tmp_path: Path) -> None:
+    with pytest.raises(WorkerLost, match="cannot reach the engine: No such file"):
+        await ask(tmp_path / "nobody")
+
+
+async def test_closing_the_answer_closes_the_connection_to_the_engine(tmp_path: Path) -> None:
+    async def forever(exchange: Exchange) -> None:
+        await exchange.say(CHUNKED_HEAD)
+        await exchange.until_gone()
+
+    async with raw_engine(tmp_path / "s", forever) as exchanges:
+        response = await ask(tmp_path / "s")
+        await response.aclose()
+        with trio.fail_after(1):
+            await exchanges[0].gone.wait()
+
+
+async def test_giving_up_while_the_engine_thinks_closes_the_connection(tmp_path: Path) -> None:
+    heard = trio.Event()
+
+    async def silent(exchange: Exchange) -> None:
+        heard.set()
+        await exchange.until_gone()
+
+    async with raw_engine(tmp_path / "s", silent) as exchanges:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, tmp_path / "s")
+            with trio.fail_after(5):
+                await heard.wait()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(1):
+            await exchanges[0].gone.wait()
+
+
+async def test_small_questions_use_the_stock_client(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    async with raw_engine(tmp_path / "s", saying(answer)), client_for(str(tmp_path / "s")) as http:
+        assert (await http.get("/health")).content == b"ok"
