@@ -1,0 +1,192 @@
+"""What a model's own files say about it: config.json and its neighbours into plain numbers.
+
+Must not know names, memory plans or engine flags; never runs anything of the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllamad.errors import BadInput
+from vllamad.models.files import list_files, read_bounded
+from vllamad.models.json_values import Json, decode_object, items, mapping, number, text, whole
+from vllamad.models.safetensors import Tensor, read_header
+from vllamad.models.texts import license_of, special_token, template_file, template_of
+from vllamad.models.weights import (
+    INDEX,
+    count_parameters,
+    main_dtype,
+    names_of,
+    quantization_label,
+    weight_files,
+)
+
+JSON_LIMIT = 16 << 20  # bytes; a tokenizer_config.json with thousands of tokens is under 2 MiB
+INDEX_LIMIT = 64 << 20
+KV_BYTES = 2  # of one cached element: vLLM keeps the cache in the 16-bit type it computes in
+
+GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One checkpoint. Sizes are bytes, lengths are tokens; 0 and "" mean the files do not say."""
+
+    model_type: str
+    architectures: tuple[str, ...]
+    parameter_count: int
+    weight_bytes: int
+    dtype: str  # of most weights, as safetensors spells it
+    quantization: str  # never empty: BF16, FP8, AWQ-4bit, ...
+    context_length: int
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    vocab: int
+    rope_base: float
+    norm_epsilon: float
+    vision_layers: int
+    kv_bytes_per_token: int
+    is_embedding: bool
+    has_vision: bool
+    chat_template: str
+    bos_token: str
+    eos_token: str
+    license: str  # the text, else the identifier on the model's card
+    generation: Mapping[str, float]  # those of GENERATION_KEYS that the model sets
+
+    @property
+    def template_tools(self) -> bool:
+        """Does the chat template speak of tools?"""
+        return "tools" in self.chat_template or "tool_call" in self.chat_template
+
+    @property
+    def template_thinking(self) -> bool:
+        """Does the chat template speak of thinking?"""
+        return "<think>" in self.chat_template or "enable_thinking" in self.chat_template
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read a checkpoint's folder; takes milliseconds and touches no weights.
+
+    Raises BadInput where a file is not what it should be, HostProblem where one cannot be read.
+    """
+    names = {name for name, _ in list_files(folder)}
+
+    def json(name: str, limit: int = JSON_LIMIT) -> Json:
+        return decode_object(read_bounded(folder / name, limit), name) if name in names else {}
+
+    config = json("config.json")
+    if not config:
+        raise BadInput(f"cannot use {folder.name}: it has no config.json")
+    tensors: dict[str, Tensor] = {}
+    for name in weight_files(names, json(INDEX, INDEX_LIMIT)):
+        tensors.update(read_header(folder / name))
+    tokenizer = json("tokenizer_config.json")
+    return derive(
+        config,
+        tensors,
+        tokenizer=tokenizer,
+        template=template_file(folder, names) or template_of(tokenizer, json("chat_template.json")),
+        generation=json("generation_config.json"),
+        license=license_of(folder, names),
+        sentence=json("sentence_bert_config.json"),
+        embedding="modules.json" in names,
+    )
+
+
+def derive(
+    config: Json,
+    tensors: Mapping[str, Tensor],
+    *,
+    tokenizer: Json | None = None,
+    template: str = "",
+    generation: Json | None = None,
+    license: str = "",
+    sentence: Json | None = None,
+    embedding: bool = False,
+) -> Facts:
+    """Put together what the files said; `read_facts` does the reading."""
+    inner = language_part(config)
+    names = names_of(config)
+    dtype = main_dtype(tensors.values())
+    context = whole(inner, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    hidden = whole(inner, "hidden_size", "n_embd", "d_model")
+    heads = whole(inner, "num_attention_heads", "n_head")
+    kv_heads = whole(inner, "num_key_value_heads") or heads
+    head_dim = whole(inner, "head_dim") or (hidden // heads if heads else 0)
+    vision = mapping(config, "vision_config")
+    return Facts(
+        model_type=model_type_of(config),
+        architectures=names,
+        parameter_count=count_parameters(tensors, config),
+        weight_bytes=sum(tensor.size for tensor in tensors.values()),
+        dtype=dtype,
+        quantization=quantization_label(config, dtype),
+        context_length=min(context, whole(sentence or {}, "max_seq_length") or context),
+        hidden_size=hidden,
+        layers=whole(inner, "num_hidden_layers", "n_layer", "num_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        feed_forward=whole(inner, "intermediate_size", "n_inner"),
+        vocab=whole(inner, "vocab_size"),
+        rope_base=number({**mapping(inner, "rope_parameters"), **inner}, "rope_theta") or 0.0,
+        norm_epsilon=number(inner, "rms_norm_eps") or 0.0,
+        vision_layers=whole(vision, "num_hidden_layers", "depth"),
+        kv_bytes_per_token=kv_bytes_per_token(inner, kv_heads, head_dim),
+        is_embedding=embedding or any(map(_EMBEDS.match, names)),
+        has_vision=bool(vision),
+        chat_template=template,
+        bos_token=special_token(tokenizer or {}, "bos_token"),
+        eos_token=special_token(tokenizer or {}, "eos_token"),
+        license=license,
+        generation=_generation(generation or {}),
+    )
+
+
+# Architectures that answer with vectors or scores instead of text.
+_EMBEDS = re.compile(
+    r"(XLM)?Roberta|(Nomic|Modern|Distil|Camem)?Bert|MPNet|GteModel|NewModel"
+    r"|.*ForSequenceClassification$|.*EncoderModel$|.*EmbeddingModel$"
+)
+
+
+def language_part(config: Json) -> Json:
+    """The numbers of the language model: the top level, overridden by those in `text_config`."""
+    inner = mapping(config, "text_config")
+    return {**config, **{key: value for key, value in inner.items() if value}}
+
+
+def model_type_of(config: Json) -> str:
+    """The family: `model_type`, else the first architecture without its usual endings."""
+    first = next(iter(names_of(config)), "").lower()
+    bare = first.removesuffix("forcausallm").removesuffix("forconditionalgeneration")
+    return text(config, "model_type") or bare
+
+
+def kv_bytes_per_token(config: Json, kv_heads: int, head_dim: int) -> int:
+    """Bytes of KV cache one token takes over all layers, in 16 bits.
+
+    An upper bound where some layers forget what is outside a window.
+    """
+    layers = whole(config, "num_hidden_layers", "n_layer", "num_layers")
+    kinds = [str(kind) for kind in items(config, "layer_types")]
+    if kinds:
+        # Linear-attention and state-space layers keep a state of fixed size instead.
+        layers = sum(kind.endswith("attention") and not kind.startswith("linear") for kind in kinds)
+    latent = whole(config, "kv_lora_rank")
+    if latent:  # multi-head latent attention keeps one compressed vector per layer
+        return layers * (latent + whole(config, "qk_rope_head_dim")) * KV_BYTES
+    return 2 * layers * kv_heads * head_dim * KV_BYTES
+
+
+def _generation(settings: Json) -> dict[str, float]:
+    found = {key: number(settings, key) for key in GENERATION_KEYS}
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,51 @@
+"""Reads values out of decoded JSON whose shape nobody promised: a wrong type counts as absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import cast
+
+import msgspec
+
+from vllamad.errors import BadInput
+
+Json = Mapping[str, object]
+
+
+def decode_object(data: bytes, name: str) -> Json:
+    """Decode a JSON object, or raise BadInput that names the file `name`."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, object])
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"cannot use {name}: it is not a JSON object") from error
+
+
+def mapping(source: Json, key: str) -> Json:
+    value = source.get(key)
+    # JSON objects have text keys; `object` values promise nothing.
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def items(source: Json, key: str) -> list[object]:
+    value = source.get(key)
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def text(source: Json, *keys: str) -> str:
+    """The first of `keys` that holds a text."""
+    return next((value for key in keys if isinstance(value := source.get(key), str)), "")
+
+
+def whole(source: Json, *keys: str) -> int:
+    """The first of `keys` that holds a whole number above 0."""
+    values = (source.get(key) for key in keys)
+    return next((value for value in values if type(value) is int and 0 < value < 1 << 53), 0)
+
+
+def number(source: Json, key: str) -> float | None:
+    """A finite number of either kind; true and false are none."""
+    value = source.get(key)
+    if type(value) in (int, float) and isfinite(cast("float", value)):
+        return cast("float", value)
+    return None
