@@ -1,0 +1,288 @@
+"""Which source wins, and how every fault names its place."""
+
+from __future__ import annotations
+
+import os
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from vllamad.config.load import load
+from vllamad.config.settings import Settings
+from vllamad.errors import ConfigError
+
+
+def test_with_nothing_said_the_defaults_hold(place):
+    settings = place.load()
+    assert settings == Settings(paths=settings.paths)
+    assert settings.paths.config_files == ()
+
+
+ORDER = ("etc/config.toml", "etc/conf.d/10-a.toml", "etc/conf.d/20-b.toml",
+         "home/.config/vllamad/config.toml", "cwd/vllamad.toml")  # fmt: skip
+
+
+@pytest.mark.parametrize("last", range(1, len(ORDER)))
+def test_a_later_file_wins_over_an_earlier_one(place, last):
+    for number, name in enumerate(ORDER[: last + 1]):
+        place.write(f"[scheduler]\nmax_queue = {number + 1}\n", name)
+    settings = place.load()
+    assert settings.scheduler.max_queue == last + 1
+    assert settings.paths.config_files == tuple(place.root / name for name in ORDER[: last + 1])
+
+
+def test_the_environment_wins_over_files_and_the_command_line_over_both(place):
+    place.write("[scheduler]\nmax_queue = 1\nmax_running = 1\npreload = ['a']\n")
+    settings = place.load(
+        {"scheduler.max_queue": "3"},
+        {"VLLAMAD_SCHEDULER_MAX_QUEUE": "2", "VLLAMAD_SCHEDULER_MAX_RUNNING": "2"},
+    )
+    assert settings.scheduler.max_queue == 3
+    assert settings.scheduler.max_running == 2
+    assert settings.scheduler.preload == ("a:latest",)
+
+
+def test_a_value_equal_to_the_default_still_overrides(place):
+    place.write("[server]\nlisten = ['127.0.0.1:1']\n[scheduler]\nmax_queue = 7\n")
+    settings = place.load(
+        {"server.listen": "127.0.0.1:11434"}, {"VLLAMAD_SCHEDULER_MAX_QUEUE": "512"}
+    )
+    assert settings == Settings(paths=settings.paths)
+
+
+def test_models_and_free_tables_merge_key_by_key(place):
+    place.write(
+        "[engine.args]\nswap-space = 4\nenforce-eager = true\n"
+        '[model."smollm2:135m"]\nkeep_alive = "1h"\nargs = { a = 1 }\n',
+        "etc/config.toml",
+    )
+    place.write(
+        "[engine]\nargs.swap-space = 8\n"
+        '[model."smollm2:135m"]\ncontext_length = 512\nargs = { b = "x" }\n'
+    )
+    settings = place.load({"engine.args.seed": "1", 'model."smollm2:135m".keep_alive': "-1"})
+    assert settings.engine.args == {"swap-space": 8, "enforce-eager": True, "seed": 1}
+    model = settings.models["smollm2:135m"]
+    assert (model.keep_alive, model.context_length) == (inf, 512)
+    assert model.args == {"a": 1, "b": "x"}
+
+
+def test_two_spellings_of_a_model_are_one(place):
+    place.write("[model.tiny]\npath = '/a'\n[model.'library/tiny:latest']\ncontext_length = 5\n")
+    assert list(place.load().models) == ["tiny:latest"]
+    assert place.load().models["tiny:latest"].path == "/a"
+
+
+def test_a_file_asked_for_is_read_in_place_of_those_found(place):
+    place.write("[scheduler]\nmax_queue = 1\nmax_running = 1\n")
+    settings = place.load(only=place.write("[scheduler]\nmax_queue = 9\n", "mine.toml"))
+    assert (settings.scheduler.max_queue, settings.scheduler.max_running) == (9, 256)
+    assert settings.paths.config_files == (place.root / "mine.toml",)
+
+
+def test_xdg_config_home_moves_the_users_file(place):
+    other = place.root / "other/vllamad"
+    other.mkdir(parents=True)
+    place.write("[scheduler]\nmax_queue = 9\n", "other/vllamad/config.toml")
+    settings = place.load(environ={"XDG_CONFIG_HOME": str(place.root / "other")})
+    assert settings.scheduler.max_queue == 9
+
+
+# Paths
+
+
+def test_each_path_can_be_set_and_the_control_socket_goes_with_the_run_directory(place):
+    place.write("[paths]\nstate = '~/models'\nrun = '/tmp/r'\n")
+    paths = place.load(environ={"VLLAMAD_PATHS_CACHE": "/c"}).paths
+    assert paths.state == place.home / "models"
+    assert (paths.cache, paths.run) == (Path("/c"), Path("/tmp/r"))
+    assert paths.control == Path("/tmp/r/control.sock")
+
+
+def test_a_run_directory_too_long_for_sockets_is_a_fault(place):
+    place.write(f"[paths]\nrun = '/{'r' * 39}'\n")
+    (fault,) = place.faults()
+    assert fault.startswith("cwd/vllamad.toml:2: paths.run: /rrr")
+    assert "at most 39" in fault
+
+
+def test_so_is_a_default_one(place):
+    (fault,) = place.faults(environ={"VLLAMAD_HOME": "/" + "h" * 60})
+    assert fault.startswith("default: paths.run: /hhh")
+
+
+# Ollama's variables
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "section", "key", "value"),
+    [
+        ("OLLAMA_HOST", "127.0.0.1:99", "server", "listen", ("127.0.0.1:99",)),
+        ("OLLAMA_HOST", ' "localhost" ', "server", "listen", ("localhost:11434",)),
+        ("OLLAMA_HOST", "", "server", "listen", ("127.0.0.1:11434",)),
+        ("OLLAMA_ORIGINS", "https://A.example, *", "server", "allowed_origins", ("https://a.example", "*")),
+        ("OLLAMA_KEEP_ALIVE", "90", "scheduler", "keep_alive", 90.0),
+        ("OLLAMA_KEEP_ALIVE", "-1", "scheduler", "keep_alive", inf),
+        ("OLLAMA_KEEP_ALIVE", "1h", "scheduler", "keep_alive", 3600.0),
+        ("OLLAMA_LOAD_TIMEOUT", "7m", "scheduler", "load_timeout", 420.0),
+        ("OLLAMA_LOAD_TIMEOUT", "0", "scheduler", "load_timeout", inf),
+        ("OLLAMA_LOAD_TIMEOUT", "-5m", "scheduler", "load_timeout", inf),
+        ("OLLAMA_MAX_LOADED_MODELS", "3", "scheduler", "max_loaded_models", 3),
+        ("OLLAMA_MAX_QUEUE", "16", "scheduler", "max_queue", 16),
+    ],
+)  # fmt: skip
+def test_an_ollama_variable_sets_ours(place, variable, text, section, key, value):
+    settings = place.load(environ={variable: text})
+    assert getattr(getattr(settings, section), key) == value
+
+
+def test_our_variable_wins_over_ollamas(place):
+    environ = {"VLLAMAD_SERVER_LISTEN": "127.0.0.1:1,[::1]:1", "OLLAMA_HOST": "127.0.0.1:2"}
+    assert place.load(environ=environ).server.listen == ("127.0.0.1:1", "[::1]:1")
+
+
+def test_an_ollama_variable_wins_over_a_file(place):
+    place.write("[server]\nlisten = ['127.0.0.1:1']\n")
+    assert place.load(environ={"OLLAMA_HOST": ":0"} | OPEN).server.listen == ("0.0.0.0:0",)
+
+
+OPEN = {"VLLAMAD_SERVER_ALLOW_UNAUTHENTICATED": "true"}
+
+
+# Faults
+
+
+def test_all_faults_of_all_sources_come_at_once(place):
+    place.write("[server]\nlistn = ['a']\n", "etc/config.toml")
+    place.write("[sheduler]\nx = 1\n[scheduler]\nmax_queue = 'many'\n")
+    faults = place.faults(
+        {"server.gateways": "0", "no key": "1"}, {"VLLAMAD_WORKER_PROBE_MISSES": "x"}
+    )
+    assert faults == [
+        'etc/config.toml:2: server.listn: unknown key, did you mean "listen"?',
+        'cwd/vllamad.toml:1: sheduler: unknown section or key, did you mean "scheduler"?',
+        'cwd/vllamad.toml:4: scheduler.max_queue: must be a whole number of at least 1, not "many"',
+        'environment: VLLAMAD_WORKER_PROBE_MISSES: must be a whole number of at least 1, not "x"',
+        "command line: --server.gateways: must be a whole number from 1 to 64, not 0",
+        "command line: --no key: not a dotted key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("server = 1", "1: server: must be a table"),
+        ("[[server]]\ngateways = 1", "1: server: must be a table"),
+        ("keep_alive = 1", '1: keep_alive: unknown section or key, it belongs in [scheduler]'),
+        ("[worker]\nkeep = 1", '2: worker.keep: unknown key, it belongs in [logging]'),
+        ("[server]\nlisten = []", '2: server.listen: must be a list of addresses such as "127.0.0.1:11434", at least 1, not a list'),
+        ("[server]\nlisten = '127.0.0.1:1'", '2: server.listen: must be a list of addresses such as "127.0.0.1:11434", at least 1, not "127.0.0.1:1"'),
+        ("[server]\nlisten = [\n '127.0.0.1:99999']", "2: server.listen: must be an address such as \"127.0.0.1:11434\" or \"[::1]:11434\", not \"127.0.0.1:99999\": port '99999' is not a number from 0 to 65535"),
+        ("[server]\nlisten.x = 1", '2: server.listen: must be a list of addresses such as "127.0.0.1:11434", at least 1, not a table'),
+        ("[engine.args]\n--seed = 1", '2: engine.args.--seed: must be a flag\'s name without its dashes, not "--seed"'),
+        ("[engine.args]\na.b = 1", "2: engine.args.a: must be a text, true or false, or a number, not a table"),
+        ("[engine]\nenv = { A = 1 }", "2: engine.env.A: must be a text, not 1"),
+        ("[model.'a b']\npath = '/x'", '1: model."a b": must be a model name such as "qwen2.5:7b", not "a b"'),
+        ("[model.a]\nkeep_alive = '5 min'", '2: model.a.keep_alive: must be a duration such as 30, "90s" or "1h30m", or "forever", not "5 min"'),
+        ("[model]\na = 1", "2: model.a: must be a table"),
+        ("[logging]\nlevel = 'loud'", '2: logging.level: must be "debug" or "info" or "warning" or "error", not "loud"'),
+        ("[paths]\nstate = 'here'", '2: paths.state: must be an absolute path, or one that starts with "~/", not "here"'),
+        ("[paths]\nconfig_files = []", "2: paths.config_files: unknown key"),
+        ("[server]\ngateways = 2026-01-01", '2: server.gateways: must be a whole number from 1 to 64, not "2026-01-01"'),
+        ("[worker]\nbackoff_base = 90", "default: worker.backoff_limit: must be at least worker.backoff_base, 60 s is less than 90 s"),
+    ],
+)  # fmt: skip
+def test_a_fault_names_line_key_and_problem(place, text, fault):
+    place.write(text)
+    (found,) = place.faults()
+    assert found.removeprefix("cwd/vllamad.toml:") == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[server]\ngateways = \n", 2),
+        ("[server]\n[server]\n", 2),
+        ("[a]\nx = 1\n[a.x]\ny = 1\n", 3),
+        ("[server]\ngateways = 1\ngateways = 2\n", 3),
+        ("\n\nx = 'open", 3),
+        ("x = " + "[" * 5000, 1),
+        ("x = 2026-13-41", 1),
+    ],
+)
+def test_what_is_not_toml_is_one_fault_with_its_line(place, text, line):
+    place.write(text)
+    (fault,) = place.faults()
+    assert fault.startswith(f"cwd/vllamad.toml:{line}: not valid TOML: ")
+    assert "\n" not in fault
+
+
+def test_bytes_that_are_no_text_are_a_fault_with_their_line(place):
+    (place.cwd / "vllamad.toml").write_bytes(b"[server]\n\n# \xff\n")
+    assert place.faults() == ["cwd/vllamad.toml:3: not UTF-8: byte 0xff"]
+
+
+def test_a_huge_file_is_refused_unread(place):
+    with (place.cwd / "vllamad.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    assert place.faults() == ["cwd/vllamad.toml: cannot read: larger than 1 MiB"]
+
+
+def test_an_endless_device_is_refused_too(place):
+    assert place.faults(only=Path("/dev/zero")) == ["/dev/zero: cannot read: larger than 1 MiB"]
+
+
+def test_a_file_asked_for_must_be_there(place):
+    faults = place.faults(only=place.root / "none.toml")
+    assert faults == ["none.toml: cannot read: no such file"]
+
+
+def test_a_directory_in_a_files_place_is_a_fault(place):
+    (place.cwd / "vllamad.toml").mkdir()
+    assert place.faults() == ["cwd/vllamad.toml: cannot read: is a directory"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_a_fault(place):
+    place.write("[server]\n").chmod(0)
+    assert place.faults() == ["cwd/vllamad.toml: cannot read: permission denied"]
+
+
+def test_a_misspelled_variable_gets_a_suggestion(place):
+    assert place.faults(environ={"VLLAMAD_SERVER_LISTN": "x"}) == [
+        'environment: VLLAMAD_SERVER_LISTN: unknown variable, did you mean "VLLAMAD_SERVER_LISTEN"?'
+    ]
+
+
+def test_an_empty_variable_is_not_set(place):
+    assert (
+        place.load(environ={"VLLAMAD_SERVER_GATEWAYS": "", "OLLAMA_MAX_QUEUE": " "}) == place.load()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "where"),
+    [
+        ("[server]\nlisten = ['127.0.0.1:1', '0.0.0.0:1']", {}, "cwd/vllamad.toml:2: server.listen"),
+        ("", {"OLLAMA_HOST": "0.0.0.0"}, "environment: OLLAMA_HOST"),
+        ("", {"VLLAMAD_SERVER_LISTEN": ":1"}, "environment: VLLAMAD_SERVER_LISTEN"),
+        ("", {"OLLAMA_HOST": "example.com"}, "environment: OLLAMA_HOST"),
+    ],
+)  # fmt: skip
+def test_listening_beyond_this_machine_must_be_allowed_in_so_many_words(
+    place, text, environ, where
+):
+    place.write(text)
+    (fault,) = place.faults(environ=environ)
+    assert fault.startswith(f"{where}: cannot listen on ")
+    assert "server.allow_unauthenticated = true" in fault
+    assert place.load(environ=environ | OPEN).server.allow_unauthenticated
+
+
+def test_the_error_is_one_line_per_fault(place):
+    place.write("a = 1\nb = 2\n")
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, cwd=place.cwd, home=place.home, euid=1000, etc=place.etc)
+    assert str(caught.value).count("\n") == 1
+    assert len(caught.value.problems) == 2

@@ -1,0 +1,133 @@
+"""What did we get told in the end: files, drop-ins, environment and command line, as `Settings`.
+
+It must not know what a value may be; `config/schema.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vllamad.config.listen import is_loopback, parse_listen
+from vllamad.config.paths import default_paths, path_problem, xdg
+from vllamad.config.schema import SECTIONS
+from vllamad.config.settings import ModelSettings, Paths, Settings
+from vllamad.config.sources import Found, Source, from_command_line, from_environment, from_file
+from vllamad.config.toml_lines import KeyPath
+from vllamad.errors import ConfigError
+
+ETC = Path("/etc/vllamad")
+
+Values = dict[KeyPath, Found]
+
+
+def load(
+    cli: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    cwd: Path,
+    home: Path,
+    euid: int,
+    etc: Path = ETC,
+    only: Path | None = None,
+) -> Settings:
+    """Read every source there is, or of the files `only` one, and merge them.
+
+    `cli` maps dotted keys to texts. Raises ConfigError with the faults of all sources at once.
+    """
+    files, sources = _read_files(
+        [only] if only else _candidates(environ, cwd, home, etc), bool(only)
+    )
+    sources += [from_environment(environ), from_command_line(cli)]
+    values: Values = {}
+    for source in sources:  # lowest precedence first: a later one wins, whatever it says
+        values.update(source.values)
+    settings = _build(values, default_paths(environ, euid, home), home, files)
+    faults = [fault for source in sources for fault in source.faults]
+    faults += _contradictions(settings, values)
+    if faults:
+        raise ConfigError(tuple(dict.fromkeys(faults)))
+    return settings
+
+
+def _candidates(environ: Mapping[str, str], cwd: Path, home: Path, etc: Path) -> list[Path]:
+    """Where files may be, lowest precedence first."""
+    user = xdg(environ, "XDG_CONFIG_HOME") or home / ".config"
+    return [
+        etc / "config.toml",
+        *sorted((etc / "conf.d").glob("*.toml")),
+        user / "vllamad" / "config.toml",
+        cwd / "vllamad.toml",
+    ]
+
+
+def _read_files(
+    candidates: Sequence[Path], required: bool
+) -> tuple[tuple[Path, ...], list[Source]]:
+    read = [(file, from_file(file, required=required)) for file in candidates]
+    there = [(file, source) for file, source in read if source is not None]
+    return tuple(file for file, _ in there), [source for _, source in there]
+
+
+def _build(values: Values, paths: Paths, home: Path, files: tuple[Path, ...]) -> Settings:
+    settings = Settings(paths=_paths(values, paths, home, files))
+    parts = {
+        section: replace(getattr(settings, section), **_section(values, (section,)))
+        for section in SECTIONS
+        if section not in ("paths", "model")
+    }
+    names = dict.fromkeys(path[1] for path in values if path[0] == "model")
+    models = {name: replace(ModelSettings(), **_section(values, ("model", name))) for name in names}
+    return replace(settings, **parts, models=models)
+
+
+def _section(values: Values, prefix: KeyPath) -> dict[str, object]:
+    """The values below a table, by field; entries of a table of free names become one dict."""
+    found: dict[str, object] = {}
+    tables: dict[str, dict[str, object]] = {}
+    depth = len(prefix)
+    for path, value in values.items():
+        if path[:depth] == prefix and len(path) == depth + 1:
+            found[path[depth]] = value.value
+        elif path[:depth] == prefix:
+            tables.setdefault(path[depth], {})[path[depth + 1]] = value.value
+    return {**found, **tables}
+
+
+def _paths(values: Values, paths: Paths, home: Path, files: tuple[Path, ...]) -> Paths:
+    given = {
+        name: home / str(path)[2:] if str(path).startswith("~/") else path
+        for name, path in _section(values, ("paths",)).items()
+    }
+    merged = replace(paths, **given, config_files=files)
+    if "control" not in given and paths.control.is_relative_to(paths.run):
+        merged = replace(merged, control=merged.run / paths.control.name)
+    return merged
+
+
+def _contradictions(settings: Settings, values: Values) -> list[str]:
+    """What no single value shows."""
+
+    def at(*path: str) -> str:
+        return values[path].where if path in values else f"default: {'.'.join(path)}"
+
+    faults: list[str] = []
+    for name in ("run", "control"):
+        problem = path_problem(name, getattr(settings.paths, name))
+        if problem:
+            faults.append(f"{at('paths', name)}: {problem}")
+    public = [one for one in settings.server.listen if not is_loopback(parse_listen(one)[0])]
+    if public and not settings.server.allow_unauthenticated:
+        faults.append(
+            f"{at('server', 'listen')}: cannot listen on {public[0]}: the API asks nobody for a "
+            "password, so whoever reaches it may use, load and unload models; listen on 127.0.0.1, "
+            "or allow it with server.allow_unauthenticated = true"
+        )
+    worker = settings.worker
+    if worker.backoff_limit < worker.backoff_base:
+        faults.append(
+            f"{at('worker', 'backoff_limit')}: must be at least worker.backoff_base, "
+            f"{worker.backoff_limit:g} s is less than {worker.backoff_base:g} s"
+        )
+    return faults

@@ -1,0 +1,137 @@
+"""Which settings are there, and what may each of them be?
+
+The dataclasses of `config/settings.py` are the list; a setting that is more than its type says has
+a line in `SPECIAL` here. It must not know where values come from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import get_origin, get_type_hints
+
+from vllamad.config import values
+from vllamad.config.settings import ModelSettings, Settings
+from vllamad.config.values import Kind
+
+_KEEP_ALIVE = values.duration(forever=True, negative=True)
+_WAIT = values.duration(zero=False, forever=True)
+_INTERVAL = values.duration(zero=False)
+MODEL_NAME = values.model_name()
+
+# What a type alone does not say. Everything else: see `_BY_TYPE`.
+SPECIAL: dict[str, Kind] = {
+    "server.listen": values.listing(
+        values.listen(), 'a list of addresses such as "127.0.0.1:11434"', least=1
+    ),
+    "server.gateways": values.whole(1, 64),
+    "server.allowed_origins": values.listing(
+        values.origin(), 'a list of origins such as "https://example.com"'
+    ),
+    "server.ollama_version": values.text(r"\d+\.\d+\.\d+", 'a version such as "0.33.0"'),
+    "server.max_body": values.size(1 << 10),
+    "control.group": values.text(r"([a-z_][a-z0-9_-]{0,31})?", "the name of a group"),
+    "scheduler.keep_alive": _KEEP_ALIVE,
+    "scheduler.max_queue": values.whole(1),
+    "scheduler.max_running": values.whole(1),
+    "scheduler.queue_timeout": _WAIT,
+    "scheduler.load_timeout": _WAIT,
+    "scheduler.memory": values.size(),
+    "scheduler.preload": values.listing(MODEL_NAME, "a list of models' names"),
+    "worker.kill_timeout": _INTERVAL,
+    "worker.probe_interval": _INTERVAL,
+    "worker.probe_timeout": _INTERVAL,
+    "worker.probe_misses": values.whole(1),
+    "worker.backoff_base": _INTERVAL,
+    "worker.backoff_limit": _INTERVAL,
+    "worker.max_failures": values.whole(1),
+    "engine.runtime": values.text(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?", "the name of a runtime"),
+    "engine.python": values.text(r"(/[^\x00]*)?", "the absolute path of a Python"),
+    "engine.cpu_kv_cache": values.size(1 << 20),
+    "model.path": values.text(r"(/[^\x00]*)?", "the absolute path of a folder"),
+    "model.keep_alive": _KEEP_ALIVE,
+    "model.tensor_parallel_size": values.whole(1, 1024),
+    "model.gpu_memory_utilization": values.share(),
+    "logging.level": values.choice("debug", "info", "warning", "error"),
+    "logging.format": values.choice("text", "json"),
+    "logging.max_bytes": values.size(1 << 16),
+    "logging.keep": values.whole(0, 100),
+}
+
+# How the entries of a table of free names (flags, environment) must be called.
+_ENTRY_NAMES = {
+    "args": values.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a flag's name without its dashes"),
+    "env": values.text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"),
+}
+
+_BY_TYPE: dict[object, Kind] = {
+    str: values.text(),
+    bool: values.boolean(),
+    int: values.whole(),
+    float: values.duration(),
+    Path: values.path(),
+    tuple[str, ...]: values.listing(values.text()),
+    dict[str, str]: values.text(),
+    dict[str, str | bool | int | float]: values.scalar(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A sort of value, and for a table of free names, what its entries may be called."""
+
+    kind: Kind
+    entry: Kind | None
+    default: object
+
+
+def _settings_of(section: str, owner: type) -> dict[str, Setting]:
+    hints = get_type_hints(owner)
+    found: dict[str, Setting] = {}
+    for field in fields(owner):  # pyright: ignore[reportArgumentType]  # every owner is a dataclass
+        kind = SPECIAL.get(f"{section}.{field.name}") or _BY_TYPE.get(hints[field.name])
+        if kind is None:
+            continue  # Paths.config_files is ours to fill
+        made = field.default_factory() if field.default_factory is not MISSING else field.default
+        entry = _ENTRY_NAMES[field.name] if get_origin(hints[field.name]) is dict else None
+        found[field.name] = Setting(kind=kind, entry=entry, default=made)
+    return found
+
+
+def _sections() -> dict[str, dict[str, Setting]]:
+    hints: Mapping[str, type] = get_type_hints(Settings)
+    found = {
+        name: _settings_of(name, hint)
+        for name, hint in hints.items()
+        if isinstance(hint, type) and is_dataclass(hint)
+    }
+    return {**found, "model": _settings_of("model", ModelSettings)}
+
+
+SECTIONS = _sections()
+"""Every setting by section and name. `model` is one per model: [model."name"]."""
+
+
+def environment_name(section: str, name: str) -> str:
+    """VLLAMAD_<SECTION>_<KEY>."""
+    return f"VLLAMAD_{section}_{name}".upper()
+
+
+ENVIRONMENT: dict[str, tuple[str, str]] = {
+    environment_name(section, name): (section, name)
+    for section, settings in SECTIONS.items()
+    for name, setting in settings.items()
+    if section != "model" and setting.entry is None
+}
+"""The settings a single variable can carry; tables cannot be."""
+
+
+def suggest(name: str, known: Mapping[str, object]) -> str:
+    """`, did you mean "listen"?`, a key's true section, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f', did you mean "{close[0]}"?'
+    homes = [section for section, settings in SECTIONS.items() if name in settings]
+    return f", it belongs in [{homes[0]}]" if homes and known is not ENVIRONMENT else ""
