@@ -1,0 +1,234 @@
+"""Starts a worker's processes and promises that leaving the block leaves none of them.
+
+Knows nothing of models or engines. Each group is held by a shim (`host/shim.py`).
+
+Orphans can reach the supervisor itself only when somebody kills a shim. They are told from our own
+children by their session, so nothing in this process may start a child with a session of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from vllamad.errors import HostProblem
+from vllamad.host import shim
+from vllamad.host.tasks import first_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One command to run as the leader of a group; `env` is all it gets."""
+
+    argv: tuple[str, ...]  # the first is an absolute path
+    env: Mapping[str, str]
+    cwd: Path
+    log_path: Path  # stdout and stderr, appended
+    cgroup: Path | None = None  # folder of a cgroup to join before exec
+    linger: float = 0.5  # seconds the others get once the leader has left by itself
+
+
+@asynccontextmanager
+async def spawn(
+    launch: Launch, *, term_timeout: float, kill_timeout: float
+) -> AsyncGenerator[ProcessGroup]:
+    """Run a group. Leaving the block, for whatever reason, leaves no process of it.
+
+    TERM to the leader, after `term_timeout` KILL to all, and at most `kill_timeout` until nothing
+    is left. Raises HostProblem if it cannot start, or if something will not die: then the shim goes
+    on killing, and `group.gone` waits for its success.
+    """
+    shim.become_subreaper()
+    group = await _start_shim(launch)
+    try:
+        await group.start(launch)
+        yield group
+    finally:
+        await group.empty(term_timeout, kill_timeout)
+
+
+async def _start_shim(launch: Launch) -> ProcessGroup:
+    ours, theirs = socket.socketpair()
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    with theirs:
+        try:
+            log = os.open(launch.log_path, flags, 0o600)
+        except OSError as problem:
+            ours.close()
+            raise HostProblem(f"cannot open {launch.log_path}: {problem.strerror}") from problem
+        try:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-I", "-S", shim.__file__],
+                stdin=theirs,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # Ctrl-C and kill -PGID are for the supervisor only
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(log)
+    return ProcessGroup(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+
+class ProcessGroup:
+    """A running group: `pid` is its leader. Set `kill_now` while TERM would only be ignored."""
+
+    def __init__(self, shim_process: trio.Process, control: trio.SocketStream) -> None:
+        self.pid = 0
+        self.kill_now = False
+        self._shim = shim_process
+        self._control = control
+        self._unread = b""
+        self._code: int | None = None
+        self._reading = trio.Lock()
+
+    async def start(self, launch: Launch) -> None:
+        """Have the shim start the leader. Raises HostProblem."""
+        job = shim.Job(
+            argv=list(launch.argv),
+            env=dict(launch.env),
+            cwd=str(launch.cwd),
+            cgroup=str(launch.cgroup or ""),
+            linger=launch.linger,
+        )
+        await self._order(json.dumps(job).encode() + b"\n")
+        what, value = await self._report()
+        if what != "started":
+            why = value or "its shim died"
+            raise HostProblem(f"cannot start {launch.argv[0]}: {why}")
+        self.pid = int(value)
+
+    async def exited(self) -> int:
+        """Wait until the leader is gone: its exit code, or minus the signal that ended it."""
+        async with self._reading:
+            while self._code is None:
+                what, value = await self._report()
+                if what == "exited":
+                    self._code = int(value)
+                elif what == "gone":
+                    self._code = -signal.SIGKILL  # the shim was killed, and took the leader along
+        return self._code
+
+    async def terminate(self) -> None:
+        """Send TERM to the leader, and to nobody else: it ends its children in order."""
+        await self._order(shim.TERM)
+
+    def members(self) -> list[tuple[int, str]]:
+        """List the processes of the group as (pid, name in the kernel)."""
+        return [(process.pid, process.comm) for process in shim.descendants(self._shim.pid)]
+
+    def memory(self) -> int:
+        """Return the bytes the group holds, each shared page counted once. Slow: use a thread."""
+        return sum(_pss(pid) for pid, _ in self.members())
+
+    async def gone(self) -> None:
+        """Wait until no process of the group is left, however long that takes."""
+        if await self._shim.wait() != 0:
+            await _end_strays()
+
+    async def empty(self, term_timeout: float, kill_timeout: float) -> None:
+        """Return when no process of the group is left; see `spawn`."""
+        try:
+            if self.pid and not self.kill_now:
+                with trio.move_on_after(term_timeout, shield=True):
+                    await self.terminate()
+                    await self.gone()
+            with trio.move_on_after(kill_timeout, shield=True):
+                self._hang_up()
+                await self.gone()
+                return
+        finally:
+            self._control.socket.close()
+        left = ", ".join(f"{pid} ({comm})" for pid, comm in self.members())
+        raise HostProblem(
+            f"cannot empty the process group of {self.pid}: after {kill_timeout:g} s"
+            f" there is still {left or 'its shim'}",
+            hint="a process that waits for a device ends only when the device answers",
+        )
+
+    async def _order(self, order: bytes) -> None:
+        try:
+            await self._control.send_all(order)
+        except trio.BrokenResourceError:
+            pass  # the shim is gone: whoever waits for it learns that
+
+    def _hang_up(self) -> None:
+        """Have the shim kill them all, and still hear what it reports."""
+        try:
+            self._control.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the shim is gone
+
+    async def _report(self) -> tuple[str, str]:
+        """Return what the shim said next, or `gone`."""
+        while b"\n" not in self._unread:
+            try:
+                more = await self._control.receive_some()
+            except trio.BrokenResourceError:
+                more = b""
+            if not more:
+                return "gone", ""
+            self._unread += more
+        line, _, self._unread = self._unread.partition(b"\n")
+        what, _, value = line.decode(errors="replace").partition(" ")
+        return what, value
+
+
+async def first_exit(pids: Iterable[int]) -> int:
+    """Wait until one of these processes, ours or not, has ended, and say which."""
+    return await first_of(*(partial(_ended, pid) for pid in pids))
+
+
+async def _ended(pid: int) -> int:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return pid
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    return pid
+
+
+async def _end_strays() -> None:
+    """Kill and reap what a killed shim left to us, however deep it was."""
+    while kill_strays():  # noqa: ASYNC110 - several may die behind one SIGCHLD
+        await trio.sleep(0.01)
+
+
+def kill_strays() -> list[int]:
+    """Kill and reap the children that we did not start; empty when there were none."""
+    # A worker's leader begins with setsid, and from there no process comes back to our session.
+    session = os.getsid(0)
+    strays = [
+        process
+        for process in shim.processes()
+        if process.parent == os.getpid() and process.session != session
+    ]
+    for process in strays:
+        shim.kill(process)
+        os.waitpid(process.pid, os.WNOHANG)
+    return [process.pid for process in strays]
+
+
+def _pss(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return next(
+                (int(line.split()[1]) << 10 for line in file if line.startswith(b"Pss:")), 0
+            )
+    except OSError:
+        return 0  # it has just gone
