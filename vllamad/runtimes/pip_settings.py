@@ -1,0 +1,77 @@
+"""What pip is configured with on this machine, and the same said to uv.
+
+uv reads neither pip's files nor its PIP_* variables, yet whoever set an index or a folder of
+wheels for pip means every installer. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Mapping
+
+# Each of pip's settings that decides where packages come from, as uv's flags. pip separates the
+# values of those that may be given often by blanks.
+_REPEATED = {
+    "find-links": "--find-links",
+    "extra-index-url": "--extra-index-url",
+    "trusted-host": "--allow-insecure-host",
+    "constraint": "--constraints",
+    "only-binary": "--only-binary",
+    "no-binary": "--no-binary",
+}
+_SINGLE = {"index-url": "--index-url"}
+_SWITCHES = {"no-index": ("--no-index",), "pre": ("--prerelease", "allow")}
+_ENVIRONMENT = {
+    "cert": ("SSL_CERT_FILE",),
+    "client-cert": ("SSL_CLIENT_CERT",),
+    "proxy": ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"),
+    "timeout": ("UV_HTTP_TIMEOUT",),
+    "default-timeout": ("UV_HTTP_TIMEOUT",),
+    "retries": ("UV_HTTP_RETRIES",),
+}
+
+
+def pip_settings(pythons: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
+    """What the first of `pythons` that has pip says pip would use; nothing where none has it."""
+    for python in pythons:
+        asked = subprocess.run(
+            [python, "-m", "pip", "config", "list"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if asked.returncode == 0:
+            return parse(asked.stdout)
+    return {}
+
+
+def parse(listing: str) -> dict[str, str]:
+    """Read `pip config list`; `install` wins over `global`, the environment over both."""
+    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in listing.splitlines():
+        key, equals, value = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if equals and section in sections:
+            sections[section][name] = str(ast.literal_eval(value))
+    return sections["global"] | sections["install"] | sections[":env:"]
+
+
+def as_uv(settings: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The same settings as arguments of `uv pip install`, and as environment variables."""
+    arguments: list[str] = []
+    environment: dict[str, str] = {}
+    for name, value in settings.items():
+        if flag := _REPEATED.get(name):
+            arguments += [word for part in value.split() for word in (flag, part)]
+        elif flag := _SINGLE.get(name):
+            arguments += [flag, value]
+        elif words := _SWITCHES.get(name):
+            arguments += words if value.lower() in ("1", "true", "yes", "on") else ()
+        for variable in _ENVIRONMENT.get(name, ()):
+            environment[variable] = value
+    if "extra-index-url" in settings:
+        # pip takes the best version of all indexes, uv by default only looks into the first.
+        arguments += ["--index-strategy", "unsafe-best-match"]
+    return arguments, environment

