@@ -1,0 +1,228 @@
+"""Takes models into the store and out of it; a manifest comes last and goes first.
+
+    hub/models--ORG--REPO/{blobs,snapshots/REVISION}/...   a Hugging Face cache, for other tools too
+    manifests/...                                          see `manifests.py`
+    locks/models--ORG--REPO.lock                           held by whoever changes that folder
+
+Knows nothing of hubs or of configuration. Everything here blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vllamad.core.model_name import ModelName
+from vllamad.errors import BadInput, HostProblem, ModelNotFound, Unavailable, VllamadError
+from vllamad.models.files import list_files, opened, safe_path, sync_folder
+from vllamad.models.manifests import (
+    Manifest,
+    StoredFile,
+    digest_of,
+    list_manifests,
+    load,
+    path_of,
+    write,
+)
+
+_CHUNK = 1 << 20
+
+# file name, bytes of it done, bytes of it in all
+Progress = Callable[[str, int, int], None]
+
+
+def hub(models: Path) -> Path:
+    """The Hugging Face cache within the store."""
+    return models / "hub"
+
+
+def repository_folder(namespace: str, model: str) -> str:
+    """The name a Hugging Face cache gives a repository's folder."""
+    return f"models--{namespace}--{model}"
+
+
+def add(
+    models: Path,
+    name: ModelName,
+    folder: Path,
+    *,
+    source: str,
+    revision: str = "",
+    license: str = "",
+    progress: Progress | None = None,
+) -> Manifest:
+    """Move a checkpoint's folder into the store under `name`; copied where it must be.
+
+    Raises BadInput for hostile file names or links, HostProblem where the disk says no, and
+    Unavailable while somebody else changes the same repository.
+    """
+    repository = repository_folder(name.namespace, name.model)
+    with changing(models, repository), disk_problems(f"add {name.display()}"):
+        _refuse_links(folder)
+        files = hash_files(folder, progress)
+        content = digest_of(source, revision, files)
+        place = hub(models) / repository / "snapshots" / (safe_path(revision or content[:40]))
+        if place.exists():  # of an earlier attempt, or the same model again
+            shutil.rmtree(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, place)
+        return publish(
+            models, name, place, files, source=source, revision=revision, license=license
+        )
+
+
+def publish(
+    models: Path,
+    name: ModelName,
+    place: Path,
+    files: tuple[StoredFile, ...],
+    *,
+    source: str,
+    revision: str,
+    license: str = "",
+) -> Manifest:
+    """Make files that lie in the hub cache visible under `name`, once they are safe on disk.
+
+    What the name meant before is removed, unless another name uses it. The caller holds
+    `changing` for the repository.
+    """
+    paths = {place / file.path for file in files}
+    for path in paths:
+        _settle(path)
+    inside = {parent for parent in place.parents if parent.is_relative_to(models)}
+    for folder in (
+        inside | {path.parent for path in paths} | {path.resolve().parent for path in paths}
+    ):
+        sync_folder(folder)
+    replaced = _folder_before(models, name)
+    manifest = Manifest(
+        name=name.canonical(),
+        source=source,
+        revision=revision,
+        folder=str(place.relative_to(models)),
+        files=files,
+        digest=digest_of(source, revision, files),
+        license=license,
+        created=time.time(),
+    )
+    manifest = write(models, manifest)
+    if replaced and repository_of(models, replaced) == repository_of(models, manifest.folder):
+        _drop_unused(models, replaced)
+    return manifest
+
+
+def _folder_before(models: Path, name: ModelName) -> str:
+    try:
+        return load(models, path_of(models, name)).folder
+    except VllamadError:  # there was none, or none that could be used
+        return ""
+
+
+def remove(models: Path, name: ModelName) -> Manifest:
+    """Take a model out, and its files unless another name still uses them.
+
+    Raises ModelNotFound, HostProblem, or Unavailable while somebody else changes its repository.
+    """
+    path = path_of(models, name)
+    if not path.exists():
+        raise ModelNotFound(f"model '{name.display()}' not found")
+    manifest = load(models, path)
+    repository = repository_of(models, manifest.folder)
+    with changing(models, repository.name), disk_problems(f"remove {name.display()}"):
+        path.unlink()
+        sync_folder(path.parent)
+        _drop_unused(models, manifest.folder)
+    return manifest
+
+
+def repository_of(models: Path, folder: str) -> Path:
+    """The repository's folder that a manifest's `folder` lies in."""
+    return models.joinpath(*Path(folder).parts[:2])
+
+
+def hash_files(folder: Path, progress: Progress | None = None) -> tuple[StoredFile, ...]:
+    """Hash every file of a model. BadInput for a hostile name, HostProblem for a bad file."""
+    found = [(safe_path(name), status.st_size) for name, status in list_files(folder)]
+    if not found:
+        raise BadInput(f"cannot use {folder}: it holds no files")
+    return tuple(
+        StoredFile(path=name, size=size, sha256=_hash(folder, name, progress))
+        for name, size in found
+    )
+
+
+def _hash(folder: Path, name: str, progress: Progress | None) -> str:
+    digest = hashlib.sha256()
+    done = 0
+    with opened(folder / name) as (file, size):
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if progress:
+                progress(name, done, size)
+    return digest.hexdigest()
+
+
+@contextmanager
+def changing(models: Path, repository: str) -> Generator[None]:
+    """Be the only process that changes a repository's folder; a dead owner's lock is no lock."""
+    path = models / "locks" / f"{repository}.lock"
+    with disk_problems("lock the model store"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable(
+                f"cannot change {repository}: another pull or removal of it is going on"
+            ) from error
+        yield
+
+
+@contextmanager
+def disk_problems(what: str) -> Generator[None]:
+    """Turn whatever the filesystem refuses into a HostProblem that says `what` failed."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space and try again" if error.errno == errno.ENOSPC else ""
+        raise HostProblem(f"cannot {what}: {error.strerror or error}", hint=hint) from error
+
+
+def _refuse_links(folder: Path) -> None:
+    for below, folders, names in os.walk(folder):
+        for name in folders + names:
+            if os.path.islink(os.path.join(below, name)):
+                raise BadInput(f"cannot add {folder}: {name} is a link")
+
+
+def _settle(path: Path) -> None:
+    """Readable for the account the engine runs as, and safe from a power cut."""
+    with opened(path) as (file, _):
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+
+
+def _drop_unused(models: Path, folder: str) -> None:
+    """Remove a snapshot no manifest names, and the blobs no snapshot links to."""
+    if any(other.folder == folder for other in list_manifests(models).manifests):
+        return
+    if (models / folder).exists():
+        shutil.rmtree(models / folder)
+    repository = repository_of(models, folder)
+    if not any(repository.glob("snapshots/*")):
+        shutil.rmtree(repository, ignore_errors=True)
+        return
+    links = repository.glob("snapshots/**/*")
+    used = {os.path.realpath(path) for path in links if path.is_symlink()}
+    for blob in repository.glob("blobs/*"):
+        if os.path.realpath(blob) not in used:
+            blob.unlink()
