@@ -121,7 +121,7 @@ def test_so_is_a_default_one(place):
         ("OLLAMA_HOST", "127.0.0.1:99", "server", "listen", ("127.0.0.1:99",)),
         ("OLLAMA_HOST", ' "localhost" ', "server", "listen", ("localhost:11434",)),
         ("OLLAMA_HOST", "", "server", "listen", ("127.0.0.1:11434",)),
-        ("OLLAMA_ORIGINS", "https://A.example, *", "server", "allowed_origins", ("https://a.example", "*")),
+        ("OLLAMA_ORIGINS", "https://A.b, *", "server", "allowed_origins", ("https://a.b", "*")),
         ("OLLAMA_KEEP_ALIVE", "90", "scheduler", "keep_alive", 90.0),
         ("OLLAMA_KEEP_ALIVE", "-1", "scheduler", "keep_alive", inf),
         ("OLLAMA_KEEP_ALIVE", "1h", "scheduler", "keep_alive", 3600.0),
@@ -169,30 +169,61 @@ def test_all_faults_of_all_sources_come_at_once(place):
     ]
 
 
+ADDRESSES = 'must be a list of addresses such as "127.0.0.1:11434", at least 1, not'
+ADDRESS = 'must be an address such as "127.0.0.1:11434" or "[::1]:11434", not'
+DURATION = 'must be a duration such as 30, "90s" or "1h30m", or "forever", not'
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         ("server = 1", "1: server: must be a table"),
         ("[[server]]\ngateways = 1", "1: server: must be a table"),
-        ("keep_alive = 1", '1: keep_alive: unknown section or key, it belongs in [scheduler]'),
-        ("[worker]\nkeep = 1", '2: worker.keep: unknown key, it belongs in [logging]'),
-        ("[server]\nlisten = []", '2: server.listen: must be a list of addresses such as "127.0.0.1:11434", at least 1, not a list'),
-        ("[server]\nlisten = '127.0.0.1:1'", '2: server.listen: must be a list of addresses such as "127.0.0.1:11434", at least 1, not "127.0.0.1:1"'),
-        ("[server]\nlisten = [\n '127.0.0.1:99999']", "2: server.listen: must be an address such as \"127.0.0.1:11434\" or \"[::1]:11434\", not \"127.0.0.1:99999\": port '99999' is not a number from 0 to 65535"),
-        ("[server]\nlisten.x = 1", '2: server.listen: must be a list of addresses such as "127.0.0.1:11434", at least 1, not a table'),
-        ("[engine.args]\n--seed = 1", '2: engine.args.--seed: must be a flag\'s name without its dashes, not "--seed"'),
-        ("[engine.args]\na.b = 1", "2: engine.args.a: must be a text, true or false, or a number, not a table"),
+        ("keep_alive = 1", "1: keep_alive: unknown section or key, it belongs in [scheduler]"),
+        ("[worker]\nkeep = 1", "2: worker.keep: unknown key, it belongs in [logging]"),
+        ("[server]\nlisten = []", f"2: server.listen: {ADDRESSES} a list"),
+        ("[server]\nlisten = '127.0.0.1:1'", f'2: server.listen: {ADDRESSES} "127.0.0.1:1"'),
+        (
+            "[server]\nlisten = [\n '127.0.0.1:99999']",
+            f'2: server.listen: {ADDRESS} "127.0.0.1:99999": '
+            "port '99999' is not a number from 0 to 65535",
+        ),
+        ("[server]\nlisten.x = 1", f"2: server.listen: {ADDRESSES} a table"),
+        (
+            "[engine.args]\n--seed = 1",
+            '2: engine.args.--seed: must be a flag\'s name without its dashes, not "--seed"',
+        ),
+        (
+            "[engine.args]\na.b = 1",
+            "2: engine.args.a: must be a text, true or false, or a number, not a table",
+        ),
         ("[engine]\nenv = { A = 1 }", "2: engine.env.A: must be a text, not 1"),
-        ("[model.'a b']\npath = '/x'", '1: model."a b": must be a model name such as "qwen2.5:7b", not "a b"'),
-        ("[model.a]\nkeep_alive = '5 min'", '2: model.a.keep_alive: must be a duration such as 30, "90s" or "1h30m", or "forever", not "5 min"'),
+        (
+            "[model.'a b']\npath = '/x'",
+            '1: model."a b": must be a model name such as "qwen2.5:7b", not "a b"',
+        ),
+        ("[model.a]\nkeep_alive = '5 min'", f'2: model.a.keep_alive: {DURATION} "5 min"'),
         ("[model]\na = 1", "2: model.a: must be a table"),
-        ("[logging]\nlevel = 'loud'", '2: logging.level: must be "debug" or "info" or "warning" or "error", not "loud"'),
-        ("[paths]\nstate = 'here'", '2: paths.state: must be an absolute path, or one that starts with "~/", not "here"'),
+        (
+            "[logging]\nlevel = 'loud'",
+            '2: logging.level: must be "debug" or "info" or "warning" or "error", not "loud"',
+        ),
+        (
+            "[paths]\nstate = 'here'",
+            '2: paths.state: must be an absolute path, or one that starts with "~/", not "here"',
+        ),
         ("[paths]\nconfig_files = []", "2: paths.config_files: unknown key"),
-        ("[server]\ngateways = 2026-01-01", '2: server.gateways: must be a whole number from 1 to 64, not "2026-01-01"'),
-        ("[worker]\nbackoff_base = 90", "default: worker.backoff_limit: must be at least worker.backoff_base, 60 s is less than 90 s"),
+        (
+            "[server]\ngateways = 2026-01-01",
+            '2: server.gateways: must be a whole number from 1 to 64, not "2026-01-01"',
+        ),
+        (
+            "[worker]\nbackoff_base = 90",
+            "default: worker.backoff_limit: must be at least worker.backoff_base, "
+            "60 s is less than 90 s",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_fault_names_line_key_and_problem(place, text, fault):
     place.write(text)
     (found,) = place.faults()
@@ -264,12 +295,16 @@ def test_an_empty_variable_is_not_set(place):
 @pytest.mark.parametrize(
     ("text", "environ", "where"),
     [
-        ("[server]\nlisten = ['127.0.0.1:1', '0.0.0.0:1']", {}, "cwd/vllamad.toml:2: server.listen"),
+        (
+            "[server]\nlisten = ['127.0.0.1:1', '0.0.0.0:1']",
+            {},
+            "cwd/vllamad.toml:2: server.listen",
+        ),
         ("", {"OLLAMA_HOST": "0.0.0.0"}, "environment: OLLAMA_HOST"),
         ("", {"VLLAMAD_SERVER_LISTEN": ":1"}, "environment: VLLAMAD_SERVER_LISTEN"),
         ("", {"OLLAMA_HOST": "example.com"}, "environment: OLLAMA_HOST"),
     ],
-)  # fmt: skip
+)
 def test_listening_beyond_this_machine_must_be_allowed_in_so_many_words(
     place, text, environ, where
 ):

@@ -37,9 +37,11 @@ def test_a_users_service_keeps_its_control_socket_to_itself():
 
 def test_one_tree_holds_everything():
     paths = default_paths({"VLLAMAD_HOME": "/srv/v", "XDG_RUNTIME_DIR": "/run/user/0"}, 0, HOME)
-    assert (paths.state, paths.cache, paths.logs, paths.run, paths.control) == tuple(
-        map(Path, ("/srv/v/state", "/srv/v/cache", "/srv/v/logs", "/srv/v/run", "/srv/v/run/control.sock"))
-    )  # fmt: skip
+    found = (paths.state, paths.cache, paths.logs, paths.run, paths.control)
+    tree = Path("/srv/v")
+    assert found == tuple(
+        tree / name for name in ("state", "cache", "logs", "run", "run/control.sock")
+    )
 
 
 def test_root_has_the_systems_directories():
@@ -75,6 +77,8 @@ def test_a_path_too_long_for_a_socket_is_a_problem_that_names_the_limit():
 
 
 def test_a_client_looks_for_its_own_daemon_first_then_for_the_systems():
-    assert control_candidates({"XDG_RUNTIME_DIR": "/run/user/1"}, 1, HOME) == tuple(
-        map(Path, ("/run/user/1/vllamad/control.sock", "/run/vllamad-control.sock", "/run/vllamad/control.sock"))
-    )  # fmt: skip
+    assert control_candidates({"XDG_RUNTIME_DIR": "/run/user/1"}, 1, HOME) == (
+        Path("/run/user/1/vllamad/control.sock"),
+        Path("/run/vllamad-control.sock"),
+        Path("/run/vllamad/control.sock"),
+    )

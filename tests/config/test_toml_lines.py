@@ -76,9 +76,11 @@ def test_windows_line_ends_change_nothing():
 
 values = st.recursive(
     st.integers(-9, 9) | st.booleans() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 def leaves(tree, path=()):

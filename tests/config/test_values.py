@@ -112,8 +112,15 @@ def test_a_duration_as_written_reads_back(seconds):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.0, "0s"), (90.0, "1m30s"), (3600.0, "1h"), (0.25, "0.25s"), (86400.0, "24h"), (1e-6, "0.000001s")],
-)  # fmt: skip
+    [
+        (0.0, "0s"),
+        (90.0, "1m30s"),
+        (3600.0, "1h"),
+        (0.25, "0.25s"),
+        (86400.0, "24h"),
+        (1e-6, "0.000001s"),
+    ],
+)
 def test_a_duration_is_written_as_people_write_it(seconds, text):
     assert values.spell_duration(seconds) == text
 

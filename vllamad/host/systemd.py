@@ -1,0 +1,125 @@
+"""What systemd wants to hear from a service and hands to it: notify, watchdog, listening sockets.
+
+Without systemd everything here does nothing. It must not know what the daemon does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import sdnotify
+
+PRIVATE_VARIABLES = frozenset(
+    {
+        "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+        "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE",
+        "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "INVOCATION_ID", "SYSTEMD_EXEC_PID",
+        "MAINPID", "MANAGERPID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE",
+    }
+)  # fmt: skip
+"""What a worker must never inherit: with these it could speak for the daemon."""
+
+_FIRST_FD = 3  # sd_listen_fds(3)
+_STATUS_LIMIT = 512
+
+
+class _Notify(Protocol):
+    """The part of sdnotify's notifier we use; the package has no types."""
+
+    socket: socket.socket | None
+
+    def notify(self, state: str) -> None: ...
+
+
+class Notifier:
+    """Tells the service manager how we fare; never blocks, never raises.
+
+    sdnotify reads NOTIFY_SOCKET from the process's own environment when this is made.
+    """
+
+    def __init__(self) -> None:
+        self._notifier: _Notify | None = None
+        # Where there is no such variable sdnotify would leave a socket unclosed.
+        if os.environ.get("NOTIFY_SOCKET"):
+            self._notifier = sdnotify.SystemdNotifier()
+        if self._notifier is not None and self._notifier.socket is not None:
+            # A manager that does not read must not stop the loop: sd_notify may lose a message.
+            self._notifier.socket.setblocking(False)
+
+    def ready(self) -> None:
+        """The API and the control socket answer; or: a reload is done."""
+        self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`. Other than ASCII becomes "?": systemd drops it all."""
+        plain = text.encode("ascii", "replace").decode()[:_STATUS_LIMIT]
+        self._send("STATUS=" + "".join(char if char.isprintable() else " " for char in plain))
+
+    def reloading(self) -> None:
+        """A reload begins; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def watchdog(self) -> None:
+        """The loop is alive and has checked itself."""
+        self._send("WATCHDOG=1")
+
+    def errno(self, number: int) -> None:
+        """Why the daemon is about to fail, as an errno."""
+        self._send(f"ERRNO={number}")
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Ask for so much more time, from now, to start or to stop."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def close(self) -> None:
+        if self._notifier is not None and self._notifier.socket is not None:
+            self._notifier.socket.close()
+        self._notifier = None
+
+    def _send(self, state: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(state)
+
+
+def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
+    """Seconds within which `Notifier.watchdog` must be called, None for no watchdog.
+
+    sd_watchdog_enabled(3): without WATCHDOG_PID it is for whoever sees it.
+    """
+    microseconds = _number(environ.get("WATCHDOG_USEC", ""))
+    if not microseconds or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    return microseconds / 1e6
+
+
+def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
+    """The listening sockets systemd opened for us, by FileDescriptorName=; the caller owns them.
+
+    To be called once; what else is passed (stored descriptors that are no sockets) is left alone.
+    """
+    if environ.get("LISTEN_PID") != str(pid):
+        return {}
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, list[socket.socket]] = {}
+    for index in range(_number(environ.get("LISTEN_FDS", ""))):
+        os.set_inheritable(_FIRST_FD + index, False)
+        try:
+            # By itself socket.socket finds out family and type.
+            one = socket.socket(fileno=_FIRST_FD + index)
+        except OSError:
+            continue
+        # sd_listen_fds_with_names(3) calls those without a name "unknown".
+        name = names[index] if index < len(names) and names[index] else "unknown"
+        found.setdefault(name, []).append(one)
+    return found
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
