@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from vllamad.wire.control import WorkerInfo
+
 LINE_LIMIT = 64 * 1024
 
 
@@ -61,23 +63,8 @@ class Revoked(msgspec.Struct, tag="revoked", frozen=True, kw_only=True):
     reason: str
 
 
-class RunningModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One loaded worker, as `/api/ps` and `vllamactl ps` show it."""
-
-    model: str
-    state: str
-    size: int  # bytes
-    size_vram: int  # bytes
-    context_length: int
-    expires_in: float | None  # seconds from now, None for ever
-    leases: int
-    pid: int | None = None
-    reason: str = ""
-    restarts: int = 0
-
-
 class Running(msgspec.Struct, tag="running", frozen=True, kw_only=True):
-    models: list[RunningModel]
+    models: list[WorkerInfo]
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):

@@ -1,0 +1,29 @@
+"""What a gateway is told arrives as it was."""
+
+from __future__ import annotations
+
+from math import inf
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vllamad.config.settings import ModelSettings, Paths, Settings
+from vllamad.wire.gateway import decode, encode, for_gateway
+
+PATHS = Paths(
+    state=Path("/s"), cache=Path("/c"), logs=Path("/l"), run=Path("/r"), control=Path("/r/c")
+)
+
+
+def test_settings_survive_the_way_to_a_gateway() -> None:
+    models = {"a": ModelSettings(path="/a", args={"x": 1, "y": True, "z": "t"}, keep_alive=inf)}
+    told = for_gateway(Settings(paths=PATHS, models=models), (3, 4), loopback=True)
+    assert decode(encode(told)) == told
+    assert told.broker == Path("/r/broker.sock")
+    assert told.models["a"].keep_alive is None
+
+
+def test_garbage_is_refused() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode(b"{")

@@ -1,0 +1,121 @@
+"""Reads the command line, picks the role (supervisor or gateway), runs it."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import faulthandler
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from vllamad import __version__
+from vllamad.config.load import load
+from vllamad.config.settings import Settings
+from vllamad.errors import ConfigError, HostProblem, VllamadError
+
+EXIT_PROBLEM = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 78  # EX_CONFIG: the unit file tells systemd not to restart on it
+
+_EPILOG = """\
+exit status: 0 stopped as asked, 1 the machine says no, 2 usage, 78 faults in the configuration
+(1 with --check-config). Settings: see docs/configuration.md, and `vllamactl config --show`.
+"""
+
+
+def main() -> None:
+    """The command `vllamad`."""
+    faulthandler.enable()
+    arguments = _parser().parse_args()
+    if arguments.gateway:
+        from vllamad.gateway.run import main as gateway
+
+        sys.exit(gateway())
+    try:
+        settings = _settings(arguments)
+    except ConfigError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        sys.exit(EXIT_PROBLEM if arguments.check_config else EXIT_CONFIG)
+    if arguments.check_config:
+        _say_checked(settings)
+    else:
+        sys.exit(_supervise(settings))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vllamad",
+        description="Supervise vLLM workers and answer the Ollama API.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="read only this file")
+    parser.add_argument("--check-config", action="store_true", help="name every fault, and exit")
+    parser.add_argument("--listen", metavar="ADDRESS", help="same as --set server.listen=ADDRESS")
+    parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    parser.add_argument("--log-format", metavar="FORMAT", help="text or json")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, for example scheduler.keep_alive=10m; may be repeated",
+    )
+    parser.add_argument("--version", action="version", version=f"vllamad {__version__}")
+    parser.add_argument("--gateway", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    pairs: Sequence[str] = arguments.set
+    for pair in pairs:
+        if "=" not in pair:
+            _parser().error(f"argument --set: {pair!r} is not KEY=VALUE")
+    cli = dict(pair.split("=", 1) for pair in pairs)
+    for key, value in {
+        "server.listen": arguments.listen,
+        "logging.level": arguments.log_level,
+        "logging.format": arguments.log_format,
+    }.items():
+        if value is not None:
+            cli[key] = value
+    return load(
+        cli, os.environ, cwd=Path.cwd(), home=Path.home(), euid=os.geteuid(), only=arguments.config
+    )
+
+
+def _say_checked(settings: Settings) -> None:
+    files = ", ".join(str(path) for path in settings.paths.config_files) or "no file, defaults only"
+    print(f"the configuration is good: {files}")
+
+
+def _supervise(settings: Settings) -> int:
+    from vllamad.host import log
+    from vllamad.host.systemd import Notifier, inherited_sockets
+    from vllamad.supervisor.run import run
+
+    log.configure(settings.logging.format, settings.logging.level)
+    sys.setswitchinterval(0.0005)
+    try:
+        trio.run(run, settings, inherited_sockets(os.environ, os.getpid()), dict(os.environ))
+    except* VllamadError as group:
+        error = _first(group)
+        hint = f"\n  {error.hint}" if error.hint else ""
+        print(f"vllamad: {error.message}{hint}", file=sys.stderr)
+        if isinstance(error, HostProblem) and "in use" in error.message:
+            Notifier(os.environ).errno(errno.EADDRINUSE)
+        return EXIT_PROBLEM
+    return 0
+
+
+def _first(group: BaseExceptionGroup[VllamadError]) -> VllamadError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+if __name__ == "__main__":
+    main()

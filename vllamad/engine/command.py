@@ -1,0 +1,216 @@
+"""A plan spelled as vLLM's flags and environment.
+
+The only place that knows vLLM's spelling. It neither reads files nor starts anything: what the
+installed version understands, and what the machine offers, come in as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.launch import Plan
+from vllamad.errors import RuntimeProblem
+
+LAUNCHER = Path(__file__).with_name("launch_vllm.py")
+
+# The only variables of ours a worker may see; everything else is set below, or by the operator.
+ALLOWED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "FAKE_ENGINE")
+
+# What an operator may not set: the daemon's own wiring.
+OURS = frozenset({"model", "uds", "host", "port", "served-model-name", "api-key"})
+
+CPU_MAX_SEQS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What one runtime offers: its Python, what it runs on, and the flags it knows."""
+
+    python: str
+    version: str
+    device: str  # cuda or cpu
+    flags: frozenset[str]  # without the leading dashes; empty: unknown, pass everything
+    parsers: frozenset[str] = frozenset()  # of tool calls and reasoning
+    fork: bool = True  # whether its children may be forks
+    launcher: str = str(LAUNCHER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """The private directories of one worker; `run` is 0700 and short, `cache` is shared."""
+
+    run: Path
+    cache: Path
+    cores: int
+
+    @property
+    def endpoint(self) -> Path:
+        return self.run / "s"
+
+
+def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings) -> list[str]:
+    """The worker's argument list. Raises RuntimeProblem for a flag this vLLM does not know."""
+    wished = {**settings.args, **plan.spec.args}
+    _refuse_bad_wishes(engine, plan, wished)
+    ours = {
+        name: value
+        for name, value in _defaults(engine, plan).items()
+        if not engine.flags or name in engine.flags
+    }
+    flags = {**ours, **wished, **_wiring(plan, place)}
+    words = [word for name, value in flags.items() for word in _spell(engine, name, value)]
+    return [engine.python, "-P", engine.launcher, *words]
+
+
+def environment(
+    engine: Engine,
+    plan: Plan,
+    place: Workplace,
+    settings: EngineSettings,
+    inherited: Mapping[str, str],
+) -> dict[str, str]:
+    """The worker's whole environment: an allow-list, our settings, then the operator's."""
+    allowed = {
+        name: value
+        for name, value in inherited.items()
+        if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)
+    }
+    return {
+        **allowed,
+        **_private(place),
+        **_HARDENED,
+        **(_on_gpu(plan) if engine.device == "cuda" else _on_cpu(engine, place, settings)),
+        **settings.env,
+        **plan.spec.env,
+    }
+
+
+def _wiring(plan: Plan, place: Workplace) -> dict[str, Flag]:
+    return {
+        "model": plan.spec.folder,
+        "served-model-name": plan.model,
+        "uds": str(place.endpoint),
+    }
+
+
+def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
+    spec = plan.spec
+    flags: dict[str, Flag] = {
+        "load-format": "safetensors",
+        "shutdown-timeout": 0,  # draining is the daemon's: a worker's own drain can hang
+        "enable-per-request-metrics": True,
+        "enable-prompt-tokens-details": True,
+        "disable-fastapi-docs": True,
+        "disable-access-log-for-endpoints": "/health,/metrics,/v1/models",
+        "allowed-media-domains": "media.invalid",  # no URL is ever fetched for a client
+    }
+    if spec.context_length:
+        flags["max-model-len"] = spec.context_length
+    if spec.tool_parser in engine.parsers:
+        flags |= {"enable-auto-tool-choice": True, "tool-call-parser": spec.tool_parser or ""}
+    if spec.reasoning_parser in engine.parsers:
+        flags["reasoning-parser"] = spec.reasoning_parser or ""
+    if spec.pooling:
+        flags["runner"] = "pooling"
+    return flags | (_gpu_flags(plan) if engine.device == "cuda" else _cpu_flags(plan))
+
+
+def _gpu_flags(plan: Plan) -> dict[str, Flag]:
+    need, placement = plan.spec.need, plan.placement
+    flags: dict[str, Flag] = {}
+    if not plan.spec.pooling:
+        flags |= {
+            "max-num-batched-tokens": 16384,
+            "enable-chunked-prefill": True,
+            "enable-prefix-caching": True,
+        }
+    if need.gpus > 1:
+        flags["tensor-parallel-size"] = need.gpus
+    if need.utilization:
+        flags["gpu-memory-utilization"] = need.utilization
+    elif not plan.spec.pooling:
+        flags["kv-cache-memory-bytes"] = placement.kv_cache // need.gpus
+    return flags
+
+
+def _cpu_flags(plan: Plan) -> dict[str, Flag]:
+    flags: dict[str, Flag] = {"enforce-eager": True, "max-num-seqs": CPU_MAX_SEQS}
+    if plan.spec.pooling:
+        return flags | {"dtype": "float32"}
+    return flags | {"kv-cache-memory-bytes": plan.placement.kv_cache}
+
+
+def _refuse_bad_wishes(engine: Engine, plan: Plan, wished: Mapping[str, Flag]) -> None:
+    for name in wished:
+        if name in OURS:
+            raise RuntimeProblem(
+                f"cannot start {plan.model}: --{name} is set by vllamad itself",
+                hint=f"remove {name} from args in the configuration",
+            )
+        if engine.flags and name not in engine.flags:
+            near = get_close_matches(name, engine.flags, n=1)
+            raise RuntimeProblem(
+                f"cannot start {plan.model}: vLLM {engine.version} does not know --{name}",
+                hint=f"did you mean {near[0]}?" if near else "see `vllm serve --help=all`",
+            )
+
+
+def _spell(engine: Engine, name: str, value: Flag) -> list[str]:
+    """One flag as words. A false one is left out, or negated where vLLM has the negative."""
+    if value is True:
+        return [f"--{name}"]
+    if value is False:
+        return [f"--no-{name}"] if f"no-{name}" in engine.flags else []
+    return [f"--{name}", str(value)]
+
+
+def _private(place: Workplace) -> dict[str, str]:
+    return {
+        "HOME": str(place.cache),
+        "TMPDIR": str(place.run / "tmp"),
+        "VLLM_RPC_BASE_PATH": str(place.run / "rpc"),
+        "VLLM_CACHE_ROOT": str(place.cache / "vllm"),
+        "XDG_CACHE_HOME": str(place.cache / "xdg"),
+        "HF_HOME": str(place.cache / "hf"),
+        "TRITON_CACHE_DIR": str(place.cache / "triton"),
+    }
+
+
+_HARDENED = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_PLUGINS": "",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+    "VLLM_MAX_N_SEQUENCES": "16",
+    "VLLM_MAX_STOP_STRINGS": "64",  # vLLM's own default of 4 is less than clients send
+    # A worker serves one model to one gateway, which has checked the name: clients see theirs back.
+    "VLLM_SKIP_MODEL_NAME_VALIDATION": "1",
+    "VLLM_DISABLE_LOG_LOGO": "1",
+    "NO_COLOR": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def _on_cpu(engine: Engine, place: Workplace, settings: EngineSettings) -> dict[str, str]:
+    # Binding pins every worker to the same core: measured four times slower with two of them.
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, place.cores // 2)),
+        "VLLAMAD_FORK": "1" if settings.fork and engine.fork else "0",
+    }
+
+
+def _on_gpu(plan: Plan) -> dict[str, str]:
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in plan.placement.devices),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "VLLM_ENABLE_STARTUP_PLAN": "1",
+    }

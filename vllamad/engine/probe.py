@@ -1,0 +1,105 @@
+"""Is the worker ready, is it alive, and does it still make tokens?
+
+Speaks to one engine over its Unix socket. Knows nothing of states or restarts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import msgspec
+import trio
+
+from vllamad.errors import LoadFailed
+
+_PAUSE = 0.2  # seconds between two looks while it starts: far below any load time
+
+
+class _Card(msgspec.Struct):
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Card] = []
+
+
+class Progress(NamedTuple):
+    """Two equal ones in a row, with requests running, mean that nothing moves."""
+
+    running: float
+    tokens: float
+
+
+def client_for(endpoint: Path) -> httpx.AsyncClient:
+    """A client for the engine's own routes; the caller closes it and sets every time limit."""
+    transport = httpx.AsyncHTTPTransport(uds=str(endpoint))
+    return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=None)
+
+
+async def until_ready(endpoint: Path, *, model: str, pooling: bool) -> int:
+    """Wait for /health and one generated token; return the context length the engine settled on.
+
+    Health alone lies: a server can be up and die of its first request (an engine whose JIT may
+    not write executable memory does). Raises LoadFailed when that first request is refused.
+    """
+    async with client_for(endpoint) as client:
+        while not await _healthy(client):  # noqa: ASYNC110 - it tells nobody when it is up
+            await trio.sleep(_PAUSE)
+        await _first_token(client, model=model, pooling=pooling)
+        return await _context_length(client)
+
+
+async def alive(client: httpx.AsyncClient, *, limit: float) -> bool:
+    """Whether /health says 200 within `limit` seconds."""
+    with trio.move_on_after(limit):
+        return await _healthy(client)
+    return False
+
+
+async def progress(client: httpx.AsyncClient, *, limit: float) -> Progress | None:
+    """What the engine has done so far, or None when /metrics does not say in time."""
+    with trio.move_on_after(limit):
+        try:
+            lines = (await client.get("/metrics")).text.splitlines()
+        except httpx.TransportError:
+            return None
+        return Progress(
+            running=_total(lines, "vllm:num_requests_running"),
+            tokens=_total(lines, "vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
+        )
+    return None
+
+
+def _total(lines: list[str], *names: str) -> float:
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(names))
+
+
+async def _healthy(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health")).status_code == 200
+    except httpx.TransportError:  # no file yet, nobody listening yet, or just gone
+        return False
+
+
+async def _first_token(client: httpx.AsyncClient, *, model: str, pooling: bool) -> None:
+    if pooling:
+        path, body = "/v1/embeddings", {"model": model, "input": "ready?"}
+    else:
+        path, body = "/v1/completions", {"model": model, "prompt": "ready?", "max_tokens": 1}
+    try:
+        answer = await client.post(path, json=body)
+    except httpx.TransportError as error:
+        raise LoadFailed(f"the engine died of its first request: {error}") from error
+    if answer.status_code != 200:
+        raise LoadFailed(f"the engine refused its first request: {answer.text[:300]}")
+
+
+async def _context_length(client: httpx.AsyncClient) -> int:
+    try:
+        answer = await client.get("/v1/models")
+        cards = msgspec.json.decode(answer.content, type=_Models).data
+    except (httpx.TransportError, msgspec.DecodeError):
+        return 0
+    return (cards[0].max_model_len or 0) if cards else 0

@@ -1,0 +1,253 @@
+"""The routes of the control socket, each with what it answers.
+
+The shapes are in `wire/control.py`, HTTP itself in `host/http_server.py`, and who may connect is
+the kernel's word, checked here for every request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from vllamad import __version__
+from vllamad.config.settings import FOREVER, Settings
+from vllamad.config.show import as_json
+from vllamad.core.launch import Spec
+from vllamad.errors import BadInput, HostProblem, LoadFailed, NotAllowed, VllamadError, from_kind
+from vllamad.host.control_socket import gid_of, may_control
+from vllamad.host.http_server import Request, Response, Send, StreamResponse
+from vllamad.host.log import event
+from vllamad.host.log_files import follow, last_lines
+from vllamad.supervisor.fleet import Fleet
+from vllamad.supervisor.library import Library
+from vllamad.wire.broker import Granted, Refused
+from vllamad.wire.control import (
+    Models,
+    Problem,
+    Progress,
+    PullRequest,
+    RuntimeInfo,
+    Status,
+    Version,
+    Workers,
+    encode,
+    encode_line,
+)
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0  # seconds between two lines of progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """What the control socket may look at and give orders to."""
+
+    settings: Settings
+    fleet: Fleet
+    library: Library
+    started: float  # seconds since the epoch
+    now: Callable[[], float]
+    pid: int
+    uid: int
+    gateways: Callable[[], int]
+    runtime: Callable[[], Awaitable[RuntimeInfo]]
+
+
+class Control:
+    """Answers requests on the control socket."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def handle(self, request: Request) -> Response | StreamResponse:
+        """One request. Raises VllamadError for a refusal."""
+        daemon = self._daemon
+        group = gid_of(daemon.settings.control.group)
+        if not may_control(request.peer, own_uid=daemon.uid, group_gid=group):
+            raise NotAllowed(
+                f"uid {request.peer.uid} may not control vllamad",
+                hint=f"become root, or join the group {daemon.settings.control.group}",
+            )
+        if request.method == "POST":
+            event(
+                log,
+                logging.INFO,
+                "order",
+                path="/".join(request.path),
+                uid=request.peer.uid,
+                peer=request.peer.pid,
+            )
+        return await self._route(request)
+
+    async def _route(self, request: Request) -> Response | StreamResponse:
+        match (request.method, *request.path):
+            case ("GET", "v1", "version"):
+                return _json(Version(version=__version__))
+            case ("GET", "v1", "status"):
+                return _json(await self._status())
+            case ("GET", "v1", "models"):
+                return _json(Models(models=await self._daemon.library.models()))
+            case ("GET", "v1", "models", name):
+                return _json(await self._daemon.library.detail(name))
+            case ("GET", "v1", "workers"):
+                return _json(Workers(workers=self._daemon.fleet.workers()))
+            case ("GET", "v1", "config"):
+                return Response(body=msgspec.json.encode(as_json(self._daemon.settings)))
+            case ("GET", "v1", "models", name, "logs"):
+                return await self._logs(name, request.query)
+            case ("POST", "v1", "models", "pull"):
+                return self._pull(request.body)
+            case ("POST", "v1", "models", name, "load"):
+                return await self._load(name)
+            case ("POST", "v1", "models", name, "unload"):
+                return await self._unload(name)
+            case ("POST", "v1", "models", name, "restart"):
+                return await self._restart(name)
+            case _:
+                path = "/" + "/".join(request.path)
+                raise BadInput(f"no such route: {request.method} {path}", status=404)
+
+    async def _status(self) -> Status:
+        daemon = self._daemon
+        try:
+            runtime, message = await daemon.runtime(), ""
+        except VllamadError as error:
+            runtime, message = None, f"{error.message}; {error.hint}".rstrip("; ")
+        return Status(
+            version=__version__,
+            pid=daemon.pid,
+            uptime=daemon.now() - daemon.started,
+            listen=list(daemon.settings.server.listen),
+            gateways=daemon.gateways(),
+            runtime=runtime,
+            workers=daemon.fleet.workers(),
+            installed=len(await daemon.library.models()),
+            queued=daemon.fleet.queued,
+            message=message,
+        )
+
+    async def _load(self, name: str) -> StreamResponse:
+        """Load and keep: an operator's load stays until it is unloaded, or evicted for another."""
+        spec = await self._daemon.library.spec(name)
+        await self._forget_failure(spec)
+        return _long(partial(self._loaded, spec), f"loading {spec.model}")
+
+    async def _restart(self, name: str) -> StreamResponse:
+        spec = await self._daemon.library.spec(name)
+
+        async def again() -> str:
+            await self._daemon.fleet.stop(spec.model, "restart")
+            return await self._loaded(spec)
+
+        return _long(again, f"restarting {spec.model}")
+
+    async def _unload(self, name: str) -> StreamResponse:
+        model = (await self._daemon.library.spec(name)).model
+
+        async def stop() -> str:
+            was = await self._daemon.fleet.stop(model, "unload")
+            return f"{model} is unloaded" if was else f"{model} was not loaded"
+
+        return _long(stop, f"unloading {model}")
+
+    async def _forget_failure(self, spec: Spec) -> None:
+        worker = self._daemon.fleet.worker(spec.model)
+        if worker is not None and worker.gone.is_set():
+            await self._daemon.fleet.stop(spec.model, "another try")
+
+    async def _loaded(self, spec: Spec) -> str:
+        async with self._daemon.fleet.lease(spec, FOREVER) as verdicts:
+            async for verdict in verdicts:
+                match verdict:
+                    case Granted():
+                        return f"{spec.model} is ready"
+                    case Refused(kind=kind, message=message, hint=hint):
+                        raise from_kind(kind, message, hint)
+                    case _:
+                        pass
+        raise LoadFailed(f"cannot load {spec.model}: vllamad is going down")
+
+    def _pull(self, body: bytes) -> StreamResponse:
+        try:
+            wanted = msgspec.json.decode(body, type=PullRequest).model
+        except msgspec.DecodeError as error:
+            raise BadInput(f"cannot read the order: {error}") from error
+        pull = self._daemon.library.pull
+
+        async def produce(send: Send) -> None:
+            try:
+                async for progress in pull(wanted):
+                    await send(encode_line(progress))
+            except VllamadError as error:
+                await send(encode_line(_failed(error)))
+
+        return StreamResponse(produce=produce)
+
+    async def _logs(self, name: str, query: dict[str, str]) -> Response | StreamResponse:
+        path = self._daemon.library.log_file(await self._daemon.library.find(name))
+        lines = _count(query.get("lines", "100"))
+        if query.get("follow") == "1":
+            return StreamResponse(
+                produce=partial(_follow, path, lines), content_type="text/plain; charset=utf-8"
+            )
+        text = await trio.to_thread.run_sync(last_lines, path, lines)
+        return Response(body=text, content_type="text/plain; charset=utf-8")
+
+
+async def _follow(path: Path, lines: int, send: Send) -> None:
+    async for piece in follow(path, lines):
+        await send(piece)
+
+
+def _json(value: msgspec.Struct) -> Response:
+    return Response(body=encode(value))
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 100_000:
+        raise BadInput(f"lines: {text[:20]!r} is not a number from 1 to 100000")
+    return int(text)
+
+
+def _failed(error: VllamadError) -> Progress:
+    return Progress(
+        error=Problem(kind=error.kind, message=error.message, hint=error.hint), done=True
+    )
+
+
+def _long(work: Callable[[], Awaitable[str]], status: str) -> StreamResponse:
+    """Answer with a line a second while `work` goes on, then with what it returned, or why not."""
+
+    async def produce(send: Send) -> None:
+        began = trio.current_time()
+
+        async def tick() -> None:
+            while True:
+                elapsed = trio.current_time() - began
+                await send(encode_line(Progress(status=status, elapsed=elapsed)))
+                await trio.sleep(_TICK)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tick)
+                result = await work()
+                nursery.cancel_scope.cancel()
+            elapsed = trio.current_time() - began
+            await send(encode_line(Progress(status=result, done=True, elapsed=elapsed)))
+        except* VllamadError as group:
+            await send(encode_line(_failed(_first(group))))
+
+    return StreamResponse(produce=produce)
+
+
+def _first(group: BaseExceptionGroup[VllamadError]) -> VllamadError:
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return HostProblem("unknown problem")

@@ -1,0 +1,177 @@
+"""The sole owner of the scheduler: feeds it events, carries out its decisions.
+
+Everything here but `run` is synchronous: an event is decided and carried out before anything else
+can happen, so no state read elsewhere is ever acted upon.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from itertools import count
+from math import inf
+
+import trio
+
+from vllamad.core.launch import Plan, Spec
+from vllamad.core.lifecycle import State
+from vllamad.core.scheduler import (
+    Decision,
+    Grant,
+    LeaseId,
+    Refuse,
+    Revoke,
+    Scheduler,
+    Start,
+    Stop,
+)
+from vllamad.errors import Unavailable
+from vllamad.host.log import event
+from vllamad.supervisor.worker import Worker
+from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
+from vllamad.wire.control import WorkerInfo
+
+log = logging.getLogger(__name__)
+
+Verdict = Waiting | Granted | Refused | Revoked
+Verdicts = trio.MemoryReceiveChannel[Verdict]
+MakeWorker = Callable[[Plan, Callable[[Worker], None]], Worker]
+
+
+class Fleet:
+    """Every worker, and everybody who wants one."""
+
+    def __init__(self, scheduler: Scheduler, make_worker: MakeWorker) -> None:
+        self._scheduler = scheduler
+        self._make_worker = make_worker
+        self._workers: dict[str, Worker] = {}
+        self._verdicts: dict[LeaseId, trio.MemorySendChannel[Verdict]] = {}
+        self._ids = count(1)
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep time for the scheduler and be the home of the workers' tasks, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            while True:
+                self._changed = trio.Event()
+                with trio.move_on_at(self._scheduler.deadline()):
+                    await self._changed.wait()
+                self._carry_out(self._scheduler.tick(now=trio.current_time()))
+
+    async def close(self) -> None:
+        """Refuse who waits, stop every worker, and return when the last one is gone."""
+        self._carry_out(self._scheduler.close(now=trio.current_time()))
+        for worker in list(self._workers.values()):
+            await worker.gone.wait()
+
+    @asynccontextmanager
+    async def lease(self, spec: Spec, keep_alive: float | None) -> AsyncGenerator[Verdicts]:
+        """Ask for one worker; what comes of it is told on the channel. Leaving ends the lease."""
+        lease = LeaseId(next(self._ids))
+        send, receive = trio.open_memory_channel[Verdict](inf)
+        self._verdicts[lease] = send
+        try:
+            now = trio.current_time()
+            self._carry_out(self._scheduler.arrive(lease, spec, keep_alive=keep_alive, now=now))
+            if lease in self._verdicts and not receive.statistics().current_buffer_used:
+                send.send_nowait(Waiting(why=self._scheduler.why_waiting(lease)))
+            yield receive
+        finally:
+            self._verdicts.pop(lease, None)
+            self._carry_out(self._scheduler.leave(lease, now=trio.current_time()))
+
+    def unload(self, model: str) -> None:
+        """Let `model` go when idle; requests under way finish."""
+        self._carry_out(self._scheduler.unload(model, now=trio.current_time()))
+
+    async def stop(self, model: str, why: str) -> bool:
+        """Drain and stop `model`, and return when its group is empty; False: it was not loaded."""
+        worker = self._workers.get(model)
+        self._carry_out(self._scheduler.stop(model, why, now=trio.current_time()))
+        if worker is None:
+            return False
+        await worker.gone.wait()
+        self._workers.pop(model, None)
+        return True
+
+    def worker(self, model: str) -> Worker | None:
+        return self._workers.get(model)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Every worker there is, or that failed, as people are shown it."""
+        return [self._info(worker) for worker in self._workers.values()]
+
+    @property
+    def queued(self) -> int:
+        return self._scheduler.queued
+
+    def _info(self, worker: Worker) -> WorkerInfo:
+        model, now = worker.model, trio.current_time()
+        expires_at = self._scheduler.expires_at(model)
+        placement = worker.plan.placement
+        return WorkerInfo(
+            model=model,
+            state=worker.state,
+            size=worker.memory or placement.total,
+            size_vram=placement.total if placement.devices else 0,
+            context_length=worker.context_length,
+            expires_in=None if expires_at in (None, inf) else expires_at - now,
+            leases=self._scheduler.leases_of(model),
+            waiting=self._scheduler.waiting_for(model),
+            pid=worker.pid,
+            since=now - worker.since,
+            restarts=worker.restarts,
+            reason=worker.reason,
+            log_file=str(worker.log_file),
+        )
+
+    def _moved(self, worker: Worker) -> None:
+        """A worker's owner task has moved it; told before anything else can run."""
+        if worker.state is State.STOPPED:
+            self._workers.pop(worker.model, None)
+        now = trio.current_time()
+        self._carry_out(
+            self._scheduler.moved(worker.model, worker.state, reason=worker.reason, now=now)
+        )
+
+    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Start(plan):
+                    self._start(plan)
+                case Stop(model, why):
+                    self._workers[model].stop(why)
+                case Grant(lease, model):
+                    self._tell(lease, self._granted(model))
+                case Refuse(lease, error):
+                    refused = Refused(kind=error.kind, message=error.message, hint=error.hint)
+                    self._tell(lease, refused)
+                case Revoke(lease, reason):
+                    self._tell(lease, Revoked(reason=reason))
+        for model, worker in self._workers.items():
+            worker.note_leases(self._scheduler.leases_of(model))
+        self._changed.set()
+
+    def _start(self, plan: Plan) -> None:
+        if self._nursery is None:
+            raise Unavailable("vllamad is not up yet")
+        worker = self._workers[plan.model] = self._make_worker(plan, self._moved)
+        event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
+        self._nursery.start_soon(worker.keep)
+
+    def _granted(self, model: str) -> Granted:
+        worker = self._workers[model]
+        return Granted(
+            endpoint=str(worker.endpoint),
+            served_name=model,
+            context_length=worker.context_length,
+        )
+
+    def _tell(self, lease: LeaseId, verdict: Verdict) -> None:
+        # Nobody is there to be told when the connection that asked is being torn down.
+        if channel := self._verdicts.get(lease):
+            channel.send_nowait(verdict)

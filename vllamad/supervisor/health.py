@@ -1,0 +1,88 @@
+"""Is the daemon itself well? What readiness and the watchdog are based on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from vllamad.core.lifecycle import State
+from vllamad.host.systemd import Notifier
+from vllamad.wire.broker import ListRunning, encode
+from vllamad.wire.control import WorkerInfo
+
+_PATIENCE = 5.0  # seconds a part of ours may take to answer
+_PAUSE = 0.05
+_QUIET_INTERVAL = 10.0  # seconds between two looks where no watchdog waits for us
+
+
+async def until_serving(http: socket.socket, control: Path) -> None:
+    """Return once the public API and the control socket both answer."""
+    while not await answers(lambda: _connect(http), b"GET /api/version HTTP/1.0\r\n\r\n"):  # noqa: ASYNC110
+        await trio.sleep(_PAUSE)
+    while not await control_answers(control):  # noqa: ASYNC110
+        await trio.sleep(_PAUSE)
+
+
+async def control_answers(path: Path) -> bool:
+    request = b"GET /v1/version HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n"
+    return await answers(lambda: trio.open_unix_socket(path), request)
+
+
+async def broker_answers(path: Path) -> bool:
+    return await answers(lambda: trio.open_unix_socket(path), encode(ListRunning()))
+
+
+async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question: bytes) -> bool:
+    """Whether anything at all comes back in time."""
+    with trio.move_on_after(_PATIENCE):
+        try:
+            stream = await connect()
+        except OSError:
+            return False
+        async with stream:
+            try:
+                await stream.send_all(question)
+                return bool(await stream.receive_some(1))
+            except trio.BrokenResourceError:
+                return False
+    return False
+
+
+async def beat(
+    notify: Notifier,
+    interval: float | None,
+    *,
+    broker: Path,
+    control: Path,
+    workers: Callable[[], list[WorkerInfo]],
+) -> None:
+    """Tell systemd what is going on, and that the loop, the broker and the control socket are well.
+
+    The ping is sent only after both sockets have answered: a loop that turns but serves nobody is
+    as dead as one that is stuck.
+    """
+    pause = interval / 3 if interval else _QUIET_INTERVAL
+    while True:
+        if await broker_answers(broker) and await control_answers(control):
+            notify.watchdog()
+        notify.status(summary(workers()))
+        await trio.sleep(pause)
+
+
+def summary(workers: list[WorkerInfo]) -> str:
+    """What `systemctl status` shows: ASCII, one line."""
+    busy = [f"{worker.model}: {worker.state}" for worker in workers if worker.state != State.READY]
+    ready = sum(worker.state == State.READY for worker in workers)
+    leases = sum(worker.leases for worker in workers)
+    return "; ".join([f"{ready} ready, {leases} in use", *busy])
+
+
+async def _connect(sock: socket.socket) -> trio.SocketStream:
+    address = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return await trio.open_unix_socket(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+    return await trio.open_tcp_stream(host, address[1])

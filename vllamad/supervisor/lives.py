@@ -1,0 +1,212 @@
+"""One life of a real engine: its folder, its log, its processes, its probes.
+
+Where the floors meet: a plan is spelled by `engine/command.py`, spawned by `host/process_group.py`
+and asked by `engine/probe.py`. When a life's block is left no process and no file of it remains.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import trio
+
+from vllamad.config.settings import Settings, WorkerSettings
+from vllamad.core.launch import Plan
+from vllamad.engine import probe
+from vllamad.engine.command import Workplace, command, environment
+from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line
+from vllamad.errors import HostProblem
+from vllamad.host import devices
+from vllamad.host.log import event
+from vllamad.host.log_files import WorkerLog, worker_log
+from vllamad.host.process_group import Launch, ProcessGroup, first_exit, spawn
+from vllamad.host.tasks import first_of
+from vllamad.supervisor.engines import Engines
+
+log = logging.getLogger(__name__)
+
+_STUCK = 60.0  # seconds without a token while requests run
+_ENGINE_PROCESSES = "VLLM::"  # how vLLM titles its core and workers
+
+
+class EngineLives:
+    """Starts engines; the only maker of `Life` outside the tests."""
+
+    def __init__(self, settings: Settings, engines: Engines, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._engines = engines
+        self._environ = environ
+
+    def log_file(self, model: str) -> Path:
+        """Where the output of the workers of `model` goes; the name can be read back."""
+        name = model.replace("/", "+").replace(":", "@")
+        return self._settings.paths.logs / f"{name}.log"
+
+    @asynccontextmanager
+    async def live(self, plan: Plan) -> AsyncGenerator[EngineLife]:
+        """Start an engine for `plan`; leaving the block ends it and waits until it is gone."""
+        settings = self._settings
+        engine = await self._engines.engine()
+        place = Workplace(
+            run=settings.paths.run / "w" / sha256(plan.model.encode()).hexdigest()[:12],
+            cache=settings.paths.cache,
+            cores=devices.cores(),
+        )
+        launch = Launch(
+            argv=tuple(command(engine, plan, place, settings.engine)),
+            env=environment(engine, plan, place, settings.engine, self._environ),
+            cwd=place.run,
+            log_path=self.log_file(plan.model),
+        )
+        own = settings.worker
+        with _folder(place), _log(launch.log_path, settings) as (file, output):
+            async with _emptied(launch, own) as group, trio.open_nursery() as nursery:
+                nursery.start_soon(file.keep_up)
+                yield EngineLife(plan, place.endpoint, group, output, own)
+                nursery.cancel_scope.cancel()
+            file.catch_up()
+
+
+class EngineLife:
+    """A started engine; see `supervisor.worker.Life`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        endpoint: Path,
+        group: ProcessGroup,
+        output: _Output,
+        settings: WorkerSettings,
+    ) -> None:
+        self.endpoint = endpoint
+        self._plan = plan
+        self._group = group
+        self._output = output
+        self._settings = settings
+
+    @property
+    def pid(self) -> int:
+        return self._group.pid
+
+    async def ready(self) -> int:
+        return await probe.until_ready(
+            self.endpoint, model=self._plan.model, pooling=self._plan.spec.pooling
+        )
+
+    async def ended(self) -> str:
+        return await first_of(self._exited, self._past_saving)
+
+    async def failing(self) -> str:
+        return await first_of(self._core_died, self._deaf, self._stuck)
+
+    async def memory(self) -> int:
+        return await trio.to_thread.run_sync(self._group.memory)
+
+    def hurry(self) -> None:
+        self._group.kill_now = True
+
+    async def _exited(self) -> str:
+        code = await self._group.exited()
+        how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+        return self._output.reason() or f"the engine ended by itself: {how}"
+
+    async def _past_saving(self) -> str:
+        """A start that fails late can leave everything alive and deaf to TERM."""
+        await self._output.fatal.wait()
+        return self._output.reason() or "the engine says that it failed to start"
+
+    async def _core_died(self) -> str:
+        """vLLM's own streams stay silent for seconds after its core is gone: watch the core itself."""
+        cores = {
+            pid: comm for pid, comm in self._group.members() if comm.startswith(_ENGINE_PROCESSES)
+        }
+        if not cores:
+            await trio.sleep_forever()
+        died = cores[await first_exit(cores)]
+        return self._output.reason() or f"the engine process {died} died"
+
+    async def _deaf(self) -> str:
+        settings = self._settings
+        misses = 0
+        async with probe.client_for(self.endpoint) as client:
+            while misses < settings.probe_misses:
+                await trio.sleep(settings.probe_interval)
+                well = await probe.alive(client, limit=settings.probe_timeout)
+                misses = 0 if well else misses + 1
+        return f"no answer to {misses} health probes"
+
+    async def _stuck(self) -> str:
+        """Health only knows that the core lives; a core that hangs makes no tokens."""
+        moved_at, before = trio.current_time(), None
+        async with probe.client_for(self.endpoint) as client:
+            while trio.current_time() - moved_at < _STUCK:
+                await trio.sleep(_STUCK / 4)
+                now = await probe.progress(client, limit=self._settings.probe_timeout)
+                if now is None or not now.running or now != before:
+                    moved_at, before = trio.current_time(), now
+        return f"no token for {_STUCK:.0f} s while requests run"
+
+
+class _Output:
+    """What the lines of one life mean."""
+
+    def __init__(self) -> None:
+        self.fatal = trio.Event()
+        self.file: WorkerLog | None = None
+
+    def on_line(self, line: str) -> None:
+        if is_fatal_start_line(line):
+            self.fatal.set()
+
+    def reason(self) -> str:
+        """The last meaningful line so far; empty if there is none."""
+        if self.file is None:
+            return ""
+        self.file.catch_up()
+        return last_meaningful_line(self.file.tail())
+
+
+@contextmanager
+def _log(path: Path, settings: Settings) -> Generator[tuple[WorkerLog, _Output]]:
+    output = _Output()
+    own = settings.logging
+    with worker_log(path, max_bytes=own.max_bytes, keep=own.keep, on_line=output.on_line) as file:
+        output.file = file
+        yield file, output
+
+
+@contextmanager
+def _folder(place: Workplace) -> Generator[None]:
+    """The worker's private folder, 0700, gone afterwards: vLLM leaves its sockets behind."""
+    shutil.rmtree(place.run, ignore_errors=True)
+    try:
+        for folder in (place.run, place.run / "tmp", place.run / "rpc", place.cache / "vllm"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostProblem(f"cannot make {error.filename}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        shutil.rmtree(place.run, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _emptied(launch: Launch, settings: WorkerSettings) -> AsyncGenerator[ProcessGroup]:
+    """`spawn`; but what will not die is waited for: its memory is not free before it is gone."""
+    group: ProcessGroup | None = None
+    try:
+        async with spawn(
+            launch, term_timeout=settings.stop_timeout, kill_timeout=settings.kill_timeout
+        ) as group:
+            yield group
+    except HostProblem as problem:
+        if group is None:
+            raise
+        event(log, logging.ERROR, problem.message, hint=problem.hint)
+        await group.gone()
+        raise

@@ -1,0 +1,232 @@
+"""One worker's life, told once, top to bottom.
+
+`Worker.keep` is the owner task: nothing else changes a worker's state. It knows nothing of other
+workers or of who waits; it says where it is, and the fleet decides what that means.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from vllamad.config.settings import SchedulerSettings, WorkerSettings
+from vllamad.core.launch import Plan
+from vllamad.core.lifecycle import Ending, GiveUp, Rest, Retry, Rules, State, advance, after
+from vllamad.engine.reasons import is_deterministic
+from vllamad.errors import VllamadError
+from vllamad.host.log import event
+from vllamad.host.tasks import first_of
+
+log = logging.getLogger(__name__)
+
+
+class Life(Protocol):
+    """One started engine: what a worker asks of it while it lives."""
+
+    endpoint: Path
+
+    @property
+    def pid(self) -> int: ...
+
+    async def ended(self) -> str:
+        """Wait until it has died or is past saving; the reason in one line."""
+        ...
+
+    async def ready(self) -> int:
+        """Wait until it has made a token; the context length it settled on."""
+        ...
+
+    async def failing(self) -> str:
+        """Wait until it is dead, deaf or stuck though nobody asked; the reason in one line."""
+        ...
+
+    async def memory(self) -> int:
+        """Bytes of main memory its processes hold."""
+        ...
+
+    def hurry(self) -> None:
+        """End it without asking: it is dead already, or cannot hear."""
+        ...
+
+
+class Lives(Protocol):
+    """Where lives come from: the real one is in `supervisor/lives.py`, a fake in the tests."""
+
+    def log_file(self, model: str) -> Path: ...
+
+    def live(self, plan: Plan) -> AbstractAsyncContextManager[Life]:
+        """Start an engine; leaving the block ends it, and returns when its group is empty."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """It was asked to stop."""
+
+
+class Worker:
+    """One supervised vLLM process group and its owner task."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        lives: Lives,
+        settings: WorkerSettings,
+        scheduler: SchedulerSettings,
+        moved: Callable[[Worker], None],
+    ) -> None:
+        self.plan = plan
+        self.state = State.STOPPED
+        self.since = trio.current_time()
+        self.pid: int | None = None
+        self.endpoint: Path | None = None
+        self.context_length = plan.spec.context_length
+        self.memory = 0
+        self.reason = ""
+        self.restarts = 0
+        self.gone = trio.Event()  # set when the owner task is over: stopped or failed
+        self.log_file = lives.log_file(plan.model)
+        self._lives = lives
+        self._settings = settings
+        self._load_timeout = scheduler.load_timeout
+        self._moved = moved
+        self._stop_wanted = trio.Event()
+        self._idle = trio.Event()
+
+    @property
+    def model(self) -> str:
+        return self.plan.model
+
+    def stop(self, why: str) -> None:
+        """Ask it to drain and stop; asking twice is asking once."""
+        if not self._stop_wanted.is_set():
+            event(log, logging.INFO, "unload", model=self.model, why=why)
+            self._stop_wanted.set()
+
+    def note_leases(self, leases: int) -> None:
+        """How many use it now: what draining waits for."""
+        if leases:
+            self._idle = trio.Event()
+        else:
+            self._idle.set()
+
+    async def keep(self) -> None:
+        """Live, and live again after a crash, until asked to stop or past hope."""
+        settings = self._settings
+        rules = Rules(
+            base=settings.backoff_base,
+            limit=settings.backoff_limit,
+            max_failures=settings.max_failures,
+        )
+        endings: list[Ending] = []
+        try:
+            while True:
+                endings.append(await self._live())
+                self.reason = endings[-1].reason
+                match after(endings, rules, jitter=random.uniform(0.5, 1.5)):
+                    case Rest():
+                        return self._enter(State.STOPPED)
+                    case GiveUp():
+                        return self._enter(State.FAILED)
+                    case Retry(delay):
+                        self._enter(State.BACKOFF)
+                        with trio.move_on_after(delay):
+                            await self._stop_wanted.wait()
+                if self._stop_wanted.is_set():
+                    return self._enter(State.STOPPED)
+                self.restarts += 1
+        finally:
+            self.gone.set()
+
+    async def _live(self) -> Ending:
+        """One life. When this returns, no process of its group is left."""
+        self._enter(State.STARTING)
+        ready_at: float | None = None
+        try:
+            async with self._lives.live(self.plan) as life:
+                self.pid, self.endpoint = life.pid, life.endpoint
+                outcome = await self._load(life)
+                if outcome is None:
+                    ready_at = trio.current_time()
+                    self._enter(State.READY)
+                    outcome = await self._serve(life)
+                if not isinstance(outcome, _Asked) or ready_at is None:
+                    life.hurry()
+                self.reason = "" if isinstance(outcome, _Asked) else outcome
+                self._enter(State.STOPPING)
+        except VllamadError as error:
+            outcome = error.message
+        except Exception as error:
+            log.exception("internal error in the life of %s", self.model)
+            outcome = f"internal error: {error!r}"
+        return self._ending(outcome, ready_at)
+
+    async def _load(self, life: Life) -> str | _Asked | None:
+        """None when it is ready; otherwise why it will not be."""
+        with trio.move_on_after(self._load_timeout):
+            return await first_of(partial(self._until_ready, life), life.ended, self._until_asked)
+        return f"not ready after {self._load_timeout:.0f} s"
+
+    async def _serve(self, life: Life) -> str | _Asked:
+        """Until it is asked to stop and nobody uses it any more, or until it fails."""
+        outcome = await first_of(
+            self._until_asked, life.ended, life.failing, partial(self._measure, life)
+        )
+        if isinstance(outcome, _Asked):
+            self._enter(State.DRAINING)
+            with trio.move_on_after(self._settings.drain_timeout):
+                await first_of(self._until_idle, life.ended)
+        return outcome
+
+    async def _until_ready(self, life: Life) -> None:
+        self.context_length = await life.ready() or self.context_length
+
+    async def _until_asked(self) -> _Asked:
+        await self._stop_wanted.wait()
+        return _Asked()
+
+    async def _until_idle(self) -> None:
+        while not self._idle.is_set():
+            await self._idle.wait()
+
+    async def _measure(self, life: Life) -> str:
+        while True:
+            self.memory = await life.memory()
+            await trio.sleep(30)
+
+    def _ending(self, outcome: str | _Asked, ready_at: float | None) -> Ending:
+        if self.state is not State.STOPPING:
+            self._enter(State.STOPPING)
+        self.pid, self.memory = None, 0
+        if isinstance(outcome, _Asked):
+            return Ending(asked=True)
+        return Ending(
+            asked=False,
+            reason=outcome,
+            ready_for=trio.current_time() - ready_at if ready_at is not None else 0.0,
+            deterministic=ready_at is None and is_deterministic(outcome),
+        )
+
+    def _enter(self, state: State) -> None:
+        """The only place a state changes; it is logged here and told to the fleet."""
+        before, self.state = self.state, advance(self.state, state)
+        seconds, self.since = trio.current_time() - self.since, trio.current_time()
+        bad = bool(self.reason) and state in (State.STOPPING, State.BACKOFF, State.FAILED)
+        event(
+            log,
+            logging.WARNING if bad else logging.INFO,
+            f"worker {state}",
+            model=self.model,
+            after=f"{seconds:.1f}s {before}",
+            pid=self.pid,
+            reason=self.reason if bad else None,
+        )
+        self._moved(self)

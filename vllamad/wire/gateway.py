@@ -1,0 +1,51 @@
+"""What the supervisor tells a gateway on its standard input, once: a gateway reads no files of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from vllamad.config.settings import LogSettings, ModelSettings, ServerSettings, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """All a gateway knows; `sockets` are the inherited listening sockets' numbers."""
+
+    broker: Path
+    models_dir: Path
+    sockets: tuple[int, ...]
+    loopback: bool  # whether every socket is bound to a loopback address: the Host check depends
+    server: ServerSettings
+    logging: LogSettings
+    models: dict[str, ModelSettings]
+
+
+def for_gateway(settings: Settings, sockets: tuple[int, ...], *, loopback: bool) -> GatewaySettings:
+    """The part of `settings` that a gateway needs."""
+    return GatewaySettings(
+        broker=settings.paths.broker,
+        models_dir=settings.paths.models,
+        sockets=sockets,
+        loopback=loopback,
+        server=settings.server,
+        logging=settings.logging,
+        # How long a model stays is the scheduler's business, and JSON has no word for ever.
+        models={name: replace(model, keep_alive=None) for name, model in settings.models.items()},
+    )
+
+
+def encode(settings: GatewaySettings) -> bytes:
+    return msgspec.json.encode(settings, enc_hook=str)
+
+
+def decode(data: bytes) -> GatewaySettings:
+    """Read what `encode` wrote. Raises msgspec.DecodeError."""
+    return msgspec.json.decode(data, type=GatewaySettings, dec_hook=_path)
+
+
+def _path(kind: type, value: object) -> object:
+    assert kind is Path
+    return Path(str(value))
