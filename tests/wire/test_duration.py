@@ -81,11 +81,6 @@ def test_a_bad_keep_alive_is_refused_with_ollamas_words(value, message):
     assert refused.value.message == message
 
 
-def test_a_keep_alive_that_json_cannot_give_is_a_bug():
-    with pytest.raises(AssertionError):
-        parse_keep_alive(b"5m")
-
-
 @given(st.text())
 def test_no_text_raises_anything_but_bad_input(text):
     with suppress(BadInput):

@@ -39,17 +39,14 @@ def parse_keep_alive(value: object) -> float | None:
 
     Raises BadInput with Ollama's literal text.
     """
-    match value:
-        case None:
-            return None
-        case bool() | list() | dict():
-            raise BadInput(f"Unsupported type: '{_GO_TYPES[value.__class__.__name__]}'")
-        case int() | float():
-            seconds = float(value)
-        case str():
-            seconds = parse_duration(value)
-        case _:
-            raise AssertionError(f"{type(value).__name__} did not come from JSON")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        seconds = parse_duration(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        raise BadInput(f"Unsupported type: '{_GO_TYPES[type(value).__name__]}'")
     return inf if seconds < 0 or seconds * 1e9 >= _LONGEST else seconds
 
 

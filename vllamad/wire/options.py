@@ -1,0 +1,156 @@
+"""What do an Ollama `options` object and a model's stored parameters mean to vLLM's sampler?
+
+Options that only llama.cpp has are checked for their type and then ignored. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+
+from vllamad.errors import BadInput
+from vllamad.wire.gojson import is_list, quoted
+
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024  # characters
+_LARGEST_SEED = (1 << 63) - 1
+
+# The types that Ollama checks. Everything else in `options` is ignored.
+_TYPES = {
+    "temperature": "float32", "top_k": "integer", "top_p": "float32", "min_p": "float32",
+    "typical_p": "float32", "repeat_penalty": "float32", "repeat_last_n": "integer",
+    "presence_penalty": "float32", "frequency_penalty": "float32", "seed": "integer",
+    "stop": "array", "num_predict": "integer", "num_ctx": "integer", "num_keep": "integer",
+    "num_batch": "integer", "num_gpu": "integer", "main_gpu": "integer", "use_mmap": "boolean",
+    "num_thread": "integer", "draft_num_predict": "integer",
+}  # fmt: skip
+
+_DEFAULTS: dict[str, object] = {
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "seed": -1,
+    "num_predict": -1,
+}
+
+# How generation_config.json calls what Ollama has options for.
+_GENERATION_CONFIG = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "repeat_penalty",
+}
+
+
+def check_options(options: Mapping[str, object]) -> dict[str, object]:
+    """Keep the options Ollama knows, each of its type; null is absent.
+
+    Raises BadInput with status 500, as Ollama answers a wrong type.
+    """
+    return {
+        name: _typed(name, value)
+        for name, value in options.items()
+        if name in _TYPES and value is not None
+    }
+
+
+def from_generation_config(config: Mapping[str, object]) -> dict[str, object]:
+    """Spell a checkpoint's generation_config as options; what is no number is left out."""
+    return {
+        option: value
+        for name, option in _GENERATION_CONFIG.items()
+        if isinstance(value := config.get(name), int | float)
+        and not isinstance(value, bool)
+        and isfinite(value)
+    }
+
+
+def sampling(
+    stored: Mapping[str, object], requested: Mapping[str, object], context_length: int
+) -> dict[str, object]:
+    """Spell options as vLLM's request fields: defaults, then stored, then requested.
+
+    Every field is sent, so that vLLM's own defaults never matter; values vLLM would refuse are
+    brought into its range. `context_length` is the worker's, in tokens, at least 1.
+
+    Raises BadInput.
+    """
+    options = _DEFAULTS | check_options(stored) | check_options(requested)
+    fields: dict[str, object] = {
+        "temperature": _clamped(options, "temperature", 0.0, 2.0),
+        "top_k": max(_number(options, "top_k"), 0),
+        "top_p": _clamped(options, "top_p", 0.0, 1.0),
+        "min_p": _clamped(options, "min_p", 0.0, 1.0),
+        "repetition_penalty": _repetition_penalty(options),
+        "presence_penalty": _clamped(options, "presence_penalty", -2.0, 2.0),
+        "frequency_penalty": _clamped(options, "frequency_penalty", -2.0, 2.0),
+        "max_tokens": _max_tokens(int(_number(options, "num_predict")), context_length),
+    }
+    if fields["top_p"] == 0:  # vLLM wants more than zero; nothing but the likeliest is greedy
+        fields |= {"top_p": 1.0, "temperature": 0.0}
+    seed = int(_number(options, "seed"))
+    if seed >= 0:
+        fields["seed"] = min(seed, _LARGEST_SEED)
+    if stop := _stops(options.get("stop")):
+        fields["stop"] = stop
+    return fields
+
+
+def predicts_nothing(stored: Mapping[str, object], requested: Mapping[str, object]) -> bool:
+    """Does `num_predict` 0 ask for the prompt to be read and nothing to be said?"""
+    return (check_options(stored) | check_options(requested)).get("num_predict") == 0
+
+
+def _typed(name: str, value: object) -> object:
+    wanted = _TYPES[name]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted == "float32" and number:
+        return value
+    if wanted == "integer" and isinstance(value, int | float) and number:
+        return int(value)
+    if wanted == "boolean" and isinstance(value, bool):
+        return value
+    if wanted == "array" and is_list(value):
+        if all(isinstance(item, str) for item in value):
+            return value
+        raise BadInput(f"option {quoted(name)} must be of an array of strings", status=500)
+    raise BadInput(f"option {quoted(name)} must be of type {wanted}", status=500)
+
+
+def _number(options: Mapping[str, object], name: str) -> float:
+    value = options[name]
+    assert isinstance(value, int | float)
+    return value
+
+
+def _clamped(options: Mapping[str, object], name: str, low: float, high: float) -> float:
+    return min(max(_number(options, name), low), high)
+
+
+def _repetition_penalty(options: Mapping[str, object]) -> float:
+    """Ollama looks back over a window, vLLM over everything; a window of 0 is off in both."""
+    penalty = _number(options, "repeat_penalty")
+    return 1.0 if options.get("repeat_last_n") == 0 or penalty <= 0 else penalty
+
+
+def _max_tokens(num_predict: int, context_length: int) -> int:
+    """At least the one token vLLM insists on; negative is "until the context is full".
+
+    Never left out: vLLM's completions route would then stop after 16 tokens.
+    """
+    return context_length if num_predict < 0 else min(max(num_predict, 1), context_length)
+
+
+def _stops(value: object) -> list[object]:
+    """Drop empty stop strings, which vLLM refuses."""
+    stops = [stop for stop in value if stop] if is_list(value) else []
+    if len(stops) > MAX_STOPS:
+        raise BadInput(f"cannot take {len(stops)} stop strings, at most {MAX_STOPS}")
+    if any(len(str(stop)) > MAX_STOP_LENGTH for stop in stops):
+        raise BadInput(f"cannot take a stop string longer than {MAX_STOP_LENGTH} characters")
+    return stops

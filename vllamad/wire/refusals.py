@@ -1,0 +1,86 @@
+"""How is a refusal said? Error bodies of both APIs, and the engine's errors made ours."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from vllamad.errors import EngineRefused
+
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; "
+    "shorten the prompt, adjust the context length in settings, "
+    "or use a model with a longer context length"
+)
+STOPPED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an "
+    "internal error, check ollama server logs for details"
+)
+FAILED = "the model failed while answering"
+
+_LONGEST = 300  # characters
+_TRACE = re.compile(r'Traceback|File "')
+_PRIVATE = re.compile(
+    r"\b[a-z]+://\S+"  # internal addresses
+    r"|(?<![\w.])(?:/[\w.+-]+){2,}/?"  # absolute paths
+    r"|\b0x[0-9a-fA-F]+"
+    r"|\bpid[= ]\d+"
+)
+_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+
+
+class _Fault(msgspec.Struct):
+    message: str = ""
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Fault | str | None = None
+    detail: str | None = None
+
+
+def api_error(message: str) -> bytes:
+    """The body of a refusal on `/api`; with a newline it is also the last line of a stream."""
+    return msgspec.json.encode({"error": message})
+
+
+def openai_error(status: int, message: str) -> bytes:
+    """The body of a refusal on `/v1`, newline included."""
+    kind = _OPENAI_TYPES.get(status, "api_error")
+    fault = {"message": message, "type": kind, "param": None, "code": None}
+    return msgspec.json.encode({"error": fault}) + b"\n"
+
+
+def engine_refusal(status: int, body: bytes) -> EngineRefused:
+    """Turn the engine's answer with another status than 200 into what our client is told."""
+    message = _message(body)
+    if status in (429, 503):
+        return EngineRefused(clean(message), status=status)
+    if status == 404 or status >= 500:
+        # A worker that does not know its own model, or broke: not the client's fault.
+        return EngineRefused(STOPPED if status >= 500 else clean(message), status=500)
+    return EngineRefused(TOO_LONG if is_too_long(message) else clean(message), status=status)
+
+
+def is_too_long(message: str) -> bool:
+    """Does the engine say that the prompt is longer than its context?"""
+    return "maximum context length" in message
+
+
+def clean(message: str) -> str:
+    """Take out of an engine's message what is nobody's business: paths, addresses, traces."""
+    if not message.strip() or _TRACE.search(message):
+        return FAILED
+    text = _PRIVATE.sub("…", " ".join(message.split()))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _message(body: bytes) -> str:
+    """Find the message in an error body; a body of another shape is the message itself."""
+    try:
+        answer = msgspec.json.decode(body, type=_ErrorBody)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body.decode(errors="replace")
+    if isinstance(answer.error, _Fault):
+        return answer.error.message
+    return answer.error or answer.detail or ""

@@ -1,0 +1,177 @@
+"""What to ask the engine: an Ollama request into one call of vLLM's OpenAI routes.
+
+Built key by key, so nothing a client invents gets through. Knows no I/O and no catalog: what is
+known of the model comes in as `ModelTraits`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from vllamad.errors import BadInput, NotSupported
+from vllamad.wire.conversation import engine_messages
+from vllamad.wire.gojson import is_object, quoted
+from vllamad.wire.ollama import ChatRequest, GenerateRequest, Generation, Message
+from vllamad.wire.options import check_options, sampling
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+
+
+class ModelTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request's meaning depends on, of the model it names."""
+
+    full_name: str  # with host, namespace and tag, as two of Ollama's messages print it
+    capabilities: frozenset[str]
+    system: str = ""
+    stored: dict[str, object] = {}  # options: the model's parameters over its generation_config
+    history: list[Message] = []
+
+
+class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One POST to the engine."""
+
+    path: str
+    body: dict[str, object]
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self.body)
+
+
+def check(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
+    """Refuse what this model can never answer, in Ollama's order, before anything is loaded.
+
+    Raises BadInput or NotSupported with Ollama's text.
+    """
+    if isinstance(request, GenerateRequest):
+        _check_raw(request)
+    if request.think and "thinking" not in traits.capabilities:
+        raise NotSupported(f"{quoted(request.model)} does not support thinking")
+    if "completion" not in traits.capabilities:
+        verb = "chat" if isinstance(request, ChatRequest) else "generate"
+        raise NotSupported(f"{quoted(request.model)} does not support {verb}")
+    if isinstance(request, GenerateRequest) and request.suffix:
+        # Filling in the middle needs the model's own tokens, which we do not know.
+        raise NotSupported(f"{traits.full_name} does not support insert")
+    if isinstance(request, ChatRequest) and request.tools and "tools" not in traits.capabilities:
+        raise NotSupported(f"{traits.full_name} does not support tools")
+    check_options(request.options)
+    if not request.is_empty:
+        _response_format(request.format)
+        _check_media(request, traits)
+
+
+def chat_call(
+    request: ChatRequest, traits: ModelTraits, *, served_name: str, context_length: int
+) -> EngineCall:
+    """Build the call that answers `/api/chat`. Raises BadInput."""
+    messages = [*traits.history, *request.messages]
+    if traits.system and request.messages and request.messages[0].role != "system":
+        messages.insert(0, Message(role="system", content=traits.system))
+    body = _chat_body(request, traits, messages, served_name, context_length)
+    if request.tools:
+        body["tools"] = request.tools
+    return EngineCall(path=CHAT, body=body)
+
+
+def generate_call(
+    request: GenerateRequest, traits: ModelTraits, *, served_name: str, context_length: int
+) -> EngineCall:
+    """Build the call that answers `/api/generate`, raw or through the template. Raises BadInput.
+
+    A given `context` only leaves the model's own history out: its tokens are not put back.
+    """
+    if request.raw:
+        body = _common(request, traits, served_name, context_length) | {"prompt": request.prompt}
+        if request.logprobs:
+            body["logprobs"] = max(request.top_logprobs, 1)
+        return EngineCall(path=COMPLETIONS, body=body)
+    messages = [] if request.context else list(traits.history)
+    messages.append(Message(role="user", content=request.prompt, images=request.images))
+    if system := request.system or traits.system:
+        messages.insert(0, Message(role="system", content=system))
+    body = _chat_body(request, traits, messages, served_name, context_length)
+    return EngineCall(path=CHAT, body=body)
+
+
+def _chat_body(
+    request: Generation,
+    traits: ModelTraits,
+    messages: list[Message],
+    served_name: str,
+    context_length: int,
+) -> dict[str, object]:
+    body = _common(request, traits, served_name, context_length)
+    body |= {"messages": engine_messages(messages)}
+    if messages[-1].role == "assistant" and messages[-1].content and not messages[-1].tool_calls:
+        # Ollama goes on with the assistant's last words; vLLM would begin a new turn.
+        body |= {"add_generation_prompt": False, "continue_final_message": True}
+    if request.logprobs:
+        body["logprobs"] = True
+        if request.top_logprobs:
+            body["top_logprobs"] = request.top_logprobs
+    return body | _thinking(request.think, traits)
+
+
+def _common(
+    request: Generation, traits: ModelTraits, served_name: str, context_length: int
+) -> dict[str, object]:
+    """What chat and completions share. Always a stream: it can be cancelled, and timed."""
+    body: dict[str, object] = {
+        "model": served_name,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    body |= sampling(traits.stored, request.options, context_length)
+    if response_format := _response_format(request.format):
+        body["response_format"] = response_format
+    return body
+
+
+def _thinking(think: bool | str | None, traits: ModelTraits) -> dict[str, object]:
+    """Turn a thinking model's thinking on, unless it was asked not to; others have no switch."""
+    if "thinking" not in traits.capabilities:
+        return {}
+    wanted = think is not False
+    # Two names for one switch: which one a template knows differs, and it ignores the other.
+    fields: dict[str, object] = {
+        "chat_template_kwargs": {"enable_thinking": wanted, "thinking": wanted}
+    }
+    if isinstance(think, str):
+        fields["reasoning_effort"] = think
+    return fields
+
+
+def _response_format(value: object) -> dict[str, object] | None:
+    """Read `format`: nothing, "json" or a JSON schema. Raises BadInput with status 500."""
+    if value is None or value == "":
+        return None
+    if value == "json":
+        return {"type": "json_object"}
+    if is_object(value):
+        return {"type": "json_schema", "json_schema": {"name": "schema", "schema": value}}
+    text = quoted(msgspec.json.encode(value).decode())
+    raise BadInput(
+        f'invalid format: {text}; expected "json" or a valid JSON Schema object', status=500
+    )
+
+
+def _check_raw(request: GenerateRequest) -> None:
+    if request.raw and (request.template or request.system or request.context):
+        raise BadInput("raw mode does not support template, system, or context")
+    if request.raw and request.images:
+        raise BadInput("raw mode does not support images")
+    if request.template:
+        raise BadInput("template override is not supported")
+
+
+def _check_media(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
+    if isinstance(request, ChatRequest):
+        images = [image for message in request.messages for image in message.images]
+    else:
+        images = request.images
+    for image in images:
+        sense = "audio" if image.media_type.startswith("audio/") else "vision"
+        if sense not in traits.capabilities:
+            kind = "audio" if sense == "audio" else "image"
+            raise NotSupported(f"this model does not support {kind} input")
