@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -42,11 +43,11 @@ class Notifier:
     """
 
     def __init__(self) -> None:
-        self._notifier: _Notify | None = None
-        # Where there is no such variable sdnotify would leave a socket unclosed.
-        if os.environ.get("NOTIFY_SOCKET"):
-            self._notifier = sdnotify.SystemdNotifier()
-        if self._notifier is not None and self._notifier.socket is not None:
+        with warnings.catch_warnings():
+            # Where there is nobody to connect to, sdnotify leaves a socket unclosed.
+            warnings.simplefilter("ignore", ResourceWarning)
+            self._notifier: _Notify = sdnotify.SystemdNotifier()
+        if self._notifier.socket is not None:
             # A manager that does not read must not stop the loop: sd_notify may lose a message.
             self._notifier.socket.setblocking(False)
 
@@ -79,13 +80,11 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def close(self) -> None:
-        if self._notifier is not None and self._notifier.socket is not None:
+        if self._notifier.socket is not None:
             self._notifier.socket.close()
-        self._notifier = None
 
     def _send(self, state: str) -> None:
-        if self._notifier is not None:
-            self._notifier.notify(state)
+        self._notifier.notify(state)
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
