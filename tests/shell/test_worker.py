@@ -1,0 +1,247 @@
+"""A worker's life told against the clock: engines are fakes, time is ours, nothing waits for real."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from vllamad.config.settings import SchedulerSettings, WorkerSettings
+from vllamad.core.launch import Plan, Spec
+from vllamad.core.lifecycle import State
+from vllamad.core.memory import Need, Placement
+from vllamad.errors import HostProblem
+from vllamad.supervisor.worker import Worker
+
+PLAN = Plan(
+    spec=Spec(
+        model="tiny:latest",
+        folder="/models/tiny",
+        need=Need(weights=1, kv_per_token=1, context_length=2048),
+    ),
+    placement=Placement(devices=(), per_device=1, kv_cache=1),
+)
+SETTINGS = WorkerSettings(drain_timeout=30, backoff_base=1, backoff_limit=60, max_failures=3)
+
+
+@dataclass
+class FakeLife:
+    """An engine that gets ready after `load` seconds and dies or fails when told."""
+
+    load: float = 5.0
+    dies_after: float = inf
+    fails_after: float = inf
+    why: str = "boom"
+    pid: int = 4711
+    endpoint: Path = Path("/run/w/1/s")
+    hurried: bool = False
+
+    async def ready(self) -> int:
+        await trio.sleep(self.load)
+        return 4096
+
+    async def ended(self) -> str:
+        await trio.sleep(self.dies_after)
+        return self.why
+
+    async def failing(self) -> str:
+        await trio.sleep(self.fails_after)
+        return self.why
+
+    async def memory(self) -> int:
+        return 123
+
+    def hurry(self) -> None:
+        self.hurried = True
+
+
+@dataclass
+class FakeLives:
+    """Hands out the lives of a story, the last one again and again."""
+
+    story: list[FakeLife] = field(default_factory=lambda: [FakeLife()])
+    takes_to_die: float = 0.0
+    alive: int = 0
+    born: list[FakeLife] = field(default_factory=list)
+    refuses: str = ""
+
+    def log_file(self, model: str) -> Path:
+        return Path("/logs") / model
+
+    @asynccontextmanager
+    async def live(self, plan: Plan) -> AsyncGenerator[FakeLife]:
+        if self.refuses:
+            raise HostProblem(self.refuses)
+        life = self.story.pop(0) if len(self.story) > 1 else self.story[0]
+        self.born.append(life)
+        self.alive += 1
+        try:
+            yield life
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.takes_to_die)
+            self.alive -= 1
+
+
+class Diary:
+    """A worker, and when it was in which state."""
+
+    def __init__(self, lives: FakeLives, **settings: float) -> None:
+        self.lives = lives
+        self.entries: list[tuple[int, State]] = []
+        self.began = trio.current_time()
+        scheduler = SchedulerSettings(load_timeout=settings.pop("load_timeout", 100))
+        self.worker = Worker(PLAN, lives, SETTINGS, scheduler, self.note)
+
+    def note(self, worker: Worker) -> None:
+        if worker.state in (State.STOPPED, State.BACKOFF, State.FAILED):
+            assert not self.lives.alive, "memory is free only when nobody can hold it"
+        self.entries.append((round(trio.current_time() - self.began), worker.state))
+
+    @property
+    def states(self) -> list[State]:
+        return [state for _, state in self.entries]
+
+
+async def test_loaded_served_drained_and_stopped(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives(takes_to_die=2))
+    diary.worker.note_leases(1)
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(100)
+    diary.worker.stop("asked")
+    await trio.sleep(10)
+    diary.worker.note_leases(0)
+    await diary.worker.gone.wait()
+    assert diary.entries == [
+        (0, State.STARTING),
+        (5, State.READY),
+        (100, State.DRAINING),
+        (110, State.STOPPING),
+        (112, State.STOPPED),
+    ]
+    assert diary.worker.context_length == 4096
+    assert not diary.lives.born[0].hurried
+
+
+async def test_a_drain_has_a_limit(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    diary = Diary(FakeLives())
+    diary.worker.note_leases(1)
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(100)
+    diary.worker.stop("asked")  # and no lease ever comes back
+    await diary.worker.gone.wait()
+    assert diary.entries[-2:] == [(130, State.STOPPING), (130, State.STOPPED)]
+
+
+async def test_a_stop_while_loading_does_not_wait_for_the_load(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives([FakeLife(load=90)]))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(10)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+    assert diary.entries == [
+        (0, State.STARTING),
+        (10, State.STOPPING),
+        (10, State.STOPPED),
+    ]
+    assert diary.lives.born[0].hurried, "TERM is ignored before an engine is ready"
+
+
+async def test_a_crash_is_followed_by_another_life(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives([FakeLife(dies_after=50), FakeLife()]))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(70)
+    assert diary.states == [
+        State.STARTING,
+        State.READY,
+        State.STOPPING,
+        State.BACKOFF,
+        State.STARTING,
+        State.READY,
+    ]
+    assert diary.worker.restarts == 1
+    diary.worker.note_leases(0)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+
+
+async def test_an_engine_that_is_deaf_is_ended_like_one_that_died(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    lives = FakeLives([FakeLife(fails_after=50, why="no answer to 3 health probes"), FakeLife()])
+    diary = Diary(lives)
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(55.1)
+    assert diary.entries[2] == (55, State.STOPPING)
+    assert diary.worker.reason == "no answer to 3 health probes"
+    assert lives.born[0].hurried
+    await trio.sleep(20)
+    diary.worker.note_leases(0)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+
+
+async def test_one_that_never_gets_ready_is_given_up_with_its_reason(
+    autojump_clock: MockClock,
+) -> None:
+    diary = Diary(FakeLives([FakeLife(load=inf, dies_after=3)]))
+    await diary.worker.keep()
+    assert diary.states == [
+        *(State.STARTING, State.STOPPING, State.BACKOFF) * 2,
+        State.STARTING,
+        State.STOPPING,
+        State.FAILED,
+    ]
+    assert diary.worker.reason == "boom"
+
+
+async def test_a_load_has_a_limit(autojump_clock: MockClock) -> None:
+    diary = Diary(FakeLives([FakeLife(load=inf)]), load_timeout=60)
+    await diary.worker.keep()
+    assert diary.entries[1] == (60, State.STOPPING)
+    assert diary.worker.reason == "not ready after 60 s"
+
+
+async def test_what_cannot_even_start_says_why(autojump_clock: MockClock) -> None:
+    diary = Diary(FakeLives(refuses="cannot start /usr/bin/nothing: no such file"))
+    await diary.worker.keep()
+    assert diary.worker.state is State.FAILED
+    assert diary.worker.reason == "cannot start /usr/bin/nothing: no such file"
+
+
+async def test_a_stop_during_the_backoff_is_heard_at_once(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives([FakeLife(dies_after=1, load=inf)]))
+    nursery.start_soon(diary.worker.keep)
+    with trio.fail_after(60):
+        while diary.worker.state is not State.BACKOFF:  # noqa: ASYNC110 - the clock is ours
+            await trio.sleep(0.1)
+    before = trio.current_time()
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+    assert diary.worker.state is State.STOPPED
+    assert trio.current_time() == before
+
+
+@pytest.mark.parametrize("moment", [1, 6, 101])
+async def test_cancelled_at_any_moment_nothing_is_left_alive(
+    autojump_clock: MockClock, moment: float
+) -> None:
+    diary = Diary(FakeLives(takes_to_die=2))
+    with trio.move_on_after(moment):
+        await diary.worker.keep()
+    assert diary.lives.alive == 0
+    assert diary.worker.gone.is_set()
