@@ -23,6 +23,7 @@ from tests.models.checkpoints import (
     write_safetensors,
 )
 from vllamad.errors import BadInput, HostProblem
+from vllamad.models import files
 from vllamad.models.facts import derive, read_facts
 
 
@@ -217,3 +218,19 @@ def test_a_fifo_in_place_of_a_configuration_is_not_waited_for(tmp_path):
     os.mkfifo(folder / "config.json")
     with pytest.raises(BadInput, match=r"no config.json"):
         read_facts(folder)
+
+
+def test_a_folder_with_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FILES_LIMIT", 2)
+    with pytest.raises(HostProblem, match="it holds over 2 files"):
+        read_facts(write_checkpoint(tmp_path / "m", LICENSE_txt=""))
+
+
+def test_hidden_files_and_links_to_folders_are_no_part_of_a_model(tmp_path):
+    folder = write_checkpoint(tmp_path / "m")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    (folder / ".gitattributes").write_text("x")
+    (folder / "loop").symlink_to(folder)
+    names = [name for name, _ in files.list_files(folder)]
+    assert names == ["config.json", "model.safetensors", "1_Pooling/config.json"]

@@ -91,6 +91,13 @@ def test_a_header_with_too_many_tensors_is_refused_before_it_is_decoded():
         parse_header(header, 0)
 
 
+def test_a_refused_file_is_named(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(BadInput, match=r"cannot use m.safetensors: its header is not valid"):
+        read_header(path)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_header_or_bad_input(data):
     try:

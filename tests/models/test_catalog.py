@@ -1,0 +1,195 @@
+"""The catalog: finds models as users name them, and reads nothing twice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.models.checkpoints import QWEN2, SMOLLM2, write_checkpoint
+from vllamad.config.settings import ModelSettings
+from vllamad.core.model_name import parse
+from vllamad.errors import BadInput, HostProblem
+from vllamad.models import catalog as catalog_module
+from vllamad.models import store
+from vllamad.models.catalog import Catalog
+from vllamad.models.facts import read_facts
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders whose files were read, in order."""
+    seen: list[str] = []
+
+    def counted(folder: Path):
+        seen.append(folder.name)
+        return read_facts(folder)
+
+    monkeypatch.setattr(catalog_module, "read_facts", counted)
+    return seen
+
+
+def install(models: Path, name: str = "smollm2:135m", source: str = "a test"):
+    folder = write_checkpoint(models.parent / "made", SMOLLM2)
+    return store.add(models, parse(name), folder, source=source, license="apache-2.0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "smollm2:135m",
+        "SmolLM2:135M",
+        "library/smollm2:135m",
+        "registry.ollama.ai/library/SMOLLM2:135m",
+    ],
+)
+def test_an_installed_model_is_found_under_every_spelling_of_its_name(models, text):
+    manifest = install(models)
+    found = Catalog(models, {}).find(text)
+    assert found is not None
+    assert (found.name, found.canonical) == ("smollm2:135m", manifest.name)
+    assert (found.digest, found.size) == (manifest.digest, manifest.size)
+    assert found.capabilities == ("completion",)
+    assert found.license == "apache-2.0"
+
+
+def test_the_latest_tag_may_be_left_out(models):
+    install(models, "tiny")
+    found = Catalog(models, {}).find("tiny")
+    assert found is not None
+    assert found.name == "tiny:latest"
+
+
+def test_an_unknown_name_finds_nothing(models):
+    assert Catalog(models, {}).find("nope") is None
+
+
+def test_a_bad_name_is_refused(models):
+    with pytest.raises(BadInput, match="invalid model name"):
+        Catalog(models, {}).find("a b")
+
+
+def test_all_lists_the_newest_first(models, monkeypatch):
+    for moment, name in enumerate(["old", "middle", "new"]):
+        monkeypatch.setattr(store.time, "time", lambda moment=moment: 1000.0 + moment)
+        install(models, name)
+    names = [found.name for found in Catalog(models, {}).all()]
+    assert names == ["new:latest", "middle:latest", "old:latest"]
+
+
+def test_settings_go_with_their_model_whatever_the_case(models):
+    install(models)
+    settings = ModelSettings(context_length=512)
+    found = Catalog(models, {"SmolLM2:135M": settings}).find("smollm2:135m")
+    assert found is not None
+    assert found.settings is settings
+
+
+def test_a_folder_in_the_configuration_is_a_model(models, tmp_path):
+    folder = write_checkpoint(tmp_path / "mine", QWEN2, LICENSE_txt="MIT")
+    catalog = Catalog(models, {"mine": ModelSettings(path=str(folder))})
+    found = catalog.find("Mine:Latest")
+    assert found is not None
+    assert found.folder == folder
+    assert found.size == sum(path.stat().st_size for path in folder.iterdir())
+    assert len(found.digest) == 64
+    assert found.license == "MIT"
+    assert catalog.all() == [found]
+
+
+def test_a_folder_in_the_configuration_stands_before_an_installed_model(models, tmp_path):
+    install(models)
+    folder = write_checkpoint(tmp_path / "mine", QWEN2)
+    catalog = Catalog(models, {"SmolLM2:135m": ModelSettings(path=str(folder))})
+    assert [found.folder for found in catalog.all()] == [folder]
+    found = catalog.find("smollm2:135m")
+    assert found is not None
+    assert found.facts.model_type == "qwen2"
+
+
+def test_a_changed_folder_has_another_digest(models, tmp_path):
+    folder = write_checkpoint(tmp_path / "mine", QWEN2)
+    catalog = Catalog(models, {"mine": ModelSettings(path=str(folder))})
+    before = catalog.find("mine")
+    os.utime(folder / "model.safetensors", (5, 5))
+    after = catalog.find("mine")
+    assert before is not None
+    assert after is not None
+    assert before.digest != after.digest
+
+
+def test_nothing_is_read_twice(models, reads):
+    manifest = install(models)
+    catalog = Catalog(models, {})
+    for _ in range(3):
+        catalog.all()
+        catalog.find("smollm2:135m")
+    assert reads == [Path(manifest.folder).name]
+
+
+def test_a_file_that_changed_is_read_again(models, reads):
+    manifest = install(models)
+    catalog = Catalog(models, {})
+    catalog.find("smollm2:135m")
+    os.utime(models / manifest.folder / "config.json", (5, 5))
+    catalog.find("smollm2:135m")
+    assert len(reads) == 2
+
+
+def test_a_model_installed_again_is_read_again(models):
+    install(models)
+    catalog = Catalog(models, {})
+    before = catalog.find("smollm2:135m")
+    install(models, source="another place")
+    after = catalog.find("smollm2:135m")
+    assert before is not None
+    assert after is not None
+    assert before.digest != after.digest
+
+
+def test_a_removed_model_is_gone_at_once(models):
+    install(models)
+    catalog = Catalog(models, {})
+    assert len(catalog.all()) == 1
+    store.remove(models, parse("smollm2:135m"))
+    assert catalog.all() == []
+    assert catalog.find("smollm2:135m") is None
+
+
+def test_a_model_that_lost_a_file_is_a_problem_until_the_file_is_back(models):
+    manifest = install(models)
+    catalog = Catalog(models, {})
+    catalog.all()
+    config = models / manifest.folder / "config.json"
+    content = config.read_bytes()
+    config.unlink()
+    assert catalog.all() == []
+    assert catalog.problems() == ["cannot use smollm2:135m: config.json is missing"]
+    with pytest.raises(HostProblem, match=r"config.json is missing"):
+        catalog.find("smollm2:135m")
+    config.write_bytes(content)
+    assert len(catalog.all()) == 1
+    assert catalog.problems() == []
+
+
+def test_one_bad_model_does_not_hide_the_others(models, tmp_path):
+    install(models)
+    write_checkpoint(tmp_path / "bad", config_json="{")
+    settings = {
+        "bad": ModelSettings(path=str(tmp_path / "bad")),
+        "gone": ModelSettings(path=str(tmp_path / "gone")),
+    }
+    catalog = Catalog(models, settings)
+    assert [found.name for found in catalog.all()] == ["smollm2:135m"]
+    assert len(catalog.problems()) == 2
+
+
+def test_a_configured_name_that_is_none_is_refused(models):
+    with pytest.raises(BadInput):
+        Catalog(models, {"a b": ModelSettings()})

@@ -1,0 +1,192 @@
+"""What is installed: the store's models, and the local folders named in the configuration.
+
+Looks at the disk on every call, but reads a file again only when it changed. Blocks, so call it
+in a thread; any number of threads may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+from vllamad.config.settings import ModelSettings
+from vllamad.core.model_name import ModelName, parse
+from vllamad.errors import HostProblem, VllamadError
+from vllamad.models.facts import Facts, read_facts
+from vllamad.models.files import list_files
+from vllamad.models.manifests import check_whole, load, manifest_paths, path_of
+from vllamad.models.parsers import capabilities
+
+# Every file with its size and the time of its last change, in nanoseconds.
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """One model that can be served. `size` is bytes, `modified_at` seconds since the epoch."""
+
+    name: str  # as shown to people, with its tag
+    canonical: str
+    digest: str
+    size: int
+    modified_at: float
+    folder: Path
+    facts: Facts
+    capabilities: tuple[str, ...]
+    license: str  # the text where there is one, else an identifier
+    settings: ModelSettings
+
+
+class Catalog:
+    """The installed models, by name and in all."""
+
+    def __init__(self, models: Path, settings: Mapping[str, ModelSettings]) -> None:
+        """`models` is the store's root. Raises BadInput where a key of `settings` is no name."""
+        named = {parse(text): one for text, one in settings.items()}
+        self._models = models
+        self._settings = {name.key(): one for name, one in named.items()}
+        self._local = {name.key(): name for name, one in named.items() if one.path}
+        self._seen: dict[Path, _Seen] = {}
+        self._lock = Lock()
+
+    def find(self, text: str) -> Installed | None:
+        """Find a model by name, in any case; None where there is none.
+
+        Raises BadInput for what is no name, HostProblem for a model that cannot be used.
+        """
+        name = parse(text)
+        with self._lock:
+            if name.key() in self._local:
+                found = self._local_model(self._local[name.key()])
+            else:
+                path = path_of(self._models, name)
+                found = self._stored_model(path) if os.path.isfile(path) else None
+        if isinstance(found, HostProblem):
+            raise found
+        return found
+
+    def all(self) -> list[Installed]:
+        """Every model that can be served, the newest first."""
+        usable = [found for found in self._look() if isinstance(found, Installed)]
+        return sorted(usable, key=lambda installed: int(installed.modified_at), reverse=True)
+
+    def problems(self) -> list[str]:
+        """One line for each model that is there and cannot be used."""
+        return [found.message for found in self._look() if isinstance(found, HostProblem)]
+
+    def _look(self) -> list[Installed | HostProblem]:
+        with self._lock:
+            found = [self._local_model(name) for name in self._local.values()]
+            stored = [self._stored_model(path) for path in manifest_paths(self._models)]
+            present = {one.folder for one in found + stored if isinstance(one, Installed)}
+            self._seen = {
+                path: seen for path, seen in self._seen.items() if seen.installed.folder in present
+            }
+        return found + [one for one in stored if not self._is_hidden(one)]
+
+    def _is_hidden(self, found: Installed | HostProblem) -> bool:
+        """A folder in the configuration stands in place of an installed model of that name."""
+        return isinstance(found, Installed) and found.canonical.lower() in self._local
+
+    def _stored_model(self, path: Path) -> Installed | HostProblem:
+        def look() -> _Held:
+            manifest = load(self._models, path)
+            check_whole(self._models, manifest)
+            return _Held(
+                name=parse(manifest.name),
+                folder=self._models / manifest.folder,
+                digest=manifest.digest,
+                size=manifest.size,
+                modified_at=manifest.created,
+                license=manifest.license,
+            )
+
+        return self._fresh(path, look)
+
+    def _local_model(self, name: ModelName) -> Installed | HostProblem:
+        folder = Path(self._settings[name.key()].path)
+
+        def look() -> _Held:
+            stamp = _stamp(folder, folder)
+            # Hashing the files of a folder that is not ours could take minutes: their times do.
+            content = json.dumps([str(folder), stamp])
+            return _Held(
+                name=name,
+                folder=folder,
+                digest=hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest(),
+                size=sum(size for _, size, _ in stamp[1:]),
+                modified_at=max(changed for _, _, changed in stamp) / 1e9,
+            )
+
+        return self._fresh(folder, look)
+
+    def _fresh(self, path: Path, look: Callable[[], _Held]) -> Installed | HostProblem:
+        """What was read before, as long as nothing changed since; failures are tried again."""
+        seen = self._seen.get(path)
+        if seen and _unchanged(path, seen):
+            return seen.installed
+        try:
+            held = look()
+            # Taken before reading: what changes meanwhile is read again the next time.
+            stamp = _stamp(path, held.folder)
+            installed = self._installed(held)
+        except VllamadError as error:
+            return HostProblem(error.message, hint=error.hint)
+        self._seen[path] = _Seen(stamp, installed)
+        return installed
+
+    def _installed(self, held: _Held) -> Installed:
+        facts = read_facts(held.folder)
+        return Installed(
+            name=held.name.display(),
+            canonical=held.name.canonical(),
+            digest=held.digest,
+            size=held.size,
+            modified_at=held.modified_at,
+            folder=held.folder,
+            facts=facts,
+            capabilities=capabilities(facts),
+            license=facts.license or held.license,
+            settings=self._settings.get(held.name.key(), ModelSettings()),
+        )
+
+
+class _Held(NamedTuple):
+    """A model before its files are read."""
+
+    name: ModelName
+    folder: Path
+    digest: str
+    size: int
+    modified_at: float
+    license: str = ""
+
+
+class _Seen(NamedTuple):
+    stamp: Stamp
+    installed: Installed
+
+
+def _unchanged(path: Path, seen: _Seen) -> bool:
+    try:
+        return seen.stamp == _stamp(path, seen.installed.folder)
+    except HostProblem:  # the folder it was read from is gone
+        return False
+
+
+def _stamp(path: Path, folder: Path) -> Stamp:
+    """What must change when `path`, or any file in `folder`, does. Raises HostProblem."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise HostProblem(f"cannot read {path}: {error.strerror}") from error
+    return (
+        ("", status.st_size, status.st_mtime_ns),
+        *((name, one.st_size, one.st_mtime_ns) for name, one in list_files(folder)),
+    )
