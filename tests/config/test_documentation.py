@@ -1,0 +1,62 @@
+"""docs/configuration.md says exactly what settings.py does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING
+from pathlib import Path
+
+import pytest
+import tomlkit
+
+from vllamad.config.paths import RUN_LIMIT
+from vllamad.config.schema import SECTIONS
+from vllamad.config.sources import _OLLAMA
+
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+HEADING = {"model": '`[model."name"]`'} | {
+    name: f"`[{name}]`" for name in SECTIONS if name != "model"
+}
+
+
+def rows(section):
+    """The table of a section: key and default, as documented."""
+    part = TEXT.split(f"## {HEADING[section]}\n")[1].split("\n## ")[0]
+    table = part.split("| key | default | meaning |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
+    cells = [row.split(" | ") for row in table.splitlines()]
+    return {cell[0].strip("| `"): cell[1] for cell in cells}
+
+
+def documented(setting):
+    if setting.default is MISSING:
+        return "see above"
+    if setting.default is None:
+        return "that of `[scheduler]`"
+    value = {} if setting.entry else setting.kind.spell(setting.default)
+    return f"`{tomlkit.item(value).as_string() or '{}'}`"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_and_its_default_are_documented(section):
+    expected = {name: documented(setting) for name, setting in SECTIONS[section].items()}
+    assert rows(section) == expected
+
+
+def test_every_section_documented_is_one():
+    found = re.findall(r"^## `(\[.*\])`$", TEXT, re.MULTILINE)
+    assert {f"`{name}`" for name in found} == set(HEADING.values())
+
+
+def test_every_variable_of_ollama_is_documented():
+    assert re.findall(r"^\| `(OLLAMA_\w+)`", TEXT, re.MULTILINE) == list(_OLLAMA)
+
+
+def test_the_limit_of_the_run_directory_is_the_one_documented():
+    assert f"at most {RUN_LIMIT} bytes" in TEXT
+
+
+def test_the_examples_of_faults_are_real_ones(place):
+    place.write("\n[server]\nlistn = 1\n", "etc/config.toml")
+    faults = place.faults({"logging.level": "loud"}, {"VLLAMAD_SERVER_GATEWAYS": "0"})
+    for fault in faults:
+        assert f"    {fault}\n".replace("    etc/", "    /etc/vllamad/") in TEXT
