@@ -137,6 +137,14 @@ def test_an_ollama_variable_sets_ours(place, variable, text, section, key, value
     assert getattr(getattr(settings, section), key) == value
 
 
+def test_an_ollama_variable_that_cannot_be_read_is_a_fault(place):
+    assert place.faults(environ={"OLLAMA_LOAD_TIMEOUT": "soon", "OLLAMA_MAX_QUEUE": "-1"}) == [
+        'environment: OLLAMA_LOAD_TIMEOUT: must be a duration above zero such as 30, "90s" or '
+        '"1h30m", or "forever", not "soon"',
+        "environment: OLLAMA_MAX_QUEUE: must be a whole number of at least 1, not -1",
+    ]
+
+
 def test_our_variable_wins_over_ollamas(place):
     environ = {"VLLAMAD_SERVER_LISTEN": "127.0.0.1:1,[::1]:1", "OLLAMA_HOST": "127.0.0.1:2"}
     assert place.load(environ=environ).server.listen == ("127.0.0.1:1", "[::1]:1")

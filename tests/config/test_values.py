@@ -104,6 +104,23 @@ def test_a_long_value_is_cut_short_in_the_message():
         values.choice("a", "b").check("x" * 10_000)
 
 
+@pytest.mark.parametrize("value", [1.5, -0.1, True, "half"])
+def test_a_share_is_a_number_from_0_to_1(value):
+    with pytest.raises(ValueError, match="must be a number from 0 to 1, not"):
+        values.share().check(value)
+
+
+@pytest.mark.parametrize("value", [5, "a b", "a/b/c/d e"])
+def test_a_model_name_must_be_one(value):
+    with pytest.raises(ValueError, match="must be a model name"):
+        values.model_name().check(value)
+
+
+def test_an_address_must_be_a_text():
+    with pytest.raises(ValueError, match="must be an address such as"):
+        values.listen().check(11434)
+
+
 @given(st.floats(0, 1e9).map(lambda seconds: round(seconds, 6)) | st.just(inf))
 def test_a_duration_as_written_reads_back(seconds):
     kind = values.duration(forever=True)

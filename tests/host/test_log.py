@@ -150,6 +150,11 @@ def test_a_long_line_is_cut_to_what_a_pipe_takes_whole(logger, pipe):
     assert len(line) == LINE_LIMIT - 1
 
 
+def test_a_long_json_line_loses_its_last_fields_and_stays_json():
+    line = json_line(record(**{f"f{n}": "y" * 1000 for n in range(9)}))
+    assert list(json.loads(line))[-3:] == ["f0", "f1", "f2"]
+
+
 def test_a_reader_that_stopped_loses_lines_and_is_told_how_many(logger, pipe):
     capacity = 1 << 16
     for _ in range(2 * capacity // 1000):
@@ -227,6 +232,11 @@ def test_another_stream_than_the_journals_gets_none(pipe, restored_logging):
     configure(format="json", environ={"JOURNAL_STREAM": "1:2"}, fd=pipe.write_end)
     logging.getLogger("vllamad.a").info("ready")
     assert json.loads(pipe.lines()[0])["message"] == "ready"
+
+
+def test_a_descriptor_that_is_closed_is_not_the_journals(restored_logging):
+    configure(environ={"JOURNAL_STREAM": "1:2"}, fd=9999)
+    logging.getLogger("vllamad.a").info("ready")
 
 
 def test_escaping_leaves_text_alone():
