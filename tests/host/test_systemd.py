@@ -40,7 +40,7 @@ def manager(request, tmp_path, monkeypatch):
 
 @pytest.fixture
 def notifier(manager):
-    notifier = Notifier()
+    notifier = Notifier(os.environ)
     yield notifier
     notifier.close()
 
@@ -77,6 +77,13 @@ def test_a_manager_that_does_not_read_stops_nobody(manager, notifier):
         notifier.watchdog()
 
 
+def test_an_environment_without_a_manager_counts_more_than_the_processs_own(manager):
+    Notifier({}).ready()
+    manager.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.heard()
+
+
 def test_a_manager_that_is_gone_is_no_error(manager, notifier):
     manager.socket.close()
     notifier.ready()
@@ -85,7 +92,7 @@ def test_a_manager_that_is_gone_is_no_error(manager, notifier):
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify"])
 def test_without_a_manager_every_call_does_nothing(monkeypatch, address):
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    notifier = Notifier()
+    notifier = Notifier(os.environ)
     notifier.ready()
     notifier.status("up")
     notifier.close()

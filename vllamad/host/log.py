@@ -35,7 +35,11 @@ def event(logger: logging.Logger, level: int, message: str, /, **fields: object)
 
 
 def configure(
-    *, format: str = "text", level: str = "info", environ: Mapping[str, str], fd: int = 2
+    format: str = "text",
+    level: str = "info",
+    *,
+    environ: Mapping[str, str] = os.environ,
+    fd: int = 2,
 ) -> None:
     """Send our events from `level` on, and warnings of libraries, to `fd` as "text" or "json".
 

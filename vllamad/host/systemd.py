@@ -39,17 +39,21 @@ class _Notify(Protocol):
 class Notifier:
     """Tells the service manager how we fare; never blocks, never raises.
 
-    sdnotify reads NOTIFY_SOCKET from the process's own environment when this is made.
+    Without NOTIFY_SOCKET in `environ` there is no manager; where there is one, sdnotify takes its
+    address from the process's own environment.
     """
 
-    def __init__(self) -> None:
-        with warnings.catch_warnings():
-            # Where there is nobody to connect to, sdnotify leaves a socket unclosed.
-            warnings.simplefilter("ignore", ResourceWarning)
-            self._notifier: _Notify = sdnotify.SystemdNotifier()
-        if self._notifier.socket is not None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._notifier: _Notify | None = None
+        if environ.get("NOTIFY_SOCKET"):
+            with warnings.catch_warnings():
+                # When it cannot connect, sdnotify leaves a socket unclosed.
+                warnings.simplefilter("ignore", ResourceWarning)
+                self._notifier = sdnotify.SystemdNotifier()
+        self._socket = self._notifier.socket if self._notifier else None
+        if self._socket:
             # A manager that does not read must not stop the loop: sd_notify may lose a message.
-            self._notifier.socket.setblocking(False)
+            self._socket.setblocking(False)
 
     def ready(self) -> None:
         """The API and the control socket answer; or: a reload is done."""
@@ -80,11 +84,12 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def close(self) -> None:
-        if self._notifier.socket is not None:
-            self._notifier.socket.close()
+        if self._socket:
+            self._socket.close()
 
     def _send(self, state: str) -> None:
-        self._notifier.notify(state)
+        if self._notifier:
+            self._notifier.notify(state)
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
