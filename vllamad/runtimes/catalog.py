@@ -37,7 +37,7 @@ def use(folder: Path, name: str) -> RuntimeFacts:
     return facts
 
 
-def resolve(folder: Path, *, name: str = "", python: str = "", cache: Path) -> RuntimeFacts:
+def resolve(folder: Path, name: str = "", python: str = "", *, cache: Path) -> RuntimeFacts:
     """The facts of `python` if given, else of the runtime `name`, else of the one in use.
 
     A Python is asked once (about 10 s), and again only when packages in it have changed; what it

@@ -81,7 +81,7 @@ def installer_for(python: str, *, log: Path, progress: Report, uv: str | None = 
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
     }
-    options = ["--progress-bar=off"]
+    options = ["--progress-bar=off", "--no-compile"]  # the first import compiles what it needs
     if uv:
         settings = pip_settings((python, sys.executable, "python3"), environment)
         options, more = as_uv(settings)
@@ -162,18 +162,17 @@ def _started(command: Sequence[str], environment: Mapping[str, str]) -> subproce
         raise RuntimeProblem(f"cannot run {command[0]}: {error.strerror}") from error
 
 
+# Only packages of 10 MB and more: an engine has 170 of them, ten make the wait.
+_BIG = r"\((\d{2,}(?:\.\d+)? ?Mi?B|[\d.]+ ?Gi?B)\)"
 _NEWS = (
-    # pip, then uv; metadata files come by the hundred and are nobody's news
     (
-        re.compile(r"^\s+Downloading (?:\S*/)?([\w.]+)-[^\s-]\S*\.whl \(([^)]+)\)"),
+        re.compile(rf"^ +Downloading (?:\S*/)?([\w.]+)-\S+\.whl {_BIG}"),
         "downloading {} ({})",
-    ),
-    (re.compile(r"^Downloading ([\w.-]+) \(([^)]+)\)"), "downloading {} ({})"),
-    (re.compile(r"^Collecting ([\w.-]+)"), "collecting {}"),
-    (re.compile(r"^Resolved (\d+) packages"), "resolved {} packages"),
-    (re.compile(r"^Installing collected packages"), "installing"),
-    (re.compile(r"^Prepared (\d+) packages"), "installing {} packages"),
-    (re.compile(r"^\s*Building wheel for ([\w.-]+)"), "building {}"),
+    ),  # pip
+    (re.compile(rf"^Downloading ([\w.-]+) {_BIG}"), "downloading {} ({})"),  # uv
+    (re.compile(r"^Installing (collected packages)"), "installing"),
+    (re.compile(r"^Prepared (\d+ packages)"), "installing {}"),
+    (re.compile(r"^ *Building wheel for ([\w.-]+)"), "building {}"),
 )
 
 

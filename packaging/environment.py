@@ -1,0 +1,65 @@
+"""Make the project's own environment: `python3 packaging/environment.py FOLDER`.
+
+Runs on a bare Python 3.11 or later, so standard library only. The environment is light: the
+engine, with its torch, gets one of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 11)
+
+
+def main(folder: Path) -> int:
+    began = time.monotonic()
+    print(f"→ environment: {folder.name}, with pip or uv", flush=True)
+    log = folder.with_name(f"{folder.name}.log")
+    log.unlink(missing_ok=True)
+    sys.path.insert(0, str(ROOT))
+    from vllamad.errors import VllamadError
+    from vllamad.runtimes.installer import installer_for, make_environment
+
+    try:
+        python = str(folder / "bin" / "python")
+        if not works(python):
+            shutil.rmtree(folder, ignore_errors=True)
+            python = make_environment(folder, log)
+        installer = installer_for(python, log=log, progress=lambda what: print(f"  • {what}"))
+        installer.install("--editable", str(ROOT), *developers_packages())
+    except VllamadError as problem:
+        print(f"✗ environment: {problem.message}\n  {problem.hint}", file=sys.stderr)
+        return 1
+    log.unlink()
+    print(f"✓ environment: {folder.name}  {time.monotonic() - began:.0f} s", flush=True)
+    return 0
+
+
+def works(python: str) -> bool:
+    """Whether there is an environment already that only needs to be brought up to date."""
+    try:
+        return subprocess.run([python, "-c", ""], check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def developers_packages() -> list[str]:
+    """What the group `dev` lists; the pip that comes with Python 3.11 knows no groups."""
+    import tomllib
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["dependency-groups"]["dev"]
+
+
+if __name__ == "__main__":
+    if sys.version_info < OLDEST:
+        raise SystemExit(
+            f"✗ environment: cannot use Python {sys.version.split()[0]}, 3.11 is the oldest\n"
+            "  name another one: make PYTHON=/path/to/python3.11"
+        )
+    raise SystemExit(main(Path(sys.argv[1]).absolute()))

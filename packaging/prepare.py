@@ -1,0 +1,97 @@
+"""Have an engine runtime and the embedded model ready under VLLAMAD_HOME: what the demo and the
+tests on the real engine need. A second run finds everything there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vllamactl.progress import Progression
+from vllamactl.render import DONE, Screen
+from vllamad.config.paths import default_paths
+from vllamad.config.settings import Paths
+from vllamad.core import model_name
+from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
+from vllamad.models import manifests, store
+from vllamad.runtimes import smollm2
+from vllamad.runtimes.catalog import resolve
+from vllamad.runtimes.facts import RuntimeFacts
+from vllamad.runtimes.install import install
+from vllamad.wire.control import Progress
+
+THERE = "already there"
+
+
+class Stage:
+    """One step of a preparation: shows that it goes on, and what came of it."""
+
+    def __init__(self, shown: Progression) -> None:
+        self._shown = shown
+        self.result = ""
+
+    def progress(self, what: str) -> None:
+        """Say what is being done now."""
+        self._shown.report(Progress(status=what))
+
+
+def screen() -> Screen:
+    return Screen(json=False, quiet=False, out=sys.stdout, err=sys.stdout, environ=os.environ)
+
+
+@contextmanager
+def stage(title: str) -> Generator[Stage]:
+    """Show one stage and how long it took; a refusal ends the program with status 1."""
+    out = screen()
+    began = time.monotonic()
+    try:
+        with Progression(out, title) as shown:
+            told = Stage(shown)
+            yield told
+    except VllamadError as problem:
+        problem.message = f"{title}: {problem.message}"
+        out.error(problem)
+        raise SystemExit(1) from problem
+    took = time.monotonic() - began
+    print(f"{out.mark(DONE)} {title}: {told.result}  {took:.1f} s", flush=True)
+
+
+def have_runtime(paths: Paths) -> RuntimeFacts:
+    """The runtime in use; installed first where there is none."""
+    with stage("runtime") as told:
+        try:
+            facts = resolve(paths.runtimes, cache=paths.cache)
+            told.result = f"{facts.name} ({THERE})"
+        except RuntimeProblem:
+            facts = install(paths.runtimes, progress=told.progress)
+            told.result = f"{facts.name}, one token made"
+    return facts
+
+
+def have_smollm2(paths: Paths, runtime: RuntimeFacts) -> str:
+    """The name of the embedded model; made and put into the store first where it is not there."""
+    name = model_name.parse(smollm2.NAME)
+    with stage("model") as told:
+        try:
+            manifests.read(paths.models, name)
+            told.result = f"{smollm2.NAME} ({THERE})"
+        except ModelNotFound:
+            folder = paths.state / "smollm2"
+            smollm2.make_checkpoint(folder, runtime, progress=told.progress)
+            told.progress("putting it into the store")
+            store.add(paths.models, name, folder, source=smollm2.SOURCE, license=smollm2.LICENSE)
+            told.result = f"{smollm2.NAME}, from {smollm2.SOURCE}"
+    return smollm2.NAME
+
+
+def home_paths() -> Paths:
+    """The directories below VLLAMAD_HOME, as the daemon will see them."""
+    return default_paths(os.environ, os.geteuid(), Path.home())
+
+
+if __name__ == "__main__":
+    have_smollm2(home_paths(), have_runtime(home_paths()))
