@@ -1,0 +1,132 @@
+"""What a line of vLLM's log means: why it failed, whether to try again, how far a load has come.
+
+Pure functions over text; all of vLLM's wording that we depend on is in the tables below.
+"""
+
+from __future__ import annotations
+
+import re
+
+REASON_LIMIT = 500
+ERROR_LIMIT = 300
+
+# "(EngineCore pid=7) ERROR 11-23 04:00:05 [core.py:402] "; children print raw lines after "(...) ".
+_PREFIX = re.compile(
+    r"^\S*?\(\S+ pid=\d+\) (?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?"
+    r"|^[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?"
+)
+_ERROR_LEVEL = re.compile(r"^(?:\S*?\(\S+ pid=\d+\) )?(?:ERROR|CRITICAL) \d\d-\d\d ")
+
+_CAUSE = re.compile(
+    r"(?:[A-Za-z_][\w.]*)?(?:Error|Exception)(?:: |$)"  # the last line of a traceback
+    r"|\s*Value error, "  # pydantic's, below its "1 validation error for ..."
+    r"|\S+: error: "  # argparse
+    r"|Fatal Python error: "
+    r"|terminate called "
+    r"|.*died unexpectedly"
+    r"|.*Segfault encountered"
+    r"|.*\(src/\w+\.cpp:\d+\)"  # ZeroMQ aborts with its source line
+)
+# True, but only says that something else was wrong.
+_WRAPPER = re.compile(
+    r"Engine core initialization failed"
+    r"|Worker failed with error"
+    r"|WorkerProc initialization failed"
+    r"|EngineDeadError"
+    r"|EngineGenerateError"
+    r"|validation errors? for "
+    r"|leaked (?:instance|type|function)"
+    r"|nanobind"
+)
+_INSIDE_WRAPPER = re.compile(r"Worker failed with error ['\"](.+?)['\"](?:,|$)")
+_PYDANTIC_TAIL = re.compile(r"\s*\[type=\w+, input_value=.*$")
+
+_FATAL_START = "EngineCore failed to start."
+
+_HOPELESS = re.compile(
+    r"Value error, |validation error"
+    r"|: error: |unrecognized arguments|invalid choice"
+    r"|HFValidationError|LocalEntryNotFoundError|RepositoryNotFoundError|GatedRepoError"
+    r"|invalid (?:tool call|reasoning) parser"
+    r"|To serve at least one request"
+    r"|is less than (?:requested|desired)"
+    r"|No available memory for the cache blocks"
+    r"|OutOfMemoryError|out of memory|MemoryError"
+    r"|not supported|unsupported|Unsupported|does not recognize this architecture"
+    r"|must be divisible|head_dim="
+    r"|(?:PermissionError|FileNotFoundError|IsADirectoryError|NotADirectoryError): "
+    r"|(?:ImportError|ModuleNotFoundError|SafetensorError|NotImplementedError)"
+    r"|Failed to infer device type",
+)
+
+_SHARDS = re.compile(r"Loading \S+ checkpoint shards:\s+(\d+)% Completed")
+_PHASES = (
+    ("vLLM server version", "reading the model's configuration"),
+    ("Resolved architecture", "starting the engine"),
+    ("Starting to load model", "loading weights"),
+    ("Loading weights took", "preparing the cache"),
+    ("Model loading took", "preparing the cache"),
+    ("KV cache size:", "warming up"),
+    ("Warming up", "warming up"),
+    ("Capturing CUDA graphs", "warming up"),
+    ("Graph capturing finished", "warming up"),
+    ("init engine (profile", "starting its server"),
+    ("Application startup complete", "making the first token"),
+)
+
+_LEAKS = (
+    (re.compile(r'\s*\bFile "[^"]*"(?:, line \d+)?(?:, in \S+)?'), ""),
+    (re.compile(r"\b(?:https?|unix|tcp|ipc):/*[^\s'\",;)\]]+"), "(address)"),
+    (re.compile(r"\s*\(?\b(?:0x[0-9a-fA-F]+|pid[ =:]+\d+)\b\)?"), ""),
+    (re.compile(r"(?<![\w.~/])/(?:[^\s/'\"()\[\],:;]+/)*([^\s/'\"()\[\],:;]*)"), r"\1"),
+)
+
+
+def last_meaningful_line(tail: str) -> str:
+    """Return the line that says why it failed, at most 500 characters, or "" if none does.
+
+    The end of a log is mostly noise: leaks that nanobind counts, and wrappers that point upwards.
+    """
+    lines = re.split(r"[\r\n]+", tail)
+    for line in reversed(lines):
+        text = _PREFIX.sub("", line, count=1)
+        if _CAUSE.match(text) and not _WRAPPER.search(text):
+            return _PYDANTIC_TAIL.sub("", text).strip()[:REASON_LIMIT]
+        if inside := _INSIDE_WRAPPER.search(text):
+            return inside[1][:REASON_LIMIT]
+    return _last_error(lines)
+
+
+def _last_error(lines: list[str]) -> str:
+    """Fall back on the last line logged as an error that is no part of a traceback."""
+    for line in reversed(lines):
+        text = _PREFIX.sub("", line, count=1)
+        traceback = text.startswith((" ", "Traceback"))
+        if text and not traceback and (_ERROR_LEVEL.match(line) or _CAUSE.match(text)):
+            return text.strip()[:REASON_LIMIT]
+    return ""
+
+
+def is_fatal_start_line(line: str) -> bool:
+    """Tell whether this start has failed, even if every process is still there and silent."""
+    return _FATAL_START in line
+
+
+def is_deterministic(reason: str) -> bool:
+    """Tell whether another start of the same plan would end the same way."""
+    return _HOPELESS.search(reason) is not None
+
+
+def progress(line: str) -> str | None:
+    """Return in words what a loading engine does from this line on, or None if it says nothing."""
+    if shards := _SHARDS.search(line):
+        return f"loading weights: {shards[1]} %"
+    return next((words for mark, words in _PHASES if mark in line), None)
+
+
+def sanitise(text: str) -> str:
+    """Make an engine's message fit for strangers: one line, no addresses, paths, files or pids."""
+    line = text.strip().partition("\n")[0]
+    for pattern, instead in _LEAKS:
+        line = pattern.sub(instead, line)
+    return line.strip()[:ERROR_LIMIT]
