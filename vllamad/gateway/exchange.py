@@ -1,0 +1,177 @@
+"""One engine answer becoming one client answer, read by read.
+
+It must not know how the client is written to, nor who waits for the engine's socket: the hub and
+the plain loop both call `take` when there is something to read.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import httpx
+import trio
+
+from vllamad.errors import EngineRefused, VllamadError, WorkerLost
+from vllamad.host.http_client import Detached, close, decode, engine_body
+from vllamad.wire.chunked import PlainReader
+from vllamad.wire.refusals import FAILED, STOPPED, clean
+
+log = logging.getLogger(__name__)
+
+READ_SIZE: Final = 16 * 1024  # more would let one pass over many streams hold the loop too long
+REASON_WAIT: Final = 0.5  # the supervisor's word on a dead worker comes a little after its end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayLimits:
+    """Durations are seconds."""
+
+    first: float = 300.0  # until the engine says the first thing
+    gap: float = 60.0  # between two things it says
+    write_stall: float = 30.0  # a client that takes nothing for so long is gone
+
+
+class Output(Protocol):
+    """What is made of the engine's body; it ends in exactly one of `finish` and `failed`."""
+
+    @property
+    def failed(self) -> VllamadError | None: ...
+
+    @property
+    def started(self) -> bool:
+        """Has anything come out? Then it is too late for a status."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Has the engine said that nothing more comes?"""
+        ...
+
+    def feed(self, data: bytes, now_ns: int) -> bytes: ...
+
+    def finish(self, now_ns: int) -> bytes: ...
+
+    def fail(self, error: VllamadError) -> bytes: ...
+
+
+class Exchange:
+    """The engine's socket and what is made of it. `over` says that nothing more is to be read."""
+
+    def __init__(self, answer: Detached, output: Output, limits: RelayLimits) -> None:
+        self.sock: socket.socket = answer.sock
+        self.output = output
+        self.limits = limits
+        self.over = False
+        self.deadline = trio.current_time() + limits.first  # until when it must say something
+        self._early = answer.early
+        self._reader = answer.reader
+        self._cut = False  # the engine's connection ended before its answer did
+        self._reason = ""
+        self._told = trio.Event()
+
+    def take(self, now_ns: int) -> bytes:
+        """Read once, without waiting; return what the client gets for it.
+
+        `now_ns` is wall-clock nanoseconds since the epoch. Never raises: the stream of one client
+        must not end the hub, and errors are part of the answer.
+        """
+        try:
+            data = self._early or self.sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        self._early = b""
+        self.expect()
+        try:
+            return self._translate(data, now_ns)
+        except VllamadError as error:
+            return self.end(error)
+        except Exception:  # a bug in the translation ends this answer and no other
+            log.exception("cannot translate an answer")
+            return self.end(EngineRefused(FAILED, status=500))
+
+    async def more(self) -> bytes:
+        """Wait for something to read and take it; if it takes too long, end with an error."""
+        if self._early:
+            await trio.lowlevel.checkpoint()
+            return self.take(time.time_ns())
+        with trio.CancelScope(deadline=self.deadline) as scope:
+            await trio.lowlevel.wait_readable(self.sock)
+        return self.end(silent()) if scope.cancelled_caught else self.take(time.time_ns())
+
+    def expect(self) -> None:
+        """Start to wait anew: it has just been heard, or was not listened to."""
+        self.deadline = trio.current_time() + self.limits.gap
+
+    def end(self, error: VllamadError) -> bytes:
+        """Stop here; return the words for it, if any."""
+        self.over = True
+        return self.output.fail(error)
+
+    async def last_words(self) -> bytes:
+        """Once `over`: what is still to be said of an engine that broke off."""
+        if not self._cut:
+            return b""
+        with trio.move_on_after(REASON_WAIT):
+            await self._told.wait()
+        return self.output.fail(lost(self._reason))
+
+    async def heed(self, revoked: Callable[[], Awaitable[str]]) -> None:
+        """Break off once `revoked` returns, with the reason it gives."""
+        self._reason = await revoked()
+        self._told.set()
+        try:
+            self.sock.shutdown(socket.SHUT_RD)  # whoever waits for the socket wakes to its end
+        except OSError:
+            pass  # it has ended by itself
+
+    def _translate(self, data: bytes, now_ns: int) -> bytes:
+        ended = not data
+        if ended and not (isinstance(self._reader, PlainReader) and self._reader.open_ended):
+            self.over = self._cut = True
+            return b""
+        payload = decode(self._reader, data)
+        out = self.output.feed(payload, now_ns) if payload else b""
+        if self.output.failed is not None:
+            self.over = True
+        elif self.output.complete or self._reader.done or ended:
+            self.over = True
+            out += self.output.finish(now_ns)
+        return out
+
+
+@asynccontextmanager
+async def exchange(
+    upstream: httpx.Response,
+    output: Output,
+    revoked: Callable[[], Awaitable[str]],
+    limits: RelayLimits,
+) -> AsyncGenerator[Exchange]:
+    """Take over an answer of the engine; leaving the block closes it, and so aborts the request."""
+    taken = Exchange(engine_body(upstream).detach(), output, limits)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(taken.heed, revoked)
+            try:
+                yield taken
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        close(taken.sock)
+
+
+def silent() -> WorkerLost:
+    """The error for an engine that says nothing for too long."""
+    return WorkerLost("the model has stopped answering")
+
+
+def lost(reason: str) -> WorkerLost:
+    """The error for an engine that ended, with what the supervisor says of it."""
+    return WorkerLost(clean(reason) if reason.strip() else STOPPED)

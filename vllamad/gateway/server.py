@@ -1,0 +1,142 @@
+"""Listening: connections on given sockets, for one ASGI application, until asked to stop.
+
+It must not know any route. What happens on a connection is in `connection.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from functools import partial
+from typing import Final
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework
+
+from vllamad.gateway.connection import HEAD_LIMIT, Connection, ServerLimits, Shared
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 4096
+
+_DEFAULTS: Final = ServerLimits()
+_OVERLOADED: Final = (
+    b"HTTP/1.1 503 \r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
+)
+
+
+async def serve(
+    app: ASGIFramework,
+    sockets: list[socket.socket],
+    *,
+    shutdown: trio.Event,
+    limits: ServerLimits = _DEFAULTS,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `shutdown`; then accept nothing more, let answers end, and cut what is left.
+
+    Takes over the bound `sockets`. Returns at most `limits.drain` seconds after `shutdown`, plus
+    what the application needs once it is cancelled, whatever the clients do.
+    """
+    server = _Server(app, limits)
+    async with trio.open_nursery() as around:
+        lifespan = Lifespan(server.shared.app, server.shared.config, {})
+        await around.start(lifespan.handle_lifespan)
+        await lifespan.wait_for_startup()
+        async with trio.open_nursery() as handlers:
+            try:
+                async with trio.open_nursery() as accepting:
+                    accept = partial(trio.serve_listeners, handler_nursery=handlers)
+                    listeners = [_listener(sock, limits) for sock in sockets]
+                    accepting.start_soon(accept, server.handle, listeners)
+                    task_status.started()
+                    await shutdown.wait()
+                    accepting.cancel_scope.cancel()
+                await server.drain()
+            finally:
+                server.cut()
+                handlers.cancel_scope.cancel()
+        await lifespan.wait_for_shutdown()
+        around.cancel_scope.cancel()
+
+
+class _Server:
+    """The open connections, and what they share."""
+
+    def __init__(self, app: ASGIFramework, limits: ServerLimits) -> None:
+        self.shared = Shared(
+            app=ASGIWrapper(app),
+            config=_hypercorn_config(),
+            context=WorkerContext(None),
+            limits=limits,
+        )
+        self._open: set[Connection] = set()
+        self._empty = trio.Event()
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one accepted connection; no error of it gets out."""
+        if len(self._open) >= self.shared.limits.connections:
+            await _turn_away(stream)
+            return
+        connection = Connection(self.shared, stream)
+        self._open.add(connection)
+        try:
+            await connection.run()
+        except* OSError:
+            pass  # the client left before we asked who it is
+        except* Exception:
+            log.exception("cannot go on with a connection")
+        finally:
+            self._open.discard(connection)
+            if not self._open:
+                self._empty.set()
+
+    async def drain(self) -> None:
+        """Let answers that have begun come to their end, up to the limit."""
+        await self.shared.context.terminated.set()
+        self.shared.config.keep_alive_max_requests = 0  # later answers say `connection: close`
+        self._empty = trio.Event()
+        for connection in self._open:
+            connection.wake()
+        if self._open:
+            with trio.move_on_after(self.shared.limits.drain):
+                await self._empty.wait()
+
+    def cut(self) -> None:
+        """Close every connection; a write to a client that does not read ends with it."""
+        for connection in self._open:
+            connection.abort()
+
+
+async def _turn_away(stream: trio.SocketStream) -> None:
+    with trio.move_on_after(1):
+        try:
+            await stream.receive_some()  # closing with a request unread would reset our answer away
+            await stream.send_all(_OVERLOADED)
+        except trio.BrokenResourceError:
+            pass
+
+
+def _listener(sock: socket.socket, limits: ServerLimits) -> trio.SocketListener:
+    sock.setblocking(False)
+    if sock.family in {socket.AF_INET, socket.AF_INET6}:
+        # accepted sockets inherit it: the kernel gives up on a client that takes nothing
+        stall_ms = int(limits.write_stall * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
+    sock.listen(BACKLOG)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _hypercorn_config() -> Config:
+    """What is left of Hypercorn's settings, where we disagree with its defaults."""
+    config = Config()
+    config.accesslog = None  # its line copies all headers and the environment for each request
+    config.errorlog = log
+    config.include_server_header = False
+    config.h11_max_incomplete_size = HEAD_LIMIT
+    config.keep_alive_max_requests = 1_000_000_000
+    return config

@@ -1,0 +1,67 @@
+"""An engine's OpenAI answer passed on as it is, but for the model's name and a sudden end.
+
+Has no clock and does no I/O; the counterpart of `replies.py` for `/v1`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from vllamad.errors import VllamadError, WorkerLost
+from vllamad.wire.refusals import STOPPED
+from vllamad.wire.sse import EventReader
+
+DONE = b"[DONE]"
+
+
+class Verbatim:
+    """One answer; `stream` says whether it is events or one JSON object.
+
+    The engine writes its own name of the model; the client gets back the one it asked for. An
+    engine that breaks off ends the stream with an error event, and no `[DONE]`.
+    """
+
+    def __init__(self, *, stream: bool, served_name: str, asked_name: str) -> None:
+        self.failed: VllamadError | None = None
+        self.started = False
+        self.complete = False
+        self._stream = stream
+        self._name = b'"model":%b' % msgspec.json.encode(served_name)
+        self._asked = b'"model":%b' % msgspec.json.encode(asked_name)
+        self._events = EventReader()
+        self._body = b""
+
+    def feed(self, data: bytes, now_ns: int) -> bytes:
+        """Pass on what the engine wrote. `now_ns` is not needed: nothing here tells the time."""
+        if not self._stream:
+            self._body += data
+            return b""
+        out = b"".join(self._event(payload) for payload in self._events.feed(data))
+        self.started = self.started or bool(out)
+        return out
+
+    def finish(self, now_ns: int) -> bytes:
+        """The end of the engine's answer: the object, or nothing where events said it all."""
+        if not self._stream:
+            self.started = True
+            return self._renamed(self._body)
+        return b"" if self.complete else self.fail(WorkerLost(STOPPED))
+
+    def fail(self, error: VllamadError) -> bytes:
+        """End with `error`: its event, b"" while a status can still say it."""
+        if self.failed is not None:
+            return b""
+        self.failed = error
+        if not self.started:
+            return b""
+        fault = {"message": error.message, "type": "api_error", "param": None, "code": None}
+        return b"data: %b\n\n" % msgspec.json.encode({"error": fault})
+
+    def _event(self, payload: bytes) -> bytes:
+        if payload == DONE:
+            self.complete = True
+        return b"data: %b\n\n" % self._renamed(payload)
+
+    def _renamed(self, payload: bytes) -> bytes:
+        # The name stands before anything the model says, so the first find is the right one.
+        return payload if self._name == self._asked else payload.replace(self._name, self._asked, 1)
