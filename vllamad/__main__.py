@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import faulthandler
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -76,13 +75,12 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         if "=" not in pair:
             _parser().error(f"argument --set: {pair!r} is not KEY=VALUE")
     cli = dict(pair.split("=", 1) for pair in pairs)
-    for key, value in {
+    short = {
         "server.listen": arguments.listen,
         "logging.level": arguments.log_level,
         "logging.format": arguments.log_format,
-    }.items():
-        if value is not None:
-            cli[key] = value
+    }
+    cli |= {key: value for key, value in short.items() if value is not None}
     return load(
         cli, os.environ, cwd=Path.cwd(), home=Path.home(), euid=os.geteuid(), only=arguments.config
     )
@@ -99,22 +97,25 @@ def _supervise(settings: Settings) -> int:
     from vllamad.supervisor.run import run
 
     log.configure(settings.logging.format, settings.logging.level)
-    sys.setswitchinterval(0.0005)
+    problems: list[VllamadError] = []
     try:
         trio.run(run, settings, inherited_sockets(os.environ, os.getpid()), dict(os.environ))
     except* VllamadError as group:
-        error = _first(group)
-        hint = f"\n  {error.hint}" if error.hint else ""
-        print(f"vllamad: {error.message}{hint}", file=sys.stderr)
-        if isinstance(error, HostProblem) and "in use" in error.message:
-            Notifier(os.environ).errno(errno.EADDRINUSE)
-        return EXIT_PROBLEM
-    return 0
+        problems += _leaves(group)
+    for problem in problems:
+        hint = f"\n  {problem.hint}" if problem.hint else ""
+        print(f"vllamad: {problem.message}{hint}", file=sys.stderr)
+        if isinstance(problem, HostProblem) and problem.errno:
+            Notifier(os.environ).errno(problem.errno)
+    return EXIT_PROBLEM if problems else 0
 
 
-def _first(group: BaseExceptionGroup[VllamadError]) -> VllamadError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+def _leaves(group: BaseExceptionGroup[VllamadError]) -> Iterator[VllamadError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 if __name__ == "__main__":

@@ -114,7 +114,13 @@ class RuntimeProblem(VllamadError):
 
 
 class HostProblem(VllamadError):
+    """The machine says no; `errno` is its number for it, 0 where it gave none."""
+
     kind = "host"
+
+    def __init__(self, message: str, *, hint: str = "", errno: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
 
 
 def from_kind(kind: str, message: str, hint: str = "") -> VllamadError:

@@ -15,7 +15,7 @@ SYSTEM_CONTROL = Path("/run/vllamad-control.sock")
 socket unit's socket outlives the service."""
 
 SOCKET_LIMIT = 107  # bytes of sun_path, less the closing zero: unix(7)
-WORKER_ID_LIMIT = 24
+WORKER_ID_LIMIT = 12
 # ZeroMQ puts "/" and a UUID behind the base path RUN/w/ID/rpc.
 RUN_LIMIT = SOCKET_LIMIT - 37 - len("/w/") - WORKER_ID_LIMIT - len("/rpc")
 

@@ -57,6 +57,8 @@ def _bind_one(text: str, family: int, address: tuple[object, ...]) -> socket.soc
         hint = ""
         if error.errno == errno.EADDRINUSE:
             hint = "another program listens there (Ollama?): stop it, or set server.listen"
-        raise HostProblem(f"cannot listen on {text}: {error.strerror}", hint=hint) from error
+        raise HostProblem(
+            f"cannot listen on {text}: {error.strerror}", hint=hint, errno=error.errno or 0
+        ) from error
     sock.setblocking(False)
     return sock

@@ -191,7 +191,7 @@ class Control:
         return StreamResponse(produce=produce)
 
     async def _logs(self, name: str, query: dict[str, str]) -> Response | StreamResponse:
-        path = self._daemon.library.log_file(await self._daemon.library.find(name))
+        path = await self._daemon.library.log_file(name)
         lines = _count(query.get("lines", "100"))
         if query.get("follow") == "1":
             return StreamResponse(

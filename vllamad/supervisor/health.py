@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -20,7 +21,7 @@ _QUIET_INTERVAL = 10.0  # seconds between two looks where no watchdog waits for 
 
 async def until_serving(http: socket.socket, control: Path) -> None:
     """Return once the public API and the control socket both answer."""
-    while not await answers(lambda: _connect(http), b"GET /api/version HTTP/1.0\r\n\r\n"):  # noqa: ASYNC110
+    while not await answers(partial(_connect, http), b"GET /api/version HTTP/1.0\r\n\r\n"):  # noqa: ASYNC110
         await trio.sleep(_PAUSE)
     while not await control_answers(control):  # noqa: ASYNC110
         await trio.sleep(_PAUSE)
@@ -28,11 +29,11 @@ async def until_serving(http: socket.socket, control: Path) -> None:
 
 async def control_answers(path: Path) -> bool:
     request = b"GET /v1/version HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n"
-    return await answers(lambda: trio.open_unix_socket(path), request)
+    return await answers(partial(trio.open_unix_socket, path), request)
 
 
 async def broker_answers(path: Path) -> bool:
-    return await answers(lambda: trio.open_unix_socket(path), encode(ListRunning()))
+    return await answers(partial(trio.open_unix_socket, path), encode(ListRunning()))
 
 
 async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question: bytes) -> bool:
@@ -84,5 +85,6 @@ async def _connect(sock: socket.socket) -> trio.SocketStream:
     address = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return await trio.open_unix_socket(address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
-    return await trio.open_tcp_stream(host, address[1])
+    host, port, *_ = address
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return await trio.open_tcp_stream(local.get(host) or host, port)

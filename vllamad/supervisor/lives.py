@@ -34,6 +34,11 @@ _STUCK = 60.0  # seconds without a token while requests run
 _ENGINE_PROCESSES = "VLLM::"  # how vLLM titles its core and workers
 
 
+def log_file(folder: Path, model: str) -> Path:
+    """Where the output of the workers of `model` goes; neither sign occurs in a model's name."""
+    return folder / (model.replace("/", "+").replace(":", "@") + ".log")
+
+
 class EngineLives:
     """Starts engines; the only maker of `Life` outside the tests."""
 
@@ -43,9 +48,7 @@ class EngineLives:
         self._environ = environ
 
     def log_file(self, model: str) -> Path:
-        """Where the output of the workers of `model` goes; the name can be read back."""
-        name = model.replace("/", "+").replace(":", "@")
-        return self._settings.paths.logs / f"{name}.log"
+        return log_file(self._settings.paths.logs, model)
 
     @asynccontextmanager
     async def live(self, plan: Plan) -> AsyncGenerator[EngineLife]:
@@ -121,7 +124,7 @@ class EngineLife:
         return self._output.reason() or "the engine says that it failed to start"
 
     async def _core_died(self) -> str:
-        """vLLM's own streams stay silent for seconds after its core is gone: watch the core itself."""
+        """Streams of vLLM stay silent for seconds after its core is gone: watch the core itself."""
         cores = {
             pid: comm for pid, comm in self._group.members() if comm.startswith(_ENGINE_PROCESSES)
         }

@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import partial
 
 import trio
 
@@ -70,21 +69,24 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
             gateways=lambda: len(gateways.pids),
             runtime=engines.info,
         )
-        async with control_plane(fleet, Broker(fleet, library.spec), daemon, control_socket) as up:
-            async with trio.open_nursery() as data_plane:
-                data_plane.start_soon(gateways.run)
-                await until_serving(http[0], settings.paths.control)
-                notify.ready()
-                event(log, logging.INFO, "ready", listen=", ".join(settings.server.listen))
-                up.start_soon(partial(heartbeat, notify, environ, daemon))
-                up.start_soon(preload, settings, fleet, library)
-                await anext(aiter(signals))
-                notify.stopping()
-                event(log, logging.INFO, "stopping")
-                up.start_soon(skip_the_drain, signals, up.cancel_scope)
-                close_own(http, inherited)
-                gateways.stop()
-                await fleet.close()
+        broker = Broker(fleet, library.spec)
+        async with (
+            control_plane(fleet, broker, daemon, control_socket) as up,
+            trio.open_nursery() as data_plane,
+        ):
+            data_plane.start_soon(gateways.run)
+            await until_serving(http[0], settings.paths.control)
+            notify.ready()
+            event(log, logging.INFO, "ready", listen=", ".join(settings.server.listen))
+            up.start_soon(heartbeat, notify, environ, daemon)
+            up.start_soon(preload, settings, fleet, library)
+            await anext(aiter(signals))
+            notify.stopping()
+            event(log, logging.INFO, "stopping")
+            up.start_soon(skip_the_drain, signals, up.cancel_scope)
+            close_own(http, inherited)
+            gateways.stop()
+            await fleet.close()
     event(log, logging.INFO, "stopped")
 
 

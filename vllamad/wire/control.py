@@ -94,7 +94,7 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     parameters: str = ""
     template: str = ""
     license: str = ""
-    model_info: dict[str, str | int | float | bool | None] = {}
+    model_info: dict[str, object] = {}
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +126,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a long answer. The last has `done` true, or an `error`."""
 
     status: str = ""
+    digest: str = ""  # of the file a pull is at: `sha256:` and 64 hex digits
     completed: int = 0
     total: int = 0
     done: bool = False

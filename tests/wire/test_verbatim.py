@@ -1,0 +1,62 @@
+"""What OpenAI clients get is what the engine wrote, under the name they asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vllamad.errors import WorkerLost
+from vllamad.wire.verbatim import Verbatim
+
+RECORDED = Path(__file__).parents[1] / "fakes" / "recorded"
+CHAT = (RECORDED / "chat.sse").read_bytes()
+
+
+def verbatim(asked: str = "smollm2:135m", *, stream: bool = True) -> Verbatim:
+    return Verbatim(stream=stream, served_name="smollm2:135m", asked_name=asked)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, len(CHAT)])
+def test_events_pass_as_they_are_whatever_the_cuts(size: int) -> None:
+    output = verbatim()
+    pieces = [CHAT[at : at + size] for at in range(0, len(CHAT), size)]
+    assert b"".join(output.feed(piece, 0) for piece in pieces) + output.finish(0) == CHAT
+    assert output.complete
+    assert output.failed is None
+
+
+def test_the_client_gets_back_the_name_it_asked_for() -> None:
+    out = verbatim("SmolLM2:135M").feed(CHAT, 0)
+    assert b'"model":"SmolLM2:135M"' in out
+    assert b'"model":"smollm2:135m"' not in out
+
+
+def test_what_the_model_says_is_never_renamed() -> None:
+    event = b'data: {"model":"a","text":"\\"model\\":\\"a\\" and \\"model\\":\\"a\\""}\n\n'
+    output = Verbatim(stream=True, served_name="a", asked_name="b")
+    assert output.feed(event, 0) == event.replace(b'{"model":"a"', b'{"model":"b"', 1)
+
+
+def test_an_object_comes_whole_at_the_end() -> None:
+    body = (RECORDED / "chat.json").read_bytes()
+    output = verbatim(stream=False)
+    assert output.feed(body[:10], 0) + output.feed(body[10:], 0) == b""
+    assert output.finish(0) == body
+
+
+def test_an_engine_that_breaks_off_is_an_error_and_no_done() -> None:
+    output = verbatim()
+    first = CHAT.index(b"\n\n") + 2
+    output.feed(CHAT[:first], 0)
+    out = output.finish(0)
+    assert out.startswith(b'data: {"error":{"message":"model runner has unexpectedly stopped')
+    assert b"[DONE]" not in out
+    assert isinstance(output.failed, WorkerLost)
+    assert output.fail(WorkerLost("again")) == b""
+
+
+def test_before_the_first_event_a_failure_is_for_the_status() -> None:
+    output = verbatim()
+    assert output.fail(WorkerLost("boom")) == b""
+    assert output.failed is not None

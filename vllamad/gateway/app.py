@@ -1,0 +1,165 @@
+"""The Quart-Trio application: the route table, who is let in, and refusals as JSON.
+
+What a route does is in `generation.py` and `library.py`; here is only how it is reached.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Final
+
+from quart import Response, g, request
+from quart.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, NotFound
+
+from vllamad.errors import BadInput, Unavailable, VllamadError
+from vllamad.gateway import generation, library
+from vllamad.gateway.context import Context, Record, context_of
+from vllamad.gateway.errors import status_of
+from vllamad.gateway.hub import Hub
+from vllamad.gateway.quart_app import GatewayApp
+from vllamad.wire.refusals import api_error, openai_error
+
+log = logging.getLogger(__name__)
+
+Route = Callable[[Context], Awaitable[Response]]
+
+JSON: Final = "application/json; charset=utf-8"
+_METHODS: Final = ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+# Path, methods in the order `Allow` lists them, handler.
+ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
+    ("/", ("HEAD", "GET"), library.root),
+    ("/health", ("HEAD", "GET"), library.health),
+    ("/api/version", ("HEAD", "GET"), library.version),
+    ("/api/tags", ("HEAD", "GET"), library.tags),
+    ("/api/ps", ("GET",), library.ps),
+    ("/api/show", ("POST",), library.show),
+    ("/api/generate", ("POST",), generation.generate),
+    ("/api/chat", ("POST",), generation.chat),
+    ("/v1/models", ("GET",), library.openai_models),
+    ("/v1/models/<path:name>", ("GET",), library.openai_model),
+    ("/v1/chat/completions", ("POST",), generation.openai_chat),
+    ("/v1/completions", ("POST",), generation.openai_completions),
+)
+
+
+def make_app(context: Context, hub: Hub | None) -> GatewayApp:
+    """The application of one gateway."""
+    app = GatewayApp("vllamad.gateway", hub=hub, max_body=context.settings.server.max_body)
+    app.config["CONTEXT"] = context
+    for path, methods, route in ROUTES:
+        app.add_url_rule(path, path, _view(route, methods), methods=list(_METHODS))
+    app.before_request(_admit)
+    app.after_request(_finish)
+    app.register_error_handler(VllamadError, _refused)
+    app.register_error_handler(HTTPException, _http_refused)
+    app.register_error_handler(Exception, _broken)
+    return app
+
+
+_numbers = count(1)
+
+
+async def _admit() -> ResponseReturnValue | None:
+    """Who asks? Host and Origin are judged before the route is looked at, as Ollama does."""
+    g.record = Record(
+        request_id=f"{time.time_ns() // 1_000_000:x}-{next(_numbers)}",
+        method=request.method,
+        path=request.path,
+        received=time.monotonic_ns(),
+    )
+    decision = context_of().gate.admit(
+        origin=request.headers.get("Origin"),
+        host=request.headers.get("Host", ""),
+        method=request.method,
+    )
+    g.headers = decision.headers
+    if decision.status is not None:
+        return Response(b"", status=decision.status)
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise BadInput(f"cannot read a body encoded as {encoding[:40]}", status=415)
+    return None
+
+
+async def _finish(response: Response) -> Response:
+    for name, value in g.get("headers", ()):
+        response.headers.add(name, value)
+    record: Record = g.record
+    response.headers["X-Request-Id"] = record.request_id
+    record.status = response.status_code
+    if not record.streams:
+        record.write()
+    return response
+
+
+def _view(route: Route, methods: tuple[str, ...]) -> Callable[..., Awaitable[Response]]:
+    async def view(**_: str) -> Response:
+        if request.method not in methods:
+            return _not_allowed(methods)
+        return await route(context_of())
+
+    return view
+
+
+def _not_allowed(methods: tuple[str, ...]) -> Response:
+    headers = {"Allow": ", ".join(methods)}
+    return _text("405 method not allowed", 405, headers)
+
+
+def _text(text: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(text, status=status, headers=headers, content_type="text/plain")
+
+
+def _error(status: int, message: str) -> Response:
+    """A refusal in the form of the API it was asked on."""
+    if request.path.startswith("/v1/"):
+        return Response(
+            openai_error(status, message), status=status, content_type="application/json"
+        )
+    return Response(api_error(message), status=status, content_type=JSON)
+
+
+async def _refused(error: VllamadError) -> Response:
+    status = status_of(error)
+    response = _error(status, error.message)
+    if isinstance(error, Unavailable) or status == 503:
+        response.headers["Retry-After"] = "1"
+    g.record.error = error.kind
+    return response
+
+
+async def _http_refused(error: HTTPException) -> Response:
+    """Refusals of Quart's own: no such route, a body too large or too slow."""
+    status = error.code or 500
+    if isinstance(error, NotFound):
+        return _unknown_route()
+    if status == 413:
+        limit = context_of().settings.server.max_body
+        return _error(413, f"the request body is larger than {limit} bytes (server.max_body)")
+    return _error(status, (error.description or error.name).lower().rstrip("."))
+
+
+def _unknown_route() -> Response:
+    path = request.path
+    if path != "/" and path.endswith("/") and _is_known(path.rstrip("/")):
+        code = 301 if request.method in ("GET", "HEAD") else 307
+        return Response(b"", status=code, headers={"Location": path.rstrip("/")})
+    if path.startswith(("/api", "/v1")):
+        return _error(404, f"no such route: {path[:80]}")
+    return _text("404 page not found", 404)
+
+
+def _is_known(path: str) -> bool:
+    return any(path == known for known, _, _ in ROUTES) or path.startswith("/v1/models/")
+
+
+async def _broken(error: Exception) -> Response:
+    """A bug of ours ends one request. The trace goes to the log, never to the client."""
+    fields = {"request_id": g.record.request_id}
+    log.error("internal error", exc_info=error, extra={"fields": fields})
+    return _error(500, "internal error: see the log of vllamad")

@@ -1,0 +1,68 @@
+"""What every route of one gateway shares, and the record of one request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import httpx
+from quart import current_app
+
+from vllamad.gateway.exchange import RelayLimits
+from vllamad.host.log import event
+from vllamad.models.catalog import Catalog
+from vllamad.wire.gateway import GatewaySettings
+from vllamad.wire.origins import Gate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Made once, in `gateway/run.py`."""
+
+    settings: GatewaySettings
+    catalog: Catalog
+    gate: Gate
+    engine: httpx.AsyncClient  # to any worker: the request says which socket
+    limits: RelayLimits
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """One request as the log shows it: who, what, how long, how many; never what was said."""
+
+    request_id: str
+    method: str
+    path: str
+    received: int  # monotonic nanoseconds
+    model: str = ""
+    status: int = 0
+    streams: bool = False  # written by the stream itself, at its end
+    error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def write(self) -> None:
+        """One line, when everything is over."""
+        event(
+            log,
+            logging.INFO,
+            "request",
+            id=self.request_id,
+            method=self.method,
+            path=self.path,
+            model=self.model or None,
+            status=self.status,
+            ms=round((time.monotonic_ns() - self.received) / 1e6, 1),
+            prompt_tokens=self.prompt_tokens or None,
+            completion_tokens=self.completion_tokens or None,
+            error=self.error or None,
+        )
+
+
+def context_of() -> Context:
+    """The context of the application that serves this request."""
+    return cast("Context", current_app.config["CONTEXT"])

@@ -1,0 +1,171 @@
+"""generate and chat, and their /v1 forms: a request read, a worker leased, its answer relayed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import trio
+from quart import Response, g, request
+
+from vllamad.errors import BadInput, ModelNotFound
+from vllamad.gateway import leases
+from vllamad.gateway.context import Context, Record
+from vllamad.gateway.exchange import Output
+from vllamad.gateway.leases import Lease
+from vllamad.gateway.models import find, traits_of
+from vllamad.gateway.quart_app import until_answered
+from vllamad.gateway.relay import Lines, ask, collect, relay
+from vllamad.models.catalog import Installed
+from vllamad.wire import openai
+from vllamad.wire.bodies import load_reply
+from vllamad.wire.lines import CHAT, GENERATE, Spelling
+from vllamad.wire.ollama import (
+    ChatRequest,
+    GenerateRequest,
+    decode_chat,
+    decode_generate,
+)
+from vllamad.wire.options import predicts_nothing
+from vllamad.wire.replies import Reply
+from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
+from vllamad.wire.verbatim import Verbatim
+
+JSON: Final = "application/json; charset=utf-8"
+NDJSON: Final = "application/x-ndjson"
+SSE: Final = "text/event-stream"
+
+_LARGE: Final = 1 << 20  # bytes of a body from which reading it would hold up every stream
+
+Asked = ChatRequest | GenerateRequest
+T = TypeVar("T")
+
+
+async def generate(context: Context) -> Response:
+    """`POST /api/generate`."""
+    asked = await read(decode_generate)
+    missing = ModelNotFound(f"model '{asked.model}' not found")
+    installed = await find(context, asked.model, missing=missing)
+    return await _answer(context, asked, installed, GENERATE)
+
+
+async def chat(context: Context) -> Response:
+    """`POST /api/chat`."""
+    asked = await read(decode_chat)
+    installed = await find(context, asked.model, missing=BadInput("model is required"))
+    return await _answer(context, asked, installed, CHAT)
+
+
+async def openai_chat(context: Context) -> Response:
+    """`POST /v1/chat/completions`, relayed."""
+    return await _relayed(context, "/v1/chat/completions", openai.chat_request)
+
+
+async def openai_completions(context: Context) -> Response:
+    """`POST /v1/completions`, relayed: the prompt is used as it is, as vLLM has it."""
+    return await _relayed(context, "/v1/completions", openai.completion_request)
+
+
+async def read(decode: Callable[[bytes], T]) -> T:
+    """The request's body, decoded; a large one in a thread. Raises what `decode` raises."""
+    body = await request.get_data(cache=False, as_text=False)
+    assert isinstance(body, bytes)
+    if len(body) > _LARGE:
+        return await trio.to_thread.run_sync(decode, body)
+    return decode(body)
+
+
+async def _answer(
+    context: Context, asked: Asked, installed: Installed, spelling: Spelling
+) -> Response:
+    record: Record = g.record
+    record.model = installed.name
+    if asked.wants_unload:
+        await leases.unload(context.settings.broker, installed.name)
+        return _settled(asked, spelling, "unload")
+    traits = traits_of(installed)
+    check(asked, traits)
+    lease = await _hold(context, installed, asked.keep_alive)
+    if asked.is_empty:
+        return _settled(asked, spelling, "load")
+    reply = Reply(
+        spelling,
+        asked.model,
+        stream=asked.stream,
+        thinking=asked.think is not False,
+        top_logprobs=asked.top_logprobs,
+        muted=predicts_nothing(traits.stored, asked.options),
+    )
+    await until_answered(_recorded(record, reply))
+    output = Lines(reply, received_ns=record.received, granted_ns=time.monotonic_ns())
+    call = _call(asked, traits, lease)
+    return await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
+
+
+def _call(asked: Asked, traits: ModelTraits, lease: Lease) -> EngineCall:
+    name, length = lease.grant.served_name, lease.grant.context_length
+    if isinstance(asked, ChatRequest):
+        return chat_call(asked, traits, served_name=name, context_length=length)
+    return generate_call(asked, traits, served_name=name, context_length=length)
+
+
+def _settled(asked: Asked, spelling: Spelling, reason: str) -> Response:
+    """The reply to a request that only loads or unloads: one object, streaming or not."""
+    body = load_reply(spelling, asked.model, time.time_ns(), unloaded=reason == "unload")
+    return Response(body, content_type=JSON)
+
+
+async def _relayed(
+    context: Context, path: str, decode: Callable[[bytes], tuple[str, dict[str, object]]]
+) -> Response:
+    record: Record = g.record
+    name, body = await read(decode)
+    installed = await find(context, name, missing=BadInput("model is required"))
+    record.model = installed.name
+    stream = body.get("stream") is True
+    lease = await _hold(context, installed, None)
+    served = lease.grant.served_name
+    output = Verbatim(stream=stream, served_name=served, asked_name=name)
+    call = EngineCall(path=path, body={**body, "model": served})
+    return await _sent(context, call, lease, output, streamed=SSE if stream else None)
+
+
+async def _hold(context: Context, installed: Installed, keep_alive: float | None) -> Lease:
+    """A lease for as long as the answer takes, the client's reading of it included."""
+    record: Record = g.record
+    wanted = leases.lease(context.settings.broker, installed.name, keep_alive, record.request_id)
+    return await until_answered(wanted)
+
+
+async def _sent(
+    context: Context, call: EngineCall, lease: Lease, output: Output, *, streamed: str | None
+) -> Response:
+    """The engine's answer, in pieces of content type `streamed`, or at once as JSON."""
+    endpoint, revoked = lease.grant.endpoint, lease.revoked
+    upstream = await ask(
+        context.engine, endpoint, call.path, call.encode(), revoked=revoked, limits=context.limits
+    )
+    if streamed is None:
+        body = await collect(upstream, output, revoked=revoked, limits=context.limits)
+        return Response(body, content_type=JSON)
+    return await relay(
+        upstream, output, revoked=revoked, content_type=streamed, limits=context.limits
+    )
+
+
+@asynccontextmanager
+async def _recorded(record: Record, reply: Reply) -> AsyncGenerator[None]:
+    """Write the record when the answer is over, with what only its end tells."""
+    record.streams = True
+    try:
+        yield
+    finally:
+        record.prompt_tokens, record.completion_tokens = (
+            reply.prompt_tokens,
+            reply.completion_tokens,
+        )
+        if reply.failed is not None:
+            record.error = reply.failed.kind
+        record.write()

@@ -1,0 +1,50 @@
+"""The model a request names: found in the catalog, or refused in the words of its route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from vllamad.core.model_name import parse, split_source
+from vllamad.errors import BadInput, ModelNotFound, NotAllowed
+from vllamad.gateway.context import Context
+from vllamad.models.catalog import Installed
+from vllamad.wire.options import from_generation_config
+from vllamad.wire.requests import ModelTraits
+
+CLOUD_DISABLED = "ollama cloud is disabled: remote model is unavailable"
+
+
+async def find(
+    context: Context,
+    text: str,
+    *,
+    missing: BadInput | ModelNotFound,
+    unknown: Callable[[str], str] = lambda name: f"model '{name}' not found",
+    cloud: str = CLOUD_DISABLED,
+) -> Installed:
+    """The installed model that `text` names.
+
+    Raises `missing` for an empty name, BadInput for what is no name, NotAllowed for a model in
+    Ollama's cloud, and ModelNotFound with the words `unknown` makes of the name as it was sent.
+    """
+    name, source = split_source(text)
+    if not name:
+        raise missing
+    parse(name)
+    if source == "cloud":
+        raise NotAllowed(cloud)
+    found = await trio.to_thread.run_sync(context.catalog.find, name)
+    if found is None:
+        raise ModelNotFound(unknown(name if source else text))
+    return found
+
+
+def traits_of(installed: Installed) -> ModelTraits:
+    """What the translation of a request must know of its model."""
+    return ModelTraits(
+        full_name=installed.canonical,
+        capabilities=frozenset(installed.capabilities),
+        stored=from_generation_config(installed.facts.generation),
+    )

@@ -1,0 +1,106 @@
+"""One gateway process: told everything on standard input, it serves the inherited sockets."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+
+import httpx
+import msgspec
+import trio
+
+from vllamad.gateway.app import make_app
+from vllamad.gateway.connection import ServerLimits
+from vllamad.gateway.context import Context
+from vllamad.gateway.exchange import RelayLimits
+from vllamad.gateway.hub import open_hub
+from vllamad.gateway.server import serve
+from vllamad.host import log as own_log
+from vllamad.host.addresses import own_addresses
+from vllamad.host.http_client import UnixTransport
+from vllamad.host.log import event
+from vllamad.models.catalog import Catalog
+from vllamad.wire.gateway import GatewaySettings, decode
+from vllamad.wire.origins import Gate
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Serve until SIGTERM; the exit status."""
+    _die_with_supervisor()
+    try:
+        settings = decode(sys.stdin.buffer.read())
+    except msgspec.DecodeError as error:
+        print(f"vllamad: a gateway is started by the supervisor only: {error}", file=sys.stderr)
+        return 2
+    own_log.configure(
+        format=settings.logging.format, level=settings.logging.level, environ=os.environ
+    )
+    # Whatever else runs in this interpreter must not keep the tokens waiting for 5 ms.
+    sys.setswitchinterval(0.0005)
+    # Ctrl-C at a terminal reaches the whole foreground group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trio.run(_run, settings)
+    return 0
+
+
+async def _run(settings: GatewaySettings) -> None:
+    sockets = [socket.socket(fileno=number) for number in settings.sockets]
+    limits = RelayLimits()
+    async with (
+        httpx.AsyncClient(
+            transport=UnixTransport(),
+            base_url="http://engine",
+            timeout=httpx.Timeout(None, connect=5),
+        ) as engine,
+        open_hub() as hub,
+    ):
+        context = Context(
+            settings=settings,
+            catalog=Catalog(settings.models_dir, settings.models),
+            gate=_gate(settings),
+            engine=engine,
+            limits=limits,
+        )
+        shutdown = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_term, shutdown)
+            await serve(
+                make_app(context, hub),
+                sockets,
+                shutdown=shutdown,
+                limits=ServerLimits(drain=settings.server.drain_timeout),
+            )
+            nursery.cancel_scope.cancel()
+
+
+async def _until_term(shutdown: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            event(log, logging.INFO, "gateway stopping")
+            shutdown.set()
+
+
+def _gate(settings: GatewaySettings) -> Gate:
+    return Gate(
+        bind_is_loopback=settings.loopback,
+        own_names=frozenset({socket.gethostname()}),
+        own_addresses=frozenset(own_addresses()),
+        hosts=settings.server.allowed_hosts,
+        origins=settings.server.allowed_origins,
+    )
+
+
+def _die_with_supervisor() -> None:
+    """Without a supervisor there are no leases, and the port must be free for the next one."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,81 @@
+"""What the control plane asks of the installed models: specs to load, lists to show, pulls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import trio
+
+from vllamad.config.settings import Settings
+from vllamad.core.launch import Spec
+from vllamad.errors import ModelNotFound
+from vllamad.models import describe
+from vllamad.models.catalog import Catalog, Installed
+from vllamad.supervisor.engines import Engines
+from vllamad.supervisor.lives import log_file
+from vllamad.supervisor.specs import spec_of
+from vllamad.wire.control import ModelDetail, ModelInfo, Progress
+
+
+class Library:
+    """The catalog, for the loop: reading files happens in threads."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, engines: Engines) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._engines = engines
+
+    async def find(self, name: str) -> Installed:
+        """The installed model of that name. Raises ModelNotFound, BadInput, HostProblem."""
+        found = await trio.to_thread.run_sync(self._catalog.find, name)
+        if found is None:
+            raise ModelNotFound(
+                f"model '{name}' not found",
+                hint="`vllamactl list` shows what is installed, `vllamactl pull` installs more",
+            )
+        return found
+
+    async def spec(self, name: str) -> Spec:
+        """What loading that model takes, on this machine as it is."""
+        found = await self.find(name)
+        await self._engines.look()
+        return spec_of(found, self._engines.machine)
+
+    async def models(self) -> list[ModelInfo]:
+        installed = await trio.to_thread.run_sync(self._catalog.all)
+        return [_info(model) for model in installed]
+
+    async def detail(self, name: str) -> ModelDetail:
+        found = await self.find(name)
+        return ModelDetail(
+            info=_info(found),
+            path=str(found.folder),
+            parameters=describe.parameters(found.facts),
+            template=found.facts.chat_template,
+            license=found.license,
+            model_info=dict(describe.model_info(found, found.name)),
+        )
+
+    async def log_file(self, name: str) -> Path:
+        """Where the output of that model's workers is, whether or not it is there yet."""
+        return log_file(self._settings.paths.logs, (await self.find(name)).name)
+
+    async def pull(self, name: str) -> AsyncGenerator[Progress]:
+        raise NotImplementedError
+        yield
+
+
+def _info(model: Installed) -> ModelInfo:
+    return ModelInfo(
+        name=model.name,
+        digest=model.digest,
+        size=model.size,
+        modified_at=describe.modified_at(model),
+        path=str(model.folder),
+        family=model.facts.model_type,
+        parameter_size=describe.parameter_size(model.facts.parameter_count),
+        quantization=model.facts.quantization,
+        context_length=describe.context_length(model),
+        capabilities=list(model.capabilities),
+    )
