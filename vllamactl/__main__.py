@@ -1,0 +1,173 @@
+"""`vllamactl`: reads the command line, runs one command, and returns how it ended as a number."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from vllamactl.call import Call
+from vllamactl.client import Client, sockets
+from vllamactl.commands import config, daemon, models, runtime
+from vllamactl.render import Screen
+from vllamad.errors import VllamadError
+
+EXIT_REFUSED = 1
+EXIT_CODES = {"not-reachable": 3, "not-allowed": 4}
+EXIT_INTERRUPTED = 130
+
+_EPILOG = """\
+exit codes:
+  0  done
+  1  refused: the message says why
+  2  usage: the command line makes no sense
+  3  the daemon is not reachable
+  4  not allowed
+  130  interrupted by Ctrl-C
+
+The control socket is --socket, else $VLLAMAD_CONTROL, else $VLLAMAD_HOME/run/control.sock,
+else $XDG_RUNTIME_DIR/vllamad/control.sock, else /run/vllamad-control.sock.
+"""
+
+Run = Callable[[Call, argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = _parser().parse_args(argv, argparse.Namespace(json=False, quiet=False, socket=None))
+    screen = Screen(
+        json=args.json, quiet=args.quiet, out=sys.stdout, err=sys.stderr, environ=os.environ
+    )
+    client = Client(sockets(args.socket, os.environ))
+    run: Run = args.run
+    try:
+        run(Call(screen=screen, client=client, environ=os.environ), args)
+        sys.stdout.flush()
+    except VllamadError as error:
+        screen.error(error)
+        return EXIT_CODES.get(error.kind, EXIT_REFUSED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # as in `vllamactl logs ... | head`: nobody reads on, nothing to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Known before and after the command: a default there would undo what was said before it.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--json", action="store_true", help="answer in JSON")
+    common.add_argument("-q", "--quiet", action="store_true", help="names only, or nothing")
+    common.add_argument("--socket", metavar="PATH", help="the daemon's control socket")
+    parser = argparse.ArgumentParser(
+        prog="vllamactl",
+        description="Look at vllamad and give it orders.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    commands = _Commands(parser, common)
+    _add_daemon(commands)
+    _add_models(commands)
+    _add_runtime(commands.group("runtime", "the engines that can run models"))
+    _add_config(commands)
+    return parser
+
+
+class _Commands:
+    """The commands below one parser, every one of them with the common options."""
+
+    def __init__(self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+        self._below = parser.add_subparsers(metavar="COMMAND", required=True)
+        self._common = common
+
+    def add(self, name: str, about: str, run: Run, *aliases: str) -> argparse.ArgumentParser:
+        parser = self._below.add_parser(
+            name, help=about, description=about, aliases=aliases, parents=[self._common]
+        )
+        parser.set_defaults(run=run)
+        return parser
+
+    def group(self, name: str, about: str) -> _Commands:
+        parser = self._below.add_parser(name, help=about, description=about, parents=[self._common])
+        return _Commands(parser, self._common)
+
+
+def _add_daemon(commands: _Commands) -> None:
+    commands.add("status", "the daemon in one look", lambda call, _: daemon.status(call))
+    commands.add("ps", "what is loaded, on its way, or failed", lambda call, _: daemon.ps(call))
+    commands.add("version", "versions of client and daemon", lambda call, _: daemon.version(call))
+    logs = commands.add(
+        "logs",
+        "what a model's worker wrote",
+        lambda call, args: daemon.logs(call, args.model, lines=args.lines, follow=args.follow),
+    )
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes")
+    logs.add_argument(
+        "-n", "--lines", type=_count, default=100, metavar="LINES", help="how many (default: 100)"
+    )
+    logs.add_argument("model", metavar="MODEL")
+
+
+def _add_models(commands: _Commands) -> None:
+    commands.add("list", "installed models", lambda call, _: models.list_models(call), "ls")
+    _with_model(commands, "show", "what is known of a model", models.show)
+    _with_model(commands, "pull", "download a model", models.pull)
+    orders = commands.group("model", "load, unload or restart a model")
+    for verb, about in (
+        ("load", "load a model and wait until it is ready"),
+        ("unload", "unload a model once nobody uses it"),
+        ("restart", "end a model's worker and start a new one"),
+    ):
+        _with_model(
+            orders, verb, about, lambda call, model, verb=verb: models.order(call, verb, model)
+        )
+
+
+def _with_model(
+    commands: _Commands, name: str, about: str, run: Callable[[Call, str], None]
+) -> None:
+    parser = commands.add(name, about, lambda call, args: run(call, args.model))
+    parser.add_argument("model", metavar="MODEL")
+
+
+def _add_runtime(commands: _Commands) -> None:
+    install = commands.add(
+        "install",
+        "install an engine into an environment of its own",
+        lambda call, args: runtime.install(call, device=args.device, version=args.version),
+    )
+    device = install.add_mutually_exclusive_group()
+    for name in ("cpu", "cuda"):
+        device.add_argument(
+            f"--{name}", dest="device", action="store_const", const=name, help=f"for {name.upper()}"
+        )
+    install.add_argument("--version", metavar="V", help="of the engine (default: the newest fit)")
+    commands.add("list", "installed runtimes", lambda call, _: runtime.show(call), "ls")
+    use = commands.add(
+        "use", "choose the runtime of new workers", lambda call, args: runtime.use(call, args.name)
+    )
+    use.add_argument("name", metavar="NAME")
+
+
+def _add_config(commands: _Commands) -> None:
+    parser = commands.add(
+        "config",
+        "the configuration as the daemon would read it",
+        lambda call, args: config.check(call) if args.check else config.show(call),
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--show", action="store_true", help="print it (the default)")
+    which.add_argument("--check", action="store_true", help="only say whether it is valid")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The configuration as the daemon would read it here and now; needs no daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from vllamactl.call import Call
+from vllamactl.render import BULLET, DONE
+from vllamad.config.settings import Settings
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Every source of this user and folder, merged. Raises ConfigError with all faults."""
+    from vllamad.config.load import load  # reads TOML: slow, and few commands need it
+
+    return load({}, environ, cwd=Path.cwd(), home=Path.home(), euid=os.geteuid())
+
+
+def show(call: Call) -> None:
+    """Print the effective configuration as TOML, or as JSON."""
+    from vllamad.config.show import as_json, describe
+
+    settings = read_settings(call.environ)
+    text = describe(settings).rstrip()
+    call.screen.answer(as_json(settings) if call.screen.json else None, text, text.splitlines())
+
+
+def check(call: Call) -> None:
+    """Say whether the configuration is without fault; every fault is named otherwise."""
+    files = [str(file) for file in read_settings(call.environ).paths.config_files]
+    lines = [f"{call.screen.mark(DONE)} the configuration is valid"]
+    lines += [f"  {call.screen.mark(BULLET)} {file}" for file in files or ["no file, all defaults"]]
+    call.screen.answer({"valid": True, "files": files}, "\n".join(lines))
