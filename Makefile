@@ -1,1 +1,76 @@
-placeholder:
+# Every recipe works on a bare machine with Python 3.11 or later: what it needs is made first.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Runtimes and models, several GB: one tree for all clones of this user.
+VLLAMAD_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllamad-dev
+export VLLAMAD_HOME
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+PYTEST := $(BIN)/coverage run --append -m pytest -q
+# Of core and wire, branches counted, in percent.
+COVERAGE_FLOOR ?= 0
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the project's own environment
+
+$(READY): pyproject.toml packaging/environment.py
+	@$(if $(PYTHON),,echo '✗ environment: cannot find Python 3.11 or later; name one: make PYTHON=...'; exit 1)
+	@$(PYTHON) packaging/environment.py .venv
+	@touch $@
+
+demo: $(READY) ## talk to a real model; PORT=, MODEL=org/name, CHECK=1
+	@$(BIN)/python packaging/demo.py
+
+check: lint types floors unit ## the fast gate: all of these four
+
+fmt: $(READY) ## format the sources
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lint: $(READY) ## check the format, find mistakes
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(READY) ## check types, strictly
+	$(BIN)/pyright
+
+floors: $(READY) ## check which part imports which
+	$(BIN)/lint-imports
+
+unit: $(READY) ## fast tests: no processes of ours, no engine
+	$(BIN)/pytest -q -m 'not integration and not e2e'
+
+integration: $(READY) ## real processes, sockets and signals, with the scripted fake engine
+	$(BIN)/pytest -q -m integration
+
+e2e: prepare ## the real engine and a real model
+	$(BIN)/pytest -q -m e2e
+
+prepare: $(READY) ## have the engine runtime and the embedded model ready
+	@$(BIN)/python packaging/prepare.py
+
+test: lint types floors prepare ## everything this machine can run
+	@rm -f .coverage
+	$(PYTEST) -m 'not integration and not e2e'
+	$(PYTEST) -m integration
+	$(PYTEST) -m e2e
+	$(BIN)/coverage report --include='vllamad/core/*,vllamad/wire/*' --fail-under=$(COVERAGE_FLOOR)
+
+bench: $(READY) ## the relay beside a bare relay and the engine itself
+	$(BIN)/python -m tests.bench
+
+clean: ## remove the environment and what was built
+	rm -rf .venv .venv.log build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find vllamad vllamactl tests packaging -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove the runtimes and models as well
+	rm -rf '$(VLLAMAD_HOME)'
+
+.PHONY: help setup demo check fmt lint types floors unit integration e2e prepare test bench clean distclean
