@@ -57,7 +57,7 @@ def test_an_empty_body_is_missing(body):
 @pytest.mark.parametrize(
     "body",
     ["{", "[1,", '"abc', '"ab\\', '"\\u12', '"\\ud83d', "tru", "nul", "-", '{"a"', '{"a":',
-     '{"a":1', '{"a":1,'],
+     '{"a":1', '{"a":1,', "[" + "[]," * 200],
 )  # fmt: skip
 def test_a_body_that_stops_early_is_an_unexpected_eof(body):
     assert refusal_of(body.encode()) == "unexpected EOF"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +124,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers()
     ["temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty",
      "frequency_penalty", "seed", "num_predict", "repeat_last_n"], NUMBERS)))  # fmt: skip
 def test_no_number_leaves_vllms_range(options):
-    fields = sampling({}, options, 2048)
+    fields: dict[str, Any] = sampling({}, options, 2048)
     assert 0 <= fields["temperature"] <= 2
     assert fields["top_k"] >= 0
     assert 0 < fields["top_p"] <= 1

@@ -227,7 +227,7 @@ def test_generates_own_system_wins_and_context_leaves_history_out():
 
 
 def test_a_plain_generate_is_one_user_message():
-    messages = generate({"prompt": "x", "images": [PNG]}, ALL).body["messages"]
+    messages: Any = generate({"prompt": "x", "images": [PNG]}, ALL).body["messages"]
     assert [message["role"] for message in messages] == ["user"]
     assert messages[0]["content"][1]["type"] == "image_url"
 

@@ -68,15 +68,6 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool = False
     top_logprobs: int = 0
 
-    @property
-    def is_empty(self) -> bool:
-        """Is there nothing to answer, so that this only loads or unloads?"""
-        raise NotImplementedError
-
-    @property
-    def wants_unload(self) -> bool:
-        return self.is_empty and self.keep_alive == 0
-
 
 class GenerateRequest(Generation, frozen=True, kw_only=True):
     """The body of `/api/generate`."""
@@ -91,7 +82,12 @@ class GenerateRequest(Generation, frozen=True, kw_only=True):
 
     @property
     def is_empty(self) -> bool:
+        """Is there nothing to answer, so that this only loads or unloads?"""
         return not self.prompt
+
+    @property
+    def wants_unload(self) -> bool:
+        return self.is_empty and self.keep_alive == 0
 
 
 class ChatRequest(Generation, frozen=True, kw_only=True):
@@ -102,7 +98,12 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
 
     @property
     def is_empty(self) -> bool:
+        """Is there nothing to answer, so that this only loads or unloads?"""
         return not self.messages
+
+    @property
+    def wants_unload(self) -> bool:
+        return self.is_empty and self.keep_alive == 0
 
 
 class ShowRequest(msgspec.Struct, frozen=True, kw_only=True):

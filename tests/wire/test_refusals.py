@@ -1,0 +1,81 @@
+"""Refusals have the shape their API gives them, and say nothing of our insides."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllamad.wire.refusals import (
+    FAILED,
+    STOPPED,
+    TOO_LONG,
+    api_error,
+    clean,
+    engine_refusal,
+    openai_error,
+)
+
+OVERFLOW = (
+    b'{"error":{"message":"This model\'s maximum context length is 2048 tokens. However, your '
+    b'prompt contains at least 2049 input tokens","type":"BadRequestError","code":400}}'
+)
+
+
+def test_an_api_error_is_one_key():
+    assert api_error('model "é" not found') == '{"error":"model \\"é\\" not found"}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (404, "not_found_error"), (503, "api_error")],
+)
+def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
+    assert openai_error(status, "no") == (
+        b'{"error":{"message":"no","type":"%b","param":null,"code":null}}\n' % kind.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told", "message"),
+    [
+        (400, b'{"error":{"message":"suffix is bad"}}', 400, "suffix is bad"),
+        (400, OVERFLOW, 400, TOO_LONG),
+        (429, b'{"error":{"message":"rate limit exceeded"}}', 429, "rate limit exceeded"),
+        (503, b"rate limit exceeded", 503, "rate limit exceeded"),
+        (404, b'{"detail":"Not Found"}', 500, "Not Found"),
+        (500, b'{"error":{"message":"EngineCore encountered an issue"}}', 500, STOPPED),
+        (502, b"", 500, STOPPED),
+        (400, b'{"error":"plain"}', 400, "plain"),
+        (400, b"{}", 400, FAILED),
+        (400, b"\xff", 400, "\ufffd"),
+    ],
+)
+def test_the_engines_refusal_becomes_ours(status, body, told, message):
+    error = engine_refusal(status, body)
+    assert (error.status, error.message) == (told, message)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("a\n  b", "a b"),
+        ("Qwen/Qwen2 is not a multimodal model", "Qwen/Qwen2 is not a multimodal model"),
+        ("cannot open /var/lib/x/model.bin now", "cannot open … now"),
+        ("at 0x7f00dead", "at …"),
+        ("ask http://127.0.0.1:8000/v1 pid=77", "ask … …"),
+        ('File "/usr/x.py", line 1', FAILED),
+        ("Traceback (most recent call last)", FAILED),
+        ("", FAILED),
+        ("x" * 301, "x" * 299 + "…"),
+    ],
+)
+def test_an_engines_message_is_cleaned(said, told):
+    assert clean(said) == told
+
+
+@given(st.binary(), st.integers(400, 599))
+def test_every_answer_of_the_engine_becomes_a_refusal(body, status):
+    error = engine_refusal(status, body)
+    assert 400 <= error.status < 600
+    assert 0 < len(error.message) <= 300

@@ -1,0 +1,462 @@
+"""Whatever the engine sends becomes Ollama's lines: the right ones, once, and an honest end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllamad.errors import EngineRefused, WorkerLost
+from vllamad.wire import lines
+from vllamad.wire.refusals import STOPPED
+from vllamad.wire.replies import DONE, Reply, Times
+from vllamad.wire.sse import EventReader
+
+NOW = 1787338102 * 10**9
+TS = "2026-08-21T18:48:22Z"
+TIMES = Times(received=1000, granted=3000, first_token=7000, last_token=15000, ended=32000)
+METRICS = (
+    '"total_duration":31000,"load_duration":2000,"prompt_eval_count":3,'
+    '"prompt_eval_duration":4000,"eval_count":5,"eval_duration":8000'
+)
+USAGE = b'{"choices":[],"usage":{"prompt_tokens":3,"total_tokens":8,"completion_tokens":5}}'
+
+
+def chunk(
+    delta: dict[str, object], finish: str | None = None, created: int = 1, **more: object
+) -> bytes:
+    """A chat chunk with vLLM's keys in vLLM's order."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish} | more
+    return msgspec.json.encode(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": "served",
+            "choices": [choice | {"token_ids": None}],
+        }
+    )
+
+
+def content(text: str, finish: str | None = None) -> bytes:
+    return chunk({"content": text}, finish)
+
+
+def completion(text: str, finish: str | None = None, logprobs: object = None) -> bytes:
+    choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish}
+    return msgspec.json.encode({"id": "cmpl-1", "object": "text_completion", "choices": [choice]})
+
+
+ROLE = chunk({"role": "assistant", "content": ""})
+
+
+def answer(reply: Reply, *payloads: bytes) -> str:
+    """Feed one event at a time, then end."""
+    fed = b"".join(reply.feed([payload], NOW) for payload in payloads)
+    return (fed + reply.finish(NOW, TIMES)).decode()
+
+
+def said(text: str) -> str:
+    """A line of a chat stream, from the message's fields after its role."""
+    message = f'{{"role":"assistant",{text}}}'
+    return f'{{"model":"test","created_at":"{TS}","message":{message},"done":false}}\n'
+
+
+LAST = (
+    f'{{"model":"test","created_at":"{TS}","message":{{"role":"assistant","content":""}},'
+    f'"done":true,"done_reason":"stop",{METRICS}}}\n'
+)
+
+
+def test_a_chat_stream_is_a_line_a_chunk_and_a_last_line_with_counts():
+    reply = Reply(lines.CHAT, "test")
+    text = answer(reply, ROLE, content("Hi"), content("!"), content("", "stop"), USAGE, DONE)
+    assert text == said('"content":"Hi"') + said('"content":"!"') + LAST
+    assert reply.complete
+    assert (reply.prompt_tokens, reply.completion_tokens) == (3, 5)
+
+
+def test_the_last_token_may_come_with_the_finish_reason():
+    text = answer(Reply(lines.CHAT, "test"), content("Hi"), content("!", "stop"), USAGE, DONE)
+    assert text == said('"content":"Hi"') + said('"content":"!"') + LAST
+
+
+def test_without_a_stream_the_same_comes_as_one_object():
+    reply = Reply(lines.CHAT, "test", stream=False)
+    text = answer(reply, ROLE, content("Hi"), content("!", "stop"), USAGE, DONE)
+    assert text == LAST.replace('"content":""', '"content":"Hi!"').rstrip("\n")
+
+
+def test_nothing_has_started_before_the_end_without_a_stream():
+    reply = Reply(lines.CHAT, "test", stream=False)
+    assert reply.feed([ROLE, content("Hi", "stop")], NOW) == b""
+    assert not reply.started
+    reply.finish(NOW, TIMES)
+    assert reply.started
+
+
+def test_generate_has_keys_of_its_own():
+    reply = Reply(lines.GENERATE, "test")
+    assert answer(reply, ROLE, content("Hi"), content("!"), content("", "stop"), USAGE, DONE) == (
+        f'{{"model":"test","created_at":"{TS}","response":"Hi","done":false}}\n'
+        f'{{"model":"test","created_at":"{TS}","response":"!","done":false}}\n'
+        f'{{"model":"test","created_at":"{TS}","response":"","done":true,"done_reason":"stop",'
+        f"{METRICS}}}\n"
+    )
+
+
+def test_raw_generate_reads_completion_chunks():
+    reply = Reply(lines.GENERATE, "test")
+    text = answer(reply, completion("Hi"), completion("!"), completion("", "length"), USAGE, DONE)
+    assert [json.loads(line)["response"] for line in text.splitlines()] == ["Hi", "!", ""]
+    assert '"done_reason":"length"' in text
+    assert reply.fast == 1
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize(
+    ("spelling", "line"),
+    [
+        (lines.CHAT, '"message":{"role":"assistant","content":"","thinking":"hm"},"done":false}\n'),
+        (lines.GENERATE, '"response":"","thinking":"hm","done":false}\n'),
+    ],
+)
+def test_reasoning_is_thinking(spelling, line, key):
+    reply = Reply(spelling, "think")
+    expected = f'{{"model":"think","created_at":"{TS}",{line}'.encode()
+    assert reply.feed([chunk({key: "hm"})] * 3, NOW) == expected * 3
+    assert (reply.fast, reply.slow) == (2, 1)
+    assert b'"content":"so"' in reply.feed([content("so")], NOW) or spelling is lines.GENERATE
+
+
+def test_thinking_that_was_not_wanted_is_dropped():
+    reply = Reply(lines.CHAT, "test", thinking=False)
+    assert reply.feed([chunk({"reasoning": "hm"})] * 3, NOW) == b""
+    assert reply.feed([chunk({"reasoning": "hm", "content": "so"})], NOW).decode() == said(
+        '"content":"so"'
+    )
+
+
+def test_thinking_and_content_in_one_chunk_are_one_line():
+    line = Reply(lines.CHAT, "test").feed([chunk({"reasoning": "hm", "content": "so"})], NOW)
+    assert line.decode() == said('"content":"so","thinking":"hm"')
+
+
+def test_without_a_stream_thinking_is_joined_too():
+    reply = Reply(lines.CHAT, "test", stream=False)
+    text = answer(
+        reply, chunk({"reasoning": "h"}), chunk({"reasoning": "m"}), content("so", "stop")
+    )
+    assert '"content":"so","thinking":"hm"}' in text
+
+
+CALL: dict[str, object] = {"tool_calls": [{"index": 0, "id": "call_x", "type": "function",
+                        "function": {"name": "get_weather", "arguments": ""}}]}  # fmt: skip
+SPELLED = (
+    '"content":"","tool_calls":[{"id":"call_x","function":'
+    '{"index":0,"name":"get_weather","arguments":{"city":"Paris"}}}]'
+)
+
+
+def arguments(text: str) -> bytes:
+    return chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tool_calls_come_whole_and_the_reason_is_stop(stream):
+    reply = Reply(lines.CHAT, "test", stream=stream)
+    pieces = [chunk(CALL), arguments('{"city":'), arguments('"Paris"}'), chunk({}, "tool_calls")]
+    text = answer(reply, ROLE, *pieces, USAGE, DONE)
+    if stream:
+        assert text == said(SPELLED) + LAST
+    else:
+        assert text == LAST.replace('"content":""', SPELLED).rstrip("\n")
+
+
+def test_bad_tool_arguments_end_in_an_error():
+    reply = Reply(lines.CHAT, "test")
+    assert answer(reply, chunk(CALL), arguments("{"), chunk({}, "tool_calls"), DONE) == ""
+    assert reply.failed is not None
+    assert not reply.started
+
+
+LOGPROB = {"token": "Hi", "logprob": -0.01, "bytes": [72, 105],
+           "top_logprobs": [{"token": "Yo", "logprob": -0.25, "bytes": None}]}  # fmt: skip
+LOGPROBS = (
+    '"logprobs":[{"token":"Hi","logprob":-0.01,"bytes":[72,105],'
+    '"top_logprobs":[{"token":"Yo","logprob":-0.25}]}]'
+)
+
+
+def test_logprobs_stand_after_done():
+    reply = Reply(lines.CHAT, "test", top_logprobs=1)
+    line = reply.feed([chunk({"content": "Hi"}, logprobs={"content": [LOGPROB]})], NOW).decode()
+    assert line == said('"content":"Hi"')[:-2] + f",{LOGPROBS}}}\n"
+
+
+def test_a_chunk_of_logprobs_alone_is_a_line():
+    reply = Reply(lines.CHAT, "test")
+    assert LOGPROBS in reply.feed([chunk({}, logprobs={"content": [LOGPROB]})], NOW).decode()
+
+
+def test_without_a_stream_logprobs_are_joined():
+    reply = Reply(lines.GENERATE, "test", stream=False)
+    piece = chunk({"content": "Hi"}, logprobs={"content": [LOGPROB]})
+    body = json.loads(answer(reply, piece, piece, content("", "stop"), USAGE))
+    assert [entry["token"] for entry in body["logprobs"]] == ["Hi", "Hi"]
+    assert list(body)[-1] == "logprobs"
+
+
+@pytest.mark.parametrize(
+    ("top", "alternatives"),
+    [
+        (0, None),
+        (1, [{"token": "Yo", "logprob": -0.1, "bytes": [89, 111]}]),
+        (
+            2,
+            [
+                {"token": "Yo", "logprob": -0.1, "bytes": [89, 111]},
+                {"token": "é", "logprob": -0.5, "bytes": [195, 169]},
+            ],
+        ),
+    ],
+)
+def test_logprobs_of_a_completion_get_the_chat_shape(top, alternatives):
+    reply = Reply(lines.GENERATE, "test", top_logprobs=top)
+    logprobs = {
+        "tokens": ["é", ""],
+        "token_logprobs": [-0.5, None],
+        "top_logprobs": [{"é": -0.5, "Yo": -0.1}],
+        "text_offset": [0, 1],
+    }
+    first, second = json.loads(reply.feed([completion("é", None, logprobs)], NOW))["logprobs"]
+    assert (first["token"], first["logprob"], first["bytes"]) == ("é", -0.5, [195, 169])
+    assert first.get("top_logprobs") == alternatives
+    assert second == {"token": "", "logprob": -9999.0}
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), ("repetition", "stop")],
+)
+def test_the_reason_is_ollamas(finish, reason):
+    text = answer(Reply(lines.CHAT, "test"), content("x", finish), USAGE, DONE)
+    assert json.loads(text.splitlines()[-1])["done_reason"] == reason
+
+
+def test_an_abort_has_no_reason():
+    text = answer(Reply(lines.CHAT, "test"), content("x", "abort"), DONE)
+    assert "done_reason" not in text
+    assert '"done":true' in text
+
+
+def test_the_engines_own_clock_is_believed():
+    metrics = {"time_to_first_token_ms": 49.5, "generation_time_ms": 901.25, "queue_time_ms": 0.5}
+    usage = json.dumps({"choices": [], "usage": {}, "metrics": metrics}).encode()
+    last = json.loads(answer(Reply(lines.CHAT, "test", stream=False), content("x", "stop"), usage))
+    assert (last["prompt_eval_duration"], last["eval_duration"]) == (49_000_000, 901_250_000)
+
+
+def test_durations_are_never_zero():
+    at_once = Times(received=5, granted=5, ended=5)
+    reply = Reply(lines.CHAT, "test", stream=False)
+    reply.feed([content("x", "stop")], NOW)
+    last = json.loads(reply.finish(NOW, at_once))
+    names = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+    assert [last[name] for name in names] == [1, 1, 1, 1]
+    assert "eval_count" not in last
+
+
+def test_a_muted_reply_counts_the_prompt_and_says_nothing():
+    reply = Reply(lines.GENERATE, "test", muted=True)
+    last = json.loads(answer(reply, content("x"), content("y", "length"), USAGE, DONE))
+    assert (last["response"], last["done_reason"]) == ("", "length")
+    assert last["prompt_eval_count"] == 3
+    assert "eval_count" not in last
+
+
+def error(**fault: object) -> bytes:
+    return json.dumps({"error": fault}).encode()
+
+
+def test_an_error_before_any_output_leaves_the_status_open():
+    reply = Reply(lines.CHAT, "test")
+    assert answer(reply, ROLE, error(message="rate limit exceeded", code=429), DONE) == ""
+    assert isinstance(reply.failed, EngineRefused)
+    assert (reply.failed.status, reply.failed.message) == (429, "rate limit exceeded")
+    assert not reply.started
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_error_after_output_is_the_last_line(at_once):
+    reply = Reply(lines.CHAT, "test")
+    payloads = [content("Hi"), error(message="boom"), content("late"), DONE]
+    out = reply.feed(payloads, NOW) if at_once else b"".join(reply.feed([p], NOW) for p in payloads)
+    out += reply.finish(NOW, TIMES)
+    assert out.decode() == said('"content":"Hi"') + '{"error":"boom"}\n'
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "message"),
+    [
+        (error(message="boom", code="x"), 500, "boom"),
+        (error(message="boom", code=200), 500, "boom"),
+        (b'{"error":"plain"}', 500, "plain"),
+        (b"not json", 500, "cannot read the engine's answer"),
+        (b'{"choices":[{"delta":{"content":1}}]}', 500, "cannot read the engine's answer"),
+        (b'{"choices":"\xff"}', 500, "cannot read the engine's answer"),
+    ],
+)
+def test_an_engines_error_is_told(payload, status, message):
+    reply = Reply(lines.CHAT, "test")
+    reply.feed([payload], NOW)
+    assert isinstance(reply.failed, EngineRefused)
+    assert (reply.failed.status, reply.failed.message) == (status, message)
+
+
+@pytest.mark.parametrize("payloads", [[], [ROLE], [content("Hi")], [content("Hi"), DONE]])
+def test_a_stream_that_just_ends_is_no_done(payloads):
+    reply = Reply(lines.CHAT, "test")
+    text = answer(reply, *payloads)
+    assert '"done":true' not in text
+    assert isinstance(reply.failed, WorkerLost)
+    assert text.endswith(json.dumps({"error": STOPPED}, separators=(",", ":")) + "\n") == (
+        content("Hi") in payloads
+    )
+
+
+def test_a_failure_from_outside_is_told_once():
+    reply = Reply(lines.CHAT, "test")
+    reply.feed([content("Hi")], NOW)
+    assert reply.fail(WorkerLost("gone")) == b'{"error":"gone"}\n'
+    assert reply.fail(WorkerLost("again")) == b""
+    assert reply.feed([content("late")], NOW) == b""
+    assert reply.finish(NOW, TIMES) == b""
+    assert str(reply.failed) == "gone"
+
+
+def test_nothing_is_said_after_done():
+    reply = Reply(lines.CHAT, "test")
+    reply.feed([content("Hi"), content("", "stop"), DONE], NOW)
+    assert reply.feed([content("late"), content("late")], NOW) == b""
+
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8)
+SPELLINGS = st.sampled_from([lines.CHAT, lines.GENERATE])
+
+
+def raw(value: object) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def ascii_only(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def events(
+    texts: list[str], key: str, encode: Callable[[object], bytes], *, vary: bool
+) -> list[bytes]:
+    """Chunks of one stream; if they `vary` outside their text, none can be copied."""
+    choices = ({"text": text} if key == "text" else {"delta": {key: text}} for text in texts)
+    return [
+        encode({"created": i if vary else 7, "choices": [choice | {"finish_reason": None}]})
+        for i, choice in enumerate(choices)
+    ]
+
+
+@given(
+    TEXTS, SPELLINGS, st.sampled_from(["content", "text", "reasoning"]),
+    st.sampled_from([raw, ascii_only]),
+)  # fmt: skip
+def test_copying_and_parsing_give_the_same_json(texts, spelling, key, encode):
+    copying, parsing = Reply(spelling, "m"), Reply(spelling, "m")
+    copied = copying.feed(events(texts, key, encode, vary=False), NOW)
+    parsed = parsing.feed(events(texts, key, encode, vary=True), NOW)
+    assert parsing.fast == 0
+    assert copying.fast + copying.slow == len(texts)
+    assert list(map(json.loads, copied.splitlines())) == list(map(json.loads, parsed.splitlines()))
+    joined = "".join(
+        line["message"].get("thinking", line["message"]["content"])
+        if spelling is lines.CHAT
+        else line.get("thinking", line["response"])
+        for line in map(json.loads, copied.splitlines())
+    )
+    assert joined == "".join(texts)
+
+
+@given(TEXTS, st.lists(st.integers(0, 2000)), st.booleans())
+def test_any_cut_of_the_bytes_gives_the_same_lines(texts, cuts, stream):
+    payloads = [ROLE, *map(content, texts), content("", "stop"), USAGE, DONE]
+    sent = b"".join(b"data: " + payload + b"\n\n" for payload in payloads)
+
+    def translated(places: list[int]) -> bytes:
+        reader, reply = EventReader(), Reply(lines.CHAT, "m", stream=stream)
+        fed = [reply.feed(reader.feed(sent[a:b]), NOW) for a, b in pairwise(places)]
+        return b"".join(fed) + reply.finish(NOW, TIMES)
+
+    whole = translated([0, len(sent)])
+    assert translated([0, *sorted(cuts), len(sent)]) == whole
+    assert whole.endswith(b"\n") == stream
+
+
+@given(st.lists(st.binary() | st.sampled_from([ROLE, content("x"), USAGE, DONE, b"{}", b"[]"])))
+def test_no_event_raises_and_there_is_exactly_one_end(payloads):
+    reply = Reply(lines.CHAT, "m")
+    out = reply.feed(payloads, NOW) + reply.finish(NOW, TIMES)
+    assert (reply.failed is None) == (b'"done":true' in out)
+
+
+def test_plain_words_are_copied():
+    reply = Reply(lines.CHAT, "test")
+    reply.feed([ROLE, *(content(f" word{i}\n") for i in range(100))], NOW)
+    assert (reply.fast, reply.slow) == (99, 2)
+
+
+def test_a_quote_is_parsed_and_does_not_end_the_copying():
+    reply = Reply(lines.CHAT, "test")
+    out = reply.feed([content("a"), content('"'), content("b")], NOW).decode()
+    assert out == said('"content":"a"') + said('"content":"\\""') + said('"content":"b"')
+    assert (reply.fast, reply.slow) == (1, 2)
+
+
+def test_a_text_that_ends_in_a_backslash_is_whole():
+    reply = Reply(lines.CHAT, "test")
+    out = reply.feed([content("a"), content("\\"), content("b")], NOW).decode()
+    assert out == said('"content":"a"') + said('"content":"\\\\"') + said('"content":"b"')
+
+
+def test_an_escape_that_swallows_the_closing_quote_is_not_copied():
+    reply = Reply(lines.CHAT, "test")
+    reply.feed([content("a"), content("X").replace(b'"X"', b'"\\"')], NOW)
+    assert isinstance(reply.failed, EngineRefused)
+
+
+def test_a_key_that_looks_like_the_text_is_not_learned():
+    decoy = b'{"note":{"content":"no"},"choices":[{"delta":{"content":"%b"}}]}'
+    reply = Reply(lines.CHAT, "test")
+    out = reply.feed([decoy % b"a", decoy % b"b"], NOW).decode()
+    assert out == said('"content":"a"') + said('"content":"b"')
+    assert reply.fast == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b'"usage":{"prompt_tokens":3}', b'"metrics":{}'],
+)
+def test_a_chunk_that_says_more_than_its_text_is_not_learned(more):
+    payload = b'{"choices":[{"delta":{"content":"a"}}],%b}' % more
+    reply = Reply(lines.CHAT, "test")
+    reply.feed([payload] * 3, NOW)
+    assert reply.fast == 0
+
+
+def test_an_odd_spelling_is_parsed():
+    reply = Reply(lines.CHAT, "test")
+    out = reply.feed([b'{"choices": [ {"delta": {"content" : "a"} } ] }'] * 2, NOW).decode()
+    assert out == said('"content":"a"') * 2
+    assert (reply.fast, reply.slow) == (0, 2)
