@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -29,14 +28,11 @@ from vllamad.wire.origins import Gate
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> int:
     """Serve until SIGTERM; the exit status."""
-    _die_with_supervisor()
     try:
-        settings = decode(sys.stdin.buffer.read())
+        settings = decode(sys.stdin.buffer.readline())
     except msgspec.DecodeError as error:
         print(f"vllamad: a gateway is started by the supervisor only: {error}", file=sys.stderr)
         return 2
@@ -71,6 +67,7 @@ async def _run(settings: GatewaySettings) -> None:
         )
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_die_with_supervisor)
             nursery.start_soon(_until_term, shutdown)
             await serve(
                 make_app(context, hub),
@@ -98,9 +95,12 @@ def _gate(settings: GatewaySettings) -> Gate:
     )
 
 
-def _die_with_supervisor() -> None:
-    """Without a supervisor there are no leases, and the port must be free for the next one."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+async def _die_with_supervisor() -> None:
+    """Without a supervisor there are no leases, and the port must be free for the next one.
+
+    Standard input stays open as long as it lives. A death signal (PR_SET_PDEATHSIG) will not do:
+    it comes when the thread that started us ends, and trio starts processes in worker threads.
+    """
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as lifeline:
+        await lifeline.receive_some(1)
+    os._exit(1)

@@ -80,22 +80,26 @@ class Gateways:
             env=self._launch.environment,
         )
         self._processes[process.pid] = process
+        if self._stopping.is_set():  # while it was being started
+            process.terminate()
         try:
             await self._tell(process)
             event(log, logging.INFO, "gateway started", gateway=number, pid=process.pid)
             return await self._until_gone(process)
         finally:
             process.kill()
+            assert process.stdin is not None
+            await trio.aclose_forcefully(process.stdin)
             with trio.CancelScope(shield=True):  # a killed process is gone within milliseconds
                 with trio.move_on_after(self._launch.drain_timeout):
                     await process.wait()
             del self._processes[process.pid]
 
     async def _tell(self, process: trio.Process) -> None:
+        """Say what there is to know. The pipe then stays open: its end tells of ours."""
         assert process.stdin is not None
         try:
-            async with process.stdin:
-                await process.stdin.send_all(self._launch.settings)
+            await process.stdin.send_all(self._launch.settings + b"\n")
         except trio.BrokenResourceError:
             pass  # it died at once; the caller sees its status
 
