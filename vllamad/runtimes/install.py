@@ -86,17 +86,27 @@ def _install_engine(installer: Installer, spec: str) -> None:
     except RuntimeProblem as problem:
         if "+cpu" not in problem.message:
             raise
-        # PyTorch keeps its CPU builds in an index of its own. uv knows where; pip has to be told.
-        installer.progress("looking for the CPU build of torch in PyTorch's own index")
-        with tempfile.TemporaryDirectory() as scratch:
-            uv = installer.uv
-            if uv is None:
-                installer.install("uv", target=Path(scratch))
-                uv = f"{scratch}/bin/uv"
-            knowing = installer_for(
-                installer.python, log=installer.log, progress=installer.progress, uv=uv
-            )
-            knowing.install(spec, options=["--torch-backend", "cpu"])
+        try:
+            _install_with_torch_index(installer, spec)
+        except RuntimeProblem as again:
+            raise RuntimeProblem(
+                f"cannot find the CPU build of torch: {again.message}",
+                hint="add PyTorch's index of CPU builds to pip's extra-index-url; " + again.hint,
+            ) from problem
+
+
+def _install_with_torch_index(installer: Installer, spec: str) -> None:
+    """PyTorch keeps its CPU builds in an index of its own: uv knows it, pip has to be told."""
+    installer.progress("looking for the CPU build of torch in PyTorch's own index")
+    with tempfile.TemporaryDirectory() as scratch:
+        uv = installer.uv
+        if uv is None:
+            installer.install("uv", target=Path(scratch))
+            uv = f"{scratch}/bin/uv"
+        knowing = installer_for(
+            installer.python, log=installer.log, progress=installer.progress, uv=uv
+        )
+        knowing.install(spec, options=["--torch-backend", "cpu"])
 
 
 def _remove_misfits(installer: Installer, runtime: Path) -> None:

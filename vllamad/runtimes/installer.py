@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def make_environment(folder: Path, log: Path) -> str:
     return python
 
 
-def _finish(lines: Iterator[str]) -> None:
+def _finish(lines: Iterable[str]) -> None:
     for _ in lines:
         pass
 
@@ -125,7 +125,7 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in foreign}
 
 
-def stream(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[str]:
+def stream(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Generator[str]:
     """Run `command` and yield what it prints, line by line, keeping all of it in `log`.
 
     Raises RuntimeProblem with the last meaningful line when it fails. Leaving early, by Ctrl-C
