@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""A scripted vLLM: its routes, log lines, processes and bad habits, without a model.
+
+Started like vLLM (`--uds PATH --served-model-name NAME`, other words are ignored); FAKE_ENGINE in
+the environment is a JSON object of what differs from SCENARIO. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from math import inf
+from typing import Any
+
+sys.path.insert(0, os.path.abspath(__file__).rsplit("/", 3)[0])
+
+from tests.fakes import spelling
+from tests.fakes.spelling import Answer, Json, event, refusal, reply
+from tests.fakes.stepping import Loop, Steps
+
+SCENARIO: Json = {
+    "load": 0.0,  # seconds until it is ready
+    "log": [],  # lines it writes at the end of the load
+    "exit": None,  # exit status instead of getting ready
+    "ignore_term": False,
+    "children": [],  # names of processes it forks; the death of any of them ends it
+    "orphan": False,  # leave a process in a session of its own
+    "flood": 0.0,  # seconds of writing its log as fast as it can
+    "text": "The capital of France is Paris.",
+    "tokens": 0,  # tokens of an answer; 0: the words of the text
+    "rate": 0.0,  # tokens a second for each stream; 0: flat out
+    "late": 0.0,  # seconds before an answer begins
+    "status": 200,  # refuse generation with this status
+    "replay": "",  # answer streams with the events of this recorded file
+    # What happens instead of, or with, token number N of a stream, counted from 0:
+    "stall_after": None,  # nothing more comes
+    "cut_after": None,  # the connection closes
+    "die_after": None,  # the leader is gone
+    "kill_core_after": None,  # the first child is gone, and the leader follows in its own time
+    "error_after": None,  # an error object, and the end
+    "bad_utf8_after": None,  # the token has a byte that is no UTF-8
+    "core_notice": 4.5,  # seconds that streams stay silent after the core's death
+}
+PLAN: Json = SCENARIO | json.loads(os.environ.get("FAKE_ENGINE", "{}"))
+LOADING = (
+    "vLLM server version 0.32.0",
+    "Resolved architecture: LlamaForCausalLM",
+    "Starting to load model MODEL...",
+    "Loading weights took 0.17 seconds",
+    "CPU KV cache size: 93,184 tokens, Maximum concurrency for 2,048 tokens per request: 45.50x",
+    "init engine (profile, create kv cache, warmup model) took 0.38 s",
+)
+
+
+def flag(name: str, default: str = "") -> str:
+    words = " ".join(sys.argv)
+    found = re.search(rf"--{name}[ =](\S+)", words)
+    return found[1] if found else default
+
+
+MODEL = flag("served-model-name", "fake")
+CONTEXT = int(flag("max-model-len", "2048"))
+
+
+def say(line: str) -> None:
+    os.write(1, line.encode() + b"\n")
+
+
+def log(message: str, level: str = "INFO") -> None:
+    stamp = time.strftime("%m-%d %H:%M:%S")
+    say(f"(APIServer pid={os.getpid()}) {level} {stamp} [fake.py:1] {message}")
+
+
+class Family:
+    """The processes of this engine."""
+
+    def __init__(self) -> None:
+        self.died_at = inf  # when the first child did
+        self.pids = [self.fork(name) for name in PLAN["children"]]
+        if PLAN["orphan"]:
+            os.waitpid(self.fork("VLLM::Stray", escape=True), 0)
+        if PLAN["flood"]:
+            self.fork("VLLM::Flood", flood=PLAN["flood"])
+
+    def fork(self, name: str, *, escape: bool = False, flood: float = 0.0) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        if escape:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+        ctypes.CDLL(None).prctl(15, name.encode())  # PR_SET_NAME
+        until = time.monotonic() + flood
+        while time.monotonic() < until:
+            os.write(1, (b"x" * 99 + b"\n") * 640)
+        while True:
+            signal.pause()
+
+    def leave(self, *_: object) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        say("INFO:     Application shutdown complete.")
+        os._exit(0)
+
+    def bury(self) -> None:
+        for pid in self.pids:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self.pids.remove(pid)
+                self.died_at = min(self.died_at, time.monotonic())
+                log("AsyncLLM output_handler failed.", "ERROR")
+                return self.bury()
+
+    def end(self) -> float:
+        """When the leader leaves because of them."""
+        return self.died_at + PLAN["core_notice"] + 0.4
+
+
+class Engine:
+    """What it answers."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.running = self.asked = self.made = 0
+
+    def answer(self, head: str, body: bytes) -> Steps:
+        method, path, _ = head.split(" ", 2)
+        match path:
+            case "/health":
+                yield reply(200 if self.family.died_at == inf else 503, b"")
+            case "/version":
+                yield reply(200, b'{"version":"0.32.0"}')
+            case "/v1/models":
+                yield reply(200, spelling.models(MODEL, flag("model"), CONTEXT))
+            case "/metrics":
+                counts = {"running": self.running, "prompt": self.asked, "generated": self.made}
+                yield reply(200, spelling.metrics(MODEL, **counts), "text/plain; version=0.0.4")
+            case "/tokenize" | "/v1/chat/completions" | "/v1/completions":
+                yield from self.model_answer(method, path, head, body)
+            case _:
+                yield reply(404, b'{"detail":"Not Found"}')
+
+    def model_answer(self, method: str, path: str, head: str, body: bytes) -> Steps:
+        request: Any = {}
+        if method != "POST":
+            yield reply(405, b'{"detail":"Method Not Allowed"}')
+        elif not re.search(r"(?i)\ncontent-type: *application/json", head):
+            why = (
+                "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+            )
+            yield refusal(400, why, "Bad Request")
+        elif (request := json.loads(body)).get("model", MODEL) not in (MODEL, ""):
+            why = f"The model `{request['model']}` does not exist. Valid aliases: {MODEL}."
+            yield refusal(404, why, "NotFoundError", "model")
+        elif path == "/tokenize":
+            yield reply(200, spelling.tokenized(request, CONTEXT))
+        elif PLAN["status"] != 200:
+            why = "The engine is currently busy and cannot accept new requests."
+            yield refusal(PLAN["status"], why, "Service Unavailable")
+        else:
+            yield from self.generation(path == "/v1/chat/completions", request)
+            say(f'INFO:      - "POST {path} HTTP/1.1" 200 OK')
+
+    def generation(self, chat: bool, request: Json) -> Steps:
+        self.running += 1
+        self.asked += spelling.prompt_tokens(request)
+        wishes = {name: PLAN[name] for name in ("text", "tokens", "rate")}
+        answer = Answer(chat=chat, body=request, model=MODEL, **wishes)
+        try:
+            if PLAN["late"]:
+                yield time.monotonic() + PLAN["late"]
+            if request.get("stream"):
+                yield spelling.stream_head()
+                yield from recorded() if PLAN["replay"] else self.events(answer)
+                yield b"0\r\n\r\n"
+            else:
+                yield from self.whole(answer)
+        finally:
+            self.running -= 1
+
+    def whole(self, answer: Answer) -> Steps:
+        if PLAN["rate"]:
+            yield time.monotonic() + answer.count / PLAN["rate"]
+        self.made += answer.count + 1
+        dead = self.family.died_at < inf
+        yield reply(500, spelling.CORE_DIED.encode()) if dead else reply(200, answer.whole())
+
+    def events(self, answer: Answer) -> Steps:
+        yield from map(event, answer.beginning())
+        words = [event(answer.token(word)) for word in answer.words]
+        faults = {PLAN[name]: name for name in PLAN if name.endswith("_after")}
+        due = time.monotonic()
+        for number in range(answer.count):
+            step = words[number % len(words)]
+            if number in faults:
+                yield from self.misbehave(faults[number])
+                if faults[number] == "bad_utf8_after":
+                    step = spelling.chunk(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')
+            if self.family.died_at < inf:
+                yield self.family.died_at + PLAN["core_notice"]
+            if self.family.died_at < inf or faults.get(number) == "error_after":
+                yield event(spelling.CORE_DIED)
+                break
+            self.made += 1
+            yield step
+            if PLAN["rate"]:
+                due += 1 / PLAN["rate"]
+                yield due
+        else:
+            self.made += 1
+            yield from map(event, answer.ending())
+        yield event("[DONE]")
+
+    def misbehave(self, fault: str) -> Steps:
+        match fault:
+            case "stall_after":
+                yield inf
+            case "cut_after":
+                yield None
+            case "die_after":
+                os._exit(1)
+            case "kill_core_after":
+                os.kill(self.family.pids[0], signal.SIGKILL)
+                yield time.monotonic() + 0.05
+            case _:
+                pass
+
+
+def recorded() -> Steps:
+    with open(PLAN["replay"], "rb") as file:
+        events = file.read().strip().split(b"\n\n")
+    yield from (spelling.chunk(event + b"\n\n") for event in events)
+
+
+def main() -> None:
+    if PLAN["ignore_term"]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(flag("uds"))  # refused until it listens, as vLLM's is while it loads
+    family = Family()
+    if not PLAN["ignore_term"]:
+        signal.signal(signal.SIGTERM, family.leave)
+    for line in LOADING:
+        log(line.replace("MODEL", MODEL))
+        time.sleep(PLAN["load"] / len(LOADING))
+    for line in PLAN["log"]:
+        say(line)
+    if PLAN["exit"] is not None:
+        raise SystemExit(PLAN["exit"])
+    listener.listen(4096)
+    say("INFO:     Application startup complete.")
+    loop = Loop(listener, Engine(family).answer)
+    wake, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(tell.fileno())
+    loop.when_readable(wake, lambda: (wake.recv(64), family.bury()))
+    family.bury()
+    loop.run_until(family.end)
+    os._exit(0)  # its core is dead: vLLM leaves with this status too
+
+
+if __name__ == "__main__":
+    main()
