@@ -256,7 +256,7 @@ async def test_a_stream_can_stall_and_its_request_ends_with_the_connection(tmp_p
         with trio.move_on_after(0.3) as waiting:
             await stream(client)
         assert waiting.cancelled_caught
-        while not await idle(client):
+        while not await idle(client):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.01)
 
 
