@@ -26,7 +26,15 @@ class RawClient:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
-        self.seen = b""
+        self._seen = bytearray()
+
+    @property
+    def seen(self) -> bytes:
+        return bytes(self._seen)
+
+    def forget(self) -> None:
+        """Begin anew with what has been seen."""
+        self._seen.clear()
 
     async def say(self, data: bytes) -> None:
         await self.stream.send_all(data)
@@ -34,17 +42,17 @@ class RawClient:
     async def until(self, wanted: bytes, limit: float = 5) -> bytes:
         """Read until `wanted` has been seen; everything seen so far."""
         with trio.fail_after(limit):
-            while wanted not in self.seen:
+            while wanted not in self._seen:
                 data = await self.stream.receive_some()
                 assert data, f"closed after {self.seen!r}"
-                self.seen += data
+                self._seen += data
         return self.seen
 
     async def until_eof(self, limit: float = 1) -> bytes:
         """Read to the end of the connection; everything seen since it was opened."""
         with trio.fail_after(limit):
             while data := await self.stream.receive_some():
-                self.seen += data
+                self._seen += data
         return self.seen
 
     async def until_dead(self, limit: float = 1) -> None:
@@ -119,9 +127,9 @@ def parse(answer: bytes, method: str = "GET") -> tuple[int, dict[str, str], byte
     while isinstance(head, h11.InformationalResponse):
         head = connection.next_event()
     assert isinstance(head, h11.Response), head
-    body = b""
+    body = bytearray()
     while isinstance(event := connection.next_event(), h11.Data):
-        body += bytes(event.data)
+        body += event.data
     assert isinstance(event, h11.EndOfMessage), event
     headers = {name.decode(): value.decode() for name, value in head.headers}
-    return head.status_code, headers, body
+    return head.status_code, headers, bytes(body)

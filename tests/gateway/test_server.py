@@ -98,7 +98,7 @@ async def test_http_1_0_gets_an_unchunked_stream_and_a_close() -> None:
 async def test_a_connection_is_reused() -> None:
     async with serving(App()) as server, server.client() as client:
         for _ in range(3):
-            client.seen = b""
+            client.forget()
             await client.say(get())
             await client.until(b"hello")
 
@@ -121,7 +121,7 @@ async def test_keep_alive_is_counted_from_the_last_answer() -> None:
         server.client() as client,
     ):
         for _ in range(3):
-            client.seen = b""
+            client.forget()
             await client.say(get())
             await client.until(b"hello")
             await trio.sleep(0.3)

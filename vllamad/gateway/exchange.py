@@ -25,7 +25,6 @@ from vllamad.wire.refusals import FAILED, STOPPED, clean
 log = logging.getLogger(__name__)
 
 READ_SIZE: Final = 16 * 1024  # more would let one pass over many streams hold the loop too long
-REASON_WAIT: Final = 0.5  # the supervisor's word on a dead worker comes a little after its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +34,7 @@ class RelayLimits:
     first: float = 300.0  # until the engine says the first thing
     gap: float = 60.0  # between two things it says
     write_stall: float = 30.0  # a client that takes nothing for so long is gone
+    reason: float = 0.5  # the supervisor's word on a dead worker comes a little after its end
 
 
 class Output(Protocol):
@@ -119,7 +119,7 @@ class Exchange:
         """Once `over`: what is still to be said of an engine that broke off."""
         if not self._cut:
             return b""
-        with trio.move_on_after(REASON_WAIT):
+        with trio.move_on_after(self.limits.reason):
             await self._told.wait()
         return self.output.fail(lost(self._reason))
 
