@@ -67,9 +67,9 @@ async def beat(
     """
     pause = interval / 3 if interval else _QUIET_INTERVAL
     while True:
+        notify.status(summary(workers()))
         if await broker_answers(broker) and await control_answers(control):
             notify.watchdog()
-        notify.status(summary(workers()))
         await trio.sleep(pause)
 
 

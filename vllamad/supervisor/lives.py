@@ -130,8 +130,11 @@ class EngineLife:
         }
         if not cores:
             await trio.sleep_forever()
-        died = cores[await first_exit(cores)]
-        return self._output.reason() or f"the engine process {died} died"
+        died = cores[await first_exit(cores)].removeprefix(_ENGINE_PROCESSES)
+        # The kernel keeps 15 characters of a name.
+        what = "the engine core" if died.startswith("EngineCor") else f"the engine's {died}"
+        reason = self._output.reason()
+        return f"{what} died: {reason}" if reason else f"{what} died"
 
     async def _deaf(self) -> str:
         settings = self._settings
