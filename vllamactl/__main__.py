@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from vllamactl.call import Call
 from vllamactl.client import Client, sockets
 from vllamactl.commands import config, daemon, models, runtime
 from vllamactl.render import Screen
-from vllamad.errors import VllamadError
+from vllamad.errors import HostProblem, NotAllowed, VllamadError
 
 EXIT_REFUSED = 1
 EXIT_CODES = {"not-reachable": 3, "not-allowed": 4}
@@ -36,6 +37,9 @@ Run = Callable[[Call, argparse.Namespace], None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = _parser().parse_args(argv, argparse.Namespace(json=False, quiet=False, socket=None))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # our symbols, in a locale that lacks them
     screen = Screen(
         json=args.json, quiet=args.quiet, out=sys.stdout, err=sys.stderr, environ=os.environ
     )
@@ -45,13 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(Call(screen=screen, client=client, environ=os.environ), args)
         sys.stdout.flush()
     except VllamadError as error:
-        screen.error(error)
-        return EXIT_CODES.get(error.kind, EXIT_REFUSED)
+        return _failed(screen, error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # as in `vllamactl logs ... | head`: nobody reads on, nothing to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of the commands that work on files, without the daemon
+        kind = NotAllowed if isinstance(error, PermissionError) else HostProblem
+        return _failed(screen, kind(f"cannot finish: {error}"))
     return 0
+
+
+def _failed(screen: Screen, error: VllamadError) -> int:
+    screen.error(error)
+    return EXIT_CODES.get(error.kind, EXIT_REFUSED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -74,12 +74,12 @@ class Client:
         connection = self._connected()
         try:
             data = None if body is None else msgspec.json.encode(body)
+            sock = connection.sock  # getresponse forgets it where the answer ends the connection
             connection.request(method, path, data, {"content-type": "application/json"})
             response = connection.getresponse()
             if response.status >= 400:
                 raise _refused(response)
-            if connection.sock is not None:
-                connection.sock.settimeout(None)  # a long answer may be silent for long
+            sock.settimeout(None)  # a long answer may be silent for long
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise NotReachable(
@@ -134,10 +134,6 @@ def _reason(error: OSError | http.client.HTTPException) -> str:
         return f"no answer within {ANSWER_LIMIT:g} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return "the connection ended too early" if isinstance(error, EOFError) else _early(error)
-
-
-def _early(error: Exception) -> str:
     return str(error).lower() or type(error).__name__
 
 

@@ -74,6 +74,7 @@ def running(daemon: Daemon) -> Generator[None]:
     finally:
         tokens[0].run_sync_soon(scope.cancel)
         thread.join(10)
+        assert not thread.is_alive()
         daemon.path.unlink()
 
 

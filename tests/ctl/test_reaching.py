@@ -8,16 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.ctl.conftest import Daemon, Run, running
 from vllamactl.__main__ import main
 from vllamactl.client import sockets
+from vllamad.host.http_server import Send, StreamResponse
 from vllamad.wire.control import Progress, Workers
 
 COMMAND = [sys.executable, "-m", "vllamactl"]
@@ -133,9 +136,7 @@ def test_the_command_starts_without_the_daemons_libraries() -> None:
 
 def test_ctrl_c_is_silent_and_130(daemon: Daemon) -> None:
     # A log that never ends: its first line shows that the command is waiting for more.
-    from tests.ctl.conftest import StreamResponse, trio
-
-    async def produce(send) -> None:
+    async def produce(send: Send) -> None:
         await send(b"first\n")
         await trio.sleep_forever()
 
@@ -164,8 +165,10 @@ def test_a_reader_that_leaves_is_no_error(daemon: Daemon) -> None:
         assert child.wait(10) == 0
 
 
-def on_a_terminal(argv: list[str], environ: dict[str, str]) -> str:
-    """Everything a command shows on a terminal of 80 columns."""
+def on_a_terminal(
+    argv: list[str], environ: dict[str, str], watch: Callable[[bytes], object] = len
+) -> str:
+    """Everything a command shows on a terminal; `watch` sees it while it grows."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(argv, stdout=theirs, stderr=theirs, env=os.environ | environ)
     os.close(theirs)
@@ -173,6 +176,7 @@ def on_a_terminal(argv: list[str], environ: dict[str, str]) -> str:
     try:
         while piece := os.read(ours, 65536):
             shown += piece
+            watch(shown)
     except OSError:  # how a terminal says that the last writer has left
         pass
     os.close(ours)
@@ -181,16 +185,20 @@ def on_a_terminal(argv: list[str], environ: dict[str, str]) -> str:
 
 
 def test_a_terminal_gets_a_spinner_that_goes_away(daemon: Daemon) -> None:
-    from tests.ctl.conftest import StreamResponse, trio
+    drawn = threading.Event()
 
-    async def produce(send) -> None:
+    def watch(shown: bytes) -> None:
+        if "⠹ loading m: weights".encode() in shown:
+            drawn.set()
+
+    async def produce(send: Send) -> None:
         await send(b'{"status":"weights"}\n')
-        await trio.sleep(0.35)
+        assert await trio.to_thread.run_sync(drawn.wait, 10)
         await send(b'{"done":true}\n')
 
     daemon.says("POST", "/v1/models/m/load", StreamResponse(produce=produce))
-    shown = on_a_terminal([*COMMAND, "model", "load", "m"], {"TERM": "xterm", "NO_COLOR": ""})
-    assert "⠙ loading m: weights" in shown
+    environ = {"TERM": "xterm", "NO_COLOR": ""}
+    shown = on_a_terminal([*COMMAND, "model", "load", "m"], environ, watch)
     assert "\x1b[1;32m✓\x1b[0m loaded m in" in shown.rpartition("\x1b[2K")[2]
 
 
@@ -199,6 +207,16 @@ def test_no_color_is_obeyed(daemon: Daemon) -> None:
     shown = on_a_terminal([*COMMAND, "model", "load", "m"], {"TERM": "xterm", "NO_COLOR": "1"})
     assert "✓ loaded m in" in shown
     assert "\x1b[1" not in shown
+
+
+def test_a_locale_without_our_symbols_is_no_crash(tmp_path: Path) -> None:
+    child = subprocess.run(
+        [*COMMAND, "ps", "--socket", str(tmp_path / "none")],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert child.returncode == 3
+    assert child.stderr.startswith(b"? cannot reach vllamad\n")
 
 
 @pytest.mark.integration

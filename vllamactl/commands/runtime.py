@@ -2,9 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from vllamactl import human
 from vllamactl.call import Call
+from vllamactl.commands.config import read_settings
+from vllamactl.progress import Progression
+from vllamactl.render import DONE, FAILED, table
+from vllamad.wire.control import Progress
+
+# vllamad.runtimes is imported where it is used: it is slow, and no other command needs it.
 
 
-def install(call: Call, *, device: str | None, version: str | None) -> None: ...
-def show(call: Call) -> None: ...
-def use(call: Call, name: str) -> None: ...
+def install(call: Call, *, device: Literal["cpu", "cuda"] | None, version: str | None) -> None:
+    """Install an engine, see it start, and show how it goes."""
+    from vllamad.runtimes import catalog
+    from vllamad.runtimes import install as installing
+
+    folder = _folder(call.environ)
+    before = {info.name for info in catalog.list_runtimes(folder) if not info.problem}
+    with Progression(call.screen, "installing a runtime") as progression:
+        facts = installing.install(
+            folder,
+            device=device,
+            version=version,
+            progress=lambda step: progression.report(Progress(status=step)),
+        )
+        elapsed = progression.elapsed
+    if call.screen.json:
+        names = ("name", "python", "engine", "version", "device")
+        end = {name: getattr(facts, name) for name in names}
+        call.screen.event({"event": "done", **end, "elapsed": round(elapsed, 3)})
+        return
+    how = "is here" if facts.name in before else f"installed in {human.clock(elapsed)}"
+    call.screen.answer(None, f"{call.screen.mark(DONE)} {facts.name} {how}")
+
+
+def show(call: Call) -> None:
+    """Show the installed runtimes, and which one is in use."""
+    from vllamad.runtimes.catalog import list_runtimes
+
+    found = list_runtimes(_folder(call.environ))
+    rows = [
+        (info.name, info.version, info.device, "in use" if info.in_use else "-") for info in found
+    ]
+    names = [info.name for info in found]
+    text = table(("NAME", "VERSION", "DEVICE", "STATE"), rows)
+    call.screen.answer({"runtimes": found}, text, names)
+    for info in found:
+        if info.problem:
+            mark = call.screen.mark(FAILED, call.screen.err)
+            call.screen.note(f"{mark} {info.name}: {human.clean(info.problem)}")
+
+
+def use(call: Call, name: str) -> None:
+    """Choose the runtime that workers run from their next start."""
+    from vllamad.runtimes import catalog
+
+    facts = catalog.use(_folder(call.environ), name)
+    data = {"name": facts.name, "python": facts.python, "in_use": True}
+    text = f"{call.screen.mark(DONE)} workers use {facts.name} from their next start"
+    call.screen.answer(data, text)
+
+
+def _folder(environ: Mapping[str, str]) -> Path:
+    return read_settings(environ).paths.runtimes
