@@ -51,8 +51,7 @@ def main() -> int:
         answer = ask(port, model)
         if check:
             return verdict(answer)
-        print(what_next(port, model), flush=True)
-        return wait_for_the_end()
+        return wait_for_the_end(what_next(port, model))
 
 
 def refuse_busy(port: int) -> None:
@@ -204,10 +203,11 @@ It is up. Try, in another terminal:
 Ctrl-C ends it."""
 
 
-def wait_for_the_end() -> int:
+def wait_for_the_end(advice: str) -> int:
     """Wait for Ctrl-C, which is a good end, or until vllamad has ended by itself."""
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    print(advice, flush=True)
     end = signal.sigwait(ends)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     if end == signal.SIGCHLD:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import runpy
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 
 MODULES = (
     "vllm.entrypoints.launchers.api_server.entry",  # newer versions
@@ -44,6 +45,9 @@ def fork_children() -> None:
         return config
 
     EngineArgs.create_engine_config = create_engine_config
+    # Ours, so that it outlives the engine: one that a forked engine started would be killed with
+    # it and leave its segments in /dev/shm.
+    resource_tracker.ensure_running()
 
 
 def main() -> None:
