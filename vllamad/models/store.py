@@ -114,7 +114,7 @@ def publish(
     )
     manifest = write(models, manifest)
     if replaced and repository_of(models, replaced) == repository_of(models, manifest.folder):
-        _drop_unused(models, replaced)
+        discard(models, replaced)
     return manifest
 
 
@@ -138,7 +138,7 @@ def remove(models: Path, name: ModelName) -> Manifest:
     with changing(models, repository.name), disk_problems(f"remove {name.display()}"):
         path.unlink()
         sync_folder(path.parent)
-        _drop_unused(models, manifest.folder)
+        discard(models, manifest.folder)
     return manifest
 
 
@@ -149,16 +149,14 @@ def repository_of(models: Path, folder: str) -> Path:
 
 def hash_files(folder: Path, progress: Progress | None = None) -> tuple[StoredFile, ...]:
     """Hash every file of a model. BadInput for a hostile name, HostProblem for a bad file."""
-    found = [(safe_path(name), status.st_size) for name, status in list_files(folder)]
+    found = [safe_path(name) for name, _ in list_files(folder)]
     if not found:
         raise BadInput(f"cannot use {folder}: it holds no files")
-    return tuple(
-        StoredFile(path=name, size=size, sha256=_hash(folder, name, progress))
-        for name, size in found
-    )
+    return tuple(hash_file(folder, name, progress) for name in found)
 
 
-def _hash(folder: Path, name: str, progress: Progress | None) -> str:
+def hash_file(folder: Path, name: str, progress: Progress | None = None) -> StoredFile:
+    """Hash one file of a model. Raises HostProblem where it cannot be read."""
     digest = hashlib.sha256()
     done = 0
     with opened(folder / name) as (file, size):
@@ -167,7 +165,7 @@ def _hash(folder: Path, name: str, progress: Progress | None) -> str:
             done += len(chunk)
             if progress:
                 progress(name, done, size)
-    return digest.hexdigest()
+    return StoredFile(path=name, size=done, sha256=digest.hexdigest())
 
 
 @contextmanager
@@ -211,8 +209,11 @@ def _settle(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _drop_unused(models: Path, folder: str) -> None:
-    """Remove a snapshot no manifest names, and the blobs no snapshot links to."""
+def discard(models: Path, folder: str) -> None:
+    """Remove a snapshot no manifest names, and the blobs no snapshot links to.
+
+    The caller holds `changing` for the repository.
+    """
     if any(other.folder == folder for other in list_manifests(models).manifests):
         return
     if (models / folder).exists():

@@ -1,0 +1,288 @@
+"""A pull against a real hub client and a little hub: whole and verified, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes import hub as fake
+from tests.models.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
+from vllamad.core.model_name import parse
+from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed, Unavailable
+from vllamad.models import store
+from vllamad.models.catalog import Catalog
+from vllamad.models.manifests import list_manifests
+from vllamad.models.pulling import pull
+from vllamad.wire.control import Progress
+
+pytestmark = pytest.mark.integration
+
+NAME = parse("org/tiny")
+ELEMENTS = 500_000
+
+
+def safetensors(elements: int) -> bytes:
+    entries, size = header_of({"w": ("BF16", (elements,))})
+    header = json.dumps(entries).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(range(250)) * (size // 250)
+
+
+FILES = {
+    "config.json": json.dumps(SMOLLM2).encode(),
+    "tokenizer_config.json": json.dumps({"chat_template": CHATML_TEMPLATE}).encode(),
+    "README.md": b"# tiny",
+    "model.safetensors": safetensors(ELEMENTS),
+    "pytorch_model.bin": b"pickle",
+    "modeling.py": b"code",
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with fake.running(dict(FILES)) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
+        yield running
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+async def pulled(models: Path, name: str = "org/tiny") -> list[Progress]:
+    steps: list[Progress] = []
+
+    async def report(step: Progress) -> None:
+        steps.append(step)
+
+    with trio.fail_after(60):
+        await pull(models, parse(name), report)
+    return steps
+
+
+async def started(models: Path) -> trio.Process:
+    """A pull as a process that the test itself holds."""
+    command = [sys.executable, "-m", "vllamad.models.pull", str(models), "org/tiny"]
+    return await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+
+
+def left_over(models: Path) -> list[str]:
+    """What is on disk beside whole blobs and the links to them."""
+    return [str(path) for path in (models / "hub").rglob("*.incomplete")]
+
+
+async def test_a_pulled_model_is_whole_verified_and_found(hub, models):
+    steps = await pulled(models)
+    found = Catalog(models, {}).find("Org/Tiny")
+    assert found is not None
+    assert found.facts.parameter_count == ELEMENTS
+    assert found.license == "apache-2.0"
+    manifest = list_manifests(models).manifests[0]
+    assert (manifest.source, manifest.revision) == ("org/tiny", fake.COMMIT)
+    paths = ["README.md", "config.json", "tokenizer_config.json", "model.safetensors"]
+    assert [file.path for file in manifest.files] == paths
+    assert steps[-1] == Progress(status="success", done=True)
+
+
+async def test_progress_is_told_as_ollama_does(hub, models):
+    steps = await pulled(models)
+    weights = [step for step in steps if step.digest]
+    size = len(FILES["model.safetensors"])
+    assert steps[0].status == "pulling manifest"
+    assert {step.status for step in weights} == {f"pulling {hub.etag('model.safetensors')[:12]}"}
+    assert {(step.digest, step.total) for step in weights} == {
+        (f"sha256:{hub.etag('model.safetensors')}", size)
+    }
+    completed = [step.completed for step in weights]
+    assert completed == sorted(completed)
+    assert completed[-1] == size
+    assert [step.status for step in steps[-3:]] == [
+        "verifying sha256 digest", "writing manifest", "success",
+    ]  # fmt: skip
+
+
+async def test_other_tools_find_the_files_in_the_cache(hub, models):
+    await pulled(models)
+    command = [
+        sys.executable, "-c",
+        "import sys, huggingface_hub as h; print(h.hf_hub_download('org/tiny', 'config.json',"
+        " cache_dir=sys.argv[1], local_files_only=True))",
+        str(store.hub(models)),
+    ]  # fmt: skip
+    found = await trio.run_process(command, capture_stdout=True)
+    path = trio.Path(found.stdout.decode().strip())
+    assert await path.read_bytes() == FILES["config.json"]
+
+
+async def test_neither_code_nor_pickles_are_fetched(hub, models):
+    await pulled(models)
+    assert sorted(hub.fetched()) == [
+        "README.md", "config.json", "model.safetensors", "tokenizer_config.json",
+    ]  # fmt: skip
+
+
+async def test_a_second_pull_fetches_nothing(hub, models):
+    await pulled(models)
+    before = len(hub.fetched())
+    await pulled(models)
+    assert len(hub.fetched()) == before
+
+
+async def test_a_new_commit_takes_the_place_of_the_old_one(hub, models):
+    await pulled(models)
+    hub.commit = "f" * 40
+    hub.files["README.md"] = b"# new"
+    await pulled(models)
+    repository = models / "hub/models--org--tiny"
+    assert [path.name for path in (repository / "snapshots").iterdir()] == ["f" * 40]
+    assert fake.git_digest(b"# tiny") not in os.listdir(repository / "blobs")
+    assert hub.fetched().count("model.safetensors") == 1
+
+
+async def test_the_token_goes_to_the_hub_and_nowhere_else(hub, models, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    await pulled(models)
+    told = {path.startswith("/cdn/"): token for _, path, token in hub.requests}
+    assert told == {True: False, False: True}
+
+
+async def test_a_cut_connection_is_taken_up_again(hub, models):
+    hub.cut["model.safetensors"] = [1000, 50_000]
+    await pulled(models)
+    assert Catalog(models, {}).find("org/tiny") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal", "error", "text"),
+    [
+        ("org/tiny", (401, "RepoNotFound"), ModelNotFound, "file does not exist"),
+        ("org/tiny:v9", (404, "RevisionNotFound"), ModelNotFound, "file does not exist"),
+        ("org/tiny", (403, "GatedRepo"), NotAllowed, "cannot pull org/tiny: it is gated"),
+        ("org/tiny", (501, "x"), HostProblem, "cannot pull org/tiny: the hub answered 501"),
+        ("other/repo", None, ModelNotFound, "pull model manifest: file does not exist"),
+        ("smollm2:135m", None, ModelNotFound, "pull model manifest: file does not exist"),
+        ("evil.example/org/tiny", None, ModelNotFound, "file does not exist"),
+    ],
+)
+async def test_a_refusal_says_what_it_is(hub, models, name, refusal, error, text):
+    hub.refuse = refusal
+    with pytest.raises(error, match=text):
+        await pulled(models, name)
+    assert list_manifests(models).manifests == ()
+
+
+async def test_a_hub_that_cannot_be_reached_is_said_so(hub, models, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(HostProblem, match="cannot pull org/tiny: the hub cannot be reached"):
+        await pulled(models)
+
+
+async def test_no_question_is_asked_offline(hub, models, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HostProblem, match="HF_HUB_OFFLINE is set"):
+        await pulled(models)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+async def test_a_flipped_byte_is_found_and_the_file_fetched_again(hub, models, name):
+    true = hub.files[name]
+    hub.serve[name] = true[:-2] + bytes([true[-2] ^ 1]) + true[-1:]
+    with pytest.raises(HostProblem, match="digest mismatch, file must be downloaded again: want"):
+        await pulled(models)
+    assert list_manifests(models).manifests == ()
+    del hub.serve[name]
+    await pulled(models)
+    assert Catalog(models, {}).find("org/tiny") is not None
+
+
+async def test_a_shorter_file_than_announced_is_refused(hub, models):
+    hub.serve["model.safetensors"] = FILES["model.safetensors"][:-500]
+    with pytest.raises(HostProblem, match="cannot pull org/tiny"):
+        await pulled(models)
+    assert list_manifests(models).manifests == ()
+    assert left_over(models) == []
+
+
+@pytest.mark.parametrize("etag", ["../../../../escaped", "/tmp/escaped", "0" * 39])
+async def test_an_etag_that_is_no_digest_never_becomes_a_path(hub, models, etag):
+    hub.etags["config.json"] = etag
+    with pytest.raises(BadInput, match="its commit or etag is not a digest"):
+        await pulled(models)
+    assert list(models.parent.rglob("escaped*")) == []
+
+
+async def test_a_repository_without_safetensors_is_refused(hub, models):
+    del hub.files["model.safetensors"]
+    with pytest.raises(BadInput, match="it has no safetensors weights"):
+        await pulled(models)
+    assert hub.fetched() == []
+
+
+async def test_a_hostile_header_is_refused_before_the_model_is_visible(hub, models):
+    hub.files["model.safetensors"] = (2**62).to_bytes(8, "little") + b"{}"
+    with pytest.raises(BadInput, match="its header does not fit"):
+        await pulled(models)
+    assert not (models / "hub/models--org--tiny").exists()
+
+
+async def test_a_cancelled_pull_leaves_no_partial_file_and_goes_on_later(hub, models):
+    hub.stall = "model.safetensors"
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pulled, models)
+            await trio.to_thread.run_sync(hub.stalled.wait, 30)
+            nursery.cancel_scope.cancel()
+    assert left_over(models) == []
+    assert list_manifests(models).manifests == ()
+    hub.stall = ""
+    await pulled(models)
+    assert hub.fetched().count("config.json") == 1
+
+
+async def test_what_a_killed_pull_left_is_swept_by_the_next(hub, models):
+    hub.stall = "model.safetensors"
+    process = await started(models)
+    await trio.to_thread.run_sync(hub.stalled.wait, 30)
+    process.kill()
+    await process.wait()
+    assert len(left_over(models)) == 1
+    hub.stall = ""
+    await pulled(models)
+    assert left_over(models) == []
+
+
+async def test_two_pulls_of_one_repository_do_not_meet(hub, models):
+    with (
+        store.changing(models, store.repository_folder("org", "tiny")),
+        pytest.raises(Unavailable, match="another pull or removal"),
+    ):
+        await pulled(models)
+
+
+async def test_a_pull_nobody_listens_to_ends(hub, models):
+    hub.stall = "model.safetensors"
+    process = await started(models)
+    await trio.to_thread.run_sync(hub.stalled.wait, 30)
+    assert process.stdout is not None
+    await process.stdout.aclose()
+    hub.go_on.set()
+    with trio.fail_after(30):
+        assert await process.wait() == 130
+    assert left_over(models) == []
+    assert list_manifests(models).manifests == ()
+
+
+async def test_a_pull_whose_process_dies_says_so(hub, models, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(HostProblem, match="its process ended with 1"):
+        await pulled(models)

@@ -1,0 +1,167 @@
+"""Speaks to a Hugging Face hub: what a repository holds, and its files into our cache.
+
+Every other module is spared the hub library and its errors. Runs in the pull's own process.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import httpx2
+from huggingface_hub import (
+    HfApi,
+    hf_hub_download,  # pyright: ignore[reportUnknownVariableType]
+    is_offline_mode,
+    set_client_factory,
+)
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import tqdm
+
+from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
+from vllamad.models.plan import RemoteFile
+
+# The library's own types are partly unknown.
+_download = cast("Callable[..., str]", hf_hub_download)
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ETAG = re.compile(r'(W/)?"?([0-9a-f]{40}|[0-9a-f]{64})"?')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A repository at one commit."""
+
+    repository: str
+    commit: str  # 40 hex digits
+    license: str
+    files: tuple[RemoteFile, ...]
+
+
+def look_up(repository: str, revision: str) -> Snapshot:
+    """Ask the hub what a repository holds.
+
+    Raises ModelNotFound with Ollama's text, NotAllowed for a gated one, HostProblem for no answer.
+    """
+    if is_offline_mode():
+        raise HostProblem(f"cannot pull {repository}: HF_HUB_OFFLINE is set")
+    with hub_problems(repository):
+        found = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    if not found.sha or not _COMMIT.fullmatch(found.sha):
+        raise HostProblem(f"cannot pull {repository}: the hub does not say which commit it gives")
+    files = [
+        RemoteFile(
+            path=sibling.rfilename,
+            size=-1 if sibling.size is None else sibling.size,
+            digest=(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or "",
+            large=sibling.lfs is not None,
+        )
+        for sibling in found.siblings or ()
+    ]
+    licenses = [tag.removeprefix("license:") for tag in found.tags or () if "license:" in tag]
+    return Snapshot(
+        repository=repository,
+        commit=found.sha,
+        license=next(iter(licenses), ""),
+        files=tuple(files),
+    )
+
+
+def fetch(cache: Path, snapshot: Snapshot, file: RemoteFile, moved: Callable[[int], None]) -> Path:
+    """Bring one file into the cache, unless it is there; `moved` hears of bytes as they come.
+
+    An interrupted file leaves nothing. Raises as `look_up` does.
+    """
+
+    class Bar(tqdm):
+        """Shows nothing, and passes the bytes on; over Xet the library counts them twice."""
+
+        def update(self, n: float | None = 1) -> None:
+            moved(int(n or 0))
+
+        def update_transfer(self, n: float) -> None:
+            pass
+
+        def set_transfer_postfix_str(self, text: str, refresh: bool = True) -> None:
+            pass
+
+    with hub_problems(snapshot.repository):
+        path = _download(
+            snapshot.repository,
+            file.path,
+            revision=snapshot.commit,
+            cache_dir=cache,
+            tqdm_class=Bar,
+        )
+    return Path(path)
+
+
+def be_careful() -> None:
+    """Check every answer of the hub before the hub library makes file names of it."""
+
+    def client() -> httpx2.Client:
+        return httpx2.Client(
+            follow_redirects=True, timeout=None, event_hooks={"response": [_check_answer]}
+        )
+
+    set_client_factory(client)
+
+
+def _check_answer(response: httpx2.Response) -> None:
+    commit = response.headers.get("x-repo-commit")
+    if commit is None:
+        return
+    etag = response.headers.get("x-linked-etag") or response.headers.get("etag") or ""
+    if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):
+        raise BadInput("cannot use the hub's answer: its commit or etag is not a digest")
+
+
+@contextmanager
+def hub_problems(repository: str) -> Generator[None]:
+    """Say what the hub's library raises in words and kinds of our own."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise NotAllowed(
+            f"cannot pull {repository}: it is gated",
+            hint="accept its terms on its page, and give vllamad a token in HF_TOKEN",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise not_found(repository) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        raise HostProblem(f"cannot pull {repository}: the hub answered {status}") from error
+    except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
+        raise HostProblem(
+            f"cannot pull {repository}: the hub cannot be reached",
+            hint="see that this machine is online, or set HF_ENDPOINT to a hub it can reach",
+        ) from error
+    except OSError as error:
+        # The library's own text for a file of another size than announced
+        if error.errno is None:
+            raise HostProblem(f"cannot pull {repository}: {str(error).splitlines()[0]}") from error
+        full = error.errno == errno.ENOSPC
+        raise HostProblem(
+            f"cannot pull {repository}: {error.strerror}",
+            hint="free some space and try again" if full else "",
+        ) from error
+
+
+def not_found(repository: str) -> ModelNotFound:
+    """What Ollama says of a name no registry knows; its command line looks for this text."""
+    return ModelNotFound(
+        "pull model manifest: file does not exist",
+        hint=f"there is no {repository} on the hub, or it is not public",
+    )
