@@ -1,4 +1,4 @@
-"""A real vllamad in the foreground, for tests: its own folders, a free port, an end that is checked."""
+"""A real vllamad in the foreground, for tests: its own folders, a free port, a checked end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -211,9 +212,9 @@ def is_alive(pid: int) -> bool:
 
 
 def until(condition: Any, limit: float = PATIENCE) -> float:
-    """Wait until `condition` holds; the seconds it took. Real processes tell nobody when they do."""
+    """Wait until `condition` holds; the seconds it took. Processes tell nobody when they do."""
     began = time.monotonic()
-    pause = __import__("threading").Event()
+    pause = threading.Event()
     while not condition():
         assert time.monotonic() - began < limit, "it never came true"
         pause.wait(0.02)

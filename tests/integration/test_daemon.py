@@ -1,4 +1,4 @@
-"""The daemon as a whole, with the scripted engine: every part started, killed and asked for real."""
+"""The daemon as a whole, with the scripted engine: every part started, killed and asked."""
 
 from __future__ import annotations
 
