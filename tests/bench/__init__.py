@@ -1,0 +1,1 @@
+"""What a token costs on its way through the gateway. `make bench`."""
