@@ -367,6 +367,7 @@ class Flood:
             self.over.set()
 
 
+@pytest.mark.integration
 @both_ways
 async def test_a_slow_client_slows_the_engine_down_and_loses_nothing(
     tmp_path: Path, by_hub: bool
@@ -490,6 +491,7 @@ async def test_an_ollama_stream_ends_in_one_done_line(tmp_path: Path, by_hub: bo
     assert b'"eval_count":2' in lines[2]
 
 
+@pytest.mark.integration
 async def test_many_streams_at_once_do_not_mix(tmp_path: Path) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.say(CHUNKED_HEAD)

@@ -2,6 +2,7 @@
 
 It must not know any route, nor that there are other connections. Only HTTP/1.x is spoken: no
 WebSockets, no HTTP/2. Applications find the connection's stream as `scope["state"]["stream"]`.
+A client that shuts down its writing side has left: there is no telling it from one that closed.
 
 Why not Hypercorn's TCPServer: there an application that cancels itself when the client is done
 (every quart-trio one) also cancels the closing of its connection, so connections are never closed;
