@@ -99,7 +99,7 @@ class Family:
         ctypes.CDLL(None).prctl(15, name.encode())  # PR_SET_NAME
         until = time.monotonic() + flood
         while time.monotonic() < until:
-            os.write(1, (b"x" * 99 + b"\n") * 640)
+            os.write(1, b"x" * 199 + b"\n")
         while True:
             signal.pause()
 
@@ -227,7 +227,8 @@ class Engine:
                 os._exit(1)
             case "kill_core_after":
                 os.kill(self.family.pids[0], signal.SIGKILL)
-                yield time.monotonic() + 0.05
+                os.waitid(os.P_PID, self.family.pids[0], os.WEXITED | os.WNOWAIT)
+                self.family.bury()
             case _:
                 pass
 

@@ -162,6 +162,27 @@ async def test_our_own_children_are_no_strays(tmp_path: Path) -> None:
         assert alive(pids) == pids
 
 
+RUNAWAY = """
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        while True:  # each lives just long enough to fork the next, in a session of its own
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+time.sleep(1000)
+"""
+
+
+async def test_processes_that_run_away_by_forking_are_caught(tmp_path: Path) -> None:
+    plan = launch(tmp_path, sys.executable, "-S", "-c", RUNAWAY)
+    before = shim.descendants(os.getpid())
+    async with spawned(plan) as group:
+        await until(lambda: len(group.members()) > 3)
+        group.kill_now = True
+    assert shim.descendants(os.getpid()) == before
+
+
 SUPERVISOR = """
 import sys, trio
 from pathlib import Path

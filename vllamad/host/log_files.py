@@ -19,6 +19,7 @@ from vllamad.errors import HostProblem
 TAIL = 64 << 10  # bytes kept in memory
 LINE_LIMIT = 8 << 10  # bytes; the rest of a longer line is dropped
 _CHUNK = 64 << 10
+_BACKLOG = 1 << 20  # bytes: a worker that writes more than that while we copy is not listened to
 _COPY_CHUNK = 1 << 20
 _IN_MODIFY = 2
 
@@ -66,6 +67,7 @@ class WorkerLog:
         self._offset = os.fstat(descriptor).st_size
         self._tail = bytearray()
         self._partial = b""
+        self._unread = b""  # of a file that was rotated meanwhile
 
     def tail(self) -> str:
         """Return the last 64 KiB of this life's output."""
@@ -74,22 +76,30 @@ class WorkerLog:
     async def keep_up(self) -> None:
         """Read and rotate, until cancelled."""
         while True:
+            read = self._read()
+            size = os.fstat(self._descriptor).st_size
             # At three quarters, so that what comes while we copy still fits.
-            if os.fstat(self._descriptor).st_size > self._max_bytes * 3 // 4:
-                self._take(await trio.to_thread.run_sync(self._rotate))
-                self.catch_up()
-            if not self._read():
+            if size > self._max_bytes or (size > self._max_bytes * 3 // 4 and not read):
+                copied = await trio.to_thread.run_sync(self._rotate)
+                start = max(self._offset, copied - _BACKLOG)
+                self._unread += _read_from(_older(self._path, 1), start) if copied else b""
+                self._offset = 0
+            elif not read:
                 await self._changed()
             await trio.lowlevel.checkpoint()
 
     def catch_up(self) -> None:
         """Read to the end at once; of a longer rest only the last 64 KiB. For the end of a life."""
+        while self._unread:
+            self._read()
         self._offset = max(self._offset, os.fstat(self._descriptor).st_size - _CHUNK)
         self._read()
 
     def _read(self) -> int:
-        data = os.pread(self._descriptor, _CHUNK, self._offset)
-        self._offset += len(data)
+        data, self._unread = self._unread[:_CHUNK], self._unread[_CHUNK:]
+        if not data:
+            data = os.pread(self._descriptor, _CHUNK, self._offset)
+            self._offset += len(data)
         self._take(data)
         return len(data)
 
@@ -104,27 +114,25 @@ class WorkerLog:
             if line:
                 self._on_line(line[:LINE_LIMIT].decode("utf-8", "replace"))
 
-    def _rotate(self) -> bytes:
-        """Copy the file aside and empty it in place. Returns the last of what was not yet read."""
-        newest, copied = _older(self._path, 1), 0
-        size = os.fstat(self._descriptor).st_size
+    def _rotate(self) -> int:
+        """Copy the file aside and empty it in place. Returns the bytes copied. For a thread."""
+        copied, size = 0, os.fstat(self._descriptor).st_size
         if size <= self._max_bytes:
             for number in range(self._keep - 1, 0, -1):
                 _rename(_older(self._path, number), _older(self._path, number + 1))
-            copied, size = _copy(self._descriptor, newest, self._max_bytes)
+            copied, size = _copy(self._descriptor, _older(self._path, 1), self._max_bytes)
         # What did not fit is dropped, but for its end: a flood may close with the reason for it.
-        last = (
-            os.pread(self._descriptor, _CHUNK, max(copied, size - _CHUNK)) if size > copied else b""
-        )
+        start = max(copied, size - _CHUNK)
+        last = os.pread(self._descriptor, _CHUNK, start) if size > copied else b""
         # Here a write can be lost; nothing short of stopping the worker closes that window.
         os.ftruncate(self._descriptor, 0)
-        if dropped := max(0, size - copied - len(last)):
-            note = f"vllamad: {dropped} bytes dropped here, written faster than a log is rotated\n"
+        if start > copied:
+            note = (
+                f"vllamad: {start - copied} bytes dropped, written faster than logs are rotated\n"
+            )
             last = note.encode() + last
         os.write(self._descriptor, last)
-        unread = _read_from(newest, max(self._offset, copied - _CHUNK)) if copied else b""
-        self._offset = 0
-        return unread
+        return copied
 
 
 async def follow(path: Path, lines: int) -> AsyncGenerator[bytes]:
