@@ -67,7 +67,7 @@ bench: $(READY) ## the relay beside a bare relay and the engine itself
 	$(BIN)/python -m tests.bench
 
 clean: ## remove the environment and what was built
-	rm -rf .venv .venv.log build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find vllamad vllamactl tests packaging -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the runtimes and models as well

@@ -19,7 +19,7 @@ OLDEST = (3, 11)
 def main(folder: Path) -> int:
     began = time.monotonic()
     print(f"→ environment: {folder.name}, with pip or uv", flush=True)
-    log = folder.with_name(f"{folder.name}.log")
+    log = ROOT / "build" / "environment.log"
     log.unlink(missing_ok=True)
     sys.path.insert(0, str(ROOT))
     from vllamad.errors import VllamadError

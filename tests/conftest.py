@@ -1,0 +1,13 @@
+"""What every test run says at its end."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much of the run was on the real engine: a skipped test proves nothing."""
+    passed = terminalreporter.stats.get("passed", [])
+    real = sum("e2e" in report.keywords for report in passed)
+    if real:
+        terminalreporter.write_line(f"{real} of {len(passed)} tests ran on the real engine")
