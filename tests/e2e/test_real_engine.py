@@ -65,12 +65,12 @@ def test_ollama_python_streams_a_chat(client: ollama.Client) -> None:
 
 def test_ollama_python_generates(client: ollama.Client) -> None:
     answer = client.generate(MODEL, QUESTION, options=GREEDY)
-    assert "Paris" in answer.response
+    assert "Paris" in (answer.response or "")
 
 
 def test_ollama_python_streams_a_generation(client: ollama.Client) -> None:
     chunks = list(client.generate(MODEL, QUESTION, options=GREEDY, stream=True))
-    assert "Paris" in "".join(chunk.response for chunk in chunks)
+    assert "Paris" in "".join(chunk.response or "" for chunk in chunks)
 
 
 def test_ollama_python_lists_shows_and_sees_what_is_loaded(client: ollama.Client) -> None:
@@ -96,8 +96,8 @@ def test_the_system_message_and_stop_strings_reach_the_model(client: ollama.Clie
     counted = client.generate(
         MODEL, "Count from 1 to 9: 1, 2,", raw=True, options={**GREEDY, "stop": ["5"]}
     )
-    assert "4" in counted.response
-    assert "5" not in counted.response
+    assert "4" in (counted.response or "")
+    assert "5" not in (counted.response or "")
     without = client.chat(MODEL, MESSAGES, options={**GREEDY, "num_predict": 1})
     system = {"role": "system", "content": "You speak like a pirate, always and at length."}
     told = client.chat(MODEL, [system, *MESSAGES], options={**GREEDY, "num_predict": 1})
@@ -262,3 +262,17 @@ def test_a_killed_supervisor_leaves_no_engine_process(config: str, tmp_path: Pat
         assert len(everything) >= 5
         one.stop(signal.SIGKILL)
         assert until(lambda: not [pid for pid in everything if is_alive(pid)]) < 10
+
+
+def test_a_conversation_longer_than_num_ctx_loses_its_oldest_messages(real: Daemon) -> None:
+    old = [{"role": "user", "content": "word " * 300}, {"role": "assistant", "content": "ok"}] * 4
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "system", "content": "Be brief."}, *old, *MESSAGES],
+        "options": {**GREEDY, "num_ctx": 512},
+        "stream": False,
+    }
+    answer = real.http.post("/api/chat", json=body).json()
+    assert 300 < answer["prompt_eval_count"] < 512, "one long message still fits"
+    whole = real.http.post("/api/chat", json=body | {"truncate": False}).json()
+    assert whole["prompt_eval_count"] > 1000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.errors import WorkerLost
+from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.wire.verbatim import Verbatim
 
 RECORDED = Path(__file__).parents[1] / "fakes" / "recorded"
@@ -60,3 +60,26 @@ def test_before_the_first_event_a_failure_is_for_the_status() -> None:
     output = verbatim()
     assert output.fail(WorkerLost("boom")) == b""
     assert output.failed is not None
+
+
+ERROR = (
+    b'data: {"error":{"message":"no more","type":"BadRequestError","param":null,"code":400}}\n\n'
+)
+
+
+def test_the_engines_own_error_is_the_end_and_no_done_follows() -> None:
+    output = verbatim()
+    first = CHAT[: CHAT.index(b"\n\n") + 2]
+    out = output.feed(first + ERROR + b"data: [DONE]\n\n", 0)
+    assert out.startswith(first)
+    assert out.count(b'"error"') == 1
+    assert b"[DONE]" not in out
+    assert output.failed is not None
+
+
+@pytest.mark.parametrize(("event", "status"), [(ERROR, 400), (b'data: {"error":"boom"}\n\n', 500)])
+def test_the_engines_own_error_before_anything_else_is_a_status(event: bytes, status: int) -> None:
+    output = verbatim()
+    assert output.feed(event, 0) == b""
+    assert isinstance(output.failed, EngineRefused)
+    assert output.failed.status == status

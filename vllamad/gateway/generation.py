@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import trio
@@ -18,9 +19,9 @@ from vllamad.gateway.leases import Lease
 from vllamad.gateway.models import find, traits_of
 from vllamad.gateway.quart_app import until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
+from vllamad.gateway.truncation import shortened
 from vllamad.models.catalog import Installed
-from vllamad.wire import openai
-from vllamad.wire.bodies import load_reply
+from vllamad.wire import lines, openai
 from vllamad.wire.lines import CHAT, GENERATE, Spelling
 from vllamad.wire.ollama import (
     ChatRequest,
@@ -31,12 +32,14 @@ from vllamad.wire.ollama import (
 from vllamad.wire.options import predicts_nothing
 from vllamad.wire.replies import Reply
 from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
+from vllamad.wire.timestamps import rfc3339
 from vllamad.wire.verbatim import Verbatim
 
 JSON: Final = "application/json; charset=utf-8"
 NDJSON: Final = "application/x-ndjson"
 SSE: Final = "text/event-stream"
 
+_WHOLE: Final = 1800.0  # seconds for an answer that the engine says nothing of before its end
 _LARGE: Final = 1 << 20  # bytes of a body from which reading it would hold up every stream
 
 Asked = ChatRequest | GenerateRequest
@@ -101,6 +104,8 @@ async def _answer(
     await until_answered(_recorded(record, reply))
     output = Lines(reply, received_ns=record.received, granted_ns=time.monotonic_ns())
     call = _call(asked, traits, lease)
+    if asked.truncate:
+        call = await shortened(context.engine, lease.grant, call, asked.options)
     return await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
 
 
@@ -113,8 +118,8 @@ def _call(asked: Asked, traits: ModelTraits, lease: Lease) -> EngineCall:
 
 def _settled(asked: Asked, spelling: Spelling, reason: str) -> Response:
     """The reply to a request that only loads or unloads: one object, streaming or not."""
-    body = load_reply(spelling, asked.model, time.time_ns(), unloaded=reason == "unload")
-    return Response(body, content_type=JSON)
+    start = lines.opening(asked.model) + rfc3339(time.time_ns()).encode()
+    return Response(lines.settled(spelling, start, reason), content_type=JSON)
 
 
 async def _relayed(
@@ -143,16 +148,16 @@ async def _sent(
     context: Context, call: EngineCall, lease: Lease, output: Output, *, streamed: str | None
 ) -> Response:
     """The engine's answer, in pieces of content type `streamed`, or at once as JSON."""
-    endpoint, revoked = lease.grant.endpoint, lease.revoked
+    endpoint, revoked, limits = lease.grant.endpoint, lease.revoked, context.limits
+    if not call.body.get("stream"):
+        limits = replace(limits, first=_WHOLE)
     upstream = await ask(
-        context.engine, endpoint, call.path, call.encode(), revoked=revoked, limits=context.limits
+        context.engine, endpoint, call.path, call.encode(), revoked=revoked, limits=limits
     )
     if streamed is None:
-        body = await collect(upstream, output, revoked=revoked, limits=context.limits)
+        body = await collect(upstream, output, revoked=revoked, limits=limits)
         return Response(body, content_type=JSON)
-    return await relay(
-        upstream, output, revoked=revoked, content_type=streamed, limits=context.limits
-    )
+    return await relay(upstream, output, revoked=revoked, content_type=streamed, limits=limits)
 
 
 @asynccontextmanager

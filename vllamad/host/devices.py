@@ -37,7 +37,8 @@ def gpus() -> tuple[Device, ...]:
 def _gpu(index: int) -> Device:
     import pynvml
 
-    memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index))
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # pyright: ignore[reportUnknownMemberType]
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
     return Device(index=index, total=int(memory.total), foreign=int(memory.used))
 
 

@@ -19,6 +19,7 @@ from vllamad import __version__
 from vllamad.config.settings import FOREVER, Settings
 from vllamad.config.show import as_json
 from vllamad.core.launch import Spec
+from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, HostProblem, LoadFailed, NotAllowed, VllamadError, from_kind
 from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.http_server import Request, Response, Send, StreamResponse
@@ -179,12 +180,12 @@ class Control:
             wanted = msgspec.json.decode(body, type=PullRequest).model
         except msgspec.DecodeError as error:
             raise BadInput(f"cannot read the order: {error}") from error
+        name = parse(wanted)
         pull = self._daemon.library.pull
 
         async def produce(send: Send) -> None:
             try:
-                async for progress in pull(wanted):
-                    await send(encode_line(progress))
+                await pull(name, lambda progress: send(encode_line(progress)))
             except VllamadError as error:
                 await send(encode_line(_failed(error)))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
+from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound
-from vllamad.models import describe
+from vllamad.models import describe, pulling
 from vllamad.models.catalog import Catalog, Installed
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.lives import log_file
@@ -61,9 +62,9 @@ class Library:
         """Where the output of that model's workers is, whether or not it is there yet."""
         return log_file(self._settings.paths.logs, (await self.find(name)).name)
 
-    async def pull(self, name: str) -> AsyncGenerator[Progress]:
-        raise NotImplementedError
-        yield
+    async def pull(self, name: ModelName, report: Callable[[Progress], Awaitable[None]]) -> None:
+        """Fetch a model from the hub; see `models/pulling.py`."""
+        await pulling.pull(self._settings.paths.models, name, report)
 
 
 def _info(model: Installed) -> ModelInfo:

@@ -1,4 +1,4 @@
-"""What the supervisor tells a gateway on its standard input, once: a gateway reads no files of ours."""
+"""What the supervisor tells a gateway on its standard input, once; it reads no file of ours."""
 
 from __future__ import annotations
 

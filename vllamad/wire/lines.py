@@ -71,6 +71,11 @@ def last(spelling: Spelling, start: bytes, piece: Piece, reason: str, ending: En
     return start + spelling.around_content[0] + _rest(spelling, piece, done_reason, metrics, True)
 
 
+def settled(spelling: Spelling, start: bytes, reason: str) -> bytes:
+    """Spell the answer to a request that only loads or unloads: one object, streamed or not."""
+    return last(spelling, start, Piece(), reason, Ending())
+
+
 def _rest(
     spelling: Spelling, piece: Piece, done_reason: bytes, metrics: bytes, done: bool = False
 ) -> bytes:

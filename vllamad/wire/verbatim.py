@@ -8,10 +8,18 @@ from __future__ import annotations
 import msgspec
 
 from vllamad.errors import VllamadError, WorkerLost
-from vllamad.wire.refusals import STOPPED
+from vllamad.wire.refusals import STOPPED, engine_refusal
 from vllamad.wire.sse import EventReader
 
 DONE = b"[DONE]"
+
+
+class _Fault(msgspec.Struct):
+    code: int = 500
+
+
+class _Failure(msgspec.Struct):
+    error: _Fault
 
 
 class Verbatim:
@@ -36,8 +44,10 @@ class Verbatim:
         if not self._stream:
             self._body += data
             return b""
-        out = b"".join(self._event(payload) for payload in self._events.feed(data))
-        self.started = self.started or bool(out)
+        out = b""
+        for payload in self._events.feed(data):
+            out += self._event(payload)
+            self.started = self.started or bool(out)
         return out
 
     def finish(self, now_ns: int) -> bytes:
@@ -58,6 +68,10 @@ class Verbatim:
         return b"data: %b\n\n" % msgspec.json.encode({"error": fault})
 
     def _event(self, payload: bytes) -> bytes:
+        if self.failed is not None:
+            return b""  # not even a `[DONE]` follows an error
+        if payload.startswith(b'{"error"'):
+            return self.fail(engine_refusal(_code(payload), payload))
         if payload == DONE:
             self.complete = True
         return b"data: %b\n\n" % self._renamed(payload)
@@ -65,3 +79,11 @@ class Verbatim:
     def _renamed(self, payload: bytes) -> bytes:
         # The name stands before anything the model says, so the first find is the right one.
         return payload if self._name == self._asked else payload.replace(self._name, self._asked, 1)
+
+
+def _code(payload: bytes) -> int:
+    """The status an error event of the engine stands for."""
+    try:
+        return msgspec.json.decode(payload, type=_Failure).error.code
+    except msgspec.DecodeError:
+        return 500
