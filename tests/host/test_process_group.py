@@ -351,3 +351,28 @@ def test_a_shim_whose_supervisor_dies_before_the_job_just_leaves() -> None:
         )
     ours.close()
     assert process.wait(5) == 0
+
+
+SHARES = """
+from multiprocessing import resource_tracker, shared_memory
+import os, sys, time
+memory = shared_memory.SharedMemory(create=True, size=4096)
+resource_tracker.unregister(memory._name, "shared_memory")  # nobody else will remove it
+print(memory.name, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("politely", [True, False])
+async def test_shared_memory_of_the_tree_is_removed_with_it(tmp_path: Path, politely: bool) -> None:
+    log = tmp_path / "log"
+    argv = (sys.executable, "-c", SHARES)
+    launch = Launch(argv=argv, env={}, cwd=tmp_path, log_path=log)
+    with trio.fail_after(20):
+        async with spawn(launch, term_timeout=5, kill_timeout=5) as group:
+            while not log.read_text().endswith("\n"):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            shared = Path("/dev/shm") / log.read_text().strip()
+            assert shared.exists()
+            group.kill_now = not politely
+    assert not shared.exists()

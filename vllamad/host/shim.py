@@ -25,6 +25,8 @@ CONTROL = 0
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+# What Python's multiprocessing and vLLM leave there, and only that: files of others may be mapped.
+SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-", "/dev/shm/vllm_", "/dev/shm/mp-")
 OOM_SCORE = "500"  # the kernel should take a worker before the daemon
 # Ignored signals stay ignored over exec: those that Python ignores, or we do, are given back.
 DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -57,8 +59,11 @@ def main() -> None:
     wake = wake_on_child()
     job = read_job()
     leader = start(job)
-    if watch(leader, wake, job["linger"]):
-        kill_all(leader, wake, job["cgroup"])
+    shared: set[str] = set()
+    if watch(leader, wake, job["linger"], shared):
+        kill_all(leader, wake, job["cgroup"], shared)
+    for path in shared:
+        remove(path)
 
 
 def become_subreaper() -> None:
@@ -127,8 +132,11 @@ def become(job: Job, shim: int) -> None:
     os.execve(job["argv"][0], job["argv"], job["env"])
 
 
-def watch(leader: int, wake: int, linger: float) -> bool:
-    """Carry out orders until it is time to kill. False: nothing is left that could be killed."""
+def watch(leader: int, wake: int, linger: float, shared: set[str]) -> bool:
+    """Carry out orders until it is time to kill. False: nothing is left that could be killed.
+
+    `shared` gathers the shared memory files that the tree holds when its end begins.
+    """
     until = None  # set by the leader's exit
     while True:
         left = None if until is None else until - time.monotonic()
@@ -143,6 +151,7 @@ def watch(leader: int, wake: int, linger: float) -> bool:
             if exited:
                 # Python's resource tracker needs a moment to remove shared memory: nobody else.
                 until = time.monotonic() + linger
+                shared |= shared_memory()
         if CONTROL in ready:
             try:
                 order = os.read(CONTROL, 1)
@@ -151,11 +160,13 @@ def watch(leader: int, wake: int, linger: float) -> bool:
             if not order:
                 return True
             if order == TERM and until is None:
+                shared |= shared_memory()
                 os.kill(leader, signal.SIGTERM)
 
 
-def kill_all(leader: int, wake: int, cgroup: str) -> None:
+def kill_all(leader: int, wake: int, cgroup: str, shared: set[str]) -> None:
     """Kill every descendant, again and again, until none is left to wait for."""
+    shared |= shared_memory()
     pause = 0.01
     while True:
         if cgroup:
@@ -222,6 +233,29 @@ def descendants(root: int) -> list[Process]:
         found += below
         todo += [process.pid for process in below]
     return found
+
+
+def shared_memory() -> set[str]:
+    """List the files under /dev/shm that the tree has mapped, and nobody will remove after it.
+
+    Their names carry no pid, so they can be told only while somebody still maps them.
+    """
+    found: set[str] = set()
+    for process in descendants(os.getpid()):
+        try:
+            with open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as file:
+                paths = {line[73:].rstrip("\n") for line in file if line[73:82] == "/dev/shm/"}
+        except OSError:
+            continue  # it has just gone
+        found |= {path for path in paths if path.startswith(SHARED)}
+    return found
+
+
+def remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # removed by its owner, as it should be
 
 
 def processes() -> list[Process]:
