@@ -1,4 +1,4 @@
-"""A worker's life told against the clock: engines are fakes, time is ours, nothing waits for real."""
+"""A worker's life told against the clock: engines are fakes, time is ours, nobody waits."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from vllamad.errors import LoadFailed
+from vllamad.host.http_client import client_for
 
 _PAUSE = 0.2  # seconds between two looks while it starts: far below any load time
 
@@ -32,19 +33,13 @@ class Progress(NamedTuple):
     tokens: float
 
 
-def client_for(endpoint: Path) -> httpx.AsyncClient:
-    """A client for the engine's own routes; the caller closes it and sets every time limit."""
-    transport = httpx.AsyncHTTPTransport(uds=str(endpoint))
-    return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=None)
-
-
 async def until_ready(endpoint: Path, *, model: str, pooling: bool) -> int:
     """Wait for /health and one generated token; return the context length the engine settled on.
 
     Health alone lies: a server can be up and die of its first request (an engine whose JIT may
     not write executable memory does). Raises LoadFailed when that first request is refused.
     """
-    async with client_for(endpoint) as client:
+    async with client_for(str(endpoint)) as client:
         while not await _healthy(client):  # noqa: ASYNC110 - it tells nobody when it is up
             await trio.sleep(_PAUSE)
         await _first_token(client, model=model, pooling=pooling)
@@ -89,7 +84,7 @@ async def _first_token(client: httpx.AsyncClient, *, model: str, pooling: bool) 
     else:
         path, body = "/v1/completions", {"model": model, "prompt": "ready?", "max_tokens": 1}
     try:
-        answer = await client.post(path, json=body)
+        answer = await client.post(path, json=body, timeout=None)  # the caller limits the load
     except httpx.TransportError as error:
         raise LoadFailed(f"the engine died of its first request: {error}") from error
     if answer.status_code != 200:

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 
-import httpx
 import msgspec
 import trio
 
@@ -20,7 +19,7 @@ from vllamad.gateway.hub import open_hub
 from vllamad.gateway.server import serve
 from vllamad.host import log as own_log
 from vllamad.host.addresses import own_addresses
-from vllamad.host.http_client import UnixTransport
+from vllamad.host.http_client import engine_client
 from vllamad.host.log import event
 from vllamad.models.catalog import Catalog
 from vllamad.wire.gateway import GatewaySettings, decode
@@ -49,21 +48,13 @@ def main() -> int:
 
 async def _run(settings: GatewaySettings) -> None:
     sockets = [socket.socket(fileno=number) for number in settings.sockets]
-    limits = RelayLimits()
-    async with (
-        httpx.AsyncClient(
-            transport=UnixTransport(),
-            base_url="http://engine",
-            timeout=httpx.Timeout(None, connect=5),
-        ) as engine,
-        open_hub() as hub,
-    ):
+    async with engine_client() as engine, open_hub() as hub:
         context = Context(
             settings=settings,
             catalog=Catalog(settings.models_dir, settings.models),
             gate=_gate(settings),
             engine=engine,
-            limits=limits,
+            limits=RelayLimits(),
         )
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -203,8 +204,9 @@ class Control:
 
 
 async def _follow(path: Path, lines: int, send: Send) -> None:
-    async for piece in follow(path, lines):
-        await send(piece)
+    async with aclosing(follow(path, lines)) as pieces:
+        async for piece in pieces:
+            await send(piece)
 
 
 def _json(value: msgspec.Struct) -> Response:

@@ -22,6 +22,7 @@ from vllamad.engine.command import Workplace, command, environment
 from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line
 from vllamad.errors import HostProblem
 from vllamad.host import devices
+from vllamad.host.http_client import client_for
 from vllamad.host.log import event
 from vllamad.host.log_files import WorkerLog, worker_log
 from vllamad.host.process_group import Launch, ProcessGroup, first_exit, spawn
@@ -139,7 +140,7 @@ class EngineLife:
     async def _deaf(self) -> str:
         settings = self._settings
         misses = 0
-        async with probe.client_for(self.endpoint) as client:
+        async with client_for(str(self.endpoint)) as client:
             while misses < settings.probe_misses:
                 await trio.sleep(settings.probe_interval)
                 well = await probe.alive(client, limit=settings.probe_timeout)
@@ -149,7 +150,7 @@ class EngineLife:
     async def _stuck(self) -> str:
         """Health only knows that the core lives; a core that hangs makes no tokens."""
         moved_at, before = trio.current_time(), None
-        async with probe.client_for(self.endpoint) as client:
+        async with client_for(str(self.endpoint)) as client:
             while trio.current_time() - moved_at < _STUCK:
                 await trio.sleep(_STUCK / 4)
                 now = await probe.progress(client, limit=self._settings.probe_timeout)
