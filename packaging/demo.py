@@ -26,6 +26,7 @@ from prepare import Stage, have_runtime, have_smollm2, home_paths, screen, stage
 from vllamactl.render import DONE, FAILED, STEP
 from vllamad.config.paths import path_problem
 from vllamad.errors import HostProblem, VllamadError
+from vllamad.host.shim import descendants
 
 QUESTION = "What is the capital of France?"
 START_LIMIT = 30.0  # seconds until the daemon is ready
@@ -240,10 +241,7 @@ def children() -> list[int]:
             pass
     except ChildProcessError:
         return []
-    return [
-        int(pid)
-        for pid in Path("/proc/self/task", str(os.getpid()), "children").read_text().split()
-    ]
+    return [process.pid for process in descendants(os.getpid())]
 
 
 if __name__ == "__main__":
