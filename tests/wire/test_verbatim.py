@@ -83,3 +83,29 @@ def test_the_engines_own_error_before_anything_else_is_a_status(event: bytes, st
     assert output.feed(event, 0) == b""
     assert isinstance(output.failed, EngineRefused)
     assert output.failed.status == status
+
+
+def test_the_usage_is_counted_and_shown_only_to_who_asked_for_it() -> None:
+    shown = verbatim()
+    hidden = Verbatim(
+        stream=True, served_name="smollm2:135m", asked_name="smollm2:135m", usage=False
+    )
+    assert b'"choices":[]' in shown.feed(CHAT, 0)
+    out = hidden.feed(CHAT, 0)
+    assert b'"choices":[]' not in out
+    assert out.endswith(b"data: [DONE]\n\n")
+    for output in (shown, hidden):
+        assert (output.prompt_tokens, output.completion_tokens) == (37, 8)
+
+
+def test_the_usage_of_an_object_is_counted() -> None:
+    output = verbatim(stream=False)
+    output.feed((RECORDED / "chat.json").read_bytes(), 0)
+    output.finish(0)
+    assert output.prompt_tokens == 37
+
+
+def test_what_is_no_json_is_passed_on_uncounted() -> None:
+    output = verbatim()
+    assert output.feed(b'data: "choices":[] nonsense\n\n', 0) == b'data: "choices":[] nonsense\n\n'
+    assert output.completion_tokens == 0

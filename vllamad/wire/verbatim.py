@@ -12,6 +12,16 @@ from vllamad.wire.refusals import STOPPED, engine_refusal
 from vllamad.wire.sse import EventReader
 
 DONE = b"[DONE]"
+_NO_CHOICES = b'"choices":[]'  # only the event that carries the usage has none
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Counted(msgspec.Struct):
+    usage: _Usage | None = None
 
 
 class _Fault(msgspec.Struct):
@@ -26,14 +36,20 @@ class Verbatim:
     """One answer; `stream` says whether it is events or one JSON object.
 
     The engine writes its own name of the model; the client gets back the one it asked for. An
-    engine that breaks off ends the stream with an error event, and no `[DONE]`.
+    engine that breaks off ends the stream with an error event, and no `[DONE]`. The engine is
+    always asked for the usage, for our own log: without `usage` the client does not see it.
     """
 
-    def __init__(self, *, stream: bool, served_name: str, asked_name: str) -> None:
+    def __init__(
+        self, *, stream: bool, served_name: str, asked_name: str, usage: bool = True
+    ) -> None:
         self.failed: VllamadError | None = None
         self.started = False
         self.complete = False
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
         self._stream = stream
+        self._shows_usage = usage
         self._name = b'"model":%b' % msgspec.json.encode(served_name)
         self._asked = b'"model":%b' % msgspec.json.encode(asked_name)
         self._events = EventReader()
@@ -54,6 +70,7 @@ class Verbatim:
         """The end of the engine's answer: the object, or nothing where events said it all."""
         if not self._stream:
             self.started = True
+            self._count(self._body)
             return self._renamed(self._body)
         return b"" if self.complete else self.fail(WorkerLost(STOPPED))
 
@@ -74,7 +91,19 @@ class Verbatim:
             return self.fail(engine_refusal(_code(payload), payload))
         if payload == DONE:
             self.complete = True
+        elif _NO_CHOICES in payload:
+            self._count(payload)
+            if not self._shows_usage:
+                return b""
         return b"data: %b\n\n" % self._renamed(payload)
+
+    def _count(self, payload: bytes) -> None:
+        try:
+            usage = msgspec.json.decode(payload, type=_Counted).usage or _Usage()
+        except msgspec.DecodeError:
+            return  # not ours to judge
+        self.prompt_tokens = usage.prompt_tokens
+        self.completion_tokens = usage.completion_tokens
 
     def _renamed(self, payload: bytes) -> bytes:
         # The name stands before anything the model says, so the first find is the right one.
