@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
+from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 
 pytestmark = pytest.mark.integration
 
@@ -360,6 +360,14 @@ def test_67_openai_streams_end_in_done(one: Daemon) -> None:
     events = answer.text.rstrip("\n").split("\n\n")
     assert events[-1] == "data: [DONE]"
     assert {json.loads(event[6:])["model"] for event in events[:-1]} == {"test"}
+
+
+def test_openai_usage_is_streamed_to_who_asks_and_logged_for_everyone(one: Daemon) -> None:
+    body: dict[str, Any] = {"model": "test", "messages": HI, "stream": True}
+    assert '"choices":[]' not in one.http.post("/v1/chat/completions", json=body).text
+    body["stream_options"] = {"include_usage": True}
+    assert '"choices":[]' in one.http.post("/v1/chat/completions", json=body).text
+    until(lambda: len(re.findall(r"/v1/chat.*completion_tokens=\d+", one.text())) >= 2)
 
 
 def test_69_openai_lists_models(one: Daemon) -> None:

@@ -22,6 +22,7 @@ from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
+from vllamad.wire.gojson import is_object
 from vllamad.wire.lines import CHAT, GENERATE, Spelling
 from vllamad.wire.ollama import (
     ChatRequest,
@@ -129,11 +130,18 @@ async def _relayed(
     name, body = await read(decode)
     installed = await find(context, name, missing=BadInput("model is required"))
     record.model = installed.name
-    stream = body.get("stream") is True
     lease = await _hold(context, installed, None)
-    served = lease.grant.served_name
-    output = Verbatim(stream=stream, served_name=served, asked_name=name)
-    call = EngineCall(path=path, body={**body, "model": served})
+    body["model"] = served = lease.grant.served_name
+    stream = body.get("stream") is True
+    usage = False
+    if stream:
+        options = body.get("stream_options")
+        options = options if is_object(options) else {}
+        usage = options.get("include_usage") is True
+        body["stream_options"] = options | {"include_usage": True}
+    output = Verbatim(stream=stream, served_name=served, asked_name=name, usage=usage)
+    await until_answered(_recorded(record, output))
+    call = EngineCall(path=path, body=body)
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
 
 
@@ -161,7 +169,7 @@ async def _sent(
 
 
 @asynccontextmanager
-async def _recorded(record: Record, reply: Reply) -> AsyncGenerator[None]:
+async def _recorded(record: Record, reply: Reply | Verbatim) -> AsyncGenerator[None]:
     """Write the record when the answer is over, with what only its end tells."""
     record.streams = True
     try:

@@ -155,7 +155,7 @@ class Control:
 
         async def stop() -> str:
             was = await self._daemon.fleet.stop(model, "unload")
-            return f"{model} is unloaded" if was else f"{model} was not loaded"
+            return "unloaded" if was else "was not loaded"
 
         return _long(stop, f"unloading {model}")
 
@@ -169,7 +169,7 @@ class Control:
             async for verdict in verdicts:
                 match verdict:
                     case Granted():
-                        return f"{spec.model} is ready"
+                        return "ready"
                     case Refused(kind=kind, message=message, hint=hint):
                         raise from_kind(kind, message, hint)
                     case _:
