@@ -27,16 +27,22 @@ def prepared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def config(prepared: Path) -> str:
-    """The real model under its name, and its files once more under the name `second`."""
+def checkpoint(prepared: Path) -> Path:
+    """The folder of the real model."""
     installed = Catalog(prepared / "state" / "models", {}).find(MODEL)
     assert installed is not None, "run `make prepare`"
+    return installed.folder
+
+
+@pytest.fixture(scope="session")
+def config(prepared: Path, checkpoint: Path) -> str:
+    """The real model under its name, and its files once more under the name `second`."""
     return f"""
 [paths]
 state = "{prepared}/state"
 cache = "{prepared}/cache"
 [model.second]
-path = "{installed.folder}"
+path = "{checkpoint}"
 """
 
 

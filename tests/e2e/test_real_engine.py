@@ -16,6 +16,7 @@ import pytest
 
 from tests.daemon import Daemon, daemon, is_alive, until
 from tests.e2e.conftest import MODEL
+from tests.fakes.hub import running
 
 pytestmark = pytest.mark.e2e
 
@@ -276,3 +277,20 @@ def test_a_conversation_longer_than_num_ctx_loses_its_oldest_messages(real: Daem
     assert 300 < answer["prompt_eval_count"] < 512, "one long message still fits"
     whole = real.http.post("/api/chat", json=body | {"truncate": False}).json()
     assert whole["prompt_eval_count"] > 1000
+
+
+def test_a_model_pulled_from_a_hub_is_verified_and_answers(
+    prepared: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    python = (prepared / "state" / "runtimes" / "current" / "bin" / "python").absolute()
+    config = f'[engine]\npython = "{python}"\n[paths]\ncache = "{prepared}/cache"\n'
+    with (
+        running(files) as hub,
+        daemon(tmp_path, config=config, environ={"HF_ENDPOINT": hub.endpoint}) as one,
+    ):
+        one.http.timeout = 180.0
+        one.ctl("pull", "org/tiny")
+        assert (
+            "Paris" in one.chat("org/tiny", QUESTION, options=GREEDY).json()["message"]["content"]
+        )
