@@ -41,6 +41,7 @@ class FakeLife:
     pid: int = 4711
     endpoint: Path = Path("/run/w/1/s")
     hurried: bool = False
+    doing: str = "loading weights"
 
     async def ready(self) -> int:
         await trio.sleep(self.load)
@@ -147,8 +148,10 @@ async def test_a_stop_while_loading_does_not_wait_for_the_load(
     diary = Diary(FakeLives([FakeLife(load=90)]))
     nursery.start_soon(diary.worker.keep)
     await trio.sleep(10)
+    assert diary.worker.doing == "loading weights"
     diary.worker.stop("asked")
     await diary.worker.gone.wait()
+    assert diary.worker.doing == ""
     assert diary.entries == [
         (0, State.STARTING),
         (10, State.STOPPING),

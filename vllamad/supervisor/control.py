@@ -139,7 +139,7 @@ class Control:
         """Load and keep: an operator's load stays until it is unloaded, or evicted for another."""
         spec = await self._daemon.library.spec(name)
         await self._forget_failure(spec)
-        return _long(partial(self._loaded, spec), f"loading {spec.model}")
+        return _long(partial(self._loaded, spec), partial(self._doing, spec.model))
 
     async def _restart(self, name: str) -> StreamResponse:
         spec = await self._daemon.library.spec(name)
@@ -148,7 +148,7 @@ class Control:
             await self._daemon.fleet.stop(spec.model, "restart")
             return await self._loaded(spec)
 
-        return _long(again, f"restarting {spec.model}")
+        return _long(again, partial(self._doing, spec.model))
 
     async def _unload(self, name: str) -> StreamResponse:
         model = (await self._daemon.library.spec(name)).model
@@ -157,12 +157,17 @@ class Control:
             was = await self._daemon.fleet.stop(model, "unload")
             return "unloaded" if was else "was not loaded"
 
-        return _long(stop, f"unloading {model}")
+        return _long(stop, partial(self._doing, model))
 
     async def _forget_failure(self, spec: Spec) -> None:
         worker = self._daemon.fleet.worker(spec.model)
         if worker is not None and worker.gone.is_set():
             await self._daemon.fleet.stop(spec.model, "another try")
+
+    def _doing(self, model: str) -> str:
+        """What its worker is busy with, in a few words."""
+        worker = self._daemon.fleet.worker(model)
+        return (worker.doing or worker.state) if worker else "waiting"
 
     async def _loaded(self, spec: Spec) -> str:
         async with self._daemon.fleet.lease(spec, FOREVER) as verdicts:
@@ -225,7 +230,7 @@ def _failed(error: VllamadError) -> Progress:
     )
 
 
-def _long(work: Callable[[], Awaitable[str]], status: str) -> StreamResponse:
+def _long(work: Callable[[], Awaitable[str]], status: Callable[[], str]) -> StreamResponse:
     """Answer with a line a second while `work` goes on, then with what it returned, or why not."""
 
     async def produce(send: Send) -> None:
@@ -234,7 +239,7 @@ def _long(work: Callable[[], Awaitable[str]], status: str) -> StreamResponse:
         async def tick() -> None:
             while True:
                 elapsed = trio.current_time() - began
-                await send(encode_line(Progress(status=status, elapsed=elapsed)))
+                await send(encode_line(Progress(status=status(), elapsed=elapsed)))
                 await trio.sleep(_TICK)
 
         try:

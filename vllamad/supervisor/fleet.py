@@ -124,6 +124,7 @@ class Fleet:
             waiting=self._scheduler.waiting_for(model),
             pid=worker.pid,
             since=now - worker.since,
+            doing=worker.doing,
             restarts=worker.restarts,
             reason=worker.reason,
             log_file=str(worker.log_file),

@@ -19,7 +19,7 @@ from vllamad.config.settings import Settings, WorkerSettings
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Workplace, command, environment
-from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line
+from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line, progress
 from vllamad.errors import HostProblem
 from vllamad.host import devices
 from vllamad.host.http_client import client_for
@@ -97,6 +97,10 @@ class EngineLife:
     def pid(self) -> int:
         return self._group.pid
 
+    @property
+    def doing(self) -> str:
+        return self._output.doing
+
     async def ready(self) -> int:
         return await probe.until_ready(
             self.endpoint, model=self._plan.model, pooling=self._plan.spec.pooling
@@ -164,9 +168,11 @@ class _Output:
 
     def __init__(self) -> None:
         self.fatal = trio.Event()
+        self.doing = "starting"
         self.file: WorkerLog | None = None
 
     def on_line(self, line: str) -> None:
+        self.doing = progress(line) or self.doing
         if is_fatal_start_line(line):
             self.fatal.set()
 

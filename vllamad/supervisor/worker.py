@@ -36,6 +36,11 @@ class Life(Protocol):
     @property
     def pid(self) -> int: ...
 
+    @property
+    def doing(self) -> str:
+        """How far its load has come, in words."""
+        ...
+
     async def ended(self) -> str:
         """Wait until it has died or is past saving; the reason in one line."""
         ...
@@ -94,6 +99,7 @@ class Worker:
         self.restarts = 0
         self.gone = trio.Event()  # set when the owner task is over: stopped or failed
         self.log_file = lives.log_file(plan.model)
+        self._life: Life | None = None
         self._lives = lives
         self._settings = settings
         self._load_timeout = scheduler.load_timeout
@@ -104,6 +110,11 @@ class Worker:
     @property
     def model(self) -> str:
         return self.plan.model
+
+    @property
+    def doing(self) -> str:
+        """What a load is busy with; empty in any other state."""
+        return self._life.doing if self._life and self.state is State.STARTING else ""
 
     def stop(self, why: str) -> None:
         """Ask it to drain and stop; asking twice is asking once."""
@@ -152,7 +163,7 @@ class Worker:
         ready_at: float | None = None
         try:
             async with self._lives.live(self.plan) as life:
-                self.pid, self.endpoint = life.pid, life.endpoint
+                self.pid, self.endpoint, self._life = life.pid, life.endpoint, life
                 outcome = await self._load(life)
                 if outcome is None:
                     ready_at = trio.current_time()
@@ -205,7 +216,7 @@ class Worker:
     def _ending(self, outcome: str | _Asked, ready_at: float | None) -> Ending:
         if self.state is not State.STOPPING:
             self._enter(State.STOPPING)
-        self.pid, self.memory = None, 0
+        self.pid, self.memory, self._life = None, 0, None
         if isinstance(outcome, _Asked):
             return Ending(asked=True)
         return Ending(
