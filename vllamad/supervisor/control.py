@@ -20,6 +20,7 @@ from vllamad import __version__
 from vllamad.config.settings import FOREVER, Settings
 from vllamad.config.show import as_json
 from vllamad.core.launch import Spec
+from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, HostProblem, LoadFailed, NotAllowed, VllamadError, from_kind
 from vllamad.host.control_socket import gid_of, may_control
@@ -167,7 +168,9 @@ class Control:
     def _doing(self, model: str) -> str:
         """What its worker is busy with, in a few words."""
         worker = self._daemon.fleet.worker(model)
-        return (worker.doing or worker.state) if worker else "waiting"
+        if worker is None or worker.state is State.STOPPED:
+            return "waiting"
+        return worker.doing or worker.state
 
     async def _loaded(self, spec: Spec) -> str:
         async with self._daemon.fleet.lease(spec, FOREVER) as verdicts:
