@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import floor
 
 GIB = 1 << 30
 
@@ -57,6 +58,7 @@ class Placement:
     devices: tuple[int, ...]
     per_device: int  # on a CPU: of main memory
     kv_cache: int  # over all devices
+    share: float = 0.0  # that is of a device, the largest where they differ
 
     @property
     def total(self) -> int:
@@ -104,6 +106,7 @@ def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -
         devices=tuple(sorted(device.index for device in roomiest)),
         per_device=per_device,
         kv_cache=max(0, per_device - _fixed(need)) * need.gpus,
+        share=floor(1000 * per_device / max(1, *(device.total for device in roomiest))) / 1000,
     )
 
 

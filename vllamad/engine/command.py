@@ -19,10 +19,13 @@ LAUNCHER = Path(__file__).with_name("launch_vllm.py")
 
 # The only variables of ours a worker may see; everything else is set below, or by the operator.
 ALLOWED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
-ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "FAKE_ENGINE")
+ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
 # What an operator may not set: the daemon's own wiring.
 OURS = frozenset({"model", "uds", "host", "port", "served-model-name", "api-key"})
+
+# Of two ways to size the cache vLLM takes the bytes: they make way for an operator's share.
+SHARE, BYTES = "gpu-memory-utilization", "kv-cache-memory-bytes"
 
 CPU_MAX_SEQS = 32
 
@@ -35,7 +38,8 @@ class Engine:
     version: str
     device: str  # cuda or cpu
     flags: frozenset[str]  # without the leading dashes; empty: unknown, pass everything
-    parsers: frozenset[str] = frozenset()  # of tool calls and reasoning
+    tool_parsers: frozenset[str] = frozenset()
+    reasoning_parsers: frozenset[str] = frozenset()
     fork: bool = True  # whether its children may be forks
     launcher: str = str(LAUNCHER)
 
@@ -55,13 +59,11 @@ class Workplace:
 
 def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings) -> list[str]:
     """The worker's argument list. Raises RuntimeProblem for a flag this vLLM does not know."""
-    wished = {**settings.args, **plan.spec.args}
+    wished = _dashed(settings.args) | _dashed(plan.spec.args)
     _refuse_bad_wishes(engine, plan, wished)
-    ours = {
-        name: value
-        for name, value in _defaults(engine, plan).items()
-        if not engine.flags or name in engine.flags
-    }
+    ours = {name: value for name, value in _defaults(engine, plan).items() if _knows(engine, name)}
+    if SHARE in wished:
+        ours.pop(BYTES, None)
     flags = {**ours, **wished, **_wiring(plan, place)}
     words = [word for name, value in flags.items() for word in _spell(engine, name, value)]
     return [engine.python, "-P", engine.launcher, *words]
@@ -108,13 +110,14 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
         "disable-fastapi-docs": True,
         "disable-access-log-for-endpoints": "/health,/metrics,/v1/models",
         "allowed-media-domains": "media.invalid",  # no URL is ever fetched for a client
+        "limit-mm-per-prompt": '{"image":8,"video":0,"audio":0}',
     }
     if spec.context_length:
         flags["max-model-len"] = spec.context_length
-    if spec.tool_parser in engine.parsers:
-        flags |= {"enable-auto-tool-choice": True, "tool-call-parser": spec.tool_parser or ""}
-    if spec.reasoning_parser in engine.parsers:
-        flags["reasoning-parser"] = spec.reasoning_parser or ""
+    if spec.tool_parser and spec.tool_parser in engine.tool_parsers:
+        flags |= {"enable-auto-tool-choice": True, "tool-call-parser": spec.tool_parser}
+    if spec.reasoning_parser and spec.reasoning_parser in engine.reasoning_parsers:
+        flags["reasoning-parser"] = spec.reasoning_parser
     if spec.pooling:
         flags["runner"] = "pooling"
     return flags | (_gpu_flags(plan) if engine.device == "cuda" else _cpu_flags(plan))
@@ -132,17 +135,34 @@ def _gpu_flags(plan: Plan) -> dict[str, Flag]:
     if need.gpus > 1:
         flags["tensor-parallel-size"] = need.gpus
     if need.utilization:
-        flags["gpu-memory-utilization"] = need.utilization
-    elif not plan.spec.pooling:
-        flags["kv-cache-memory-bytes"] = placement.kv_cache // need.gpus
-    return flags
+        return flags | {SHARE: need.utilization}
+    # Whatever the cache's size, vLLM starts only where this share of the card is free, by default
+    # nearly all of it: no second worker would ever start beside a first.
+    return flags | {BYTES: placement.kv_cache // need.gpus, SHARE: placement.share}
 
 
 def _cpu_flags(plan: Plan) -> dict[str, Flag]:
-    flags: dict[str, Flag] = {"enforce-eager": True, "max-num-seqs": CPU_MAX_SEQS}
-    if plan.spec.pooling:
-        return flags | {"dtype": "float32"}
-    return flags | {"kv-cache-memory-bytes": plan.placement.kv_cache}
+    # Unset, the cache takes nearly all main memory, even for an embedding model.
+    flags: dict[str, Flag] = {
+        "enforce-eager": True,
+        "max-num-seqs": CPU_MAX_SEQS,
+        BYTES: plan.placement.kv_cache,
+    }
+    return flags | {"dtype": "float32"} if plan.spec.pooling else flags
+
+
+def _dashed(args: Mapping[str, Flag]) -> dict[str, Flag]:
+    """The same under vLLM's own names: it takes max_num_seqs for max-num-seqs."""
+    named: dict[str, Flag] = {}
+    for text, value in args.items():
+        name, dot, key = text.partition(".")
+        named[name.replace("_", "-") + dot + key] = value
+    return named
+
+
+def _knows(engine: Engine, name: str) -> bool:
+    """Of a JSON flag a single key may be set: `compilation-config.mode`."""
+    return not engine.flags or name.partition(".")[0] in engine.flags
 
 
 def _refuse_bad_wishes(engine: Engine, plan: Plan, wished: Mapping[str, Flag]) -> None:
@@ -152,7 +172,7 @@ def _refuse_bad_wishes(engine: Engine, plan: Plan, wished: Mapping[str, Flag]) -
                 f"cannot start {plan.model}: --{name} is set by vllamad itself",
                 hint=f"remove {name} from args in the configuration",
             )
-        if engine.flags and name not in engine.flags:
+        if not _knows(engine, name):
             near = get_close_matches(name, engine.flags, n=1)
             raise RuntimeProblem(
                 f"cannot start {plan.model}: vLLM {engine.version} does not know --{name}",
@@ -166,6 +186,8 @@ def _spell(engine: Engine, name: str, value: Flag) -> list[str]:
         return [f"--{name}"]
     if value is False:
         return [f"--no-{name}"] if f"no-{name}" in engine.flags else []
+    if str(value).startswith("-"):
+        return [f"--{name}={value}"]  # two words would be two flags
     return [f"--{name}", str(value)]
 
 

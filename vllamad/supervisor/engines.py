@@ -59,7 +59,8 @@ class Engines:
             device=facts.device,
             fork=facts.fork,
             flags=frozenset(flag.removeprefix("--") for flag in facts.flags),
-            parsers=frozenset({*facts.tool_parsers, *facts.reasoning_parsers}),
+            tool_parsers=frozenset(facts.tool_parsers),
+            reasoning_parsers=frozenset(facts.reasoning_parsers),
         )
 
     async def info(self) -> RuntimeInfo:
