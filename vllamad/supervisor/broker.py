@@ -82,7 +82,10 @@ class Broker:
 
             async def tell() -> None:
                 async for verdict in verdicts:
-                    await _say(stream, verdict)
+                    try:
+                        await _say(stream, verdict)
+                    except (trio.BrokenResourceError, trio.TooSlowError):
+                        return  # it left, perhaps in this very moment
                     if isinstance(verdict, Refused | Revoked):
                         return
 
