@@ -44,6 +44,7 @@ SPECIAL: dict[str, Kind] = {
     "worker.probe_interval": _INTERVAL,
     "worker.probe_timeout": _INTERVAL,
     "worker.probe_misses": values.whole(1),
+    "worker.stuck_timeout": _WAIT,
     "worker.backoff_base": _INTERVAL,
     "worker.backoff_limit": _INTERVAL,
     "worker.max_failures": values.whole(1),

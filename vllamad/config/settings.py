@@ -85,6 +85,7 @@ class WorkerSettings:
     probe_interval: float = 5.0
     probe_timeout: float = 3.0
     probe_misses: int = 3
+    stuck_timeout: float = 60.0  # without a token while requests run
     backoff_base: float = 1.0
     backoff_limit: float = 60.0
     max_failures: int = 5  # starts in a row that never got ready

@@ -26,11 +26,20 @@ class _Models(msgspec.Struct):
     data: list[_Card] = []
 
 
+class _Said(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Said
+
+
 class Progress(NamedTuple):
     """Two equal ones in a row, with requests running, mean that nothing moves."""
 
     running: float
     tokens: float
+    cache: float  # share in use: it grows while a long prompt is read, before any token counts
 
 
 async def until_ready(endpoint: Path, *, model: str, pooling: bool) -> int:
@@ -58,12 +67,13 @@ async def progress(client: httpx.AsyncClient, *, limit: float) -> Progress | Non
     with trio.move_on_after(limit):
         try:
             lines = (await client.get("/metrics")).text.splitlines()
-        except httpx.TransportError:
-            return None
-        return Progress(
-            running=_total(lines, "vllm:num_requests_running"),
-            tokens=_total(lines, "vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
-        )
+            return Progress(
+                running=_total(lines, "vllm:num_requests_running"),
+                tokens=_total(lines, "vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
+                cache=_total(lines, "vllm:kv_cache_usage_perc"),
+            )
+        except (httpx.TransportError, ValueError):
+            pass
     return None
 
 
@@ -88,7 +98,14 @@ async def _first_token(client: httpx.AsyncClient, *, model: str, pooling: bool) 
     except httpx.TransportError as error:
         raise LoadFailed(f"the engine died of its first request: {error}") from error
     if answer.status_code != 200:
-        raise LoadFailed(f"the engine refused its first request: {answer.text[:300]}")
+        raise LoadFailed(f"the engine refused its first request: {_message(answer)[:300]}")
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return msgspec.json.decode(answer.content, type=_Refusal).error.message
+    except msgspec.DecodeError:
+        return answer.text
 
 
 async def _context_length(client: httpx.AsyncClient) -> int:

@@ -31,7 +31,6 @@ from vllamad.supervisor.engines import Engines
 
 log = logging.getLogger(__name__)
 
-_STUCK = 60.0  # seconds without a token while requests run
 _ENGINE_PROCESSES = "VLLM::"  # how vLLM titles its core and workers
 
 
@@ -153,14 +152,15 @@ class EngineLife:
 
     async def _stuck(self) -> str:
         """Health only knows that the core lives; a core that hangs makes no tokens."""
+        limit = self._settings.stuck_timeout
         moved_at, before = trio.current_time(), None
         async with client_for(str(self.endpoint)) as client:
-            while trio.current_time() - moved_at < _STUCK:
-                await trio.sleep(_STUCK / 4)
+            while trio.current_time() - moved_at < limit:
+                await trio.sleep(limit / 4)
                 now = await probe.progress(client, limit=self._settings.probe_timeout)
                 if now is None or not now.running or now != before:
                     moved_at, before = trio.current_time(), now
-        return f"no token for {_STUCK:.0f} s while requests run"
+        return f"no token for {limit:g} s while requests run"
 
 
 class _Output:

@@ -1,0 +1,258 @@
+"""One life of the scripted engine: what is seen of it while it lives, and that nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.daemon import FAKE_SITE, ROOT, fake_home, is_alive
+from tests.fakes.test_engine import stream
+from vllamad.config.settings import EngineSettings, Paths, Settings, WorkerSettings
+from vllamad.core.launch import Plan, Spec
+from vllamad.core.memory import Need, Placement
+from vllamad.errors import HostProblem, RuntimeProblem
+from vllamad.host.http_client import client_for
+from vllamad.host.process_group import Launch
+from vllamad.supervisor import lives
+from vllamad.supervisor.engines import Engines
+from vllamad.supervisor.lives import EngineLife, EngineLives, log_file
+
+pytestmark = pytest.mark.integration
+
+PLAN = Plan(
+    spec=Spec(
+        model="a:latest",
+        folder="/models/a",
+        need=Need(weights=1, kv_per_token=1, context_length=2048),
+        context_length=512,
+    ),
+    placement=Placement(devices=(), per_device=1, kv_cache=1),
+)
+WATCHFUL = WorkerSettings(
+    stop_timeout=5, kill_timeout=5, probe_interval=0.05, probe_timeout=0.5, probe_misses=2
+)
+
+
+def settings_of(home: Path, worker: WorkerSettings = WATCHFUL, /, **scenario: object) -> Settings:
+    """A prepared home whose engine follows `scenario`."""
+    fake_home(home, models=())
+    for name in ("cache", "logs", "run"):
+        (home / name).mkdir()
+    paths = Paths(
+        state=home / "state",
+        cache=home / "cache",
+        logs=home / "logs",
+        run=home / "run",
+        control=home / "control",
+    )
+    env = {"PYTHONPATH": f"{FAKE_SITE}:{ROOT}", "FAKE_ENGINE": json.dumps(scenario)}
+    return Settings(paths=paths, worker=worker, engine=EngineSettings(env=env))
+
+
+def lives_of(settings: Settings) -> EngineLives:
+    return EngineLives(settings, Engines(settings), os.environ)
+
+
+@asynccontextmanager
+async def living(settings: Settings) -> AsyncGenerator[EngineLife]:
+    with trio.fail_after(30):
+        async with lives_of(settings).live(PLAN) as life:
+            yield life
+
+
+async def reason_of(
+    home: Path, wait: Callable[[EngineLife], Awaitable[str]], **scenario: object
+) -> str:
+    async with living(settings_of(home, **scenario)) as life:
+        return await wait(life)
+
+
+async def test_a_life_begins_with_a_private_folder_and_leaves_nothing_but_its_log(
+    tmp_path: Path,
+) -> None:
+    async with living(settings_of(tmp_path)) as life:
+        assert await life.ready() == 512
+        folder = life.endpoint.parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert await life.memory() > 1 << 20
+        assert is_alive(life.pid)
+    assert not is_alive(life.pid)
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == ["w"]
+    log = (tmp_path / "logs" / "a@latest.log").read_text()
+    assert "Application startup complete." in log
+    assert "Application shutdown complete." in log, "it was asked before it was killed"
+
+
+async def test_what_a_life_before_left_behind_is_not_in_the_way(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    async with living(settings) as life:
+        old = life.endpoint
+    old.parent.mkdir()
+    old.write_text("a socket that nobody listens on")
+    async with living(settings) as life:
+        assert await life.ready()
+
+
+async def test_one_that_cannot_hear_is_killed_at_once(tmp_path: Path) -> None:
+    patient = replace(WATCHFUL, stop_timeout=60)
+    async with living(settings_of(tmp_path, patient, ignore_term=True)) as life:
+        await life.ready()
+        life.hurry()
+        began = trio.current_time()
+    assert trio.current_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("scenario", "reason"),
+    [
+        ({"exit": 3}, "the engine ended by itself: exit status 3"),
+        ({"exit": 0}, "the engine ended by itself: exit status 0"),
+        ({"exit": 1, "log": ["ValueError: no room"]}, "ValueError: no room"),
+    ],
+)
+async def test_an_end_of_its_own_is_told_with_its_last_words(
+    tmp_path: Path, scenario: dict[str, object], reason: str
+) -> None:
+    assert await reason_of(tmp_path, lambda life: life.ended(), **scenario) == reason
+
+
+async def test_an_end_by_a_signal_names_it(tmp_path: Path) -> None:
+    async def killed(life: EngineLife) -> str:
+        await life.ready()
+        os.kill(life.pid, signal.SIGKILL)
+        return await life.ended()
+
+    assert await reason_of(tmp_path, killed) == "the engine ended by itself: killed by signal 9"
+
+
+async def test_a_start_that_failed_counts_as_ended_though_every_process_lives(
+    tmp_path: Path,
+) -> None:
+    log = ["(EngineCore pid=1) ERROR 11-23 04:00:05 [core.py:1] EngineCore failed to start."]
+    async with living(settings_of(tmp_path, log=log)) as life:
+        assert await life.ended() == "EngineCore failed to start."
+        assert is_alive(life.pid)
+
+
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [("VLLM::EngineCor", "the engine core"), ("VLLM::Worker", "the engine's Worker")],
+)
+async def test_the_death_of_the_core_is_seen_before_the_leader_notices(
+    tmp_path: Path, name: str, who: str
+) -> None:
+    async def killed(life: EngineLife) -> str:
+        await life.ready()
+        core = next(pid for pid, comm in life._group.members() if comm == name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, os.kill, core, signal.SIGKILL)
+            return await life.failing()
+
+    reason = await reason_of(tmp_path, killed, children=[name])
+    assert reason.startswith(f"{who} died")
+
+
+async def test_an_engine_that_answers_no_probe_is_deaf(tmp_path: Path) -> None:
+    async def stopped(life: EngineLife) -> str:
+        await life.ready()
+        os.kill(life.pid, signal.SIGSTOP)
+        life.hurry()
+        return await life.failing()
+
+    assert await reason_of(tmp_path, stopped) == "no answer to 2 health probes"
+
+
+def impatient(limit: float) -> WorkerSettings:
+    return replace(WATCHFUL, stuck_timeout=limit)
+
+
+async def test_an_engine_that_is_healthy_and_makes_no_token_is_stuck(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, impatient(0.4), stall_after=3)
+    async with living(settings) as life, trio.open_nursery() as nursery:
+        await life.ready()
+        async with client_for(str(life.endpoint)) as client:
+            nursery.start_soon(stream, client)
+            assert await life.failing() == "no token for 0.4 s while requests run"
+            assert (await client.get("/health")).status_code == 200, "no other probe saw it"
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("tokens", [0, 10_000])
+async def test_an_engine_that_idles_or_makes_tokens_slowly_is_not_stuck(
+    tmp_path: Path, tokens: int
+) -> None:
+    settings = settings_of(tmp_path, impatient(0.2), tokens=tokens, rate=20)
+    async with living(settings) as life, trio.open_nursery() as nursery:
+        await life.ready()
+        async with client_for(str(life.endpoint)) as client:
+            if tokens:
+                nursery.start_soon(stream, client)
+            with trio.move_on_after(1):
+                raise AssertionError(await life.failing())
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_runtime_that_is_gone_says_so(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    (tmp_path / "state" / "runtimes" / "current").unlink()
+    with pytest.raises(RuntimeProblem, match="no runtime is installed"):
+        async with living(settings):
+            pass
+
+
+async def test_a_folder_that_cannot_be_made_says_which(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    (tmp_path / "run" / "w").write_text("in the way")
+    with pytest.raises(HostProblem, match=r"cannot make \S+/run/w/"):
+        async with living(settings):
+            pass
+
+
+class Unkillable:
+    """A group that is still there after KILL, and goes in its own time."""
+
+    pid = 4711
+
+    def __init__(self) -> None:
+        self.is_gone = False
+
+    @asynccontextmanager
+    async def spawn(
+        self, launch: Launch, *, term_timeout: float, kill_timeout: float
+    ) -> AsyncGenerator[Unkillable]:
+        yield self
+        raise HostProblem("cannot empty the process group of 4711")
+
+    async def gone(self) -> None:
+        await trio.sleep(0)
+        self.is_gone = True
+
+
+async def test_what_will_not_die_is_waited_for_since_it_still_holds_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = Unkillable()
+    monkeypatch.setattr(lives, "spawn", group.spawn)
+    with pytest.raises(HostProblem, match="cannot empty"):
+        async with living(settings_of(tmp_path)):
+            pass
+    assert group.is_gone
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("smollm2:135m", "smollm2@135m.log"),
+        ("hf.co/org/Repo:Q4", "hf.co+org+Repo@Q4.log"),
+    ],
+)
+def test_every_model_has_a_log_of_its_own(model: str, name: str) -> None:
+    assert log_file(Path("/logs"), model) == Path("/logs") / name
