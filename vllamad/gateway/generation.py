@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import trio
 from quart import Response, g, request
 
-from vllamad.errors import BadInput, ModelNotFound
+from vllamad.errors import BadInput, ModelNotFound, NotSupported
 from vllamad.gateway import leases
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.exchange import Output
@@ -22,7 +22,7 @@ from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
-from vllamad.wire.gojson import is_object
+from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.lines import CHAT, GENERATE, Spelling
 from vllamad.wire.ollama import (
     ChatRequest,
@@ -64,12 +64,16 @@ async def chat(context: Context) -> Response:
 
 async def openai_chat(context: Context) -> Response:
     """`POST /v1/chat/completions`, relayed."""
-    return await _relayed(context, "/v1/chat/completions", openai.chat_request)
+    return await relayed(
+        context, "/v1/chat/completions", openai.chat_request, needs=("completion", "chat")
+    )
 
 
 async def openai_completions(context: Context) -> Response:
     """`POST /v1/completions`, relayed: the prompt is used as it is, as vLLM has it."""
-    return await _relayed(context, "/v1/completions", openai.completion_request)
+    return await relayed(
+        context, "/v1/completions", openai.completion_request, needs=("completion", "generate")
+    )
 
 
 async def read(decode: Callable[[bytes], T]) -> T:
@@ -91,7 +95,7 @@ async def _answer(
         return _settled(asked, spelling, "unload")
     traits = traits_of(installed)
     check(asked, traits)
-    lease = await _hold(context, installed, asked.keep_alive)
+    lease = await hold(context, installed, asked.keep_alive)
     if asked.is_empty:
         return _settled(asked, spelling, "load")
     reply = Reply(
@@ -123,14 +127,25 @@ def _settled(asked: Asked, spelling: Spelling, reason: str) -> Response:
     return Response(lines.settled(spelling, start, reason), content_type=JSON)
 
 
-async def _relayed(
-    context: Context, path: str, decode: Callable[[bytes], tuple[str, dict[str, object]]]
+async def relayed(
+    context: Context,
+    path: str,
+    decode: Callable[[bytes], tuple[str, dict[str, object]]],
+    *,
+    needs: tuple[str, str],
 ) -> Response:
+    """Relay an answer of the engine's own, in pieces or at once.
+
+    `needs` is the capability it takes, and what to call it in a refusal.
+    """
     record: Record = g.record
     name, body = await read(decode)
     installed = await find(context, name, missing=BadInput("model is required"))
     record.model = installed.name
-    lease = await _hold(context, installed, None)
+    capability, wanted = needs
+    if capability not in installed.capabilities:
+        raise NotSupported(f"{quoted(name)} does not support {wanted}")
+    lease = await hold(context, installed, None)
     body["model"] = served = lease.grant.served_name
     stream = body.get("stream") is True
     usage = False
@@ -145,7 +160,7 @@ async def _relayed(
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
 
 
-async def _hold(context: Context, installed: Installed, keep_alive: float | None) -> Lease:
+async def hold(context: Context, installed: Installed, keep_alive: float | None) -> Lease:
     """A lease for as long as the answer takes, the client's reading of it included."""
     record: Record = g.record
     wanted = leases.lease(context.settings.broker, installed.name, keep_alive, record.request_id)

@@ -29,16 +29,22 @@ async def find(
     Raises `missing` for an empty name, BadInput for what is no name, NotAllowed for a model in
     Ollama's cloud, and ModelNotFound with the words `unknown` makes of the name as it was sent.
     """
+    name = named(text, missing=missing, cloud=cloud)
+    found = await trio.to_thread.run_sync(context.catalog.find, name)
+    if found is None:
+        raise ModelNotFound(unknown(name if split_source(text)[1] else text))
+    return found
+
+
+def named(text: str, *, missing: BadInput | ModelNotFound, cloud: str = CLOUD_DISABLED) -> str:
+    """The name in `text`, without the mark of its source; raises as `find` does before it looks."""
     name, source = split_source(text)
     if not name:
         raise missing
     parse(name)
     if source == "cloud":
         raise NotAllowed(cloud)
-    found = await trio.to_thread.run_sync(context.catalog.find, name)
-    if found is None:
-        raise ModelNotFound(unknown(name if source else text))
-    return found
+    return name
 
 
 def traits_of(installed: Installed) -> ModelTraits:

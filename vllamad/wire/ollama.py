@@ -118,17 +118,17 @@ class ShowRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def decode_generate(body: bytes) -> GenerateRequest:
     """Read the body of `/api/generate`. Raises BadInput with Ollama's text."""
-    return _in_range(_decode(body, GenerateRequest, _GENERATE))
+    return _in_range(decode_request(body, GenerateRequest, _GENERATE))
 
 
 def decode_chat(body: bytes) -> ChatRequest:
     """Read the body of `/api/chat`. Raises BadInput with Ollama's text."""
-    return _in_range(_decode(body, ChatRequest, _CHAT))
+    return _in_range(decode_request(body, ChatRequest, _CHAT))
 
 
 def decode_show(body: bytes) -> ShowRequest:
     """Read the body of `/api/show`, `model` filled from `name`. Raises BadInput."""
-    request = _decode(body, ShowRequest, _SHOW)
+    request = decode_request(body, ShowRequest, _SHOW)
     return request if request.model else msgspec.structs.replace(request, model=request.name)
 
 
@@ -136,7 +136,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 G = TypeVar("G", bound=Generation)
 
 
-def _decode(body: bytes, request: type[S], table: dict[str, Read[object]]) -> S:
+def decode_request(body: bytes, request: type[S], table: dict[str, Read[object]]) -> S:
+    """Read a body by the readers of its fields. Raises BadInput with Go's text."""
     value = gojson.decode(body)
     if value is None:
         return request()
@@ -159,7 +160,8 @@ def _think(value: object, where: str) -> bool | str:
     raise BadInput(f"think must be a boolean or string ({_LEVELS})")
 
 
-def _keep_alive(value: object, where: str) -> float | None:
+def keep_alive(value: object, where: str) -> float | None:
+    """Read the field of that name: seconds, math.inf for ever. Raises BadInput."""
     return parse_keep_alive(value)
 
 
@@ -209,7 +211,7 @@ _GENERATION: dict[str, Read[object]] = {
     "model": string,
     "stream": boolean,
     "format": anything,
-    "keep_alive": _keep_alive,
+    "keep_alive": keep_alive,
     "options": mapping,
     "think": _think,
     "truncate": boolean,
