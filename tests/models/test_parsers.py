@@ -7,49 +7,59 @@ import pytest
 from tests.models.checkpoints import (
     BERT,
     CHATML_TEMPLATE,
-    DISTILL_TEMPLATE,
     GEMMA3,
-    LLAMA,
-    LLAMA31_TEMPLATE,
-    MISTRAL,
-    MISTRAL_TEMPLATE,
-    QWEN2,
     QWEN3,
-    QWEN3_CODER_TEMPLATE,
     QWEN3_TEMPLATE,
-    QWEN25_TEMPLATE,
-    QWQ_TEMPLATE,
     SMOLLM2,
 )
+from tests.models.families import (
+    FAMILIES,
+    HERMES,
+    OPENS,
+    REASONING_PARSERS,
+    SWITCH,
+    TOOL_PARSERS,
+    Family,
+)
 from vllamad.models.facts import derive
-from vllamad.models.parsers import capabilities, parsers_for
+from vllamad.models.parsers import (
+    REASONING,
+    TOOLS,
+    EngineParsers,
+    can_switch_thinking,
+    capabilities,
+    parsers_for,
+)
+
+ENGINE = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset({"qwen3"}))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_parsers_are_chosen_by_template_and_family(family: Family):
+    facts = derive({"model_type": family.model_type}, {}, template=family.template)
+    assert parsers_for(facts) == (family.tools, family.reasoning)
+
+
+def test_every_parser_of_the_tables_is_one_of_the_engines():
+    """A name it does not know would never be used."""
+    assert {row.parser for row in TOOLS} <= {*TOOL_PARSERS.split()}
+    assert {row.parser for row in REASONING} <= {*REASONING_PARSERS.split()}
 
 
 @pytest.mark.parametrize(
-    ("config", "template", "tool_parser", "reasoning_parser"),
+    ("args", "chosen"),
     [
-        (QWEN2, QWEN25_TEMPLATE, "hermes", None),
-        (QWEN3, QWEN3_TEMPLATE, "hermes", "qwen3"),
-        (QWEN3, QWEN25_TEMPLATE, "hermes", None),
-        (QWEN3, QWEN3_CODER_TEMPLATE, "qwen3_coder", None),
-        (QWEN2, QWQ_TEMPLATE, "hermes", "deepseek_r1"),
-        (QWEN2, DISTILL_TEMPLATE, None, "deepseek_r1"),
-        (LLAMA, DISTILL_TEMPLATE, None, "deepseek_r1"),
-        (LLAMA, LLAMA31_TEMPLATE, "llama3_json", None),
-        (LLAMA, LLAMA31_TEMPLATE.replace("<|python_tag|>", ""), "llama3_json", None),
-        (MISTRAL, MISTRAL_TEMPLATE, "mistral", None),
-        (MISTRAL, MISTRAL_TEMPLATE + "[THINK]", "mistral", "mistral"),
-        ({"model_type": "gpt_oss"}, "<|channel|>", "openai", "openai_gptoss"),
-        ({"model_type": "granitemoehybrid"}, QWEN25_TEMPLATE, "granite4", None),
-        ({"model_type": "llama4"}, LLAMA31_TEMPLATE, None, None),
-        (SMOLLM2, CHATML_TEMPLATE, None, None),
-        (LLAMA, QWEN3_TEMPLATE, "hermes", None),
-        (SMOLLM2, "", None, None),
+        ({}, ("hermes", "qwen3")),
+        ({"tool-call-parser": "qwen3_xml"}, ("qwen3_xml", "qwen3")),
+        ({"tool_call_parser": "mine", "reasoning_parser": "deepseek_r1"}, ("mine", "deepseek_r1")),
+        ({"reasoning-parser": False}, ("hermes", None)),
+        ({"tool-call-parser": "", "reasoning-parser": ""}, (None, None)),
+        ({"max-num-seqs": 4}, ("hermes", "qwen3")),
     ],
 )
-def test_parsers_are_chosen_by_family_and_template(config, template, tool_parser, reasoning_parser):
-    facts = derive(config, {}, template=template)
-    assert parsers_for(facts) == (tool_parser, reasoning_parser)
+def test_the_operators_own_flags_win(args, chosen):
+    facts = derive(QWEN3, {}, template=QWEN3_TEMPLATE)
+    assert parsers_for(facts, args) == chosen
 
 
 @pytest.mark.parametrize(
@@ -64,3 +74,38 @@ def test_parsers_are_chosen_by_family_and_template(config, template, tool_parser
 )
 def test_capabilities_are_what_the_engine_can_deliver(config, template, offered):
     assert capabilities(derive(config, {}, template=template)) == offered
+
+
+@pytest.mark.parametrize(
+    ("engine", "offered"),
+    [
+        (None, ("completion", "tools", "thinking")),
+        (ENGINE, ("completion", "tools", "thinking")),
+        (
+            EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset()),
+            ("completion", "tools"),
+        ),
+        (EngineParsers(tools=frozenset(), reasoning=frozenset({"hermes"})), ("completion",)),
+    ],
+)
+def test_what_the_engine_has_no_parser_for_is_not_promised(engine, offered):
+    assert capabilities(derive(QWEN3, {}, template=QWEN3_TEMPLATE), {}, engine) == offered
+
+
+@pytest.mark.parametrize(
+    ("model_type", "template", "switchable"),
+    [
+        ("qwen3", HERMES + SWITCH, True),
+        ("qwen3", HERMES + OPENS, False),
+        ("deepseek_v3", "{%- if not thinking -%}", True),
+        ("granite", "{%- if thinking %}", True),
+        ("mistral3", "First think in your thinking block", False),
+        ("gpt_oss", "<|channel|>", False),
+        ("deepseek_v4", "", True),
+    ],
+)
+def test_whether_thinking_can_be_switched_is_read_from_the_template(
+    model_type, template, switchable
+):
+    facts = derive({"model_type": model_type}, {}, template=template)
+    assert can_switch_thinking(facts) == switchable
