@@ -161,3 +161,35 @@ async def test_whoever_leaves_at_any_moment_holds_nothing(
         await wait_all_tasks_blocked()
         assert fleet.queued == 0
         assert sum(info.leases for info in fleet.workers()) == 0
+
+
+async def test_a_stop_never_forgets_the_worker_that_was_started_since(
+    autojump_clock: MockClock,
+) -> None:
+    lives = FakeLives(takes_to_die=3)
+    async with fleet_of(lives) as fleet, trio.open_nursery() as nursery:
+        async with fleet.lease(spec("a"), None) as verdicts:
+            await granted(verdicts)
+        nursery.start_soon(fleet.stop, "a", "asked")
+        await trio.sleep(1)
+        async with fleet.lease(spec("a"), None) as verdicts:  # starts it anew at once
+            await granted(verdicts)
+            assert [(info.state, info.leases) for info in fleet.workers()] == [("ready", 1)]
+        assert lives.alive == 1
+
+
+async def test_a_stop_of_what_fails_meanwhile_clears_the_failure(autojump_clock: MockClock) -> None:
+    lives = FakeLives([FakeLife(load=inf, dies_after=3), FakeLife()], takes_to_die=3)
+    async with fleet_of(lives) as fleet, trio.open_nursery() as nursery:
+        nursery.start_soon(first_verdict, fleet)
+        await trio.sleep(4)  # it is dying, for a reason of its own
+        assert await fleet.stop("a", "asked")
+        assert fleet.workers() == []
+        async with fleet.lease(spec("a"), None) as verdicts:
+            await granted(verdicts)
+
+
+async def first_verdict(fleet: Fleet) -> None:
+    async with fleet.lease(spec("a"), None) as verdicts:
+        await verdicts.receive()
+        await verdicts.receive()

@@ -95,7 +95,9 @@ class Fleet:
         if worker is None:
             return False
         await worker.gone.wait()
-        self._workers.pop(model, None)
+        if self._workers.get(model) is worker:  # it failed: one that stopped has left by itself
+            del self._workers[model]
+            self._carry_out(self._scheduler.stop(model, why, now=trio.current_time()))
         return True
 
     def worker(self, model: str) -> Worker | None:
