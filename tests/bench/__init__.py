@@ -1,1 +1,1 @@
-"""What a token costs on its way through the gateway. `make bench`."""
+"""What a token, and a request, cost on their way through the daemon. `make bench`."""

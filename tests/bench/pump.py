@@ -1,13 +1,12 @@
 """The bare relay: the same bytes, with no HTTP, no translation and no lease. The floor under trio.
 
-    python -m tests.bench.pump SOCKET FD
+    python -m tests.bench.pump SOCKET PORT
 
-Listens on the inherited descriptor FD; each connection is joined to one of its own to SOCKET.
+Each connection to PORT on loopback is joined to one of its own to SOCKET. Says when it listens.
 """
 
 from __future__ import annotations
 
-import socket
 import sys
 from functools import partial
 
@@ -30,9 +29,10 @@ async def join(path: str, client: trio.SocketStream) -> None:
         pass
 
 
-async def main(path: str, number: int) -> None:
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=number)))
-    await trio.serve_listeners(partial(join, path), [listener])
+async def main(path: str, port: int) -> None:
+    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=4096)
+    print("listening", flush=True)
+    await trio.serve_listeners(partial(join, path), listeners)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ SCENARIO: Json = {
     "text": "The capital of France is Paris.",
     "tokens": 0,  # tokens of an answer; 0: the words of the text
     "rate": 0.0,  # tokens a second for each stream; 0: flat out
+    "stamped": False,  # each token is the time of its making (monotonic, ns); streams go in step
     "late": 0.0,  # seconds before an answer begins
     "status": 200,  # refuse generation with this status
     "replay": "",  # answer streams with the events of this recorded file
@@ -47,6 +48,7 @@ SCENARIO: Json = {
     "bad_utf8_after": None,  # the token has a byte that is no UTF-8
     "core_notice": 4.5,  # seconds that streams stay silent after the core's death
 }
+BATCH = 16  # stamped tokens a write, flat out
 PLAN: Json = SCENARIO | json.loads(os.environ.get("FAKE_ENGINE", "{}"))
 LOADING = (
     "vLLM server version 0.32.0",
@@ -168,10 +170,14 @@ class Engine:
             say(f'INFO:      - "POST {path} HTTP/1.1" 200 OK')
 
     def generation(self, chat: bool, request: Json) -> Steps:
-        self.running += 1
-        self.asked += spelling.prompt_tokens(request)
         wishes = {name: PLAN[name] for name in ("text", "tokens", "rate")}
-        answer = Answer(chat=chat, body=request, model=MODEL, **wishes)
+        try:
+            self.asked += spelling.prompt_tokens(request)
+            answer = Answer(chat=chat, body=request, model=MODEL, **wishes)
+        except (TypeError, ValueError, AttributeError):  # pydantic says it better
+            yield refusal(400, "1 validation error", "Bad Request")
+            return
+        self.running += 1
         try:
             if PLAN["late"]:
                 yield time.monotonic() + PLAN["late"]
@@ -193,6 +199,10 @@ class Engine:
 
     def events(self, answer: Answer) -> Steps:
         yield from map(event, answer.beginning())
+        if PLAN["stamped"]:
+            yield from self.stamped(answer)
+            yield from map(event, [*answer.ending(), "[DONE]"])
+            return
         words = [event(answer.token(word)) for word in answer.words]
         faults = {PLAN[name]: name for name in PLAN if name.endswith("_after")}
         due = time.monotonic()
@@ -216,6 +226,21 @@ class Engine:
             self.made += 1
             yield from map(event, answer.ending())
         yield event("[DONE]")
+
+    def stamped(self, answer: Answer) -> Steps:
+        """All streams at once, as with the steps of a real engine; flat out many a write."""
+        hole = "@" * 20
+        before, _, after = event(answer.token(hole)).partition(hole.encode())
+        rate, left = PLAN["rate"], answer.count
+        step = int(time.monotonic() * rate)
+        while left:
+            tokens = 1 if rate else min(left, BATCH)
+            left -= tokens
+            self.made += tokens
+            yield (before + b"t%019d" % time.monotonic_ns() + after) * tokens
+            if rate:
+                step += 1
+                yield step / rate
 
     def misbehave(self, fault: str) -> Steps:
         match fault:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -310,3 +312,23 @@ async def test_many_streams_share_it_flat_out(tmp_path: Path) -> None:
             for _ in range(50):
                 nursery.start_soon(one)
         assert done == [2000 + 3] * 50
+
+
+async def test_stamped_tokens_tell_the_time_of_their_making(tmp_path: Path) -> None:
+    began = time.monotonic_ns()
+    async with running(tmp_path, stamped=True, text="x", tokens=1000, rate=50.0) as (_, client):
+        await ready(client)
+        got = said(await stream(client, max_tokens=4))
+    stamps = [int(stamp) for stamp in re.findall(r"t(\d{19})", got)]
+    assert len(stamps) == 3  # the last token comes with the reason to stop
+    assert began < stamps[0] < time.monotonic_ns()
+    assert all(later - earlier > 10_000_000 for earlier, later in itertools.pairwise(stamps))
+
+
+async def test_stamped_tokens_come_many_at_a_time_where_nothing_holds_them(tmp_path: Path) -> None:
+    async with running(tmp_path, stamped=True, text="x", tokens=1000) as (_, client):
+        await ready(client)
+        got = said(await stream(client, max_tokens=101))
+    stamps = re.findall(r"t(\d{19})", got)
+    assert len(stamps) == 100
+    assert len(set(stamps)) == 7  # 16 a write
