@@ -54,7 +54,8 @@ def test_any_cut_of_the_same_bytes_gives_the_same_events(stream_lines, end, cuts
     places = [0, *sorted(cuts), len(stream)]
     pieces = [stream[a:b] for a, b in pairwise(places)]
     assert read(*pieces) == read(stream)
-    assert read(stream) == read(stream.replace(end, b"\n"))
+    # A CR may be half of a CR LF until something follows.
+    assert read(stream, b":") == read(stream.replace(end, b"\n"), b":")
 
 
 @given(st.lists(st.binary()))
