@@ -49,7 +49,7 @@ class Broker:
         self._spec_of = spec_of
 
     async def attend(self, stream: trio.SocketStream) -> None:
-        """One connection from its question to its end; never raises but Cancelled."""
+        """One connection from its question to its end; a bug in it ends no other one."""
         async with stream:
             try:
                 await self._answer(stream)
@@ -57,6 +57,8 @@ class Broker:
                 pass
             except msgspec.DecodeError as error:
                 event(log, logging.WARNING, "gateway talks nonsense", error=str(error))
+            except Exception:
+                log.exception("internal error in the conversation with a gateway")
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         with trio.fail_after(_QUESTION_LIMIT):

@@ -22,7 +22,7 @@ from vllamad.config.show import as_json
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse
-from vllamad.errors import BadInput, HostProblem, LoadFailed, NotAllowed, VllamadError, from_kind
+from vllamad.errors import BadInput, LoadFailed, NotAllowed, VllamadError, from_kind
 from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.http_server import Request, Response, Send, StreamResponse
 from vllamad.host.log import event
@@ -152,7 +152,7 @@ class Control:
         return _long(again, partial(self._doing, spec.model))
 
     async def _unload(self, name: str) -> StreamResponse:
-        model = (await self._daemon.library.spec(name)).model
+        model = (await self._daemon.library.find(name)).name
 
         async def stop() -> str:
             was = await self._daemon.fleet.stop(model, "unload")
@@ -222,7 +222,7 @@ def _json(value: msgspec.Struct) -> Response:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 100_000:
+    if not text.isdecimal() or not 0 < int(text[:9]) <= 100_000:
         raise BadInput(f"lines: {text[:20]!r} is not a number from 1 to 100000")
     return int(text)
 
@@ -259,6 +259,5 @@ def _long(work: Callable[[], Awaitable[str]], status: Callable[[], str]) -> Stre
 
 
 def _first(group: BaseExceptionGroup[VllamadError]) -> VllamadError:
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    return HostProblem("unknown problem")
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -24,6 +24,7 @@ class Engines:
         self._facts: RuntimeFacts | None = None
         self._problem: RuntimeProblem | None = None
         self._machine = Machine(host=0)
+        self._measured: str = ""  # the device `_machine` is the measure of
 
     @property
     def machine(self) -> Machine:
@@ -31,19 +32,15 @@ class Engines:
         return self._machine
 
     async def look(self) -> None:
-        """Find the runtime and measure the machine. A missing runtime is told by `engine`."""
-        settings = self._settings
-        facts, self._problem = await trio.to_thread.run_sync(self._resolve)
-        if facts is not None and facts == self._facts:
-            return
-        self._facts = facts
-        self._machine = await trio.to_thread.run_sync(
-            lambda: devices.machine(
-                device=facts.device if facts else "cpu",
-                memory=settings.scheduler.memory,
-                cpu_kv_cache=settings.engine.cpu_kv_cache,
-            )
-        )
+        """Find the runtime, and measure the machine where the device is another than before.
+
+        A missing runtime is told by `engine`.
+        """
+        self._facts, self._problem = await trio.to_thread.run_sync(self._resolve)
+        device = self._facts.device if self._facts else "cpu"
+        if device != self._measured:
+            self._machine = await trio.to_thread.run_sync(self._measure, device)
+            self._measured = device
 
     async def engine(self) -> Engine:
         """What to start workers with. Raises RuntimeProblem where there is nothing to start."""
@@ -77,9 +74,17 @@ class Engines:
 
     async def _look_for_facts(self) -> RuntimeFacts:
         await self.look()
-        if self._facts is None:
-            raise self._problem or RuntimeProblem("no runtime")
+        if self._problem is not None:
+            raise self._problem
+        assert self._facts is not None
         return self._facts
+
+    def _measure(self, device: str) -> Machine:
+        return devices.machine(
+            device=device,
+            memory=self._settings.scheduler.memory,
+            cpu_kv_cache=self._settings.engine.cpu_kv_cache,
+        )
 
     def _resolve(self) -> tuple[RuntimeFacts | None, RuntimeProblem | None]:
         paths, engine = self._settings.paths, self._settings.engine

@@ -16,6 +16,7 @@ import trio
 
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
+from vllamad.core.memory import Machine
 from vllamad.core.scheduler import (
     Decision,
     Grant,
@@ -83,6 +84,10 @@ class Fleet:
         finally:
             self._verdicts.pop(lease, None)
             self._carry_out(self._scheduler.leave(lease, now=trio.current_time()))
+
+    def measured(self, machine: Machine) -> None:
+        """Plan for `machine` from now on; the device changes with the runtime in use."""
+        self._scheduler.machine = machine
 
     def unload(self, model: str) -> None:
         """Let `model` go when idle; requests under way finish."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -19,8 +20,11 @@ from vllamad.host.log import event
 
 log = logging.getLogger(__name__)
 
-_STEADY = 10.0  # seconds of life after which a death is an accident, not a habit
-_SLOWEST = 5.0
+_GATEWAY: Final = (sys.executable, "-P", "-m", "vllamad", "--gateway")
+_STEADY: Final = 10.0  # seconds of life after which a death is an accident, not a habit
+_SLOWEST: Final = 5.0
+_GRACE: Final = 5.0  # seconds a gateway gets beyond its drain limit to end its streams
+_REAP_LIMIT: Final = 5.0  # a killed process is gone within milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class GatewayLaunch:
     sockets: tuple[int, ...]
     environment: dict[str, str]
     drain_timeout: float
+    argv: tuple[str, ...] = _GATEWAY
 
 
 class Gateways:
@@ -62,19 +67,22 @@ class Gateways:
         delay = 0.1
         while not self._stopping.is_set():
             born = trio.current_time()
-            code = await self._live(number)
+            try:
+                how = f"exit status {await self._live(number)}"
+            except OSError as error:  # no memory or descriptor for another process, just now
+                how = f"cannot start: {error.strerror}"
             if self._stopping.is_set():
                 return
             lived = trio.current_time() - born
             delay = 0.1 if lived >= _STEADY else min(_SLOWEST, delay * 2)
-            event(log, logging.ERROR, "gateway died", gateway=number, status=code, again_in=delay)
+            event(log, logging.ERROR, "gateway died", gateway=number, reason=how, again_in=delay)
             with trio.move_on_after(delay):
                 await self._stopping.wait()
 
     async def _live(self, number: int) -> int:
         """One gateway from its start to its end; the exit status."""
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-P", "-m", "vllamad", "--gateway"],
+            self._launch.argv,
             stdin=subprocess.PIPE,
             pass_fds=self._launch.sockets,
             env=self._launch.environment,
@@ -90,9 +98,8 @@ class Gateways:
             process.kill()
             assert process.stdin is not None
             await trio.aclose_forcefully(process.stdin)
-            with trio.CancelScope(shield=True):  # a killed process is gone within milliseconds
-                with trio.move_on_after(self._launch.drain_timeout):
-                    await process.wait()
+            with trio.move_on_after(_REAP_LIMIT, shield=True):
+                await process.wait()
             del self._processes[process.pid]
 
     async def _tell(self, process: trio.Process) -> None:
@@ -108,7 +115,7 @@ class Gateways:
 
             async def limit() -> None:
                 await self._stopping.wait()
-                await trio.sleep(self._launch.drain_timeout + 5)
+                await trio.sleep(self._launch.drain_timeout + _GRACE)
                 event(log, logging.WARNING, "gateway does not end, killing it", pid=process.pid)
                 process.kill()
 

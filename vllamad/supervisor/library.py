@@ -9,6 +9,7 @@ import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
+from vllamad.core.memory import Machine
 from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound
 from vllamad.models import describe, pulling
@@ -22,10 +23,18 @@ from vllamad.wire.control import ModelDetail, ModelInfo, Progress
 class Library:
     """The catalog, for the loop: reading files happens in threads."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, engines: Engines) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        engines: Engines,
+        measured: Callable[[Machine], None],
+    ) -> None:
+        """`measured` is told of the machine before every spec that was made for it."""
         self._settings = settings
         self._catalog = catalog
         self._engines = engines
+        self._measured = measured
 
     async def find(self, name: str) -> Installed:
         """The installed model of that name. Raises ModelNotFound, BadInput, HostProblem."""
@@ -41,7 +50,9 @@ class Library:
         """What loading that model takes, on this machine as it is."""
         found = await self.find(name)
         await self._engines.look()
-        return spec_of(found, self._engines.machine)
+        machine = self._engines.machine
+        self._measured(machine)
+        return spec_of(found, machine)
 
     async def models(self) -> list[ModelInfo]:
         installed = await trio.to_thread.run_sync(self._catalog.all)

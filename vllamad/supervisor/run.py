@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 
@@ -26,6 +27,7 @@ from vllamad.host.listeners import all_loopback, bind_http
 from vllamad.host.log import event
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
+from vllamad.host.tasks import first_of
 from vllamad.models.catalog import Catalog
 from vllamad.supervisor.broker import Broker, listen
 from vllamad.supervisor.control import Control, Daemon
@@ -51,8 +53,9 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
     prepare_folders(settings)
     engines = Engines(settings)
     await engines.look()
-    library = Library(settings, Catalog(settings.paths.models, settings.models), engines)
     fleet = make_fleet(settings, engines, environ)
+    catalog = Catalog(settings.paths.models, settings.models)
+    library = Library(settings, catalog, engines, fleet.measured)
     with (
         sockets(settings, inherited) as (control_socket, http),
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
@@ -75,12 +78,16 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
             trio.open_nursery() as data_plane,
         ):
             data_plane.start_soon(gateways.run)
-            await until_serving(http[0], settings.paths.control)
-            notify.ready()
-            event(log, logging.INFO, "ready", listen=", ".join(settings.server.listen))
-            up.start_soon(heartbeat, notify, environ, daemon)
-            up.start_soon(preload, settings, fleet, library)
-            await anext(aiter(signals))
+
+            async def serve() -> None:
+                await until_serving(http[0], settings.paths.control)
+                notify.ready()
+                event(log, logging.INFO, "ready", listen=", ".join(settings.server.listen))
+                up.start_soon(heartbeat, notify, environ, daemon)
+                up.start_soon(preload, settings, fleet, library)
+                await trio.sleep_forever()
+
+            await first_of(serve, partial(anext, signals))
             notify.stopping()
             event(log, logging.INFO, "stopping")
             up.start_soon(skip_the_drain, signals, up.cancel_scope)

@@ -22,7 +22,7 @@ def spec_of(installed: Installed, machine: Machine) -> Spec:
         digest=installed.digest,
         need=Need(
             weights=facts.weight_bytes,
-            kv_per_token=0 if facts.is_embedding else facts.kv_bytes_per_token,
+            kv_per_token=facts.kv_bytes_per_token,
             context_length=cut,
             gpus=settings.tensor_parallel_size,
             utilization=settings.gpu_memory_utilization,
