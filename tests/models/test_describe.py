@@ -11,7 +11,7 @@ import pytest
 from tests.models.checkpoints import BERT, CHATML_TEMPLATE, GEMMA3, QWEN3, QWEN3_TEMPLATE, SMOLLM2
 from vllamad.config.settings import ModelSettings
 from vllamad.models.catalog import Installed
-from vllamad.models.describe import details, parameter_size, parameters, show, tag_entry
+from vllamad.models.describe import details, model_info, parameter_size, parameters, show, tag_entry
 from vllamad.models.facts import derive
 from vllamad.models.parsers import capabilities
 from vllamad.models.safetensors import Tensor
@@ -124,6 +124,13 @@ def test_an_embedding_model_has_no_template():
     reply = show(installed(BERT))
     assert "template" not in reply
     assert reply["capabilities"] == ["embedding"]
+
+
+@pytest.mark.parametrize(("pooling", "number"), [("mean", 1), ("cls", 2), ("rank", 4), ("", None)])
+def test_an_embedding_model_says_how_it_pools_in_the_numbers_of_a_gguf(pooling, number):
+    model = installed(BERT)
+    model = replace(model, facts=replace(model.facts, pooling=pooling))
+    assert model_info(model, "m").get("bert.pooling_type") == number
 
 
 def test_a_thinking_model_says_so():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -152,6 +153,27 @@ def test_sentence_transformers_files_make_an_embedding_model_with_its_own_length
     facts = read_facts(folder)
     assert facts.is_embedding
     assert facts.context_length == 256
+
+
+@pytest.mark.parametrize(
+    ("settings", "pooling"),
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({}, ""),
+    ],
+)
+def test_how_tokens_are_pooled_is_read_from_the_pooling_layer(tmp_path, settings, pooling):
+    folder = write_checkpoint(tmp_path / "m", BERT, modules_json="[]")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    assert read_facts(folder).pooling == pooling
+
+
+def test_a_classifier_ranks():
+    assert derive({"architectures": ["BertForSequenceClassification"]}, {}).pooling == "rank"
 
 
 def test_vision_is_known_by_its_configuration():

@@ -11,6 +11,9 @@ from vllamad.models.catalog import Installed
 from vllamad.models.facts import Facts
 from vllamad.wire.timestamps import rfc3339
 
+# The numbers a GGUF file has for them
+_POOLING = {"mean": 1, "cls": 2, "last": 3, "lasttoken": 3, "rank": 4}
+
 # Ollama's names for what a generation_config.json sets
 _OPTION_NAMES = {"repetition_penalty": "repeat_penalty"}
 
@@ -76,6 +79,7 @@ def model_info(model: Installed, basename: str) -> dict[str, object]:
         f"{family}.attention.head_count_kv": facts.kv_heads,
         f"{family}.attention.layer_norm_rms_epsilon": facts.norm_epsilon,
         f"{family}.feed_forward_length": facts.feed_forward,
+        f"{family}.pooling_type": _POOLING.get(facts.pooling, 0),
         f"{family}.rope.freq_base": facts.rope_base,
         f"{family}.vision.block_count": facts.vision_layers,
         f"{family}.vocab_size": facts.vocab,

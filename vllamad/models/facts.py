@@ -54,6 +54,7 @@ class Facts:
     vision_layers: int
     kv_bytes_per_token: int
     is_embedding: bool
+    pooling: str  # how an embedding is made of the tokens': mean, cls, last, or rank for a score
     has_vision: bool
     chat_template: str
     bos_token: str
@@ -98,6 +99,7 @@ def read_facts(folder: Path) -> Facts:
         license=license_of(folder, names),
         sentence=json("sentence_bert_config.json"),
         embedding="modules.json" in names,
+        pooling=json("1_Pooling/config.json"),
     )
 
 
@@ -111,6 +113,7 @@ def derive(
     license: str = "",
     sentence: Json | None = None,
     embedding: bool = False,
+    pooling: Json | None = None,
 ) -> Facts:
     """Put together what the files said; `read_facts` does the reading."""
     inner = language_part(config)
@@ -142,6 +145,7 @@ def derive(
         vision_layers=whole(vision, "num_hidden_layers", "depth"),
         kv_bytes_per_token=kv_bytes_per_token(inner, kv_heads, head_dim),
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
+        pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
         chat_template=template,
         bos_token=special_token(tokenizer or {}, "bos_token"),
@@ -156,6 +160,21 @@ _EMBEDS = re.compile(
     r"(XLM)?Roberta|(Nomic|Modern|Distil|Camem)?Bert|MPNet|GteModel|NewModel"
     r"|.*ForSequenceClassification$|.*EncoderModel$|.*EmbeddingModel$"
 )
+
+
+# How sentence-transformers says it: the newer key, then the older ones.
+_POOLING = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def _pooling(settings: Json, architectures: tuple[str, ...]) -> str:
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        return "rank"
+    older = next((mode for key, mode in _POOLING.items() if settings.get(key) is True), "")
+    return text(settings, "pooling_mode") or older
 
 
 def language_part(config: Json) -> Json:
