@@ -15,7 +15,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from tests.gateway.raw_client import RawClient, parse, serving
 from vllamad.gateway.connection import ServerLimits
-from vllamad.gateway.quart_app import GatewayApp
+from vllamad.gateway.quart_app import Client, GatewayApp, OwnBody
 
 HOST = b"host: x\r\n"
 CLOSE = b"connection: close\r\n"
@@ -23,11 +23,17 @@ POST = b"POST / HTTP/1.1\r\n" + HOST
 POST_COUNT = b"POST /count HTTP/1.1\r\n" + HOST
 
 
+class Slow(OwnBody):
+    async def deliver(self, client: Client) -> None:
+        await client.write(b"hello")
+        await trio.sleep(0.2)
+
+
 class App(GatewayApp):
     """A few routes, each there for one promise of the server."""
 
     def __init__(self) -> None:
-        super().__init__("tests", max_body=1000)
+        super().__init__("tests", max_body=1_000_000)
         self.answered = 0
         self.left = trio.Event()  # a request was given up by its client
         self.waiting = trio.Event()
@@ -37,6 +43,7 @@ class App(GatewayApp):
         self.add_url_rule("/stream", view_func=self.stream)
         self.add_url_rule("/wait", view_func=self.wait)
         self.add_url_rule("/flood", view_func=self.flood)
+        self.add_url_rule("/slow", view_func=self.slow)
 
     async def hello(self) -> str:
         self.answered += 1
@@ -52,6 +59,9 @@ class App(GatewayApp):
             yield b"two"
 
         return Response(body())
+
+    async def slow(self) -> Response:
+        return Slow(headers={"content-length": "5"})
 
     async def wait(self) -> str:
         self.waiting.set()
@@ -176,15 +186,31 @@ async def test_a_body_that_is_too_large_is_refused_while_it_is_still_coming() ->
         (b"GET / HTTP/1.1\r\n" + HOST + b"a: " + b"b" * 20_000 + b"\r\n\r\n", 431),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (get(headers=b"connection: upgrade\r\nupgrade: WebSocket\r\n"), 400),
+        (get(headers=b"connection: upgrade\r\nupgrade: \xa0websocket\x85\r\n"), 400),
+        (get(b"?"), 400),
+        (get(b"*"), 400),
+        (get(b"x:80"), 400),
+        (get(b"http://["), 400),
+        (get(b"http://other/"), 400),
+        (get(b"http:///"), 400),
     ],
 )  # fmt: skip
-async def test_a_refused_message_gets_one_answer_and_the_end(said: bytes, status: int) -> None:
+async def test_a_refused_message_gets_one_answer_and_the_end(
+    said: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
     app = App()
     async with serving(app) as server:
         answer = await server.ask(said + get(b"/count"))
         assert parse(answer)[0] == status
         assert answer.count(b"HTTP/1.1 ") == 1
     assert app.answered == 0
+    assert not caplog.records, "strangers cannot fill the log"
+
+
+@pytest.mark.parametrize("target", [b"http://x", b"HTTP://X/", b"https://x/?a=b"])
+async def test_a_target_may_name_the_host_again(target: bytes) -> None:
+    async with serving(App()) as server:
+        assert parse(await server.ask(get(target, CLOSE)))[2] == b"hello"
 
 
 async def test_a_head_without_end_is_refused_at_its_limit() -> None:
@@ -258,6 +284,14 @@ async def test_a_client_cannot_pile_up_bytes_ahead_of_its_turn() -> None:
         with trio.fail_after(2):
             await say_until_refused(client, b"x" * 10_000)
             await app.left.wait()
+
+
+async def test_a_large_request_may_follow_before_we_are_done_with_the_last() -> None:
+    async with serving(App()) as server, server.client() as client:
+        await client.say(get(b"/slow"))
+        await client.until(b"hello")  # the whole answer, though not yet the end of its task
+        await client.say(POST_COUNT + b"content-length: 500000\r\n\r\n" + b"x" * 500_000)
+        await client.until(b"500000")
 
 
 async def say_until_refused(client: RawClient, data: bytes) -> None:

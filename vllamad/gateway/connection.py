@@ -11,6 +11,7 @@ an exception in one connection ends the server; and a client that never reads ho
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass
 from math import inf
@@ -30,9 +31,12 @@ HEAD_LIMIT: Final = 16 * 1024  # bytes of a request head
 TARGET_LIMIT: Final = 8 * 1024
 HEADERS_LIMIT: Final = 100
 PIPELINE_LIMIT: Final = 64 * 1024  # bytes a client may send ahead of its turn
+PIPELINE_PATIENCE: Final = 1.0  # how long it may send more: until then its leaving goes unnoticed
 RECV_SIZE: Final = 64 * 1024
 SEND_PIECE: Final = 64 * 1024  # what `write_stall` is measured on
 LINGER: Final = 2.0  # how long we read on after our last word, so that it is not reset away
+
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +144,21 @@ class Connection:
             if not data:
                 return
             self._protocol.http.receive_data(data)
-            if self._protocol.answering and self._protocol.buffered > PIPELINE_LIMIT:
+            if self._crowded and not await self._caught_up():
                 self.abort()
                 return
+
+    @property
+    def _crowded(self) -> bool:
+        return self._protocol.answering and self._protocol.buffered > PIPELINE_LIMIT
+
+    async def _caught_up(self) -> bool:
+        """Wait for the client's turn: it has its answer whole a little before we are done."""
+        deadline = trio.current_time() + PIPELINE_PATIENCE
+        while self._crowded and trio.current_time() < deadline:
+            with trio.CancelScope(deadline=deadline) as self._waiting:
+                await trio.sleep_forever()
+        return not self._crowded
 
     async def _receive(self) -> bytes | None:
         """The next bytes; none at the end, None if woken."""
@@ -235,7 +251,7 @@ class Protocol(H11Protocol):
                 if status := refusal(event):
                     await self.refuse(status)
                     return
-                await self._create_stream(event)
+                await self._create_stream(_with_target(event, path_of(event) or b""))
             elif self.stream is not None and isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
             elif self.stream is not None and isinstance(event, h11.EndOfMessage):
@@ -270,4 +286,30 @@ def refusal(request: h11.Request) -> int | None:
         return 431
     if b"transfer-encoding" in names and unclear:
         return 400
-    return 400 if (b"upgrade", b"websocket") in headers else None
+    if path_of(request) is None:
+        return 400
+    # Hypercorn would take it for an upgrade with any kind of space around the word.
+    websocket = any(name == b"upgrade" and b"websocket" in value for name, value in headers)
+    return 400 if websocket else None
+
+
+def path_of(request: h11.Request) -> bytes | None:
+    """The path and query asked for; None for a target without, or on another host than `Host`."""
+    if request.target.startswith(b"/"):
+        return request.target
+    whole = _ABSOLUTE.fullmatch(request.target)
+    hosts = [value.lower() for name, value in request.headers if name == b"host"]
+    if whole is None or [whole[1].lower()] != hosts:
+        return None
+    return (whole[2] or b"/") + (whole[3] or b"")
+
+
+def _with_target(request: h11.Request, target: bytes) -> h11.Request:
+    if request.target == target:
+        return request
+    return h11.Request(
+        method=request.method,
+        target=target,
+        headers=list(request.headers),
+        http_version=request.http_version,
+    )
