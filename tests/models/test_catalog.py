@@ -193,3 +193,32 @@ def test_one_bad_model_does_not_hide_the_others(models, tmp_path):
 def test_a_configured_name_that_is_none_is_refused(models):
     with pytest.raises(BadInput):
         Catalog(models, {"a b": ModelSettings()})
+
+
+def test_a_glance_says_what_was_just_found(models):
+    install(models)
+    catalog = Catalog(models, {})
+    assert catalog.glance("smollm2:135m") is None
+    found = catalog.find("smollm2:135m")
+    assert found is not None
+    assert catalog.glance("SmolLM2:135M") is found
+
+
+def test_a_glance_says_nothing_of_what_was_looked_at_long_ago(models):
+    install(models)
+    now = 100.0
+    catalog = Catalog(models, {}, clock=lambda: now)
+    catalog.find("smollm2:135m")
+    now += catalog_module.RECENT + 0.1
+    assert catalog.glance("smollm2:135m") is None
+
+
+def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
+    install(models)
+    catalog = Catalog(models, {})
+    catalog.find("smollm2:135m")
+    install(models, source="another place")
+    assert catalog.glance("smollm2:135m") is None
+    assert catalog.find("smollm2:135m") is not None
+    store.remove(models, parse("smollm2:135m"))
+    assert catalog.glance("smollm2:135m") is None

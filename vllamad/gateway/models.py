@@ -30,7 +30,9 @@ async def find(
     Ollama's cloud, and ModelNotFound with the words `unknown` makes of the name as it was sent.
     """
     name = named(text, missing=missing, cloud=cloud)
-    found = await trio.to_thread.run_sync(context.catalog.find, name)
+    found = context.catalog.glance(name) or await trio.to_thread.run_sync(
+        context.catalog.find, name
+    )
     if found is None:
         raise ModelNotFound(unknown(name if split_source(text)[1] else text))
     return found

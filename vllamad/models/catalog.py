@@ -1,7 +1,7 @@
 """What is installed: the store's models, and the local folders named in the configuration.
 
 Looks at the disk on every call, but reads a file again only when it changed. Blocks, so call it
-in a thread; any number of threads may.
+in a thread, all but `glance`; any number of threads may.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -22,6 +24,8 @@ from vllamad.models.facts import Facts, read_facts
 from vllamad.models.files import list_files
 from vllamad.models.manifests import check_whole, load, manifest_paths, path_of
 from vllamad.models.parsers import capabilities
+
+RECENT = 1.0  # seconds for which a look at all files of a model is good enough
 
 # Every file with its size and the time of its last change, in nanoseconds.
 Stamp = tuple[tuple[str, int, int], ...]
@@ -46,13 +50,20 @@ class Installed:
 class Catalog:
     """The installed models, by name and in all."""
 
-    def __init__(self, models: Path, settings: Mapping[str, ModelSettings]) -> None:
+    def __init__(
+        self,
+        models: Path,
+        settings: Mapping[str, ModelSettings],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`models` is the store's root. Raises BadInput where a key of `settings` is no name."""
         named = {parse(text): one for text, one in settings.items()}
         self._models = models
         self._settings = {name.key(): one for name, one in named.items()}
         self._local = {name.key(): name for name, one in named.items() if one.path}
+        self._clock = clock
         self._seen: dict[Path, _Seen] = {}
+        self._found: dict[str, tuple[float, Path]] = {}  # by key: when, and where
         self._lock = Lock()
 
     def find(self, text: str) -> Installed | None:
@@ -60,16 +71,34 @@ class Catalog:
 
         Raises BadInput for what is no name, HostProblem for a model that cannot be used.
         """
-        name = parse(text)
+        name, now = parse(text), self._clock()
+        key = name.key()
         with self._lock:
-            if name.key() in self._local:
-                found = self._local_model(self._local[name.key()])
+            if key in self._local:
+                path = Path(self._settings[key].path)
+                found = self._local_model(self._local[key])
             else:
                 path = path_of(self._models, name)
                 found = self._stored_model(path) if os.path.isfile(path) else None
         if isinstance(found, HostProblem):
             raise found
+        if found is not None:
+            self._found[key] = now, path
         return found
+
+    def glance(self, text: str) -> Installed | None:
+        """What `find` has just found, if its manifest is still the same; None: ask `find`.
+
+        Costs one stat, so that it may be called where nothing may block.
+        """
+        when, path = self._found.get(parse(text).key(), (-inf, Path()))
+        seen = self._seen.get(path)
+        if seen is None or self._clock() - when > RECENT:
+            return None
+        try:
+            return seen.installed if _stamp_of(path) == seen.stamp[0] else None
+        except HostProblem:
+            return None
 
     def all(self) -> list[Installed]:
         """Every model that can be served, the newest first."""
@@ -182,11 +211,15 @@ def _unchanged(path: Path, seen: _Seen) -> bool:
 
 def _stamp(path: Path, folder: Path) -> Stamp:
     """What must change when `path`, or any file in `folder`, does. Raises HostProblem."""
+    return (
+        _stamp_of(path),
+        *((name, one.st_size, one.st_mtime_ns) for name, one in list_files(folder)),
+    )
+
+
+def _stamp_of(path: Path) -> tuple[str, int, int]:
     try:
         status = os.stat(path)
     except OSError as error:
         raise HostProblem(f"cannot read {path}: {error.strerror}") from error
-    return (
-        ("", status.st_size, status.st_mtime_ns),
-        *((name, one.st_size, one.st_mtime_ns) for name, one in list_files(folder)),
-    )
+    return "", status.st_size, status.st_mtime_ns

@@ -105,6 +105,10 @@ class Fleet:
             self._carry_out(self._scheduler.stop(model, why, now=trio.current_time()))
         return True
 
+    def serving(self, model: str) -> Spec | None:
+        """See `Scheduler.serving`."""
+        return self._scheduler.serving(model)
+
     def worker(self, model: str) -> Worker | None:
         return self._workers.get(model)
 
