@@ -157,7 +157,7 @@ def test_a_removed_model_is_gone_at_once(models):
     install(models)
     catalog = Catalog(models, {})
     assert len(catalog.all()) == 1
-    store.remove(models, parse("smollm2:135m"))
+    store.withdraw(models, parse("smollm2:135m"))
     assert catalog.all() == []
     assert catalog.find("smollm2:135m") is None
 
@@ -220,5 +220,5 @@ def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
     install(models, source="another place")
     assert catalog.glance("smollm2:135m") is None
     assert catalog.find("smollm2:135m") is not None
-    store.remove(models, parse("smollm2:135m"))
+    store.withdraw(models, parse("smollm2:135m"))
     assert catalog.glance("smollm2:135m") is None

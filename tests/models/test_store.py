@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.models.checkpoints import SMOLLM2, write_checkpoint
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, Unavailable
 from vllamad.models import manifests, store
 from vllamad.models.manifests import list_manifests, read
@@ -157,19 +157,23 @@ def test_a_draft_left_by_a_crash_is_no_manifest(models):
     assert list_manifests(models) == ((manifest,), ())
 
 
+def remove(models: Path, name: ModelName) -> None:
+    store.discard(models, store.withdraw(models, name).folder)
+
+
 def test_a_removed_model_leaves_no_file(models):
     added(models)
-    store.remove(models, NAME)
+    remove(models, NAME)
     assert files_below(models / "hub") == []
     assert files_below(models / "manifests") == []
     with pytest.raises(ModelNotFound):
-        store.remove(models, NAME)
+        remove(models, NAME)
 
 
 def test_a_model_that_is_not_whole_can_still_be_removed(models):
     manifest = added(models)
     (models / manifest.folder / "config.json").unlink()
-    store.remove(models, NAME)
+    remove(models, NAME)
     assert files_below(models / "hub") == []
 
 
@@ -178,7 +182,7 @@ def test_removing_one_of_two_names_keeps_the_files_for_the_other(models):
     other = manifests.write(
         models, replace_name(manifest, "registry.ollama.ai/library/copy:latest")
     )
-    store.remove(models, NAME)
+    remove(models, NAME)
     assert list_manifests(models) == ((other,), ())
 
 
@@ -202,7 +206,7 @@ def test_blobs_are_removed_with_the_last_snapshot_that_links_to_them(models):
             models, parse(f"org/repo:{revision}"), snapshot, store.hash_files(snapshot),
             source="org/repo", revision=revision,
         )  # fmt: skip
-    store.remove(models, parse("org/repo:one"))
+    remove(models, parse("org/repo:one"))
     assert files_below(repository / "blobs") == ["new", "shared"]
     assert read(models, parse("org/repo:two")).size == len("shared" + "new")
 

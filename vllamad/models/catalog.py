@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from threading import Lock
@@ -20,10 +20,12 @@ from typing import NamedTuple
 from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import HostProblem, VllamadError
+from vllamad.models.adapters import WEIGHTS, StoredAdapter, adapter_folder, on_shelf, shelf
 from vllamad.models.facts import Facts, read_facts
 from vllamad.models.files import list_files
-from vllamad.models.manifests import check_whole, load, manifest_paths, path_of
+from vllamad.models.manifests import Manifest, check_whole, load, manifest_paths, path_of
 from vllamad.models.parsers import capabilities
+from vllamad.wire.overlay import NOTHING, Overlay, digest_over
 
 RECENT = 1.0  # seconds for which a look at all files of a model is good enough
 
@@ -45,6 +47,15 @@ class Installed:
     capabilities: tuple[str, ...]
     license: str  # the text where there is one, else an identifier
     settings: ModelSettings
+    stored: bool = True  # False for a folder that the configuration names
+    base: str = ""  # the name, as shown, of the model it was made from
+    overlay: Overlay = NOTHING
+    worker: str = ""  # the name its worker goes by, where it shares another's
+
+    @property
+    def runs_as(self) -> str:
+        """The name its worker is known by."""
+        return self.worker or self.name
 
 
 class Catalog:
@@ -64,6 +75,7 @@ class Catalog:
         self._clock = clock
         self._seen: dict[Path, _Seen] = {}
         self._found: dict[str, tuple[float, Path]] = {}  # by key: when, and where
+        self._shelves: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
         self._lock = Lock()
 
     def find(self, text: str) -> Installed | None:
@@ -100,6 +112,18 @@ class Catalog:
         except HostProblem:
             return None
 
+    def adapters(self, installed: Installed) -> tuple[StoredAdapter, ...]:
+        """Every adapter there is for the weights of `installed`."""
+        place = shelf(self._models, installed.folder)
+        try:
+            changed = os.stat(place).st_mtime_ns
+        except OSError:
+            return ()
+        known = self._shelves.get(place)
+        if known is None or known[0] != changed:
+            known = self._shelves[place] = changed, on_shelf(self._models, installed.folder)
+        return known[1]
+
     def all(self) -> list[Installed]:
         """Every model that can be served, the newest first."""
         usable = [found for found in self._look() if isinstance(found, Installed)]
@@ -127,33 +151,53 @@ class Catalog:
         def look() -> _Held:
             manifest = load(self._models, path)
             check_whole(self._models, manifest)
-            return _Held(
-                name=parse(manifest.name),
-                folder=self._models / manifest.folder,
-                digest=manifest.digest,
-                size=manifest.size,
-                modified_at=manifest.created,
-                license=manifest.license,
-            )
+            held = self._held(manifest) if manifest.folder else self._held_outside(manifest)
+            return self._under(manifest, held)
 
         return self._fresh(path, look)
 
+    def _held(self, manifest: Manifest) -> _Held:
+        return _Held(
+            name=parse(manifest.name),
+            folder=self._models / manifest.folder,
+            digest=manifest.digest,
+            size=manifest.size,
+            modified_at=manifest.created,
+            license=manifest.license,
+        )
+
+    def _held_outside(self, manifest: Manifest) -> _Held:
+        """A model derived from a folder of the configuration: its files are looked for there."""
+        base = parse(manifest.base)
+        if base.key() not in self._local:
+            raise HostProblem(
+                f"cannot use {parse(manifest.name).display()}: {base.display()} is no longer in"
+                " the configuration"
+            )
+        held = _held_local(base, Path(self._settings[base.key()].path))
+        return held._replace(name=parse(manifest.name), modified_at=manifest.created)
+
+    def _under(self, manifest: Manifest, held: _Held) -> _Held:
+        """The same under what the manifest lays over it."""
+        size = held.size
+        if manifest.overlay.adapter is not None:
+            folder = adapter_folder(self._models, held.folder, manifest.overlay.adapter)
+            try:
+                size += os.stat(folder / WEIGHTS).st_size
+            except OSError as error:
+                raise HostProblem(
+                    f"cannot use {held.name.display()}: its adapter is missing"
+                ) from error
+        return held._replace(
+            digest=digest_over(held.digest, manifest.overlay),
+            size=size,
+            base=parse(manifest.base) if manifest.base else None,
+            overlay=manifest.overlay,
+        )
+
     def _local_model(self, name: ModelName) -> Installed | HostProblem:
         folder = Path(self._settings[name.key()].path)
-
-        def look() -> _Held:
-            stamp = _stamp(folder, folder)
-            # Hashing the files of a folder that is not ours could take minutes: their times do.
-            content = json.dumps([str(folder), stamp])
-            return _Held(
-                name=name,
-                folder=folder,
-                digest=hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest(),
-                size=sum(size for _, size, _ in stamp[1:]),
-                modified_at=max(changed for _, _, changed in stamp) / 1e9,
-            )
-
-        return self._fresh(folder, look)
+        return self._fresh(folder, lambda: _held_local(name, folder))
 
     def _fresh(self, path: Path, look: Callable[[], _Held]) -> Installed | HostProblem:
         """What was read before, as long as nothing changed since; failures are tried again."""
@@ -172,6 +216,13 @@ class Catalog:
 
     def _installed(self, held: _Held) -> Installed:
         facts = read_facts(held.folder)
+        overlay, base = held.overlay, held.base
+        if overlay.template:
+            facts = replace(facts, chat_template=overlay.template)
+        own = self._settings.get(held.name.key())
+        # What takes flags of its own takes a worker of its own.
+        shares = base is not None and own is None and not overlay.template
+        inherited = self._settings.get(base.key()) if base else None
         return Installed(
             name=held.name.display(),
             canonical=held.name.canonical(),
@@ -180,9 +231,13 @@ class Catalog:
             modified_at=held.modified_at,
             folder=held.folder,
             facts=facts,
-            capabilities=capabilities(facts),
-            license=facts.license or held.license,
-            settings=self._settings.get(held.name.key(), ModelSettings()),
+            capabilities=overlay.capabilities or capabilities(facts),
+            license="\n".join(filter(None, (facts.license or held.license, *overlay.licenses))),
+            settings=own or inherited or ModelSettings(),
+            stored=held.name.key() not in self._local,
+            base=base.display() if base else "",
+            overlay=overlay,
+            worker=base.display() if base and shares else "",
         )
 
 
@@ -195,11 +250,26 @@ class _Held(NamedTuple):
     size: int
     modified_at: float
     license: str = ""
+    base: ModelName | None = None
+    overlay: Overlay = NOTHING
 
 
 class _Seen(NamedTuple):
     stamp: Stamp
     installed: Installed
+
+
+def _held_local(name: ModelName, folder: Path) -> _Held:
+    stamp = _stamp(folder, folder)
+    # Hashing the files of a folder that is not ours could take minutes: their times do.
+    content = json.dumps([str(folder), stamp])
+    return _Held(
+        name=name,
+        folder=folder,
+        digest=hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest(),
+        size=sum(size for _, size, _ in stamp[1:]),
+        modified_at=max(changed for _, _, changed in stamp) / 1e9,
+    )
 
 
 def _unchanged(path: Path, seen: _Seen) -> bool:

@@ -20,6 +20,7 @@ import msgspec
 from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, VllamadError
 from vllamad.models.files import read_bounded, safe_path, sync_folder
+from vllamad.wire.overlay import NOTHING, Overlay
 
 SCHEMA = 1
 SIZE_LIMIT = 16 << 20  # bytes; 10 000 files are about 2 MiB
@@ -47,6 +48,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     digest: str  # 64 hex digits: the same for the same files from the same place
     license: str = ""  # an identifier
     created: float
+    # Of a derived model: the canonical name of the model whose worker it shares; the files are that
+    # model's, unless `folder` is empty: then they are wherever the configuration has that model.
+    base: str = ""
+    overlay: Overlay = NOTHING
 
     @property
     def size(self) -> int:
@@ -136,7 +141,10 @@ def _check(manifest: Manifest, where: Path) -> None:
         raise BadInput(f"it is of another model, {manifest.name}")
     if not _DIGEST.fullmatch(manifest.digest):
         raise BadInput("its digest is not 64 hex digits")
-    if not safe_path(manifest.folder).startswith("hub/models--"):
+    if manifest.base:
+        parse(manifest.base)
+    outside = manifest.base and not manifest.folder
+    if not outside and not safe_path(manifest.folder).startswith("hub/models--"):
         raise BadInput("its folder is not in the hub cache")
     for file in manifest.files:
         safe_path(file.path)

@@ -3,6 +3,7 @@
     hub/models--ORG--REPO/{blobs,snapshots/REVISION}/...   a Hugging Face cache, for other tools too
     manifests/...                                          see `manifests.py`
     locks/models--ORG--REPO.lock                           held by whoever changes that folder
+    locks/names.lock                                       held, shortly, to change what names mean
 
 Knows nothing of hubs or of configuration. Everything here blocks: call it in a thread.
 """
@@ -18,8 +19,11 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from vllamad.core.model_name import ModelName
+import msgspec
+
+from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, Unavailable, VllamadError
 from vllamad.models.files import list_files, opened, safe_path, sync_folder
 from vllamad.models.manifests import (
@@ -101,8 +105,7 @@ def publish(
         inside | {path.parent for path in paths} | {path.resolve().parent for path in paths}
     ):
         sync_folder(folder)
-    replaced = _folder_before(models, name)
-    manifest = Manifest(
+    made = Manifest(
         name=name.canonical(),
         source=source,
         revision=revision,
@@ -112,34 +115,72 @@ def publish(
         license=license,
         created=time.time(),
     )
-    manifest = write(models, manifest)
-    if replaced and repository_of(models, replaced) == repository_of(models, manifest.folder):
-        discard(models, replaced)
+    manifest, before = rename(models, name, lambda: made)
+    if before and _repository(models, before) == _repository(models, manifest):
+        discard(models, before.folder)
     return manifest
 
 
-def _folder_before(models: Path, name: ModelName) -> str:
-    try:
-        return load(models, path_of(models, name)).folder
-    except VllamadError:  # there was none, or none that could be used
-        return ""
+def _repository(models: Path, manifest: Manifest) -> Path:
+    return repository_of(models, manifest.folder)
 
 
-def remove(models: Path, name: ModelName) -> Manifest:
-    """Take a model out, and its files unless another name still uses them.
+class Change(NamedTuple):
+    """What a name means now, and what it meant before."""
 
-    Raises ModelNotFound, HostProblem, or Unavailable while somebody else changes its repository.
+    now: Manifest
+    before: Manifest | None
+
+
+def rename(models: Path, name: ModelName, make: Callable[[], Manifest]) -> Change:
+    """Let `name` mean what `make` says, called while nobody else changes any name.
+
+    The files of what it meant before are left to the caller.
     """
+    with naming(models), disk_problems(f"write {name.display()}"):
+        before = meant(models, name)
+        now = write(models, make())
+        if before is not None:
+            _hand_on(models, before)
+    return Change(now, before)
+
+
+def withdraw(models: Path, name: ModelName) -> Manifest:
+    """Let `name` mean nothing; its files are left to the caller. Raises ModelNotFound."""
     path = path_of(models, name)
-    if not path.exists():
-        raise ModelNotFound(f"model '{name.display()}' not found")
-    manifest = load(models, path)
-    repository = repository_of(models, manifest.folder)
-    with changing(models, repository.name), disk_problems(f"remove {name.display()}"):
+    with naming(models), disk_problems(f"remove {name.display()}"):
+        if not path.exists():
+            raise ModelNotFound(f"model '{name.display()}' not found")
+        manifest = load(models, path)
         path.unlink()
         sync_folder(path.parent)
-        discard(models, manifest.folder)
+        _hand_on(models, manifest)
     return manifest
+
+
+def meant(models: Path, name: ModelName) -> Manifest | None:
+    """What `name` means now; None for nothing, or for nothing that could be used."""
+    try:
+        return load(models, path_of(models, name))
+    except VllamadError:
+        return None
+
+
+def _hand_on(models: Path, gone: Manifest) -> None:
+    """Give the models derived from one that is gone, or has other files now, a base of their own.
+
+    The first of them takes its place: they went on sharing one worker, and do so still.
+    """
+    now = meant(models, parse(gone.name))
+    if gone.base or (now is not None and now.folder == gone.folder and not now.base):
+        return
+    heirs = [
+        other
+        for other in list_manifests(models).manifests
+        if other.folder == gone.folder and other.base == gone.name
+    ]
+    for number, heir in enumerate(heirs):
+        write(models, msgspec.structs.replace(heir, base=heirs[0].name if number else ""))
 
 
 def repository_of(models: Path, folder: str) -> Path:
@@ -186,6 +227,18 @@ def changing(models: Path, repository: str) -> Generator[None]:
 
 
 @contextmanager
+def naming(models: Path) -> Generator[None]:
+    """Be the only one that changes what names mean; others wait, as it takes milliseconds."""
+    path = models / "locks" / "names.lock"
+    with disk_problems("lock the model store"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def disk_problems(what: str) -> Generator[None]:
     """Turn whatever the filesystem refuses into a HostProblem that says `what` failed."""
     try:
@@ -214,7 +267,7 @@ def discard(models: Path, folder: str) -> None:
 
     The caller holds `changing` for the repository.
     """
-    if any(other.folder == folder for other in list_manifests(models).manifests):
+    if not folder or any(other.folder == folder for other in list_manifests(models).manifests):
         return
     if (models / folder).exists():
         shutil.rmtree(models / folder)
