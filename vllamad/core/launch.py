@@ -13,6 +13,15 @@ from vllamad.errors import DoesNotFit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """An adapter a worker loads when it starts; `name` is what the engine is asked for."""
+
+    name: str
+    folder: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """One model as the scheduler sees it: its name, its files, its needs, its operator's wishes."""
 
@@ -27,6 +36,21 @@ class Spec:
     reasoning_parser: str | None = None
     args: dict[str, Flag] = field(default_factory=dict[str, Flag])
     env: dict[str, str] = field(default_factory=dict[str, str])
+    template: str = ""  # in place of the checkpoint's own; Jinja
+    loras: tuple[Lora, ...] = ()  # all that the worker is to have
+    lora: str = ""  # of these, the one that whoever asks wants to use
+
+    def serves(self, other: Spec) -> bool:
+        """Can a worker that was started for this one answer for `other`?"""
+        return (
+            self.folder == other.folder
+            and self.template == other.template
+            and (not other.lora or any(lora.name == other.lora for lora in self.loras))
+        )
+
+    def has_files_of(self, other: Spec) -> bool:
+        """Would the two start with the same files?"""
+        return self.serves(other) and self.loras == other.loras
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

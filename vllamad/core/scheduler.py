@@ -9,7 +9,7 @@ that measures free memory must not see another one grow.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NewType
 
@@ -174,6 +174,15 @@ class Scheduler:
         slot.stopping = True
         return [Stop(model, why)]
 
+    def forget(self, model: str, error: VllamadError, *, now: float) -> list[Decision]:
+        """`model` is going for good: refuse who waits for it, and drain it."""
+        decisions: list[Decision] = []
+        for lease, waiter in list(self._waiting.items()):
+            if waiter.spec.model == model:
+                del self._waiting[lease]
+                decisions.append(Refuse(lease, error))
+        return decisions + self.stop(model, "it is being removed", now=now)
+
     def close(self, *, now: float) -> list[Decision]:
         """The daemon is going: refuse who waits, stop every worker."""
         self._closing = True
@@ -249,11 +258,17 @@ class Scheduler:
         blocked = False  # somebody before you waits for a load
         for waiter in list(self._waiting.values()):
             model, slot = waiter.spec.model, self._slots.get(waiter.spec.model)
-            if slot is not None and self._serves(slot) and model not in held_back:
+            fits = slot is not None and slot.plan.spec.serves(waiter.spec)
+            if slot is not None and fits and self._serves(slot) and model not in held_back:
                 yield self._grant(waiter, slot, now)
             elif error := self._hopeless(waiter, slot, now):
                 del self._waiting[waiter.lease]
                 yield Refuse(waiter.lease, error)
+            elif slot is not None and not fits and slot.state is not State.FAILED:
+                held_back.add(model)
+                if _may_expire(slot) and not slot.leases:
+                    slot.stopping = True
+                    yield Stop(model, "its files are others now")
             elif not blocked and (slot is None or slot.state is State.FAILED):
                 blocked = True
                 yield from self._load(waiter, held_back, now)
@@ -287,7 +302,9 @@ class Scheduler:
     def _hopeless(self, waiter: _Waiter, slot: _Slot | None, now: float) -> VllamadError | None:
         """Why this waiter should not wait any longer, if so."""
         if slot is not None and slot.state is State.FAILED:
-            if now < slot.failed_at + self.limits.failed_cooldown:
+            # What failed with other files says nothing of these.
+            same = slot.plan.spec.has_files_of(waiter.spec)
+            if same and now < slot.failed_at + self.limits.failed_cooldown:
                 return LoadFailed(
                     f"cannot load {waiter.spec.model}: {slot.reason}",
                     hint="see `vllamactl logs`, then `vllamactl model load` to try again",
@@ -317,7 +334,8 @@ class Scheduler:
         )
         cap = self.limits.max_loaded
         if placement is not None and not (cap and len(occupying) >= cap):
-            yield self._start(Plan(spec=waiter.spec, placement=placement), now)
+            spec = replace(waiter.spec, lora="")  # the worker is for everybody
+            yield self._start(Plan(spec=spec, placement=placement), now)
             return
         victims = evict_for(waiter.spec.need, self.machine, self._residents(), cap)
         if victims is None:

@@ -27,7 +27,7 @@ from vllamad.core.scheduler import (
     Start,
     Stop,
 )
-from vllamad.errors import Unavailable
+from vllamad.errors import Unavailable, VllamadError
 from vllamad.host.log import event
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
@@ -48,6 +48,7 @@ class Fleet:
         self._make_worker = make_worker
         self._workers: dict[str, Worker] = {}
         self._verdicts: dict[LeaseId, trio.MemorySendChannel[Verdict]] = {}
+        self._loras: dict[LeaseId, str] = {}  # what each wants of its worker, where it matters
         self._ids = count(1)
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -75,6 +76,7 @@ class Fleet:
         lease = LeaseId(next(self._ids))
         send, receive = trio.open_memory_channel[Verdict](inf)
         self._verdicts[lease] = send
+        self._loras[lease] = spec.lora
         try:
             now = trio.current_time()
             self._carry_out(self._scheduler.arrive(lease, spec, keep_alive=keep_alive, now=now))
@@ -83,6 +85,7 @@ class Fleet:
             yield receive
         finally:
             self._verdicts.pop(lease, None)
+            del self._loras[lease]
             self._carry_out(self._scheduler.leave(lease, now=trio.current_time()))
 
     def measured(self, machine: Machine) -> None:
@@ -104,6 +107,11 @@ class Fleet:
             del self._workers[model]
             self._carry_out(self._scheduler.stop(model, why, now=trio.current_time()))
         return True
+
+    async def forget(self, model: str, error: VllamadError) -> None:
+        """Refuse with `error` who waits for `model`, and stop it for good."""
+        self._carry_out(self._scheduler.forget(model, error, now=trio.current_time()))
+        await self.stop(model, "it is being removed")
 
     def serving(self, model: str) -> Spec | None:
         """See `Scheduler.serving`."""
@@ -158,7 +166,7 @@ class Fleet:
                 case Stop(model, why):
                     self._workers[model].stop(why)
                 case Grant(lease, model):
-                    self._tell(lease, self._granted(model))
+                    self._tell(lease, self._granted(lease, model))
                 case Refuse(lease, error):
                     refused = Refused(kind=error.kind, message=error.message, hint=error.hint)
                     self._tell(lease, refused)
@@ -175,11 +183,11 @@ class Fleet:
         event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
         self._nursery.start_soon(worker.keep)
 
-    def _granted(self, model: str) -> Granted:
+    def _granted(self, lease: LeaseId, model: str) -> Granted:
         worker = self._workers[model]
         return Granted(
             endpoint=str(worker.endpoint),
-            served_name=model,
+            served_name=self._loras[lease] or model,
             context_length=worker.context_length,
         )
 
