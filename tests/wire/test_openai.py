@@ -14,7 +14,7 @@ from vllamad.wire import openai
 from vllamad.wire.openai import ListedModel, chat_request, completion_request
 
 HI = {"role": "user", "content": "hi"}
-PICTURE = "data:image/png;base64,aGk="
+PICTURE = "data:image/png;base64,iVBORw0KGgo="  # no more than a PNG's first bytes
 
 
 def chat(fields: dict[str, object]) -> dict[str, object]:
@@ -68,6 +68,9 @@ def test_stream_options_have_a_list_of_their_own():
         ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "high"),
         ({"reasoning_effort": "low", "reasoning": {}}, "low"),
         ({"reasoning": "high"}, None),
+        ({"reasoning_effort": ""}, None),
+        ({"reasoning_effort": "none"}, "none"),
+        ({"reasoning_effort": "ultra"}, "max"),
     ],
 )
 def test_reasoning_wins_over_reasoning_effort(fields, effort):
@@ -96,15 +99,24 @@ def test_an_assistants_null_content_passes():
 
 URLS = "image URLs are not currently supported, please use base64 encoded data instead"
 
+BAD = "invalid image input"
+NOT_BASE64 = "illegal base64 data at input byte 8"
+
 
 @pytest.mark.parametrize(
     ("part", "message"),
     [
         ({"type": "image_url", "image_url": {"url": "http://x/y.png"}}, URLS),
         ({"type": "image_url", "image_url": "file:///etc/passwd"}, URLS),
-        ({"type": "image_url", "image_url": {"url": "data:video/mp4;base64,aGk="}}, URLS),
-        ({"type": "image_url", "image_url": {"url": 1}}, "invalid image input"),
-        ({"type": "image_url"}, "invalid image input"),
+        ({"type": "image_url", "image_url": {"url": "data:video/mp4;base64,aGk="}}, BAD),
+        ({"type": "image_url", "image_url": {"url": "data:image/png,aGk="}}, BAD),
+        (
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,UklGRgAAAABXQVZF"}},
+            BAD,
+        ),
+        ({"type": "image_url", "image_url": {"url": PICTURE[:-1]}}, NOT_BASE64),
+        ({"type": "image_url", "image_url": {"url": 1}}, BAD),
+        ({"type": "image_url"}, BAD),
         ({"type": "video_url", "video_url": {"url": "http://x"}}, "invalid message format"),
         ({"image_url": "http://x"}, "invalid message format"),
         ("text", "invalid message format"),
@@ -129,6 +141,12 @@ def test_addresses_and_unknown_parts_are_refused(part, message):
         ({"model": "m", "messages": [1]}, "json: cannot unmarshal number into Go struct field "
          "ChatCompletionRequest.messages of type openai.Message"),
         ({"model": "m", "messages": [{"content": 1}]}, "invalid message format"),
+        ({"model": "m", "messages": [HI] * 10_001}, "cannot take 10001 messages, at most 10000"),
+        ({"model": "m", "messages": [HI], "tools": [{}] * 513},
+         "cannot take 513 tools, at most 512"),
+        ({"model": "m", "messages": [HI], "reasoning_effort": "bogus"},
+         'invalid reasoning value: "bogus" (must be "minimal", "low", "medium", "high", "xhigh", '
+         '"ultra", "max", or "none")'),
         ({"model": "m", "messages": [HI], "n": 17}, "n must be between 1 and 16"),
         ({"model": "m", "messages": [HI], "n": True}, "n must be between 1 and 16"),
         ({"model": "m", "messages": [HI], "n": "9"}, "n must be between 1 and 16"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from vllamad.wire.refusals import (
     FAILED,
     STOPPED,
     TOO_LONG,
+    anthropic_error,
     api_error,
     clean,
     engine_refusal,
@@ -79,3 +82,23 @@ def test_every_answer_of_the_engine_becomes_a_refusal(body, status):
     error = engine_refusal(status, body)
     assert 400 <= error.status < 600
     assert 0 < len(error.message) <= 300
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (429, "rate_limit_error"),
+        (503, "overloaded_error"),
+        (529, "overloaded_error"),
+        (500, "api_error"),
+        (415, "api_error"),
+    ],
+)
+def test_anthropic_has_a_type_for_each_status(status: int, kind: str) -> None:
+    body = {"type": "error", "error": {"type": kind, "message": "m"}}
+    assert json.loads(anthropic_error(status, "m")) == body
+    assert json.loads(anthropic_error(status, "m", "req_1")) == body | {"request_id": "req_1"}

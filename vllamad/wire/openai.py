@@ -10,6 +10,7 @@ import msgspec
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
+from vllamad.wire.allowed import bounded, effort, inline, only, read_request
 from vllamad.wire.fields import misfit
 
 MAX_CHOICES = 16
@@ -58,24 +59,24 @@ def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
 
     The caller puts the worker's own name into `model`. Raises BadInput.
     """
-    name, asked, kept = _read(body, "ChatCompletionRequest", _CHAT)
-    _bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
+    name, asked, kept = _sampled(body, "ChatCompletionRequest", _CHAT)
+    bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
     messages = asked.get("messages")
     if not gojson.is_list(messages) or not messages:
         raise BadInput("[] is too short - 'messages'")
     kept["messages"] = [_message(message) for message in messages]
-    if not kept.get("tools"):
-        kept.pop("tools", None)  # an empty list means none; the engine refuses it
     reasoning = asked.get("reasoning")
     if gojson.is_object(reasoning) and reasoning.get("effort"):
         kept["reasoning_effort"] = reasoning["effort"]
+    if (wanted := effort(kept.pop("reasoning_effort", None))) is not None:
+        kept["reasoning_effort"] = wanted
     return name, kept
 
 
 def completion_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/completions` body, as `chat_request` does. The prompt is used as it is."""
-    name, _, kept = _read(body, "CompletionRequest", _COMPLETION)
-    _bounded(kept, "logprobs", 0, MAX_LOGPROBS)
+    name, _, kept = _sampled(body, "CompletionRequest", _COMPLETION)
+    bounded(kept, "logprobs", 0, MAX_LOGPROBS)
     prompt = kept.get("prompt")
     if (
         gojson.is_list(prompt)
@@ -86,42 +87,22 @@ def completion_request(body: bytes) -> tuple[str, dict[str, object]]:
     return name, kept
 
 
-def _read(
+def _sampled(
     body: bytes, struct: str, allowed: frozenset[str]
 ) -> tuple[str, dict[str, object], dict[str, object]]:
-    """Give the model's name, the whole request, and what of it is allowed."""
-    if not body.strip():
-        raise BadInput("EOF")
-    asked = gojson.decode(body)
-    if not gojson.is_object(asked):
-        raise misfit(asked, struct, f"openai.{struct}")
-    name = asked.get("model")
-    if not isinstance(name, str | None):
-        raise misfit(name, f"{struct}.model", "string")
-    if not name:
-        raise BadInput("model is required")
-    kept = {key: value for key, value in asked.items() if key in allowed and value is not None}
-    _bounded(kept, "n", 1, MAX_CHOICES)
+    """Read what chat and completions share; gives what `read_request` gives."""
+    name, asked, kept = read_request(body, struct, allowed)
+    bounded(kept, "n", 1, MAX_CHOICES)
     options = asked.get("stream_options")
     if gojson.is_object(options) and kept.get("stream"):
-        kept["stream_options"] = _only(options, _STREAM_OPTIONS)
+        kept["stream_options"] = only(options, _STREAM_OPTIONS)
     return name, asked, kept
-
-
-def _bounded(fields: dict[str, object], name: str, low: int, high: int) -> None:
-    value = fields.get(name, low)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise BadInput(f"{name} must be between {low} and {high}")
-
-
-def _only(fields: dict[str, object], allowed: frozenset[str]) -> dict[str, object]:
-    return {key: value for key, value in fields.items() if key in allowed}
 
 
 def _message(value: object) -> dict[str, object]:
     if not gojson.is_object(value):
         raise misfit(value, "ChatCompletionRequest.messages", "openai.Message")
-    message = _only(value, _MESSAGE)
+    message = only(value, _MESSAGE)
     content = message.get("content")
     if gojson.is_list(content):
         message["content"] = [_part(part) for part in content]
@@ -137,16 +118,5 @@ def _part(value: object) -> dict[str, object]:
         raise BadInput("invalid message format")
     content = value.get(str(kind))
     if kind == "image_url":
-        content = {"url": _inline(content)}
+        content = {"url": inline(content)}
     return {"type": kind, str(kind): content}
-
-
-def _inline(image: object) -> str:
-    url = image.get("url") if gojson.is_object(image) else image
-    if not isinstance(url, str):
-        raise BadInput("invalid image input")
-    if not url.startswith("data:image/"):
-        raise BadInput(
-            "image URLs are not currently supported, please use base64 encoded data instead"
-        )
-    return url

@@ -1,4 +1,4 @@
-"""How is a refusal said? Error bodies of both APIs, and the engine's errors made ours."""
+"""How is a refusal said? Error bodies of all APIs, and the engine's errors made ours."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ _PRIVATE = re.compile(
     r"|\bpid[= ]\d+"
 )
 _OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES = _OPENAI_TYPES | {
+    401: "authentication_error", 403: "permission_error", 429: "rate_limit_error",
+    503: "overloaded_error", 529: "overloaded_error",
+}  # fmt: skip
 
 
 class _Fault(msgspec.Struct):
@@ -49,6 +53,13 @@ def openai_error(status: int, message: str) -> bytes:
     kind = _OPENAI_TYPES.get(status, "api_error")
     fault = {"message": message, "type": kind, "param": None, "code": None}
     return msgspec.json.encode({"error": fault}) + b"\n"
+
+
+def anthropic_error(status: int, message: str, request_id: str = "") -> bytes:
+    """The body of a refusal on `/v1/messages`; without an id it is the data of an event."""
+    fault = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
+    body: dict[str, object] = {"type": "error", "error": fault}
+    return msgspec.json.encode(body | {"request_id": request_id} if request_id else body)
 
 
 def engine_refusal(status: int, body: bytes) -> EngineRefused:

@@ -51,9 +51,10 @@ class Verbatim:
         self._stream = stream
         self._shows_usage = usage
         self._name = b'"model":%b' % msgspec.json.encode(served_name)
-        self._asked = b'"model":%b' % msgspec.json.encode(asked_name)
+        self._asked_name = msgspec.json.encode(asked_name)
+        self._asked = b'"model":%b' % self._asked_name
         self._events = EventReader()
-        self._body = b""
+        self._body = bytearray()
 
     def feed(self, data: bytes, now_ns: int) -> bytes:
         """Pass on what the engine wrote. `now_ns` is not needed: nothing here tells the time."""
@@ -70,8 +71,9 @@ class Verbatim:
         """The end of the engine's answer: the object, or nothing where events said it all."""
         if not self._stream:
             self.started = True
-            self._count(self._body)
-            return self._renamed(self._body)
+            body = bytes(self._body)
+            self._count(body)
+            return self._renamed(body)
         return b"" if self.complete else self.fail(WorkerLost(STOPPED))
 
     def fail(self, error: VllamadError) -> bytes:
@@ -79,8 +81,9 @@ class Verbatim:
         if self.failed is not None:
             return b""
         self.failed = error
-        if not self.started:
-            return b""
+        return self._error(error) if self.started else b""
+
+    def _error(self, error: VllamadError) -> bytes:
         fault = {"message": error.message, "type": "api_error", "param": None, "code": None}
         return b"data: %b\n\n" % msgspec.json.encode({"error": fault})
 

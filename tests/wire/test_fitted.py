@@ -1,0 +1,77 @@
+"""What the model and its worker say about a request that is the engine's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllamad.errors import NotSupported
+from vllamad.wire.fitted import check_tools, fitted
+from vllamad.wire.requests import ModelTraits
+
+PLAIN = ModelTraits(full_name="host/library/m:latest", capabilities=frozenset({"completion"}))
+THINKS = ModelTraits(full_name="m", capabilities=frozenset({"completion", "thinking"}))
+CALLS = ModelTraits(full_name="m", capabilities=frozenset({"completion", "tools"}))
+
+
+def fit(traits: ModelTraits = PLAIN, length: int = 100, **body: object) -> dict[str, object]:
+    fields = fitted(body, traits, served_name="served", context_length=length)
+    assert fields.pop("model") == "served"
+    return fields
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(1, 1), (100, 100), (101, 100), (-1, 100), (-2, 100), (0, 0), ("x", "x"), (2.5, 2.5)],
+)
+def test_no_answer_is_longer_than_the_context(name, limit, kept):
+    assert fit(**{name: limit}) == {name: kept}
+
+
+def test_an_unknown_context_limits_nothing():
+    assert fit(length=0, max_tokens=9) == {"max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [{"thinking": {"type": "enabled", "budget_tokens": 2000}}, {"thinking": {"type": "disabled"}}],
+)
+def test_a_model_that_does_not_think_is_not_asked_to(wish):
+    assert fit(**wish) == {}
+
+
+def switch(on: bool) -> dict[str, object]:
+    return {"chat_template_kwargs": {"enable_thinking": on, "thinking": on}}
+
+
+@pytest.mark.parametrize(
+    ("wish", "sent"),
+    [
+        ({}, {}),
+        ({"reasoning_effort": "low"}, {"reasoning_effort": "low"} | switch(True)),
+        ({"reasoning_effort": "none"}, {"reasoning_effort": "none"} | switch(False)),
+        ({"reasoning": {"effort": "none"}}, {"reasoning": {"effort": "none"}} | switch(False)),
+        ({"reasoning": {"effort": None}}, {"reasoning": {"effort": None}}),
+        ({"thinking": {"type": "disabled"}}, {"thinking": {"type": "disabled"}} | switch(False)),
+        ({"thinking": {"type": "adaptive"}}, {"thinking": {"type": "adaptive"}} | switch(True)),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}},
+         {"thinking": {"type": "adaptive"}} | switch(True)),
+        ({"thinking": 1}, {"thinking": 1}),
+    ],
+)  # fmt: skip
+def test_a_model_that_thinks_is_told_whether_to_under_both_names(wish, sent):
+    assert fit(THINKS, **wish) == sent
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "required", {"type": "tool", "name": "f"}])
+def test_tools_are_refused_where_the_model_cannot_call_them(choice):
+    body: dict[str, object] = {"tools": [{"name": "f"}], "tool_choice": choice}
+    with pytest.raises(NotSupported) as refused:
+        check_tools(body, PLAIN)
+    assert refused.value.message == "host/library/m:latest does not support tools"
+    check_tools(body, CALLS)
+
+
+@pytest.mark.parametrize("choice", ["none", {"type": "none"}])
+def test_tools_that_must_not_be_called_need_no_such_model(choice):
+    check_tools({"tools": [{"name": "f"}], "tool_choice": choice}, PLAIN)

@@ -1,0 +1,156 @@
+"""What clients of Responses and of Anthropic's API get is what the engine wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllamad.errors import EngineRefused, WorkerLost
+from vllamad.wire.named import Messages, Named, Responses
+
+RECORDED = Path(__file__).parents[1] / "fakes" / "recorded"
+SERVED = "smollm2:135m"
+APIS = [(Messages, "messages"), (Responses, "responses")]
+
+both = pytest.mark.parametrize(("api", "name"), APIS)
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / name).read_bytes()
+
+
+def answer(api: type[Named], asked: str = SERVED, *, stream: bool = True) -> Named:
+    return api(stream=stream, served_name=SERVED, asked_name=asked)
+
+
+def data_of(events: bytes) -> list[Any]:
+    return [json.loads(event.partition(b"\ndata: ")[2]) for event in events.split(b"\n\n") if event]
+
+
+@both
+@pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
+def test_events_pass_as_they_are_whatever_the_cuts(api, name, size) -> None:
+    stream = recorded(f"{name}.sse")
+    output = answer(api)
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    assert b"".join(output.feed(piece, 0) for piece in pieces) + output.finish(0) == stream
+    assert output.complete
+    assert output.failed is None
+
+
+@both
+def test_the_client_gets_back_the_name_it_asked_for(api, name) -> None:
+    output, whole = answer(api, "SmolLM2:135M"), answer(api, "SmolLM2:135M", stream=False)
+    out = output.feed(recorded(f"{name}.sse"), 0)
+    whole.feed(recorded(f"{name}.json"), 0)
+    for text in (out, whole.finish(0)):
+        assert b'"model":"SmolLM2:135M"' in text
+        assert b'"model":"smollm2:135m"' not in text
+
+
+def test_what_the_client_sent_is_never_renamed() -> None:
+    response = '"response":{"metadata":{"model":"a"},"model":"a","tools":[{"model":"a"}]}'
+    event = f'event: response.created\ndata: {{"type":"response.created",{response}}}\n\n'.encode()
+    output = Responses(stream=True, served_name="a", asked_name="b")
+    assert output.feed(event, 0) == event.replace(b'},"model":"a"', b'},"model":"b"')
+
+
+@both
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_usage_is_counted(api, name, stream) -> None:
+    output = answer(api, stream=stream)
+    output.feed(recorded(f"{name}.{'sse' if stream else 'json'}"), 0)
+    output.finish(0)
+    assert (output.prompt_tokens, output.completion_tokens) == (37, 8)
+
+
+def test_cached_tokens_of_a_prompt_are_counted_too() -> None:
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 30, "cache_creation_input_tokens": 6}
+    output = answer(Messages, stream=False)
+    output.feed(json.dumps({"usage": usage | {"output_tokens": 2}}).encode(), 0)
+    output.finish(0)
+    assert (output.prompt_tokens, output.completion_tokens) == (37, 2)
+
+
+def test_a_count_of_tokens_passes_as_it_is() -> None:
+    output = answer(Messages, "other", stream=False)
+    output.feed(b'{"input_tokens":37}', 0)
+    assert output.finish(0) == b'{"input_tokens":37}'
+
+
+@both
+def test_an_object_that_is_none_is_passed_on(api, name) -> None:
+    output = answer(api, "other", stream=False)
+    output.feed(b"nonsense", 0)
+    assert output.finish(0) == b"nonsense"
+
+
+def test_numbers_of_another_shape_are_not_counted() -> None:
+    output = answer(Messages)
+    event = b'event: message_delta\ndata: {"type":"message_delta","usage":{"input_tokens":"x"}}\n\n'
+    assert output.feed(event, 0) == event
+    assert output.prompt_tokens == 0
+
+
+@both
+def test_an_engine_that_breaks_off_is_an_error_and_no_end(api, name) -> None:
+    output = answer(api)
+    head = recorded(f"{name}.sse").split(b"\n\n")[:5]
+    out = output.feed(b"\n\n".join(head) + b"\n\n", 0) + output.finish(0)
+    assert out.count(b"event: error\n") == 1
+    assert data_of(out)[-1]["type"] == "error"
+    assert data_of(out)[-1]["error"]["message"].startswith("model runner has unexpectedly stopped")
+    assert isinstance(output.failed, WorkerLost)
+    assert not output.complete
+    assert output.feed(b'event: x\ndata: {"type":"message_stop"}\n\n', 0) == b""
+
+
+def test_an_error_of_responses_has_the_next_number_and_both_shapes() -> None:
+    output = answer(Responses)
+    output.feed(b"\n\n".join(recorded("responses.sse").split(b"\n\n")[:5]) + b"\n\n", 0)
+    [error] = data_of(output.fail(WorkerLost("gone")))
+    assert error == {
+        "type": "error",
+        "sequence_number": 5,
+        "code": "api_error",
+        "message": "gone",
+        "param": None,
+        "error": {"message": "gone", "type": "api_error", "param": None, "code": None},
+    }
+
+
+def test_an_error_of_messages_has_the_type_for_its_status() -> None:
+    first = b'event: ping\ndata: {"type":"ping"}\n\n'
+    output = answer(Messages)
+    assert output.feed(first, 0) == first
+    assert output.fail(EngineRefused("busy", status=503)) == (
+        b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error",'
+        b'"message":"busy"}}\n\n'
+    )
+
+
+@both
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"x"}}\n\n',
+        b'data: {"error":{"message":"x","code":500}}\n\n',
+        b"data: [DONE]\n\n",
+    ],
+)
+def test_the_engines_own_error_before_anything_else_is_a_status(api, name, event) -> None:
+    output = answer(api)
+    assert output.feed(event, 0) == b""
+    assert isinstance(output.failed, EngineRefused)
+    assert output.failed.status == 500
+
+
+@both
+def test_nothing_follows_the_end(api, name) -> None:
+    output = answer(api)
+    stream = recorded(f"{name}.sse")
+    assert output.feed(stream + b"data: [DONE]\n\n", 0) == stream
+    assert output.failed is None

@@ -1,0 +1,205 @@
+"""Only what is allowed of a Responses request reaches the engine, and nothing is remembered."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllamad.errors import BadInput
+from vllamad.wire.responses import responses_request
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def asked(**fields: object) -> dict[str, object]:
+    name, kept = responses_request(json.dumps({"model": "m", "input": "hi"} | fields).encode())
+    assert name == "m"
+    return kept
+
+
+def items(*given: object) -> object:
+    return asked(input=list(given))["input"]
+
+
+def refusal_of(**fields: object) -> str:
+    with pytest.raises(BadInput) as refused:
+        asked(**fields)
+    assert refused.value.status == 400
+    return refused.value.message
+
+
+def test_ordinary_fields_pass_and_nothing_is_stored():
+    fields: dict[str, object] = {
+        "instructions": "be brief", "temperature": 0, "max_output_tokens": 5, "stream": True,
+        "tools": [{"type": "function", "name": "f"}], "tool_choice": "auto", "top_logprobs": 2,
+        "text": {"format": {"type": "json_object"}}, "metadata": {"model": "x"},
+        "truncation": "auto",
+    }  # fmt: skip
+    assert asked(**fields, store=True) == fields | {"input": "hi", "store": False}
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["chat_template_kwargs", "kv_transfer_params", "priority", "request_id", "structured_outputs",
+     "previous_input_messages", "enable_response_messages", "service_tier", "prompt_cache_key",
+     "safety_identifier", "made_up"],
+)  # fmt: skip
+def test_what_could_hurt_or_means_nothing_is_dropped(field):
+    assert asked(**{field: "x"}) == {"input": "hi", "store": False}
+
+
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation", "background", "prompt"])
+def test_what_needs_a_memory_is_refused_but_not_its_absence(field):
+    assert refusal_of(**{field: "x"}).startswith(f"{field} is not supported: ")
+    assert asked(**{field: None}) == asked(**{field: False}) == asked()
+
+
+@pytest.mark.parametrize(
+    ("include", "kept"),
+    [
+        (["reasoning.encrypted_content"], None),
+        (["message.output_text.logprobs", "x"], ["message.output_text.logprobs"]),
+        ("message.output_text.logprobs", None),
+    ],
+)
+def test_of_what_to_include_only_logprobs_mean_something(include, kept):
+    assert asked(include=include).get("include") == kept
+
+
+def test_the_effort_is_spelled_as_vllm_has_it():
+    assert asked(reasoning={"effort": "ultra", "summary": "auto"})["reasoning"] == {
+        "effort": "max",
+        "summary": "auto",
+    }
+    assert refusal_of(reasoning={"effort": "x"}).startswith('invalid reasoning value: "x"')
+    assert asked(reasoning="high")["reasoning"] == "high"  # the engine's to judge
+
+
+def test_a_message_may_do_without_its_type():
+    assert items({"role": "user", "content": "hi"}) == [
+        {"role": "user", "content": "hi", "type": "message"}
+    ]
+
+
+def test_an_assistants_words_may_be_a_plain_text():
+    said = {"type": "message", "role": "assistant", "content": "hi"}
+    assert items(said) == [said]
+
+
+def test_parts_are_rebuilt():
+    parts = [
+        {"type": "input_text", "text": "what", "x": 1},
+        {"type": "input_image", "image_url": PICTURE, "detail": "low"},
+    ]
+    assert items({"type": "message", "role": "user", "content": parts, "x": 1}) == [
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "what"},
+                {"type": "input_image", "image_url": PICTURE, "detail": "auto"},
+            ],
+        }
+    ]
+
+
+def test_an_assistants_words_become_one_part():
+    parts = [
+        {"type": "output_text", "text": "The ", "annotations": [], "logprobs": None},
+        {"type": "refusal", "refusal": "end"},
+        {"type": "output_text", "text": None},
+    ]
+    [message] = items({"type": "message", "id": "1", "role": "assistant", "content": parts})  # type: ignore[misc]
+    assert message == {
+        "type": "message",
+        "id": "1",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "The end", "annotations": []}],
+    }
+
+
+def test_an_answer_can_be_sent_back_as_it_came():
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [
+        {"type": "reasoning_text", "text": "hm"}]}  # fmt: skip
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "1", "output": "3"}
+    custom = {"type": "custom_tool_call", "call_id": "2", "name": "g", "input": "x"}
+    output = {"type": "custom_tool_call_output", "call_id": "2", "output": [
+        {"type": "input_text", "text": "y"}]}  # fmt: skip
+    sent = [reasoning, call, result, custom, output]
+    nulls = {"status": None, "encrypted_content": "secret"}
+    assert items(*(item | nulls for item in sent)) == sent
+
+
+def test_reasoning_without_a_summary_gets_an_empty_one():
+    assert items({"type": "reasoning"}) == [{"type": "reasoning", "summary": []}]
+
+
+def message(*parts: object) -> list[object]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (None, "input must be a string or array"),
+        ({}, "input must be a string or array"),
+        ([1], "input[0]: input item must be an object"),
+        ([{}], "input[0]: input item missing required 'type' field"),
+        ([{"type": "zzz"}], 'input[0]: unknown input item type: "zzz"'),
+        ([{"type": []}, 1], "input[0]: input item missing required 'type' field"),
+        ([{"type": [1]}], 'input[0]: unknown input item type: "[1]"'),
+        (message("x"), "input[0]: content[0]: content part missing required 'type' field"),
+        (message({"type": "input_text"}, {"type": "x"}),
+         "input[0]: content[1]: unknown content type: x"),
+        (message({"type": "input_file"}),
+         "input[0]: content[0]: file inputs are not currently supported"),
+        (message({"type": "input_image", "image_url": "http://x"}),
+         "input[0]: content[0]: image URLs are not currently supported, please use base64 encoded "
+         "data instead"),
+        (message({"type": "input_image", "file_id": "f"}),
+         "input[0]: content[0]: invalid image input"),
+        ([{"type": "item_reference", "id": "x"}],
+         "input[0]: item_reference is not supported: responses are not stored, send the whole "
+         "conversation as input"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_by_its_place(given, text):
+    assert refusal_of(input=given) == text
+
+
+@pytest.mark.parametrize("tool", ["web_search", "file_search", "mcp", "code_interpreter"])
+def test_hosted_tools_are_refused(tool):
+    assert refusal_of(tools=[{"type": "function"}, {"type": tool}]) == (
+        f'tools[1]: tool type "{tool}" is not supported'
+    )
+
+
+def test_logprobs_are_bounded():
+    assert refusal_of(top_logprobs=21) == "top_logprobs must be between 0 and 20"
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "image_url", "output"]), inner)
+        | st.builds(
+            lambda kind, role, more: {"type": kind, "role": role, "content": more, "output": more},
+            st.sampled_from(["message", "reasoning", "function_call_output", "input_text"]),
+            st.sampled_from(["assistant", "user"]),
+            inner,
+        )
+    ),
+)
+FIELDS = st.sampled_from(["model", "input", "tools", "include", "reasoning", "top_logprobs"])
+
+
+@given(st.dictionaries(FIELDS, ANY))
+def test_no_json_raises_anything_but_bad_input(body):
+    with suppress(BadInput):
+        responses_request(json.dumps({"model": "m"} | body).encode())

@@ -1,0 +1,90 @@
+"""What of a client's request may reach the engine? The rules that all relayed routes share.
+
+Which fields a route has is its own file's business; here is how they are taken and bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from vllamad.errors import BadInput
+from vllamad.wire import gojson
+from vllamad.wire.fields import misfit
+from vllamad.wire.images import read_image
+
+MAX_MESSAGES = 10_000
+MAX_TOOLS = 512
+
+_EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
+
+_IMAGE = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
+_NO_URLS = "image URLs are not currently supported, please use base64 encoded data instead"
+
+
+def read_request(
+    body: bytes, struct: str, allowed: frozenset[str]
+) -> tuple[str, dict[str, object], dict[str, object]]:
+    """Read a body: the model's name, the whole request, and what of it is allowed and not null.
+
+    Raises BadInput; `struct` is what its messages call the request.
+    """
+    if not body.strip():
+        raise BadInput("EOF")
+    asked = gojson.decode(body)
+    if not gojson.is_object(asked):
+        raise misfit(asked, struct, f"openai.{struct}")
+    name = asked.get("model")
+    if not isinstance(name, str | None):
+        raise misfit(name, f"{struct}.model", "string")
+    if not name:
+        raise BadInput("model is required")
+    kept = {key: value for key, value in asked.items() if key in allowed and value is not None}
+    for items, limit in (("messages", MAX_MESSAGES), ("tools", MAX_TOOLS)):
+        value = asked.get(items)
+        if gojson.is_list(value) and len(value) > limit:
+            raise BadInput(f"cannot take {len(value)} {items}, at most {limit}")
+    if not kept.get("tools"):
+        kept.pop("tools", None)  # an empty list means none; the engine refuses it
+    return name, asked, kept
+
+
+def bounded(fields: Mapping[str, object], name: str, low: int, high: int) -> None:
+    """Refuse a field that is there and no whole number from `low` to `high`."""
+    value = fields.get(name, low)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BadInput(f"{name} must be between {low} and {high}")
+
+
+def only(fields: Mapping[str, object], allowed: frozenset[str]) -> dict[str, object]:
+    """The fields that are allowed."""
+    return {key: value for key, value in fields.items() if key in allowed}
+
+
+def effort(value: object) -> str | None:
+    """How much a model shall think, in vLLM's words; None for nothing said. Raises BadInput."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and value in _EFFORTS:
+        return "max" if value == "ultra" else value
+    listed = ", ".join(map(gojson.quoted, _EFFORTS[:-1]))
+    raise BadInput(
+        f"invalid reasoning value: {gojson.quoted(str(value)[:40])}"
+        f' (must be {listed}, or "{_EFFORTS[-1]}")'
+    )
+
+
+def inline(image: object) -> str:
+    """The address of a picture, if it is no address but the picture itself. Raises BadInput."""
+    url = image.get("url") if gojson.is_object(image) else image
+    if not isinstance(url, str):
+        raise BadInput("invalid image input")
+    if not url.startswith("data:"):
+        raise BadInput(_NO_URLS)
+    head = _IMAGE.match(url)
+    if head is None:
+        raise BadInput("invalid image input")
+    picture = read_image(url[head.end() :], "image_url")
+    if not picture.media_type.startswith("image/"):
+        raise BadInput("invalid image input")
+    return f"data:{picture.media_type};base64,{picture.data}"
