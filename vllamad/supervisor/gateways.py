@@ -97,8 +97,8 @@ class Gateways:
         finally:
             process.kill()
             assert process.stdin is not None
-            await trio.aclose_forcefully(process.stdin)
             with trio.move_on_after(_REAP_LIMIT, shield=True):
+                await process.stdin.aclose()
                 await process.wait()
             del self._processes[process.pid]
 
