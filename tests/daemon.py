@@ -47,10 +47,13 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
-    def start(self, environ: Mapping[str, str], words: Sequence[str] = ()) -> None:
+    def start(
+        self, environ: Mapping[str, str], words: Sequence[str] = (), before: Sequence[str] = ()
+    ) -> None:
+        """Start it, by the command `before` if there is one, and wait until it is ready."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vllamad", *words],
+                [*before, sys.executable, "-m", "vllamad", *words],
                 cwd=self.home,
                 env=self.environment() | dict(environ),
                 stdin=subprocess.DEVNULL,
@@ -133,6 +136,7 @@ def daemon(
     config: str = "",
     environ: Mapping[str, str] | None = None,
     words: Sequence[str] = (),
+    before: Sequence[str] = (),
 ) -> Generator[Daemon]:
     """Run vllamad in `home`. On leaving it is gone, and so is every process and file of its run."""
     (home / "vllamad.toml").write_text(config)
@@ -140,7 +144,7 @@ def daemon(
     with tempfile.TemporaryDirectory(prefix="vt-", dir="/tmp") as run:
         one = Daemon(home, free_port(), Path(run))
         try:
-            one.start(environ or {}, words)
+            one.start(environ or {}, words, before)
             yield one
         except BaseException:
             print(one.text(), file=sys.stderr)

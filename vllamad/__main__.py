@@ -15,6 +15,7 @@ from vllamad import __version__
 from vllamad.config.load import load
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError, HostProblem, VllamadError
+from vllamad.host.descriptors import raise_limit
 
 EXIT_PROBLEM = 1
 EXIT_USAGE = 2
@@ -29,6 +30,7 @@ exit status: 0 stopped as asked, 1 the machine says no, 2 usage, 78 faults in th
 def main() -> None:
     """The command `vllamad`."""
     faulthandler.enable()
+    raise_limit()
     arguments = _parser().parse_args()
     if arguments.gateway:
         from vllamad.gateway.run import main as gateway

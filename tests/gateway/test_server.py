@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from tests.gateway.raw_client import RawClient, parse, serving
 from vllamad.gateway.connection import ServerLimits
 from vllamad.gateway.quart_app import Client, GatewayApp, OwnBody
+from vllamad.gateway.server import TURNED_AWAY_AT_ONCE
 
 HOST = b"host: x\r\n"
 CLOSE = b"connection: close\r\n"
@@ -303,13 +305,51 @@ async def say_until_refused(client: RawClient, data: bytes) -> None:
 
 
 async def test_too_many_connections_are_turned_away() -> None:
-    async with serving(App(), ServerLimits(connections=1, drain=0.2)) as server:
+    app = App()
+    async with serving(app, ServerLimits(connections=1, drain=0.2)) as server:
         async with server.client() as first:
-            await first.say(get())
-            await first.until(b"hello")
+            await first.say(get(b"/wait"))
+            await app.waiting.wait()
             status, headers, _ = parse(await server.get())
             assert (status, headers["retry-after"]) == (503, "1")
         assert b"hello" in await retried(server.get)
+
+
+async def test_a_flood_of_them_is_cut_off_rather_than_heard_out() -> None:
+    app = App()
+    async with (
+        serving(app, ServerLimits(connections=1, drain=0.2)) as server,
+        server.client() as first,
+        AsyncExitStack() as flood,
+    ):
+        await first.say(get(b"/wait"))
+        await app.waiting.wait()
+        for _ in range(TURNED_AWAY_AT_ONCE):
+            await flood.enter_async_context(server.client())
+        async with server.client() as one_too_many:
+            await one_too_many.until_dead(limit=0.5)
+
+
+async def test_whoever_asks_nothing_makes_way_for_a_newcomer() -> None:
+    app = App()
+    limits = ServerLimits(connections=3, silence=0, drain=0.2)
+    async with (
+        serving(app, limits) as server,
+        server.client() as busy,
+        server.client() as silent,
+        server.client() as later,
+    ):
+        await busy.say(get(b"/wait"))
+        await app.waiting.wait()
+        await silent.say(b"GET / HT")
+        await later.say(get())
+        await later.until(b"hello")
+        assert b"hello" in await server.get()
+        await silent.until_dead()
+        await later.say(get())
+        await later.until(b"hello")
+        app.hold.set()
+        await busy.until(b"waited")
 
 
 async def retried(get: Callable[[], Awaitable[bytes]]) -> bytes:

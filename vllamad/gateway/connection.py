@@ -49,6 +49,7 @@ class ServerLimits:
     body_gap: float = 15.0  # between two bytes of a request body
     write_stall: float = 30.0  # a client that takes nothing for so long is gone
     connections: int = 4096
+    silence: float = 1.0  # who has not asked anything for so long makes way when it gets crowded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,11 @@ class Connection:
                     life.cancel()
         finally:
             self.abort()
+
+    @property
+    def silent_since(self) -> float:
+        """Since when this client has not asked for anything; infinite while it is being served."""
+        return self._idle_since if self._protocol.between_requests else inf
 
     def wake(self) -> None:
         """Have the reader look again at what it waits for."""

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
+from typing import Final
 
 import msgspec
 import trio
@@ -17,6 +19,7 @@ from vllamad.gateway.context import Context
 from vllamad.gateway.exchange import RelayLimits
 from vllamad.gateway.hub import open_hub
 from vllamad.gateway.server import serve
+from vllamad.host import descriptors
 from vllamad.host import log as own_log
 from vllamad.host.addresses import own_addresses
 from vllamad.host.http_client import engine_client
@@ -26,6 +29,10 @@ from vllamad.wire.gateway import GatewaySettings, decode
 from vllamad.wire.origins import Gate
 
 log = logging.getLogger(__name__)
+
+_EACH: Final = 3  # descriptors of a request: its client, its lease, its engine
+_SPARE: Final = 64  # for everything else: ours, model files, whoever is turned away
+_FEWEST: Final = 8  # connections, however few descriptors there are
 
 
 def main() -> int:
@@ -64,9 +71,16 @@ async def _run(settings: GatewaySettings) -> None:
                 make_app(context, hub),
                 sockets,
                 shutdown=shutdown,
-                limits=ServerLimits(drain=settings.server.drain_timeout),
+                limits=_limits(settings),
             )
             nursery.cancel_scope.cancel()
+
+
+def _limits(settings: GatewaySettings) -> ServerLimits:
+    """As many connections as there are descriptors for: running out of them hurts all at once."""
+    room = max(_FEWEST, (descriptors.limit() - _SPARE) // _EACH)
+    limits = ServerLimits(drain=settings.server.drain_timeout)
+    return replace(limits, connections=min(limits.connections, room))
 
 
 async def _until_term(shutdown: trio.Event) -> None:

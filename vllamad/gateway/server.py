@@ -22,6 +22,7 @@ from vllamad.gateway.connection import HEAD_LIMIT, Connection, ServerLimits, Sha
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
+TURNED_AWAY_AT_ONCE: Final = 32  # beyond that a refusal costs more than it is worth
 
 _DEFAULTS: Final = ServerLimits()
 _OVERLOADED: Final = (
@@ -75,12 +76,13 @@ class _Server:
             limits=limits,
         )
         self._open: set[Connection] = set()
+        self._turned_away = 0
         self._empty = trio.Event()
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one accepted connection; no error of it gets out."""
-        if len(self._open) >= self.shared.limits.connections:
-            await _turn_away(stream)
+        if not self._make_way():
+            await self._turn_away(stream)
             return
         connection = Connection(self.shared, stream)
         self._open.add(connection)
@@ -94,6 +96,33 @@ class _Server:
             self._open.discard(connection)
             if not self._open:
                 self._empty.set()
+
+    def _make_way(self) -> bool:
+        """Whether there is room for one more; if need be, in place of who asks nothing longest."""
+        if len(self._open) < self.shared.limits.connections:
+            return True
+        until = trio.current_time() - self.shared.limits.silence
+        silent = [(one.silent_since, one) for one in self._open if one.silent_since < until]
+        if not silent:
+            return False
+        _, longest = min(silent, key=lambda pair: pair[0])
+        longest.abort()
+        self._open.discard(longest)
+        return True
+
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        if self._turned_away >= TURNED_AWAY_AT_ONCE:
+            return
+        self._turned_away += 1
+        try:
+            with trio.move_on_after(1):
+                # closing with a request unread would reset our answer away
+                await stream.receive_some()
+                await stream.send_all(_OVERLOADED)
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            self._turned_away -= 1
 
     async def drain(self) -> None:
         """Let answers that have begun come to their end, up to the limit."""
@@ -110,15 +139,6 @@ class _Server:
         """Close every connection; a write to a client that does not read ends with it."""
         for connection in self._open:
             connection.abort()
-
-
-async def _turn_away(stream: trio.SocketStream) -> None:
-    with trio.move_on_after(1):
-        try:
-            await stream.receive_some()  # closing with a request unread would reset our answer away
-            await stream.send_all(_OVERLOADED)
-        except trio.BrokenResourceError:
-            pass
 
 
 def _listener(sock: socket.socket, limits: ServerLimits) -> trio.SocketListener:

@@ -16,7 +16,7 @@ import h11
 import httpx
 import trio
 
-from vllamad.errors import WorkerLost
+from vllamad.errors import Unavailable, WorkerLost
 from vllamad.wire.chunked import BodyReader, ChunkReader, PlainReader
 
 HEAD_LIMIT: Final = 64 * 1024
@@ -135,7 +135,10 @@ def close(sock: socket.socket) -> None:
 
 
 async def _connect(uds: str, timeout: float) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(f"cannot open a socket: {error.strerror}") from error
     try:
         sock.setblocking(False)
         with trio.fail_after(timeout):

@@ -1,0 +1,25 @@
+"""How many files and sockets may this process have open? Asked of the kernel, and raised.
+
+It must not know what they are used for.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+ENOUGH: Final = 65_536  # what the unit file grants too; some systems allow absurdly many
+
+
+def raise_limit() -> None:
+    """Allow ourselves as many as we are allowed to: the usual soft limit, 1024, is for select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def limit() -> int:
+    """How many descriptors may be open at once."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return ENOUGH if soft == resource.RLIM_INFINITY else soft
