@@ -46,7 +46,7 @@ def engine(answers: Answers) -> Script:
     all_answers: Answers = {
         "/health": (200, b""),
         "/v1/completions": ONE_TOKEN,
-        "/v1/embeddings": (200, b"{}"),
+        "/pooling": (200, b"{}"),
         "/v1/models": MODELS,
         **answers,
     }
@@ -75,10 +75,10 @@ async def test_ready_is_health_then_one_token_and_gives_the_context_length(tmp_p
     assert (body["model"], body["max_tokens"]) == ("a", 1)
 
 
-async def test_an_embedding_model_is_asked_for_an_embedding(tmp_path: Path) -> None:
+async def test_a_pooling_model_is_asked_on_the_route_that_all_of_them_have(tmp_path: Path) -> None:
     async with raw_engine(tmp_path / "s", engine({})) as exchanges:
         await ready(tmp_path / "s", pooling=True)
-    assert path_of(exchanges[1]) == "/v1/embeddings"
+    assert path_of(exchanges[1]) == "/pooling"
 
 
 async def test_an_engine_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.wire.refusals import (
+    CANNOT,
     FAILED,
     STOPPED,
     TOO_LONG,
@@ -46,7 +47,13 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
         (400, OVERFLOW, 400, TOO_LONG),
         (429, b'{"error":{"message":"rate limit exceeded"}}', 429, "rate limit exceeded"),
         (503, b"rate limit exceeded", 503, "rate limit exceeded"),
-        (404, b'{"detail":"Not Found"}', 500, "Not Found"),
+        (404, b'{"detail":"Not Found"}', 400, CANNOT),
+        (
+            404,
+            b'{"error":{"message":"The model `x` does not exist."}}',
+            500,
+            "The model `x` does not exist.",
+        ),
         (500, b'{"error":{"message":"EngineCore encountered an issue"}}', 500, STOPPED),
         (502, b"", 500, STOPPED),
         (400, b'{"error":"plain"}', 400, "plain"),

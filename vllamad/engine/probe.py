@@ -90,7 +90,8 @@ async def _healthy(client: httpx.AsyncClient) -> bool:
 
 async def _first_token(client: httpx.AsyncClient, *, model: str, pooling: bool) -> None:
     if pooling:
-        path, body = "/v1/embeddings", {"model": model, "input": "ready?"}
+        # A model that ranks has no /v1/embeddings.
+        path, body = "/pooling", {"model": model, "input": "ready?"}
     else:
         path, body = "/v1/completions", {"model": model, "prompt": "ready?", "max_tokens": 1}
     try:

@@ -16,12 +16,12 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
 from vllamad.errors import BadInput, Unavailable, VllamadError
-from vllamad.gateway import generation, library
+from vllamad.gateway import embedding, generation, library
 from vllamad.gateway.context import Context, Record, context_of
 from vllamad.gateway.errors import status_of
 from vllamad.gateway.hub import Hub
 from vllamad.gateway.quart_app import GatewayApp
-from vllamad.wire.refusals import api_error, openai_error
+from vllamad.wire.refusals import anthropic_error, api_error, openai_error
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,21 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
     ("/api/show", ("POST",), library.show),
     ("/api/generate", ("POST",), generation.generate),
     ("/api/chat", ("POST",), generation.chat),
+    ("/api/embed", ("POST",), embedding.embed),
+    ("/api/embeddings", ("POST",), embedding.embeddings),
     ("/v1/models", ("GET",), library.openai_models),
     ("/v1/models/<path:name>", ("GET",), library.openai_model),
     ("/v1/chat/completions", ("POST",), generation.openai_chat),
     ("/v1/completions", ("POST",), generation.openai_completions),
+    ("/v1/responses", ("POST",), generation.openai_responses),
+    ("/v1/messages", ("POST",), generation.anthropic_messages),
+    ("/v1/messages/count_tokens", ("POST",), generation.anthropic_count),
+    ("/v1/embeddings", ("POST",), embedding.openai_embeddings),
+    ("/rerank", ("POST",), embedding.rerank),
+    ("/v1/rerank", ("POST",), embedding.rerank),
+    ("/v2/rerank", ("POST",), embedding.rerank),
+    ("/score", ("POST",), embedding.score),
+    ("/v1/score", ("POST",), embedding.score),
 )
 
 
@@ -117,7 +128,10 @@ def _text(text: str, status: int, headers: dict[str, str] | None = None) -> Resp
 
 def _error(status: int, message: str) -> Response:
     """A refusal in the form of the API it was asked on."""
-    if request.path.startswith("/v1/"):
+    if request.path.startswith("/v1/messages"):
+        body = anthropic_error(status, message, f"req_{g.record.request_id.replace('-', ''):0>24}")
+        return Response(body, status=status, content_type="application/json")
+    if request.path.startswith(("/v1/", "/v2/", "/rerank", "/score")):
         return Response(
             openai_error(status, message), status=status, content_type="application/json"
         )

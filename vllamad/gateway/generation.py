@@ -22,8 +22,11 @@ from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
+from vllamad.wire.fitted import check_tools, fitted
 from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.lines import CHAT, GENERATE, Spelling
+from vllamad.wire.messages import count_request, messages_request
+from vllamad.wire.named import Messages, Responses
 from vllamad.wire.ollama import (
     ChatRequest,
     GenerateRequest,
@@ -33,6 +36,7 @@ from vllamad.wire.ollama import (
 from vllamad.wire.options import predicts_nothing
 from vllamad.wire.replies import Reply
 from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
+from vllamad.wire.responses import responses_request
 from vllamad.wire.timestamps import rfc3339
 from vllamad.wire.verbatim import Verbatim
 
@@ -40,7 +44,7 @@ JSON: Final = "application/json; charset=utf-8"
 NDJSON: Final = "application/x-ndjson"
 SSE: Final = "text/event-stream"
 
-_WHOLE: Final = 1800.0  # seconds for an answer that the engine says nothing of before its end
+WHOLE: Final = 1800.0  # seconds for an answer that the engine says nothing of before its end
 _LARGE: Final = 1 << 20  # bytes of a body from which reading it would hold up every stream
 
 Asked = ChatRequest | GenerateRequest
@@ -73,6 +77,35 @@ async def openai_completions(context: Context) -> Response:
     """`POST /v1/completions`, relayed: the prompt is used as it is, as vLLM has it."""
     return await relayed(
         context, "/v1/completions", openai.completion_request, needs=("completion", "generate")
+    )
+
+
+async def openai_responses(context: Context) -> Response:
+    """`POST /v1/responses`, relayed."""
+    return await relayed(
+        context,
+        "/v1/responses",
+        responses_request,
+        needs=("completion", "chat"),
+        answer=Responses,
+    )
+
+
+async def anthropic_messages(context: Context) -> Response:
+    """`POST /v1/messages`, relayed."""
+    return await relayed(
+        context, "/v1/messages", messages_request, needs=("completion", "chat"), answer=Messages
+    )
+
+
+async def anthropic_count(context: Context) -> Response:
+    """`POST /v1/messages/count_tokens`, relayed: counted by the model that would answer."""
+    return await relayed(
+        context,
+        "/v1/messages/count_tokens",
+        count_request,
+        needs=("completion", "chat"),
+        answer=Messages,
     )
 
 
@@ -133,10 +166,11 @@ async def relayed(
     decode: Callable[[bytes], tuple[str, dict[str, object]]],
     *,
     needs: tuple[str, str],
+    answer: type[Verbatim] = Verbatim,
 ) -> Response:
     """Relay an answer of the engine's own, in pieces or at once.
 
-    `needs` is the capability it takes, and what to call it in a refusal.
+    `needs` is the capability it takes, and what to call it in a refusal; `answer` knows the API.
     """
     record: Record = g.record
     name, body = await read(decode)
@@ -145,8 +179,11 @@ async def relayed(
     capability, wanted = needs
     if capability not in installed.capabilities:
         raise NotSupported(f"{quoted(name)} does not support {wanted}")
+    traits = traits_of(installed)
+    check_tools(body, traits)
     lease = await hold(context, installed, None)
-    body["model"] = served = lease.grant.served_name
+    served, length = lease.grant.served_name, lease.grant.context_length
+    body = fitted(body, traits, served_name=served, context_length=length)
     stream = body.get("stream") is True
     usage = False
     if stream:
@@ -154,7 +191,7 @@ async def relayed(
         options = options if is_object(options) else {}
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
-    output = Verbatim(stream=stream, served_name=served, asked_name=name, usage=usage)
+    output = answer(stream=stream, served_name=served, asked_name=name, usage=usage)
     await until_answered(_recorded(record, output))
     call = EngineCall(path=path, body=body)
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
@@ -173,7 +210,7 @@ async def _sent(
     """The engine's answer, in pieces of content type `streamed`, or at once as JSON."""
     endpoint, revoked, limits = lease.grant.endpoint, lease.revoked, context.limits
     if not call.body.get("stream"):
-        limits = replace(limits, first=_WHOLE)
+        limits = replace(limits, first=WHOLE)
     upstream = await ask(
         context.engine, endpoint, call.path, call.encode(), revoked=revoked, limits=limits
     )

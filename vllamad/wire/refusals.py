@@ -18,6 +18,8 @@ STOPPED = (
     "internal error, check ollama server logs for details"
 )
 FAILED = "the model failed while answering"
+CANNOT = "this model does not support requests of this kind"
+_NO_ROUTE = "Not Found"  # said by its router; which routes there are depends on the model
 
 _LONGEST = 300  # characters
 _TRACE = re.compile(r'Traceback|File "')
@@ -67,6 +69,8 @@ def engine_refusal(status: int, body: bytes) -> EngineRefused:
     message = _message(body)
     if status in (429, 503):
         return EngineRefused(clean(message), status=status)
+    if status == 404 and message == _NO_ROUTE:
+        return EngineRefused(CANNOT, status=400)
     if status == 404 or status >= 500:
         # A worker that does not know its own model, or broke: not the client's fault.
         return EngineRefused(STOPPED if status >= 500 else clean(message), status=500)
