@@ -20,8 +20,9 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from tests.fakes import spelling
-from tests.fakes.spelling import Answer, Json, event, refusal, reply
+from tests.fakes import named, spelling
+from tests.fakes.named import NamedAnswer
+from tests.fakes.spelling import Answer, Json, refusal, reply
 from tests.fakes.stepping import Loop, Steps
 
 SCENARIO: Json = {
@@ -143,7 +144,9 @@ class Engine:
             case "/metrics":
                 counts = {"running": self.running, "prompt": self.asked, "generated": self.made}
                 yield reply(200, spelling.metrics(MODEL, **counts), "text/plain; version=0.0.4")
-            case "/tokenize" | "/v1/chat/completions" | "/v1/completions":
+            case "/tokenize" | "/v1/chat/completions" | "/v1/completions" | "/v1/responses":
+                yield from self.model_answer(method, path, head, body)
+            case "/v1/messages" | "/v1/messages/count_tokens":
                 yield from self.model_answer(method, path, head, body)
             case _:
                 yield reply(404, b'{"detail":"Not Found"}')
@@ -162,18 +165,24 @@ class Engine:
             yield refusal(404, why, "NotFoundError", "model")
         elif path == "/tokenize":
             yield reply(200, spelling.tokenized(request, CONTEXT))
+        elif path == "/v1/messages/count_tokens":
+            yield reply(200, named.count(request))
         elif PLAN["status"] != 200:
             why = "The engine is currently busy and cannot accept new requests."
             yield refusal(PLAN["status"], why, "Service Unavailable")
         else:
-            yield from self.generation(path == "/v1/chat/completions", request)
+            yield from self.generation(path, request)
             say(f'INFO:      - "POST {path} HTTP/1.1" 200 OK')
 
-    def generation(self, chat: bool, request: Json) -> Steps:
+    def generation(self, path: str, request: Json) -> Steps:
         wishes = {name: PLAN[name] for name in ("text", "tokens", "rate")}
         try:
             self.asked += spelling.prompt_tokens(request)
-            answer = Answer(chat=chat, body=request, model=MODEL, **wishes)
+            if path in named.PATHS:
+                answer = NamedAnswer(path, body=request, model=MODEL, text=PLAN["text"])
+            else:
+                chat = path == "/v1/chat/completions"
+                answer = Answer(chat=chat, body=request, model=MODEL, **wishes)
         except (TypeError, ValueError, AttributeError):  # pydantic says it better
             yield refusal(400, "1 validation error", "Bad Request")
             return
@@ -190,20 +199,20 @@ class Engine:
         finally:
             self.running -= 1
 
-    def whole(self, answer: Answer) -> Steps:
+    def whole(self, answer: Answer | NamedAnswer) -> Steps:
         if PLAN["rate"]:
             yield time.monotonic() + answer.count / PLAN["rate"]
         self.made += answer.count + 1
         dead = self.family.died_at < inf
         yield reply(500, spelling.CORE_DIED.encode()) if dead else reply(200, answer.whole())
 
-    def events(self, answer: Answer) -> Steps:
-        yield from map(event, answer.beginning())
+    def events(self, answer: Answer | NamedAnswer) -> Steps:
+        yield from map(answer.event, answer.beginning())
         if PLAN["stamped"]:
             yield from self.stamped(answer)
-            yield from map(event, [*answer.ending(), "[DONE]"])
+            yield from map(answer.event, [*answer.ending(), *answer.closing])
             return
-        words = [event(answer.token(word)) for word in answer.words]
+        words = [answer.event(answer.token(word)) for word in answer.words]
         faults = {PLAN[name]: name for name in PLAN if name.endswith("_after")}
         due = time.monotonic()
         for number in range(answer.count):
@@ -215,7 +224,9 @@ class Engine:
             if self.family.died_at < inf:
                 yield self.family.died_at + PLAN["core_notice"]
             if self.family.died_at < inf or faults.get(number) == "error_after":
-                yield event(spelling.CORE_DIED)
+                yield from map(answer.event, answer.failure)
+                if not answer.failure:
+                    yield None
                 break
             self.made += 1
             yield step
@@ -224,13 +235,13 @@ class Engine:
                 yield due
         else:
             self.made += 1
-            yield from map(event, answer.ending())
-        yield event("[DONE]")
+            yield from map(answer.event, answer.ending())
+        yield from map(answer.event, answer.closing)
 
-    def stamped(self, answer: Answer) -> Steps:
+    def stamped(self, answer: Answer | NamedAnswer) -> Steps:
         """All streams at once, as with the steps of a real engine; flat out many a write."""
         hole = "@" * 20
-        before, _, after = event(answer.token(hole)).partition(hole.encode())
+        before, _, after = answer.event(answer.token(hole)).partition(hole.encode())
         rate, left = PLAN["rate"], answer.count
         step = int(time.monotonic() * rate)
         while left:

@@ -21,6 +21,9 @@ CORE_DIED = (
 class Answer:
     """One answer of `count` tokens, then the end; the words of the text come round again."""
 
+    failure = (CORE_DIED,)
+    closing = ("[DONE]",)
+
     def __init__(self, *, chat: bool, body: Json, model: str, text: str, tokens: int, rate: float):
         self.chat = chat
         self.words = re.findall(r"\s*\w+|\s*[^\w\s]", text)
@@ -54,6 +57,10 @@ class Answer:
             "mean_itl_ms": 1e3 / (rate or 1e5),
             "tokens_per_second": rate or 1e5,
         }
+
+    def event(self, data: str) -> bytes:
+        """One event as one HTTP chunk."""
+        return chunk(f"data: {data}\n\n".encode())
 
     def beginning(self) -> list[str]:
         if not self.chat:
@@ -134,11 +141,6 @@ def dump(value: object) -> bytes:
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def event(data: str) -> bytes:
-    """One event as one HTTP chunk."""
-    return chunk(f"data: {data}\n\n".encode())
 
 
 def head(status: int) -> bytes:

@@ -139,6 +139,24 @@ async def test_a_whole_answer_has_the_recorded_keys(tmp_path: Path, kind: str) -
     assert keys(got["metrics"]) == keys(recorded["metrics"])
 
 
+@pytest.mark.parametrize("path", ["responses", "messages"])
+async def test_named_events_are_spelled_as_recorded(tmp_path: Path, path: str) -> None:
+    async with running(tmp_path) as (_, client):
+        await ready(client)
+        assert await stream(client, path) == (RECORDED / f"{path}.sse").read_bytes()
+        whole = await ask(client, f"/v1/{path}")
+        assert whole.content == (RECORDED / f"{path}.json").read_bytes()
+
+
+async def test_a_dead_core_ends_named_events_as_recorded(tmp_path: Path) -> None:
+    async with running(tmp_path, error_after=2) as (_, client):
+        await ready(client)
+        recorded = (RECORDED / "messages-engine-died.sse").read_bytes()
+        assert (await stream(client, "messages")).split(b"\n\n")[-2] == recorded.split(b"\n\n")[-2]
+        with pytest.raises(httpx.RemoteProtocolError):
+            await stream(client, "responses")
+
+
 async def test_one_event_is_one_chunk(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, client):
         await ready(client)
