@@ -29,6 +29,7 @@ from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
+from vllamad.supervisor.orders import Orders
 from vllamad.supervisor.lives import log_file
 from vllamad.wire.control import Progress
 
@@ -95,6 +96,7 @@ async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGene
             settings=settings,
             fleet=fleet,
             library=shelf,
+            orders=Orders(paths.models, Catalog(paths.models, {}), shelf, fleet),
             started=1000.0,
             now=lambda: 1060.0,
             pid=4711,

@@ -28,6 +28,8 @@ OURS = frozenset({"model", "uds", "host", "port", "served-model-name", "api-key"
 SHARE, BYTES = "gpu-memory-utilization", "kv-cache-memory-bytes"
 
 CPU_MAX_SEQS = 32
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the limits vLLM lets one choose from
+MAX_LORAS = 8  # in use in one step; more of them take turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,11 @@ class Workplace:
     def endpoint(self) -> Path:
         return self.run / "s"
 
+    @property
+    def template(self) -> Path:
+        """Where a chat template of the plan's own is written."""
+        return self.run / "template.jinja"
+
 
 def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings) -> list[str]:
     """The worker's argument list. Raises RuntimeProblem for a flag this vLLM does not know."""
@@ -66,7 +73,7 @@ def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettin
         ours.pop(BYTES, None)
     flags = {**ours, **wished, **_wiring(plan, place)}
     words = [word for name, value in flags.items() for word in _spell(engine, name, value)]
-    return [engine.python, "-P", engine.launcher, *words]
+    return [engine.python, "-P", engine.launcher, *words, *_lora_modules(plan)]
 
 
 def environment(
@@ -93,11 +100,32 @@ def environment(
 
 
 def _wiring(plan: Plan, place: Workplace) -> dict[str, Flag]:
-    return {
+    flags: dict[str, Flag] = {
         "model": plan.spec.folder,
         "served-model-name": plan.model,
         "uds": str(place.endpoint),
     }
+    if plan.spec.template:
+        flags["chat-template"] = str(place.template)
+    return flags
+
+
+def _lora_flags(plan: Plan) -> dict[str, Flag]:
+    loras = plan.spec.loras
+    if not loras:
+        return {}
+    highest = max(lora.rank for lora in loras)
+    return {
+        "enable-lora": True,
+        "max-lora-rank": next(rank for rank in LORA_RANKS if rank >= highest),
+        "max-loras": min(len(loras), MAX_LORAS),
+        "max-cpu-loras": len(loras),
+    }
+
+
+def _lora_modules(plan: Plan) -> list[str]:
+    loras = plan.spec.loras
+    return ["--lora-modules", *(f"{lora.name}={lora.folder}" for lora in loras)] if loras else []
 
 
 def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
@@ -120,6 +148,7 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
         flags["reasoning-parser"] = spec.reasoning_parser
     if spec.pooling:
         flags["runner"] = "pooling"
+    flags |= _lora_flags(plan)
     return flags | (_gpu_flags(plan) if engine.device == "cuda" else _cpu_flags(plan))
 
 

@@ -19,7 +19,7 @@ from vllamad.wire import control
 
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 * 1024
-MAX_BODY = 64 * 1024
+MAX_BODY = 1 << 20  # an order to create a model holds licences and a template
 READ_LIMIT = 30.0  # seconds from one answer to the end of the next request
 WRITE_LIMIT = 5.0  # seconds a peer may leave one piece of an answer unread
 _MAX_QUERY_FIELDS = 32

@@ -112,6 +112,10 @@ class Catalog:
         except HostProblem:
             return None
 
+    def is_configured(self, name: ModelName) -> bool:
+        """Is that a folder the configuration names?"""
+        return name.key() in self._local
+
     def adapters(self, installed: Installed) -> tuple[StoredAdapter, ...]:
         """Every adapter there is for the weights of `installed`."""
         place = shelf(self._models, installed.folder)

@@ -262,12 +262,17 @@ def _settle(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def is_used(models: Path, folder: str) -> bool:
+    """Does any model have its files in `folder`?"""
+    return any(other.folder == folder for other in list_manifests(models).manifests)
+
+
 def discard(models: Path, folder: str) -> None:
     """Remove a snapshot no manifest names, and the blobs no snapshot links to.
 
     The caller holds `changing` for the repository.
     """
-    if not folder or any(other.folder == folder for other in list_manifests(models).manifests):
+    if not folder or is_used(models, folder):
         return
     if (models / folder).exists():
         shutil.rmtree(models / folder)

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -29,8 +30,11 @@ from vllamad.host.log import event
 from vllamad.host.log_files import follow, last_lines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
+from vllamad.supervisor.orders import Orders, Report
 from vllamad.wire.broker import Granted, Refused
 from vllamad.wire.control import (
+    CopyOrder,
+    CreateOrder,
     Models,
     Problem,
     Progress,
@@ -55,6 +59,7 @@ class Daemon:
     settings: Settings
     fleet: Fleet
     library: Library
+    orders: Orders
     started: float  # seconds since the epoch
     now: Callable[[], float]
     pid: int
@@ -106,13 +111,19 @@ class Control:
             case ("GET", "v1", "models", name, "logs"):
                 return await self._logs(name, request.query)
             case ("POST", "v1", "models", "pull"):
-                return self._pull(request.body)
+                return self._pull(_order(request.body, PullRequest))
             case ("POST", "v1", "models", name, "load"):
                 return await self._load(name)
             case ("POST", "v1", "models", name, "unload"):
                 return await self._unload(name)
             case ("POST", "v1", "models", name, "restart"):
                 return await self._restart(name)
+            case ("POST", "v1", "models", name, "copy"):
+                return self._copy(name, _order(request.body, CopyOrder))
+            case ("POST", "v1", "models", name, "create"):
+                return self._create(name, _order(request.body, CreateOrder))
+            case ("POST", "v1", "models", name, "delete"):
+                return self._delete(name)
             case _:
                 path = "/" + "/".join(request.path)
                 raise BadInput(f"no such route: {request.method} {path}", status=404)
@@ -152,7 +163,7 @@ class Control:
         return _long(again, partial(self._doing, spec.model))
 
     async def _unload(self, name: str) -> StreamResponse:
-        model = (await self._daemon.library.find(name)).name
+        model = (await self._daemon.library.find(name)).runs_as
 
         async def stop() -> str:
             was = await self._daemon.fleet.stop(model, "unload")
@@ -184,21 +195,27 @@ class Control:
                         pass
         raise LoadFailed(f"cannot load {spec.model}: vllamad is going down")
 
-    def _pull(self, body: bytes) -> StreamResponse:
-        try:
-            wanted = msgspec.json.decode(body, type=PullRequest).model
-        except msgspec.DecodeError as error:
-            raise BadInput(f"cannot read the order: {error}") from error
-        name = parse(wanted)
-        pull = self._daemon.library.pull
+    def _pull(self, order: PullRequest) -> StreamResponse:
+        name = parse(order.model)
+        return _reported(partial(self._daemon.library.pull, name))
 
-        async def produce(send: Send) -> None:
-            try:
-                await pull(name, lambda progress: send(encode_line(progress)))
-            except VllamadError as error:
-                await send(encode_line(_failed(error)))
+    def _create(self, model: str, order: CreateOrder) -> StreamResponse:
+        create = self._daemon.orders.create
+        return _reported(partial(create, model, order.base, order.overlay))
 
-        return StreamResponse(produce=produce)
+    def _copy(self, source: str, order: CopyOrder) -> StreamResponse:
+        async def copy() -> str:
+            await self._daemon.orders.copy(source, order.destination)
+            return "copied"
+
+        return _long(copy, lambda: "copying")
+
+    def _delete(self, model: str) -> StreamResponse:
+        async def delete() -> str:
+            await self._daemon.orders.delete(model)
+            return "deleted"
+
+        return _long(delete, lambda: "deleting")
 
     async def _logs(self, name: str, query: dict[str, str]) -> Response | StreamResponse:
         path = await self._daemon.library.log_file(name)
@@ -209,6 +226,28 @@ class Control:
             )
         text = await trio.to_thread.run_sync(last_lines, path, lines)
         return Response(body=text, content_type="text/plain; charset=utf-8")
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _order(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise BadInput(f"cannot read the order: {error}") from error
+
+
+def _reported(work: Callable[[Report], Awaitable[None]]) -> StreamResponse:
+    """Answer with each step that `work` reports, and with why it went no further."""
+
+    async def produce(send: Send) -> None:
+        try:
+            await work(lambda progress: send(encode_line(progress)))
+        except VllamadError as error:
+            await send(encode_line(_failed(error)))
+
+    return StreamResponse(produce=produce)
 
 
 async def _follow(path: Path, lines: int, send: Send) -> None:

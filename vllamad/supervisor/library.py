@@ -52,7 +52,7 @@ class Library:
         await self._engines.look()
         machine = self._engines.machine
         self._measured(machine)
-        return spec_of(found, machine)
+        return spec_of(found, machine, await trio.to_thread.run_sync(self._catalog.adapters, found))
 
     async def models(self) -> list[ModelInfo]:
         installed = await trio.to_thread.run_sync(self._catalog.all)
@@ -71,7 +71,7 @@ class Library:
 
     async def log_file(self, name: str) -> Path:
         """Where the output of that model's workers is, whether or not it is there yet."""
-        return log_file(self._settings.paths.logs, (await self.find(name)).name)
+        return log_file(self._settings.paths.logs, (await self.find(name)).runs_as)
 
     async def pull(self, name: ModelName, report: Callable[[Progress], Awaitable[None]]) -> None:
         """Fetch a model from the hub; see `models/pulling.py`."""

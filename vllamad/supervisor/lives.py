@@ -67,7 +67,7 @@ class EngineLives:
             log_path=self.log_file(plan.model),
         )
         own = settings.worker
-        with _folder(place), _log(launch.log_path, settings) as (file, output):
+        with _folder(place, plan), _log(launch.log_path, settings) as (file, output):
             async with _emptied(launch, own) as group, trio.open_nursery() as nursery:
                 nursery.start_soon(file.keep_up)
                 yield EngineLife(plan, place.endpoint, group, output, own)
@@ -194,12 +194,14 @@ def _log(path: Path, settings: Settings) -> Generator[tuple[WorkerLog, _Output]]
 
 
 @contextmanager
-def _folder(place: Workplace) -> Generator[None]:
+def _folder(place: Workplace, plan: Plan) -> Generator[None]:
     """The worker's private folder, 0700, gone afterwards: vLLM leaves its sockets behind."""
     shutil.rmtree(place.run, ignore_errors=True)
     try:
         for folder in (place.run, place.run / "tmp", place.run / "rpc", place.cache / "vllm"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if plan.spec.template:
+            place.template.write_text(plan.spec.template)
     except OSError as error:
         raise HostProblem(f"cannot make {error.filename}: {error.strerror}") from error
     try:

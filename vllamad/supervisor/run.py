@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -28,6 +29,7 @@ from vllamad.host.log import event
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
 from vllamad.host.tasks import first_of
+from vllamad.models import blobs, derived
 from vllamad.models.catalog import Catalog
 from vllamad.supervisor.broker import Broker, listen
 from vllamad.supervisor.control import Control, Daemon
@@ -37,6 +39,7 @@ from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.health import beat, until_serving
 from vllamad.supervisor.library import Library
 from vllamad.supervisor.lives import EngineLives
+from vllamad.supervisor.orders import Orders
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.broker import Granted
 from vllamad.wire.gateway import encode, for_gateway
@@ -51,6 +54,7 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
     become_subreaper()
     notify = Notifier(environ)
     prepare_folders(settings)
+    await trio.to_thread.run_sync(sweep, settings.paths.models)
     engines = Engines(settings)
     await engines.look()
     fleet = make_fleet(settings, engines, environ)
@@ -65,6 +69,7 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
             settings=settings,
             fleet=fleet,
             library=library,
+            orders=Orders(settings.paths.models, catalog, library, fleet),
             started=time.time(),
             now=time.time,
             pid=os.getpid(),
@@ -186,6 +191,15 @@ def prepare_folders(settings: Settings) -> None:
             f"cannot make {error.filename}: {error.strerror}",
             hint="run vllamad as a user that may write there, or set VLLAMAD_HOME",
         ) from error
+
+
+def sweep(models: Path) -> None:
+    """Remove what no model needs, while nobody can be making one."""
+    try:
+        blobs.sweep(models)
+        derived.tidy(models)
+    except OSError as error:
+        event(log, logging.WARNING, "cannot tidy the model store", error=str(error))
 
 
 async def heartbeat(notify: Notifier, environ: Mapping[str, str], daemon: Daemon) -> None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from vllamad.core.launch import Spec
+from collections.abc import Sequence
+
+from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need
+from vllamad.models.adapters import StoredAdapter
 from vllamad.models.catalog import Installed
 from vllamad.models.parsers import parsers_for
 
 _BLOCK = 128  # tokens: contexts are cut to whole cache blocks
 
 
-def spec_of(installed: Installed, machine: Machine) -> Spec:
-    """What loading `installed` on `machine` would take."""
+def spec_of(installed: Installed, machine: Machine, adapters: Sequence[StoredAdapter] = ()) -> Spec:
+    """What loading `installed` on `machine` would take, with `adapters` for whoever wants them."""
     facts, settings = installed.facts, installed.settings
     own = settings.context_length or facts.context_length
     tools, reasoning = parsers_for(facts)
     cut = _context_for(own, facts.kv_bytes_per_token, machine)
     return Spec(
-        model=installed.name,
+        model=installed.runs_as,
         folder=str(installed.folder),
         digest=installed.digest,
         need=Need(
-            weights=facts.weight_bytes,
+            weights=facts.weight_bytes + sum(adapter.size for adapter in adapters),
             kv_per_token=facts.kv_bytes_per_token,
             context_length=cut,
             gpus=settings.tensor_parallel_size,
@@ -34,6 +37,12 @@ def spec_of(installed: Installed, machine: Machine) -> Spec:
         reasoning_parser=reasoning,
         args=dict(settings.args),
         env=dict(settings.env),
+        template=installed.overlay.template,
+        loras=tuple(
+            Lora(name=adapter.id, folder=str(adapter.folder), rank=adapter.rank)
+            for adapter in adapters
+        ),
+        lora=installed.overlay.adapter.id if installed.overlay.adapter else "",
     )
 
 

@@ -12,6 +12,9 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     POST /v1/models/{name}/restart      -> NDJSON of Progress
     GET  /v1/models/{name}/logs?follow=0|1&lines=N  -> text/plain
     POST /v1/models/pull                -> NDJSON of Progress; body PullRequest
+    POST /v1/models/{name}/copy         -> NDJSON of Progress; body CopyOrder
+    POST /v1/models/{name}/create       -> NDJSON of Progress; body CreateOrder
+    POST /v1/models/{name}/delete       -> NDJSON of Progress
     GET  /v1/config                     -> the effective configuration as JSON
 
 `{name}` is percent-encoded, `/` included. Every refusal is a `Problem` with the HTTP status that
@@ -22,6 +25,8 @@ peer credentials. Knows no I/O.
 from __future__ import annotations
 
 import msgspec
+
+from vllamad.wire.overlay import Overlay
 
 API_VERSION = 1
 
@@ -137,6 +142,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str
+
+
+class CopyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    destination: str
+
+
+class CreateOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a model out of `base`, pulled first where it is not installed."""
+
+    base: str
+    overlay: Overlay
 
 
 def encode(value: msgspec.Struct) -> bytes:

@@ -1,0 +1,148 @@
+"""Orders that change what is installed: copy, create, delete. One at a time, each to its end.
+
+The loop's side of `models/derived.py`: what the disk does happens in threads, and a worker whose
+files go is stopped before they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from vllamad.core.model_name import ModelName, parse
+from vllamad.errors import BadInput, ModelNotFound
+from vllamad.models import store
+from vllamad.models.catalog import Catalog, Installed
+from vllamad.models.derived import derive, tidy
+from vllamad.models.manifests import Manifest
+from vllamad.supervisor.fleet import Fleet
+from vllamad.supervisor.library import Library
+from vllamad.wire.control import Progress
+from vllamad.wire.overlay import Overlay, layers, over
+
+Report = Callable[[Progress], Awaitable[None]]
+
+
+class Orders:
+    """Changes the store; the only one in this process that does, but for pulls."""
+
+    def __init__(self, models: Path, catalog: Catalog, library: Library, fleet: Fleet) -> None:
+        self._models = models
+        self._catalog = catalog
+        self._library = library
+        self._fleet = fleet
+        self._one_at_a_time = trio.Lock()
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Let `destination` mean what `source` means. Raises ModelNotFound, BadInput."""
+        name = self._own(destination)
+        async with self._one_at_a_time:
+            found = await self._library.find(source)
+            if parse(found.canonical).key() != name.key():
+                await self._put(found, name, found.overlay)
+
+    async def create(self, model: str, base: str, overlay: Overlay, report: Report) -> None:
+        """Let `model` mean `base` under `overlay`; a base that is not here is pulled first.
+
+        Raises ModelNotFound for what no hub has, BadInput for an adapter that does not fit.
+        """
+        name = self._own(model)
+        if await trio.to_thread.run_sync(self._catalog.find, base) is None:
+
+            async def step(progress: Progress) -> None:
+                if not progress.done:
+                    await report(progress)
+
+            await self._library.pull(parse(base), step)
+        async with self._one_at_a_time:
+            found = await self._library.find(base)
+            laid = over(found.overlay, overlay)
+            if overlay.adapter is not None:
+                await report(Progress(status="converting adapter"))
+            await report(Progress(status=f"using existing layer sha256:{found.digest}"))
+            for layer in layers(overlay):
+                await report(Progress(status=f"creating new layer {layer}"))
+            await self._put(found, name, laid)
+        await report(Progress(status="writing manifest"))
+        await report(Progress(status="success", done=True))
+
+    async def delete(self, model: str) -> None:
+        """Take `model` out: nobody new gets it, who uses it may finish, then its files go.
+
+        Raises ModelNotFound; Unavailable while its repository is being pulled.
+        """
+        name = self._own(model)
+        async with self._one_at_a_time:
+            before = await trio.to_thread.run_sync(store.meant, self._models, name)
+            async with self._freeing(before):
+                await trio.to_thread.run_sync(store.withdraw, self._models, name)
+                shown = name.display() if before is None else _shown(before)
+                if before and await trio.to_thread.run_sync(
+                    store.is_used, self._models, before.folder
+                ):  # somebody may wait for it under another name
+                    await self._fleet.stop(shown, "its name is gone")
+                else:
+                    gone = ModelNotFound(f"model '{model}' not found")
+                    await self._fleet.forget(shown, gone)
+
+    async def _put(self, base: Installed, name: ModelName, overlay: Overlay) -> None:
+        before = await trio.to_thread.run_sync(store.meant, self._models, name)
+        async with self._freeing(before):
+            change = await trio.to_thread.run_sync(derive, self._models, base, name, overlay)
+            if before is not None and _needs_another_worker(before, change.now):
+                await self._fleet.stop(_shown(before), "it is another model now")
+
+    def _own(self, text: str) -> ModelName:
+        """The name, if it is ours to change."""
+        name = parse(text)
+        if self._catalog.is_configured(name):
+            raise BadInput(
+                f"cannot change {name.display()}: the configuration says what it is",
+                hint="remove its section from the configuration first",
+            )
+        return name
+
+    @asynccontextmanager
+    async def _freeing(self, before: Manifest | None) -> AsyncGenerator[None]:
+        """Afterwards, whatever happens, no file is left that only `before` used."""
+        with _changing(self._models, before):
+            try:
+                yield
+            finally:
+                if before is not None:
+                    # A thread cannot be interrupted, and half a removal would never be finished.
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(self._tidy, before)
+
+    def _tidy(self, before: Manifest) -> None:
+        store.discard(self._models, before.folder)
+        if before.overlay.adapter is not None and self._fleet.worker(_runs_as(before)) is None:
+            tidy(self._models)
+
+
+@contextmanager
+def _changing(models: Path, manifest: Manifest | None) -> Generator[None]:
+    if manifest is None or not manifest.folder:
+        yield
+        return
+    with store.changing(models, store.repository_of(models, manifest.folder).name):
+        yield
+
+
+def _shown(manifest: Manifest) -> str:
+    return parse(manifest.name).display()
+
+
+def _runs_as(manifest: Manifest) -> str:
+    return parse(manifest.base or manifest.name).display()
+
+
+def _needs_another_worker(before: Manifest, now: Manifest) -> bool:
+    return (before.folder, before.base, before.overlay.template) != (
+        now.folder,
+        now.base,
+        now.overlay.template,
+    )
