@@ -49,9 +49,6 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
     ("/v1/responses", ("POST",), generation.openai_responses),
     ("/v1/messages", ("POST",), generation.anthropic_messages),
     ("/v1/messages/count_tokens", ("POST",), generation.anthropic_count),
-    ("/v1/responses", ("POST",), generation.openai_responses),
-    ("/v1/messages", ("POST",), generation.anthropic_messages),
-    ("/v1/messages/count_tokens", ("POST",), generation.anthropic_count),
     ("/v1/embeddings", ("POST",), embedding.openai_embeddings),
     ("/rerank", ("POST",), embedding.rerank),
     ("/v1/rerank", ("POST",), embedding.rerank),
@@ -131,9 +128,6 @@ def _text(text: str, status: int, headers: dict[str, str] | None = None) -> Resp
 
 def _error(status: int, message: str) -> Response:
     """A refusal in the form of the API it was asked on."""
-    if request.path.startswith("/v1/messages"):
-        body = anthropic_error(status, message, f"req_{g.record.request_id.replace('-', ''):0>24}")
-        return Response(body, status=status, content_type="application/json")
     if request.path.startswith("/v1/messages"):
         body = anthropic_error(status, message, f"req_{g.record.request_id.replace('-', ''):0>24}")
         return Response(body, status=status, content_type="application/json")
