@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.acts import ACTS, Act
 from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.wire import lines
 from vllamad.wire.refusals import STOPPED
@@ -386,7 +387,7 @@ def test_copying_and_parsing_give_the_same_json(texts, spelling, key, encode):
         else line.get("thinking", line["response"])
         for line in map(json.loads, copied.splitlines())
     )
-    assert joined == "".join(texts)
+    assert joined == ("".join(texts).lstrip() if key == "reasoning" else "".join(texts))
 
 
 @given(TEXTS, st.lists(st.integers(0, 2000)), st.booleans())
@@ -404,11 +405,53 @@ def test_any_cut_of_the_bytes_gives_the_same_lines(texts, cuts, stream):
     assert whole.endswith(b"\n") == stream
 
 
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+@given(cuts=st.lists(st.integers(0, 16_000)), stream=st.booleans())
+def test_any_cut_of_a_recorded_stream_gives_the_same_lines(act: Act, cuts, stream):
+    sent = act.recorded.read_bytes()
+
+    def translated(places: list[int]) -> bytes:
+        reader, reply = EventReader(), Reply(lines.CHAT, "m", stream=stream)
+        fed = [reply.feed(reader.feed(sent[a:b]), NOW) for a, b in pairwise(places)]
+        return b"".join(fed) + reply.finish(NOW, TIMES)
+
+    places = sorted(min(cut, len(sent)) for cut in cuts)
+    assert translated([0, *places, len(sent)]) == translated([0, len(sent)])
+
+
 @given(st.lists(st.binary() | st.sampled_from([ROLE, content("x"), USAGE, DONE, b"{}", b"[]"])))
 def test_no_event_raises_and_there_is_exactly_one_end(payloads):
     reply = Reply(lines.CHAT, "m")
     out = reply.feed(payloads, NOW) + reply.finish(NOW, TIMES)
     assert (reply.failed is None) == (b'"done":true' in out)
+
+
+def reasoning(text: str) -> bytes:
+    return chunk({"reasoning": text})
+
+
+def test_blank_lines_around_a_thought_are_dropped():
+    reply = Reply(lines.CHAT, "test")
+    out = answer(
+        reply, ROLE, reasoning("\n"), reasoning("\n"), reasoning(" hm"), reasoning("\n"),
+        content("\n"), content("\n"), content("\nHi"), content("\n"), content("", "stop"),
+        USAGE, DONE,
+    )  # fmt: skip
+    thought = said('"content":"","thinking":"hm"') + said('"content":"","thinking":"\\n"')
+    assert out == thought + said('"content":"Hi"') + said('"content":"\\n"') + LAST
+
+
+def test_blanks_after_a_thought_nobody_wanted_are_dropped_too():
+    reply = Reply(lines.CHAT, "test", thinking=False)
+    out = answer(reply, ROLE, reasoning("hm"), content("\n\n"), content("Hi"), content("", "stop"))
+    assert out.startswith(said('"content":"Hi"'))
+
+
+def test_blanks_before_an_answer_without_a_thought_are_the_models_own():
+    reply = Reply(lines.CHAT, "test")
+    assert reply.feed([content("\n"), content(" Hi")], NOW).decode() == said(
+        '"content":"\\n"'
+    ) + said('"content":" Hi"')
 
 
 def test_plain_words_are_copied():

@@ -69,6 +69,7 @@ class Reply:
         self._template = template.NONE
         self._calls = CallBuffer()
         self._collected: list[Piece] = []
+        self._has_thought = self._thought_begun = self._answer_begun = False
         self._finish_reason = ""
         self._usage = Usage()
         self._metrics = Metrics()
@@ -177,15 +178,31 @@ class Reply:
 
     def _learn(self, payload: bytes, chunk: Chunk) -> None:
         learned = template.learn(payload, chunk)
-        if learned is not None and (self._thinking or not learned.is_thinking):
+        if learned is None:
+            return
+        # Before it has begun, blanks are still to be dropped; and an unwanted thought always.
+        begun = self._thought_begun if learned.is_thinking else self._answer_begun
+        if begun and (self._thinking or not learned.is_thinking):
             self._template = learned
 
     def _piece(self, choice: Choice) -> Piece:
+        content, thinking = self._trimmed(choice.content, choice.thinking)
         return Piece(
-            content=_escaped(choice.content),
-            thinking=_escaped(choice.thinking) if self._thinking else b"",
+            content=_escaped(content),
+            thinking=_escaped(thinking) if self._thinking else b"",
             logprobs=read_logprobs(choice.logprobs, self._top_logprobs),
         )
+
+    def _trimmed(self, content: str, thinking: str) -> tuple[str, str]:
+        """Without the blank lines that models put around their thoughts, as Ollama has it."""
+        self._has_thought = self._has_thought or bool(thinking)
+        if not self._thought_begun:
+            thinking = thinking.lstrip()
+            self._thought_begun = bool(thinking)
+        if not self._answer_begun:
+            content = content.lstrip() if self._has_thought else content
+            self._answer_begun = bool(content)
+        return content, thinking
 
     def _say(self, piece: Piece, start: bytes) -> bytes:
         """A line for a piece that says something; without a stream it is kept for the end."""
