@@ -20,6 +20,7 @@ import httpx
 import msgspec
 
 from tests.models.checkpoints import write_checkpoint
+from tests.models.families import REASONING_PARSERS, TOOL_PARSERS
 from vllamad.core.model_name import parse
 from vllamad.host.shim import Process, descendants
 from vllamad.models import store
@@ -170,8 +171,8 @@ def fake_home(home: Path, models: Sequence[str] = ("a", "b")) -> Path:
         device="cpu",
         module="fake",
         flags=[],
-        tool_parsers=[],
-        reasoning_parsers=[],
+        tool_parsers=TOOL_PARSERS.split(),
+        reasoning_parsers=REASONING_PARSERS.split(),
         fork=False,
     )
     runtime = home / "state" / "runtimes" / "fake"

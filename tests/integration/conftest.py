@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import fake_home
+from tests.daemon import Daemon, daemon, fake_config, fake_home
+from tests.fakes.acts import ACTS
+from tests.models.checkpoints import SMOLLM2, write_checkpoint
+from vllamad.core.model_name import parse
+from vllamad.models import store
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home with the scripted engine and the models `a` and `b`."""
     return fake_home(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def acting(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
+    """A daemon whose engines say again what real ones said for some families of models."""
+    home = fake_home(tmp_path_factory.mktemp("acting"), [])
+    for act in ACTS:
+        folder = write_checkpoint(
+            home / "made" / act.name,
+            SMOLLM2 | {"model_type": act.model_type},
+            chat_template_jinja=act.template,
+        )
+        store.add(home / "state" / "models", parse(act.name), folder, source="test")
+    scenarios = {act.name: {"replay": str(act.recorded)} for act in ACTS}
+    with daemon(home, config=fake_config(scenarios=scenarios)) as running:
+        yield running

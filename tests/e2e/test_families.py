@@ -1,0 +1,91 @@
+"""The real parsers of the real engine: chosen by the template, and what a client hears of them.
+
+With VLLAMAD_RECORD=1 what comes over the engine's socket is written to `tests/fakes/recorded/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.daemon import Daemon, daemon
+from tests.e2e.staging import configured, stage
+from tests.fakes.acts import ACTS, Act
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def stage_daemon(
+    prepared: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Daemon]:
+    """A daemon with every act; one is loaded at a time."""
+    folder = tmp_path_factory.mktemp("acts")
+    config = (
+        f'[paths]\nstate = "{prepared}/state"\ncache = "{prepared}/cache"\n'
+        "[scheduler]\nmax_loaded_models = 1\n"
+    )
+    for act in ACTS:
+        config += configured(act, stage(folder / act.name, checkpoint, act))
+    home = tmp_path_factory.mktemp("home")
+    with daemon(home, config=config) as one:
+        one.http.timeout = 180.0
+        yield one
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+def test_the_parser_chosen_for_a_family_separates_what_its_model_says(
+    stage_daemon: Daemon, act: Act
+) -> None:
+    body = {"model": act.name, "stream": False, **act.request}
+    message = stage_daemon.http.post("/api/chat", json=body).json()["message"]
+    assert message.get("thinking", "") == act.thinking
+    assert message["content"] == act.content
+    calls = [call["function"] for call in message.get("tool_calls", [])]
+    assert tuple((call["name"], call["arguments"]) for call in calls) == act.calls
+
+    said = engine_stream(stage_daemon, act)
+    if os.environ.get("VLLAMAD_RECORD"):
+        act.recorded.write_bytes(said)
+    assert told(said) == told(act.recorded.read_bytes()), "the recording is out of date"
+
+
+def engine_stream(one: Daemon, act: Act) -> bytes:
+    """What the engine itself says, asked as the gateway asks it."""
+    [endpoint] = one.run.glob("w/*/s")
+    asked: dict[str, Any] = {
+        "model": act.name,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **act.request,
+    }
+    if (think := asked.pop("think")) is not None:
+        asked["chat_template_kwargs"] = {"enable_thinking": think}
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(endpoint)), timeout=60) as client:
+        answer = client.post("http://engine/v1/chat/completions", json=asked)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def told(stream: bytes) -> Any:
+    """What a stream says in all: how many tokens share a chunk is chance."""
+    reasoning = content = finish = ""
+    calls: dict[int, list[str]] = {}
+    for line in stream.decode().split("\n\n"):
+        payload = line.removeprefix("data: ")
+        for choice in json.loads(payload)["choices"] if payload.startswith("{") else ():
+            delta = choice["delta"]
+            reasoning += delta.get("reasoning") or ""
+            content += delta.get("content") or ""
+            finish = choice["finish_reason"] or finish
+            for call in delta.get("tool_calls") or ():
+                parts = calls.setdefault(call["index"], ["", ""])
+                parts[0] += call["function"].get("name") or ""
+                parts[1] += call["function"].get("arguments") or ""
+    return reasoning, content, calls, finish
