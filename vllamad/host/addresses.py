@@ -11,7 +11,7 @@ _SIOCGIFADDR = 0x8915  # netdevice(7)
 
 
 def own_addresses() -> set[str]:
-    """Every IPv4 and IPv6 address of every interface."""
+    """Every IPv6 address of every interface, and its first IPv4 one."""
     return _ipv4() | _ipv6(Path("/proc/net/if_inet6"))
 
 

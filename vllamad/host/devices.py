@@ -6,6 +6,8 @@ Must not know models. Synchronous: NVML answers in milliseconds, callers on the 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 
 from vllamad.core.memory import Device, Machine
@@ -21,7 +23,7 @@ def machine(*, device: str, memory: int, cpu_kv_cache: int) -> Machine:
 
 
 def gpus() -> tuple[Device, ...]:
-    """Every NVIDIA GPU in PCI order, or none where the driver does not answer."""
+    """Every NVIDIA GPU that answers, in PCI order; none where the driver does not."""
     import pynvml  # here: it loads the driver's library
 
     try:
@@ -29,32 +31,59 @@ def gpus() -> tuple[Device, ...]:
     except pynvml.NVMLError:
         return ()
     try:
-        return tuple(_gpu(index) for index in range(int(pynvml.nvmlDeviceGetCount())))
+        found = (_gpu(index) for index in range(int(pynvml.nvmlDeviceGetCount())))
+        return tuple(device for device in found if device is not None)
+    except pynvml.NVMLError:
+        return ()
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(index: int) -> Device:
+def _gpu(index: int) -> Device | None:
     import pynvml
 
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # pyright: ignore[reportUnknownMemberType]
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # pyright: ignore[reportUnknownMemberType]
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
+    except pynvml.NVMLError:  # it has fallen off the bus: the others still work
+        return None
     return Device(index=index, total=int(memory.total), foreign=int(memory.used))
 
 
 def main_memory(root: Path = Path("/")) -> int:
     """Bytes of main memory: the machine's, or what our control group may use if that is less."""
-    total = 0
-    for line in (root / "proc/meminfo").read_text().splitlines():
-        if line.startswith("MemTotal:"):
-            total = int(line.split()[1]) << 10
+    (total,) = (
+        int(line.split()[1]) << 10
+        for line in (root / "proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal:")
+    )
+    return min([total, *(int(text) for text in _group_limits(root, "memory.max"))])
+
+
+def cores(root: Path = Path("/")) -> int:
+    """How many cores we may keep busy: those we may run on, or our control group's share."""
+    least = len(os.sched_getaffinity(0))
+    for text in _group_limits(root, "cpu.max"):
+        quota, period = text.split()
+        least = min(least, ceil(int(quota) / int(period)))
+    return least
+
+
+def _group_limits(root: Path, name: str) -> Iterator[str]:
+    """The limits in file `name` of our control group and of those above it: cgroups(7), v2."""
+    top = root / "sys/fs/cgroup"
     try:
-        limit = (root / "sys/fs/cgroup/memory.max").read_text().strip()
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        limit = "max"
-    return total if limit == "max" else min(total, int(limit))
-
-
-def cores() -> int:
-    """How many cores we may run on."""
-    return len(os.sched_getaffinity(0))
+        return  # a kernel without control groups
+    own = next((line.removeprefix("0::/") for line in groups if line.startswith("0::/")), "")
+    folder = top / own
+    for group in (folder, *folder.parents):
+        try:
+            text = (group / name).read_text().strip()
+        except OSError:
+            text = "max"  # no such controller, or the group is outside of what we see
+        if not text.startswith("max"):
+            yield text
+        if group == top:
+            return

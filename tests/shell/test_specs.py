@@ -1,0 +1,99 @@
+"""From an installed model and its settings to what the scheduler plans with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.models.checkpoints import BERT, QWEN25_TEMPLATE, SMOLLM2, write_checkpoint
+from vllamad.config.settings import ModelSettings
+from vllamad.core.memory import GIB, Device, Machine
+from vllamad.models.catalog import Catalog, Installed
+from vllamad.supervisor.specs import spec_of
+
+ROOMY = Machine(host=64 * GIB, cpu_kv_cache=GIB)
+CARD = Machine(host=64 * GIB, devices=(Device(index=0, total=80 * GIB),), cpu_kv_cache=GIB)
+KV = 2 * 30 * 3 * 64 * 2  # bytes a token of SmolLM2 takes in the cache
+
+
+def installed(
+    folder: Path, config: Mapping[str, object] = SMOLLM2, template: str = "", **settings: object
+) -> Installed:
+    write_checkpoint(folder, config, tokenizer_config_json={"chat_template": template})
+    named = ModelSettings(path=str(folder), **settings)  # type: ignore[arg-type]
+    found = Catalog(folder.parent / "none", {"tiny": named}).find("tiny")
+    assert found is not None
+    return found
+
+
+def test_a_spec_has_the_models_name_files_and_needs(tmp_path: Path) -> None:
+    model = installed(tmp_path / "m")
+    spec = spec_of(model, ROOMY)
+    assert (spec.model, spec.folder, spec.digest) == (
+        "tiny:latest",
+        str(tmp_path / "m"),
+        model.digest,
+    )
+    assert spec.need.weights == model.facts.weight_bytes > 0
+    assert spec.need.kv_per_token == KV
+    assert spec.need.context_length == 8192
+    assert (spec.need.gpus, spec.need.utilization) == (1, 0.0)
+    assert spec.context_length == 0, "the engine knows the model's own"
+    assert not spec.pooling
+
+
+def test_the_operators_wishes_are_in_it(tmp_path: Path) -> None:
+    model = installed(
+        tmp_path / "m",
+        context_length=4096,
+        keep_alive=60.0,
+        tensor_parallel_size=2,
+        gpu_memory_utilization=0.5,
+        args={"seed": 1},
+        env={"A": "b"},
+    )
+    spec = spec_of(model, CARD)
+    assert (spec.context_length, spec.need.context_length) == (4096, 4096)
+    assert (spec.need.gpus, spec.need.utilization, spec.keep_alive) == (2, 0.5, 60.0)
+    assert (spec.args, spec.env) == ({"seed": 1}, {"A": "b"})
+
+
+@pytest.mark.parametrize(
+    ("cache", "machine", "wanted", "told"),
+    [
+        (8192 * KV, ROOMY, 0, 0),
+        (8191 * KV, ROOMY, 0, 8064),  # whole blocks of 128 tokens
+        (4096 * KV, ROOMY, 2048, 2048),
+        (1024 * KV, ROOMY, 2048, 1024),
+        (1024 * KV, CARD, 0, 0),
+        (1024 * KV, CARD, 2048, 2048),
+    ],
+)
+def test_a_context_is_cut_to_what_the_cache_of_a_cpu_holds(
+    tmp_path: Path, cache: int, machine: Machine, wanted: int, told: int
+) -> None:
+    model = installed(tmp_path / "m", context_length=wanted)
+    spec = spec_of(model, replace(machine, cpu_kv_cache=cache))
+    assert spec.context_length == told
+    assert spec.need.context_length == (told or 8192)
+
+
+def test_what_is_not_known_of_a_model_cuts_nothing(tmp_path: Path) -> None:
+    model = installed(tmp_path / "m")
+    facts = replace(model.facts, kv_bytes_per_token=0, context_length=0)
+    spec = spec_of(replace(model, facts=facts), ROOMY)
+    assert (spec.context_length, spec.need.context_length) == (0, 0)
+
+
+def test_an_embedding_model_is_one(tmp_path: Path) -> None:
+    spec = spec_of(installed(tmp_path / "m", BERT), ROOMY)
+    assert spec.pooling
+    assert spec.tool_parser is None
+
+
+def test_the_parsers_its_template_calls_for_are_in_it(tmp_path: Path) -> None:
+    spec = spec_of(installed(tmp_path / "m", template=QWEN25_TEMPLATE), ROOMY)
+    assert (spec.tool_parser, spec.reasoning_parser) == ("hermes", None)
