@@ -40,6 +40,16 @@ def install(models: Path, name: str = "smollm2:135m", source: str = "a test"):
     return store.add(models, parse(name), folder, source=source, license="apache-2.0")
 
 
+def test_a_link_in_circles_hides_its_own_model_and_no_other(models):
+    install(models)
+    bad = models / install(models, "bad:1", source="another").folder
+    (bad / "loop").symlink_to("loop")
+    catalog = Catalog(models, {})
+    assert [one.name for one in catalog.all()] == ["smollm2:135m"]
+    with pytest.raises(HostProblem, match="cannot read loop: Too many levels"):
+        catalog.find("bad:1")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -59,8 +59,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
 def list_files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Name every regular file below `folder`, hidden ones left out, with what stat says of it.
 
-    Links are followed for files, never for folders. Raises HostProblem for a missing folder, and
-    for one with more than 10 000 files.
+    Links are followed for files, never for folders. Raises HostProblem for a missing folder, for a
+    link that goes in circles, and for more than 10 000 files.
     """
     count = 0
     pending = [""]
@@ -76,11 +76,22 @@ def list_files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(name + "/")
-            elif entry.is_file():
+            elif status := _status_of_file(entry):
                 count += 1
                 if count > FILES_LIMIT:
                     raise HostProblem(f"cannot use {folder}: it holds over {FILES_LIMIT} files")
-                yield name, entry.stat()
+                yield name, status
+
+
+def _status_of_file(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """None for what is no regular file, leads nowhere, or has just gone."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostProblem(f"cannot read {entry.name}: {error.strerror}") from error
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def sync_folder(folder: Path) -> None:
