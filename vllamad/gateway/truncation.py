@@ -36,24 +36,36 @@ async def shortened(
     messages = call.body.get("messages")
     if call.path != CHAT or not is_list(messages) or len(messages) < 2:
         return call
-    wanted = options.get("num_ctx")
-    limit = grant.context_length
-    if isinstance(wanted, int | float) and wanted > _ROOM:
-        limit = min(limit, int(wanted))
+    limit = _limit(grant, options)
     # A token is at least one byte: short conversations need no counting.
-    if len(msgspec.json.encode(messages)) + _TEMPLATE < limit:
+    size = len(msgspec.json.encode([messages, call.body.get("tools")]))
+    if not limit or size + _TEMPLATE < limit:
         return call
     return await _longest_that_fits(engine, grant, call, limit)
+
+
+def _limit(grant: Granted, options: Mapping[str, object]) -> int:
+    """Tokens that a prompt and its answer may have together; 0 where nobody knows."""
+    wanted = options.get("num_ctx")
+    if isinstance(wanted, int | float) and wanted > _ROOM:
+        return int(min(wanted, grant.context_length or wanted))
+    return grant.context_length
 
 
 async def _longest_that_fits(
     engine: httpx.AsyncClient, grant: Granted, call: EngineCall, limit: int
 ) -> EngineCall:
-    """Halve the search: a conversation of a thousand messages is counted ten times."""
-    low, high = 1, len(_messages(call))
+    """The whole if it fits; else halve the search: a thousand messages are counted ten times."""
+
+    async def fits(cut: EngineCall) -> bool:
+        return await _count(engine, grant, cut) + _ROOM <= limit
+
+    if await fits(call):
+        return call
+    low, high = 1, len(_messages(call)) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if await _count(engine, grant, _keeping(call, middle)) + _ROOM <= limit:
+        if await fits(_keeping(call, middle)):
             low = middle
         else:
             high = middle - 1
