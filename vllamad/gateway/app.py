@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from vllamad.errors import BadInput, Unavailable, VllamadError
 from vllamad.gateway import embedding, generation, library
 from vllamad.gateway.context import Context, Record, context_of
-from vllamad.gateway.errors import status_of
+from vllamad.gateway.errors import status_of, told
 from vllamad.gateway.hub import Hub
 from vllamad.gateway.quart_app import GatewayApp
 from vllamad.wire.refusals import anthropic_error, api_error, openai_error
@@ -140,7 +140,7 @@ def _error(status: int, message: str) -> Response:
 
 async def _refused(error: VllamadError) -> Response:
     status = status_of(error)
-    response = _error(status, error.message)
+    response = _error(status, told(error))
     if isinstance(error, Unavailable) or status == 503:
         response.headers["Retry-After"] = "1"
     g.record.error = error.kind

@@ -1,8 +1,16 @@
-"""Which HTTP status a refusal gets, and its body: the one table for every route."""
+"""Which HTTP status a refusal gets, and in which words: the one table for every route."""
 
 from __future__ import annotations
 
-from vllamad.errors import BadInput, EngineRefused, VllamadError
+from vllamad.errors import (
+    BadInput,
+    EngineRefused,
+    HostProblem,
+    LoadFailed,
+    RuntimeProblem,
+    VllamadError,
+)
+from vllamad.wire.refusals import clean
 
 _STATUS = {
     "bad-input": 400,
@@ -19,3 +27,10 @@ def status_of(error: VllamadError) -> int:
     if isinstance(error, BadInput | EngineRefused):
         return error.status
     return _STATUS.get(error.kind, 500)
+
+
+def told(error: VllamadError) -> str:
+    """What a client reads of `error`: where our files are is the operator's business alone."""
+    if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
+        return clean(error.message)
+    return error.message

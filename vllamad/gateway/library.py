@@ -10,7 +10,7 @@ import trio
 from quart import Response, g, request
 
 from vllamad.core.model_name import parse
-from vllamad.errors import BadInput, ModelNotFound
+from vllamad.errors import BadInput, HostProblem, ModelNotFound
 from vllamad.gateway import leases
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.generation import JSON, read
@@ -92,7 +92,10 @@ async def openai_model(context: Context) -> Response:
 
 
 async def _ps_entry(context: Context, worker: WorkerInfo) -> dict[str, object] | None:
-    installed = await trio.to_thread.run_sync(context.catalog.find, worker.model)
+    try:
+        installed = await trio.to_thread.run_sync(context.catalog.find, worker.model)
+    except HostProblem:
+        installed = None
     if installed is None:  # its files went while it runs
         return None
     return {

@@ -55,7 +55,7 @@ class Broker:
                 await self._answer(stream)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 pass
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 event(log, logging.WARNING, "gateway talks nonsense", error=str(error))
             except Exception:
                 log.exception("internal error in the conversation with a gateway")

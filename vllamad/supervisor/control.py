@@ -234,7 +234,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 def _order(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the order: {error}") from error
 
 
