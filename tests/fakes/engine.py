@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from tests.fakes import named, spelling
+from tests.fakes import named, pooling, spelling
 from tests.fakes.named import NamedAnswer
 from tests.fakes.spelling import Answer, Json, refusal, reply
 from tests.fakes.stepping import Loop, Steps
@@ -39,6 +39,8 @@ SCENARIO: Json = {
     "stamped": False,  # each token is the time of its making (monotonic, ns); streams go in step
     "late": 0.0,  # seconds before an answer begins
     "status": 200,  # refuse generation with this status
+    "pools": pooling.PATHS,  # routes of an embedding model; one that ranks lacks some
+    "vector": None,  # of every text, in place of its own
     "replay": "",  # answer streams with the events of this recorded file
     # What happens instead of, or with, token number N of a stream, counted from 0:
     "stall_after": None,  # nothing more comes
@@ -68,7 +70,8 @@ def flag(name: str, default: str = "") -> str:
 
 
 MODEL = flag("served-model-name", "fake")
-CONTEXT = int(flag("max-model-len", "2048"))
+POOLING = flag("runner") == "pooling"
+CONTEXT = int(flag("max-model-len", "256" if POOLING else "2048"))
 
 
 def say(line: str) -> None:
@@ -144,6 +147,10 @@ class Engine:
             case "/metrics":
                 counts = {"running": self.running, "prompt": self.asked, "generated": self.made}
                 yield reply(200, spelling.metrics(MODEL, **counts), "text/plain; version=0.0.4")
+            case _ if POOLING and path in PLAN["pools"]:
+                yield from self.model_answer(method, path, head, body)
+            case _ if POOLING:
+                yield reply(404, b'{"detail":"Not Found"}')
             case "/tokenize" | "/v1/chat/completions" | "/v1/completions" | "/v1/responses":
                 yield from self.model_answer(method, path, head, body)
             case "/v1/messages" | "/v1/messages/count_tokens":
@@ -170,6 +177,11 @@ class Engine:
         elif PLAN["status"] != 200:
             why = "The engine is currently busy and cannot accept new requests."
             yield refusal(PLAN["status"], why, "Service Unavailable")
+        elif POOLING:
+            if PLAN["late"] and path != "/pooling":  # where it is asked whether it is ready
+                yield time.monotonic() + PLAN["late"]
+            vector: list[float] | None = PLAN["vector"]
+            yield pooling.answer(path, request, model=MODEL, context=CONTEXT, vector=vector)
         else:
             yield from self.generation(path, request)
             say(f'INFO:      - "POST {path} HTTP/1.1" 200 OK')

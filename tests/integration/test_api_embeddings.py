@@ -1,0 +1,323 @@
+"""Vectors and scores, request by request, against a running gateway with the scripted engine.
+
+The numbers in the names are those of the test vectors the issue's contract lists.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import signal
+import struct
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.daemon import Daemon, daemon, fake_config, fake_home, until
+from tests.fakes.pooling import SIZE
+from tests.models.checkpoints import BERT, write_checkpoint
+
+pytestmark = pytest.mark.integration
+
+JSON = "application/json; charset=utf-8"
+NOT_SUPPORTED = "This server does not support embeddings. Start it with `--embeddings`"
+TOO_LONG = "the input length exceeds the context length"
+SCENARIOS = {
+    "broken": {"vector": [1.0, math.nan]},
+    "ranker": {"pools": ["/pooling", "/rerank", "/score"]},
+    "slow": {"late": 30.0},
+}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
+    """A daemon with `bert` and its odd relatives, and `test`, which completes text."""
+    home = fake_home(tmp_path_factory.mktemp("embed"), ["test"])
+    more = ""
+    for name in ("bert", *SCENARIOS):
+        folder = write_checkpoint(
+            home / name, BERT, modules_json="[]", sentence_bert_config_json={"max_seq_length": 256}
+        )
+        more += f'[model.{name}]\npath = "{folder}"\n'
+    config = fake_config(scenarios=SCENARIOS, more=more)
+    with daemon(home, config=config) as running:
+        yield running
+
+
+def post(one: Daemon, path: str, body: Any) -> tuple[int, Any]:
+    answer = one.http.post(path, content=json.dumps(body))
+    return answer.status_code, answer.json()
+
+
+def embed(one: Daemon, texts: Any, **more: Any) -> Any:
+    status, answer = post(one, "/api/embed", {"model": "bert", "input": texts, **more})
+    assert status == 200, answer
+    return answer
+
+
+def likeness(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+def slow(one: Daemon) -> dict[str, Any]:
+    """The worker that takes its time."""
+    [worker] = [worker for worker in one.workers() if worker["model"] == "slow:latest"]
+    return worker
+
+
+@pytest.mark.parametrize("asked", [{"input": []}, {"input": ""}, {"input": None}, {}])
+def test_51_nothing_to_embed_only_loads(one: Daemon, asked: dict[str, Any]) -> None:
+    answer = one.http.post("/api/embed", content=json.dumps({"model": "bert", **asked}))
+    assert answer.text == '{"model":"bert","embeddings":[]}'
+    assert answer.headers["content-type"] == JSON
+    assert "bert:latest" in [worker["model"] for worker in one.workers()]
+
+
+def test_52_each_text_has_a_vector_of_length_one_in_its_place(one: Daemon) -> None:
+    answer = embed(one, ["a red cat", "the blue sea", "a red cat"])
+    assert list(answer) == [
+        "model", "embeddings", "total_duration", "load_duration", "prompt_eval_count",
+    ]  # fmt: skip
+    assert all(isinstance(value, int) for value in list(answer.values())[2:])
+    assert answer["prompt_eval_count"] == 15
+    first, second, third = answer["embeddings"]
+    assert len(first) == SIZE
+    assert first == third != second
+    assert all(math.isclose(math.hypot(*v), 1, abs_tol=1e-6) for v in answer["embeddings"])
+
+
+@pytest.mark.parametrize(("dimensions", "length"), [(4, 4), (0, SIZE), (99, SIZE), (-1, SIZE)])
+def test_52_fewer_dimensions_have_length_one_too(one: Daemon, dimensions: int, length: int) -> None:
+    [vector] = embed(one, "a b c d e f g h", dimensions=dimensions)["embeddings"]
+    assert len(vector) == length
+    assert math.isclose(math.hypot(*vector), 1, abs_tol=1e-6)
+
+
+def test_an_empty_text_in_a_list_is_a_text(one: Daemon) -> None:
+    assert len(embed(one, [""])["embeddings"]) == 1
+
+
+def test_texts_with_words_in_common_are_alike(one: Daemon) -> None:
+    first, near, far = embed(one, ["the red cat", "the red dog", "seven ships sail"])["embeddings"]
+    assert likeness(first, near) > likeness(first, far)
+
+
+def test_more_vectors_than_the_loop_has_time_for_come_back_in_order(one: Daemon) -> None:
+    texts = [f"word{number}" for number in range(400)]
+    vectors = embed(one, texts)["embeddings"]
+    assert len(vectors) == 400
+    for index in (0, 199, 399):
+        assert vectors[index] == embed(one, texts[index])["embeddings"][0]
+
+
+def test_53_a_text_too_long_is_cut_unless_it_must_not_be(one: Daemon) -> None:
+    long = "word " * 300
+    assert embed(one, long)["prompt_eval_count"] == 256
+    body = {"model": "bert", "input": [long, "short"], "truncate": False}
+    assert post(one, "/api/embed", body) == (400, {"error": TOO_LONG})
+    assert post(one, "/api/embeddings", {"model": "bert", "prompt": long}) == (
+        500,
+        {"error": TOO_LONG},
+    )
+
+
+def test_54_the_older_form_gives_the_engines_own_vector(one: Daemon) -> None:
+    assert post(one, "/api/embeddings", {"model": "bert", "prompt": ""}) == (200, {"embedding": []})
+    status, answer = post(one, "/api/embeddings", {"model": "bert", "prompt": "a a", "input": "x"})
+    assert status == 200
+    assert list(answer) == ["embedding"]
+    assert sorted(answer["embedding"])[-1] >= 2.0, "not brought to length one"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "text"),
+    [
+        ("/api/embed", {}, 404, "model '' not found"),
+        ("/api/embed", {"model": "a b"}, 400, "invalid model name"),
+        ("/api/embed", {"model": "a b", "input": 1}, 400, "invalid model name"),
+        # the input's type is looked at before the model is looked for
+        ("/api/embed", {"model": "nope", "input": [1]}, 400, "invalid input type"),
+        ("/api/embed", {"model": "bert", "input": {}}, 400, "invalid input type"),
+        ("/api/embed", {"model": "nope", "input": "a"}, 404,
+         'model "nope" not found, try pulling it first'),
+        ("/api/embed", {"model": "bert:cloud", "input": "a"}, 403,
+         "ollama cloud is disabled: remote model is unavailable"),
+        ("/api/embed", {"model": "bert", "input": "a", "options": {"num_ctx": "8"}}, 500,
+         'option "num_ctx" must be of type integer'),
+        ("/api/embed", {"model": "bert", "truncate": "no"}, 400,
+         "json: cannot unmarshal string into Go struct field EmbedRequest.truncate of type bool"),
+        ("/api/embed", {"model": "bert", "keep_alive": "1d"}, 400,
+         'time: unknown unit "d" in duration "1d"'),
+        ("/api/embed", {"model": "test", "input": "a"}, 501, NOT_SUPPORTED),
+        ("/api/embed", {"model": "broken", "input": "a"}, 400,
+         "embedding contains NaN or Inf values"),
+        ("/api/embed", {"model": "ranker", "input": "a"}, 400,
+         "this model does not support requests of this kind"),
+        ("/api/embeddings", {}, 400, "model is required"),
+        ("/api/embeddings", {"model": "a b"}, 400, "invalid model name"),
+        ("/api/embeddings", {"model": "nope", "prompt": "a"}, 404,
+         'model "nope" not found, try pulling it first'),
+        ("/api/embeddings", {"model": "test", "prompt": "a"}, 500, NOT_SUPPORTED),
+        ("/api/embeddings", {"model": "broken", "prompt": "a"}, 500,
+         "embedding contains NaN or Inf values"),
+        ("/api/chat", {"model": "bert", "messages": [{"role": "user", "content": "a"}]}, 400,
+         '"bert" does not support chat'),
+        ("/api/generate", {"model": "bert", "prompt": "a"}, 400,
+         '"bert" does not support generate'),
+    ],
+)  # fmt: skip
+def test_refusals_have_ollamas_status_and_words(
+    one: Daemon, path: str, body: object, status: int, text: str
+) -> None:
+    assert post(one, path, body) == (status, {"error": text})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "text"),
+    [
+        ("/v1/embeddings", {"model": "nope", "input": "a"}, 404, "model 'nope' not found"),
+        ("/v1/embeddings", {"input": "a"}, 400, "model is required"),
+        ("/v1/embeddings", {"model": "bert"}, 400, "invalid input"),
+        ("/v1/embeddings", {"model": "bert", "input": 1}, 400, "invalid input type"),
+        ("/v1/embeddings", {"model": "bert", "input": "a", "encoding_format": "hex"}, 400,
+         "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64']."),
+        ("/v1/embeddings", {"model": "bert", "input": "word " * 300}, 400, TOO_LONG),
+        ("/v1/embeddings", {"model": "test", "input": "a"}, 400,
+         '"test" does not support embeddings'),
+        ("/v1/embeddings", {"model": "broken", "input": "a"}, 400,
+         "embedding contains NaN or Inf values"),
+        ("/v1/chat/completions", {"model": "bert", "messages": [{"role": "user"}]}, 400,
+         '"bert" does not support chat'),
+        ("/rerank", {"model": "test", "query": "a", "documents": ["b"]}, 400,
+         '"test" does not support reranking'),
+        ("/v2/rerank", {"model": "nope", "query": "a", "documents": ["b"]}, 404,
+         "model 'nope' not found"),
+        ("/v1/rerank", {"model": "bert", "query": "a"}, 400,
+         "documents must be a list of texts"),
+        ("/score", {"model": "test", "text_1": "a", "text_2": "b"}, 400,
+         '"test" does not support scoring'),
+    ],
+)  # fmt: skip
+def test_refusals_of_v1_have_its_envelope(
+    one: Daemon, path: str, body: object, status: int, text: str
+) -> None:
+    told, answer = post(one, path, body)
+    kind = "not_found_error" if status == 404 else "invalid_request_error"
+    assert (told, answer) == (
+        status,
+        {"error": {"message": text, "type": kind, "param": None, "code": None}},
+    )
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    [
+        {"options": None}, {"options": {}}, {"options": {"temperature": None}},
+        {"options": {"bogus": 1}}, {"keep_alive": None}, {"truncate": None}, {"dimensions": None},
+        {"prompt": "ignored"},
+    ],
+)  # fmt: skip
+def test_neutral_values_change_nothing(one: Daemon, neutral: dict[str, Any]) -> None:
+    assert embed(one, "a", **neutral)["embeddings"] == embed(one, "a")["embeddings"]
+
+
+def test_the_model_is_echoed_as_it_was_sent(one: Daemon) -> None:
+    for name in ("BERT", "bert:latest", "bert:local"):
+        assert post(one, "/api/embed", {"model": name, "input": "a"})[1]["model"] == name
+        assert post(one, "/v1/embeddings", {"model": name, "input": "a"})[1]["model"] == name
+
+
+def test_keep_alive_0_lets_the_model_go_after_the_answer(one: Daemon) -> None:
+    embed(one, "a", keep_alive=0)
+    until(lambda: "bert:latest" not in [worker["model"] for worker in one.workers()])
+
+
+def test_68_openai_gets_floats_or_base64_of_the_same_vectors(one: Daemon) -> None:
+    status, plain = post(one, "/v1/embeddings", {"model": "bert", "input": ["a b", "c"]})
+    assert status == 200
+    assert list(plain) == ["object", "data", "model", "usage"]
+    assert [list(entry) for entry in plain["data"]] == [["object", "embedding", "index"]] * 2
+    assert plain["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    wanted = {"model": "bert", "input": ["a b", "c"], "encoding_format": "base64"}
+    for entry, other in zip(
+        plain["data"], post(one, "/v1/embeddings", wanted)[1]["data"], strict=True
+    ):
+        packed = base64.b64decode(other["embedding"])
+        assert struct.unpack(f"<{SIZE}f", packed) == pytest.approx(entry["embedding"], abs=1e-7)
+        assert math.isclose(math.hypot(*entry["embedding"]), 1, abs_tol=1e-6)
+
+
+def test_openai_takes_token_ids_and_dimensions(one: Daemon) -> None:
+    body = {"model": "bert", "input": [[101, 7592, 102], [101, 102]], "dimensions": 4}
+    status, answer = post(one, "/v1/embeddings", body)
+    assert status == 200
+    assert [len(entry["embedding"]) for entry in answer["data"]] == [4, 4]
+    assert answer["usage"]["prompt_tokens"] == 5
+
+
+def test_openai_cuts_only_who_asks_for_it(one: Daemon) -> None:
+    body = {"model": "bert", "input": "word " * 300, "truncate_prompt_tokens": -1}
+    assert post(one, "/v1/embeddings", body)[1]["usage"]["prompt_tokens"] == 256
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize("model", ["bert", "RANKER"])
+def test_rerank_puts_the_likest_first(one: Daemon, path: str, model: str) -> None:
+    body = {"model": model, "query": "red cat", "documents": ["blue sea", {"text": "a red cat"}]}
+    status, answer = post(one, path, body)
+    assert status == 200
+    assert answer["model"] == model
+    assert [result["index"] for result in answer["results"]] == [1, 0]
+    assert answer["results"][0]["document"]["text"] == "a red cat"
+
+
+@pytest.mark.parametrize("path", ["/score", "/v1/score"])
+def test_score_compares_texts(one: Daemon, path: str) -> None:
+    body = {"model": "bert", "text_1": "red cat", "text_2": ["a red cat", "blue sea"]}
+    status, answer = post(one, path, body)
+    assert status == 200
+    near, far = (entry["score"] for entry in answer["data"])
+    assert near > far
+    assert answer["model"] == "bert"
+
+
+def test_a_client_that_leaves_gives_its_lease_back(one: Daemon) -> None:
+    post(one, "/api/embed", {"model": "slow", "input": []})
+    with pytest.raises(httpx.ReadTimeout):
+        one.http.post("/api/embed", json={"model": "slow", "input": "a"}, timeout=0.3)
+    until(lambda: slow(one)["leases"] == 0, limit=10)
+
+
+def test_an_engine_that_dies_over_its_work_is_told(one: Daemon) -> None:
+    post(one, "/api/embed", {"model": "slow", "input": []})
+    told: list[tuple[int, Any]] = []
+    asking = threading.Thread(
+        target=lambda: told.append(post(one, "/api/embed", {"model": "slow", "input": "a"}))
+    )
+    asking.start()
+    until(lambda: slow(one)["leases"])
+    os.kill(slow(one)["pid"], signal.SIGKILL)
+    asking.join(20)
+    [(status, answer)] = told
+    assert status == 500
+    assert "error" in answer
+    assert post(one, "/api/embed", {"model": "slow", "input": []})[0] == 200
+
+
+def test_tokens_are_logged_and_texts_are_not(one: Daemon) -> None:
+    embed(one, "averysecretword")
+    until(lambda: "path=/api/embed model=bert:latest status=200" in one.text())
+    assert "prompt_tokens=3" in one.text()
+    assert "averysecretword" not in one.text()
+
+
+def test_an_embedding_model_is_shown_as_one(one: Daemon) -> None:
+    _, shown = post(one, "/api/show", {"model": "bert"})
+    assert shown["capabilities"] == ["embedding"]
+    assert shown["model_info"]["bert.context_length"] == 256
+    assert "template" not in shown
