@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Final
 
+import trio
 from quart import Response, g, request
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 Route = Callable[[Context], Awaitable[Response]]
 
 JSON: Final = "application/json; charset=utf-8"
+_SMALL: Final = 64 * 1024  # bytes of a body that is heard out although it was refused
+_PATIENCE: Final = 1.0  # seconds for that
 _METHODS: Final = ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 # Path, methods in the order `Allow` lists them, handler.
@@ -98,6 +101,10 @@ async def _admit() -> ResponseReturnValue | None:
 
 
 async def _finish(response: Response) -> Response:
+    if 0 < (request.content_length or 0) <= _SMALL:
+        # Refused unread: were the answer there before the body, the connection could not go on.
+        with trio.move_on_after(_PATIENCE):
+            await request.get_data(cache=False)
     for name, value in g.get("headers", ()):
         response.headers.add(name, value)
     record: Record = g.record
