@@ -348,6 +348,14 @@ def test_a_cpu_worker_binds_no_threads_and_takes_half_the_cores() -> None:
     assert one["OMP_NUM_THREADS"] == "1"
 
 
+@pytest.mark.parametrize(("args", "disabled"), [({}, "1"), ({"enforce_eager": False}, None)])
+def test_an_eager_worker_compiles_nothing_while_streams_wait(
+    args: dict[str, Flag], disabled: str | None
+) -> None:
+    env = env_of(CPU, changed(ON_CPU, args=args))
+    assert env.get("TORCHDYNAMO_DISABLE") == disabled
+
+
 @pytest.mark.parametrize(
     ("wanted", "possible", "forks"),
     [(True, True, "1"), (True, False, "0"), (False, True, "0")],
