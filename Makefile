@@ -53,7 +53,7 @@ integration: $(READY) ## real processes, sockets and signals, with the scripted 
 e2e: prepare ## the real engine and a real model
 	$(BIN)/pytest -q -m e2e
 
-prepare: $(READY) ## have the engine runtime and the embedded model ready
+prepare: $(READY) ## have the engine runtime and the models of the tests ready
 	@$(BIN)/python packaging/prepare.py
 
 test: lint types floors prepare ## everything this machine can run
