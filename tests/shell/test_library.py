@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import fake_home
+from tests.models.checkpoints import QWEN2, write_checkpoint
 from vllamad.config.settings import Paths, SchedulerSettings, Settings
 from vllamad.core.memory import GIB, Machine
+from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, ModelNotFound
+from vllamad.models import store
 from vllamad.models.catalog import Catalog
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.library import Library
@@ -55,6 +58,20 @@ async def test_whoever_plans_is_told_of_the_machine_a_spec_was_made_for(house: H
     spec = await house.library.spec("a")
     assert spec.model == "a:latest"
     assert house.machines == [Machine(host=16 * GIB)]
+
+
+async def test_a_spec_is_not_made_again_for_every_request(house: House) -> None:
+    assert await house.library.spec("a") is await house.library.spec("a")
+
+
+async def test_a_model_installed_again_has_another_spec_at_once(
+    house: House, tmp_path: Path
+) -> None:
+    before = await house.library.spec("a")
+    folder = write_checkpoint(tmp_path / "other", QWEN2)
+    store.add(tmp_path / "state" / "models", parse("a"), folder, source="another place")
+    after = await house.library.spec("a")
+    assert before.digest != after.digest
 
 
 async def test_every_model_is_listed_as_it_is_shown(house: House) -> None:

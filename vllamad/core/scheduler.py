@@ -238,11 +238,6 @@ class Scheduler:
         slot = self._slots.get(model)
         return len(slot.leases) if slot else 0
 
-    def serving(self, model: str) -> Spec | None:
-        """The spec of a worker that whoever asks for `model` now is given, if there is one."""
-        slot = self._slots.get(model)
-        return slot.plan.spec if slot and self._serves(slot) else None
-
     def plan_of(self, model: str) -> Plan | None:
         slot = self._slots.get(model)
         return slot.plan if slot else None

@@ -27,7 +27,7 @@ from vllamad.models.manifests import Manifest, check_whole, load, manifest_paths
 from vllamad.models.parsers import capabilities
 from vllamad.wire.overlay import NOTHING, Overlay, digest_over
 
-RECENT = 1.0  # seconds for which a look at all files of a model is good enough
+RECENT = 0.5  # seconds for which a look at all files of a model is good enough
 
 # Every file with its size and the time of its last change, in nanoseconds.
 Stamp = tuple[tuple[str, int, int], ...]

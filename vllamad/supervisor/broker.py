@@ -76,8 +76,7 @@ class Broker:
 
     async def _lease(self, stream: trio.SocketStream, model: str, keep_alive: float | None) -> None:
         try:
-            # Looking at files is for loading; most who ask find the worker there.
-            spec = self._fleet.serving(model) or await self._spec_of(model)
+            spec = await self._spec_of(model)
         except VllamadError as error:
             await _say(stream, Refused(kind=error.kind, message=error.message, hint=error.hint))
             return

@@ -113,10 +113,6 @@ class Fleet:
         self._carry_out(self._scheduler.forget(model, error, now=trio.current_time()))
         await self.stop(model, "it is being removed")
 
-    def serving(self, model: str) -> Spec | None:
-        """See `Scheduler.serving`."""
-        return self._scheduler.serving(model)
-
     def worker(self, model: str) -> Worker | None:
         return self._workers.get(model)
 

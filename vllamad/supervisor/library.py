@@ -13,7 +13,7 @@ from vllamad.core.memory import Machine
 from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound
 from vllamad.models import describe, pulling
-from vllamad.models.catalog import Catalog, Installed
+from vllamad.models.catalog import RECENT, Catalog, Installed
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.lives import log_file
 from vllamad.supervisor.specs import spec_of
@@ -35,6 +35,7 @@ class Library:
         self._catalog = catalog
         self._engines = engines
         self._measured = measured
+        self._made: dict[str, tuple[float, Installed, Spec]] = {}  # by name: when, of what
 
     async def find(self, name: str) -> Installed:
         """The installed model of that name. Raises ModelNotFound, BadInput, HostProblem."""
@@ -47,12 +48,21 @@ class Library:
         return found
 
     async def spec(self, name: str) -> Spec:
-        """What loading that model takes, on this machine as it is."""
+        """What loading that model takes, on this machine as it is, or just was.
+
+        It is asked for every request, and almost always there is nothing to load.
+        """
+        now = trio.current_time()
+        at, seen, spec = self._made.get(name, (0.0, None, None))
+        if spec is not None and now - at < RECENT and self._catalog.glance(name) is seen:
+            return spec
         found = await self.find(name)
         await self._engines.look()
         machine = self._engines.machine
         self._measured(machine)
-        return spec_of(found, machine, await trio.to_thread.run_sync(self._catalog.adapters, found))
+        spec = spec_of(found, machine, await trio.to_thread.run_sync(self._catalog.adapters, found))
+        self._made[name] = now, found, spec
+        return spec
 
     async def models(self) -> list[ModelInfo]:
         installed = await trio.to_thread.run_sync(self._catalog.all)
