@@ -207,6 +207,13 @@ def test_parsers_are_named_only_to_an_engine_that_has_them() -> None:
     assert not {"tool-call-parser", "enable-auto-tool-choice", "reasoning-parser"} & {*other}
 
 
+def test_a_parser_that_the_operator_names_gets_the_flag_it_needs() -> None:
+    args: dict[str, Flag] = {"tool_call_parser": "mine"}
+    flags = flags_of(CPU, changed(ON_CPU, tool_parser="mine", args=args))
+    assert flags["tool-call-parser"] == "mine"
+    assert "enable-auto-tool-choice" in flags
+
+
 @pytest.mark.parametrize(
     "plan",
     [

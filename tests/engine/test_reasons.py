@@ -11,6 +11,7 @@ from vllamad.engine.reasons import (
     is_fatal_start_line,
     last_meaningful_line,
     progress,
+    refuses_parsers,
     sanitise,
 )
 
@@ -195,6 +196,27 @@ INFO = "(Worker pid=13548) INFO 11-23 03:58:07 [x.py:1] "
 )
 def test_a_load_says_how_far_it_is(line: str, words: str | None):
     assert progress(line) == words
+
+
+@pytest.mark.parametrize(
+    ("reason", "refuses"),
+    [
+        (
+            "TypeError: --tool-call-parser hermes and --reasoning-parser qwen3 cannot be used with"
+            " the tokenizer of 'm': no start token",
+            True,
+        ),
+        ("TypeError: --reasoning-parser qwen3 cannot be used with the tokenizer of 'm': no", True),
+        (
+            "TypeError: Error: --enable-auto-tool-choice requires tool_parser:'cohere_command3'"
+            " which has not been registered",
+            True,
+        ),
+        ("RuntimeError: the tokenizer of 'm' cannot be read", False),
+    ],
+)
+def test_an_engine_says_that_it_would_start_without_a_parser(reason: str, refuses: bool):
+    assert refuses_parsers(reason) is refuses
 
 
 @pytest.mark.parametrize(

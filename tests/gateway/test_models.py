@@ -13,8 +13,10 @@ from tests.models.checkpoints import SMOLLM2, write_checkpoint
 from vllamad.config.settings import ModelSettings
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed
 from vllamad.gateway.context import Context
-from vllamad.gateway.models import find, named, traits_of
+from vllamad.gateway.models import as_granted, find, named, traits_of
 from vllamad.models.catalog import Catalog
+from vllamad.wire.broker import Granted
+from vllamad.wire.requests import ModelTraits
 
 MISSING = BadInput("model is required")
 
@@ -84,3 +86,18 @@ def test_the_traits_of_a_model_are_its_names_abilities_and_sampling(tmp_path: Pa
     assert traits.full_name == "registry.ollama.ai/library/Tiny:latest"
     assert traits.capabilities == {"completion"}
     assert traits.stored == {"temperature": 0.6, "top_k": 20}
+
+
+@pytest.mark.parametrize(
+    ("tools", "thinking", "left"),
+    [
+        (True, True, {"completion", "tools", "thinking"}),
+        (False, True, {"completion", "thinking"}),
+        (False, False, {"completion"}),
+    ],
+)
+def test_a_worker_without_a_parser_can_do_less(tools: bool, thinking: bool, left: set[str]) -> None:
+    traits = ModelTraits(full_name="m", capabilities=frozenset({"completion", "tools", "thinking"}))
+    grant = Granted(endpoint="s", served_name="m", context_length=1, tools=tools, thinking=thinking)
+    assert as_granted(traits, grant).capabilities == left
+    assert (as_granted(traits, grant) is traits) == (tools and thinking)

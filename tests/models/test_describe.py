@@ -29,7 +29,7 @@ def installed(config=SMOLLM2, template=CHATML_TEMPLATE, **extra) -> Installed:
         modified_at=1_700_000_000.25,
         folder=Path("/nowhere"),
         facts=facts,
-        capabilities=capabilities(facts),
+        capabilities=capabilities(facts, {}, None),
         license="apache-2.0",
         settings=ModelSettings(),
     )

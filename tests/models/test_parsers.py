@@ -29,6 +29,7 @@ from vllamad.models.parsers import (
     can_switch_thinking,
     capabilities,
     parsers_for,
+    usable_parsers,
 )
 
 ENGINE = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset({"qwen3"}))
@@ -37,7 +38,7 @@ ENGINE = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset({"qwen3"
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_parsers_are_chosen_by_template_and_family(family: Family):
     facts = derive({"model_type": family.model_type}, {}, template=family.template)
-    assert parsers_for(facts) == (family.tools, family.reasoning)
+    assert parsers_for(facts, {}) == (family.tools, family.reasoning)
 
 
 def test_every_parser_of_the_tables_is_one_of_the_engines():
@@ -53,7 +54,7 @@ def test_every_parser_of_the_tables_is_one_of_the_engines():
         ({"tool-call-parser": "qwen3_xml"}, ("qwen3_xml", "qwen3")),
         ({"tool_call_parser": "mine", "reasoning_parser": "deepseek_r1"}, ("mine", "deepseek_r1")),
         ({"reasoning-parser": False}, ("hermes", None)),
-        ({"tool-call-parser": "", "reasoning-parser": ""}, (None, None)),
+        ({"tool-call-parser": False, "reasoning-parser": False}, (None, None)),
         ({"max-num-seqs": 4}, ("hermes", "qwen3")),
     ],
 )
@@ -73,7 +74,7 @@ def test_the_operators_own_flags_win(args, chosen):
     ],
 )
 def test_capabilities_are_what_the_engine_can_deliver(config, template, offered):
-    assert capabilities(derive(config, {}, template=template)) == offered
+    assert capabilities(derive(config, {}, template=template), {}, None) == offered
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,10 @@ def test_whether_thinking_can_be_switched_is_read_from_the_template(
 ):
     facts = derive({"model_type": model_type}, {}, template=template)
     assert can_switch_thinking(facts) == switchable
+
+
+def test_a_parser_the_operator_names_is_believed_to_be_there():
+    facts = derive(QWEN3, {}, template=QWEN3_TEMPLATE)
+    nothing = EngineParsers(tools=frozenset(), reasoning=frozenset())
+    args = {"tool_call_parser": "plugged_in"}
+    assert usable_parsers(facts, args, nothing) == ("plugged_in", None)

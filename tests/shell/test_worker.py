@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from vllamad.config.settings import SchedulerSettings, WorkerSettings
+from vllamad.config.settings import Flag, SchedulerSettings, WorkerSettings
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
@@ -70,6 +70,7 @@ class FakeLives:
     takes_to_die: float = 0.0
     alive: int = 0
     born: list[FakeLife] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
     refuses: str = ""
 
     def log_file(self, model: str) -> Path:
@@ -81,6 +82,7 @@ class FakeLives:
             raise HostProblem(self.refuses)
         life = self.story.pop(0) if len(self.story) > 1 else self.story[0]
         self.born.append(life)
+        self.plans.append(plan)
         self.alive += 1
         try:
             yield life
@@ -175,6 +177,27 @@ async def test_a_crash_is_followed_by_another_life(
         State.READY,
     ]
     assert diary.worker.restarts == 1
+    diary.worker.note_leases(0)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+
+
+REFUSED = "TypeError: --tool-call-parser hermes cannot be used with the tokenizer of 'tiny': no"
+
+
+@pytest.mark.parametrize(
+    ("args", "parser"), [({}, None), ({"tool-call-parser": "hermes"}, "hermes")]
+)
+async def test_without_the_parsers_that_its_engine_refuses_it_lives_again(
+    autojump_clock: MockClock, nursery: trio.Nursery, args: dict[str, Flag], parser: str | None
+) -> None:
+    """A parser of our own choice gives way; one that the operator named does not."""
+    diary = Diary(FakeLives([FakeLife(dies_after=1, why=REFUSED), FakeLife()]))
+    diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, tool_parser="hermes", args=args))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(70)
+    assert [plan.spec.tool_parser for plan in diary.lives.plans] == ["hermes", parser]
+    assert diary.worker.plan.spec.tool_parser == parser
     diary.worker.note_leases(0)
     diary.worker.stop("asked")
     await diary.worker.gone.wait()

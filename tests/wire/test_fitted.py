@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from vllamad.errors import NotSupported
@@ -61,6 +62,11 @@ def switch(on: bool) -> dict[str, object]:
 )  # fmt: skip
 def test_a_model_that_thinks_is_told_whether_to_under_both_names(wish, sent):
     assert fit(THINKS, **wish) == sent
+
+
+def test_where_there_is_no_switch_nobody_is_told_of_one():
+    always = msgspec.structs.replace(THINKS, always_thinks=True)
+    assert fit(always, reasoning_effort="low") == {"reasoning_effort": "low"}
 
 
 @pytest.mark.parametrize("choice", [None, "auto", "required", {"type": "tool", "name": "f"}])

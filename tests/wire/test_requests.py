@@ -109,6 +109,18 @@ def test_a_thinking_model_thinks_unless_told_not_to(think, wanted, effort):
     assert body.get("reasoning_effort") == effort
 
 
+@pytest.mark.parametrize(
+    ("think", "effort"),
+    [(None, None), (False, None), (True, None), ("low", "low"), ("max", "high")],
+)
+def test_where_there_is_no_switch_nobody_is_told_of_one(think, effort):
+    """A parser that hears of it would take the thought for the answer."""
+    always = msgspec.structs.replace(THINK, always_thinks=True)
+    body = chat({"messages": [HI], "think": think}, always)
+    assert "chat_template_kwargs" not in body
+    assert body.get("reasoning_effort") == effort
+
+
 def test_other_models_get_no_thinking_switch():
     assert "chat_template_kwargs" not in chat({"messages": [HI], "think": False})
 

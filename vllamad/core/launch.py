@@ -5,7 +5,7 @@ Knows models only as numbers and names; spelling a plan as vLLM's flags is `engi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vllamad.config.settings import Flag
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least
@@ -63,6 +63,16 @@ class Plan:
     @property
     def model(self) -> str:
         return self.spec.model
+
+    @property
+    def has_parsers(self) -> bool:
+        """Did we choose parsers for it? Those the operator names stay, whatever comes of them."""
+        spec = self.spec
+        chosen = {spec.tool_parser, spec.reasoning_parser} - {None}
+        return bool(chosen - {*spec.args.values()})
+
+    def without_parsers(self) -> Plan:
+        return replace(self, spec=replace(self.spec, tool_parser=None, reasoning_parser=None))
 
 
 def does_not_fit(spec: Spec, machine: Machine) -> DoesNotFit:

@@ -142,7 +142,9 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
     }
     if spec.context_length:
         flags["max-model-len"] = spec.context_length
-    if spec.tool_parser and spec.tool_parser in engine.tool_parsers:
+    # A parser that the engine does not list comes from the operator, maybe with a plugin.
+    wished = spec.args.values()
+    if spec.tool_parser and (spec.tool_parser in engine.tool_parsers or spec.tool_parser in wished):
         flags |= {"enable-auto-tool-choice": True, "tool-call-parser": spec.tool_parser}
     if spec.reasoning_parser and spec.reasoning_parser in engine.reasoning_parsers:
         flags["reasoning-parser"] = spec.reasoning_parser

@@ -59,6 +59,8 @@ _HOPELESS = re.compile(
     r"|Failed to infer device type",
 )
 
+_PARSERS = re.compile(r"-parser \S+ cannot be used with the tokenizer|has not been registered")
+
 _SHARDS = re.compile(r"Loading \S+ checkpoint shards:\s+(\d+)% Completed")
 _PHASES = (
     ("vLLM server version", "reading the model's configuration"),
@@ -115,6 +117,11 @@ def is_fatal_start_line(line: str) -> bool:
 def is_deterministic(reason: str) -> bool:
     """Tell whether another start of the same plan would end the same way."""
     return _HOPELESS.search(reason) is not None
+
+
+def refuses_parsers(reason: str) -> bool:
+    """Tell whether the engine would start without the tool or reasoning parser it was given."""
+    return _PARSERS.search(reason) is not None
 
 
 def progress(line: str) -> str | None:

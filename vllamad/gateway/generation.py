@@ -16,7 +16,7 @@ from vllamad.gateway import leases
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.exchange import Output
 from vllamad.gateway.leases import Lease
-from vllamad.gateway.models import find, traits_of
+from vllamad.gateway.models import as_granted, find, traits_of
 from vllamad.gateway.quart_app import until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
@@ -129,6 +129,9 @@ async def _answer(
     traits = traits_of(installed)
     check(asked, traits)
     lease = await hold(context, installed, asked.keep_alive)
+    if (left := as_granted(traits, lease.grant)) is not traits:
+        traits = left
+        check(asked, traits)
     if asked.is_empty:
         return _settled(asked, spelling, "load")
     reply = Reply(
@@ -182,6 +185,8 @@ async def relayed(
     traits = traits_of(installed)
     check_tools(body, traits)
     lease = await hold(context, installed, None)
+    traits = as_granted(traits, lease.grant)
+    check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
     body = fitted(body, traits, served_name=served, context_length=length)
     stream = body.get("stream") is True

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import trio
 
 from vllamad.core.model_name import parse, split_source
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed
 from vllamad.gateway.context import Context
 from vllamad.models.catalog import Installed
+from vllamad.models.parsers import can_switch_thinking
+from vllamad.wire.broker import Granted
 from vllamad.wire.options import from_generation_config
 from vllamad.wire.requests import ModelTraits
 
@@ -54,5 +57,14 @@ def traits_of(installed: Installed) -> ModelTraits:
     return ModelTraits(
         full_name=installed.canonical,
         capabilities=frozenset(installed.capabilities),
+        always_thinks=not can_switch_thinking(installed.facts),
         stored=from_generation_config(installed.facts.generation),
     )
+
+
+def as_granted(traits: ModelTraits, grant: Granted) -> ModelTraits:
+    """`traits` without what this worker turned out not to do: its engine refused a parser."""
+    lost = {name for name, has in (("tools", grant.tools), ("thinking", grant.thinking)) if not has}
+    if traits.capabilities.isdisjoint(lost):
+        return traits
+    return msgspec.structs.replace(traits, capabilities=traits.capabilities - lost)

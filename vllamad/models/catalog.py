@@ -24,7 +24,7 @@ from vllamad.models.adapters import WEIGHTS, StoredAdapter, adapter_folder, on_s
 from vllamad.models.facts import Facts, read_facts
 from vllamad.models.files import list_files
 from vllamad.models.manifests import Manifest, check_whole, load, manifest_paths, path_of
-from vllamad.models.parsers import capabilities
+from vllamad.models.parsers import EngineParsers, capabilities
 from vllamad.wire.overlay import NOTHING, Overlay, digest_over
 
 RECENT = 0.5  # seconds for which a look at all files of a model is good enough
@@ -66,13 +66,18 @@ class Catalog:
         models: Path,
         settings: Mapping[str, ModelSettings],
         clock: Callable[[], float] = time.monotonic,
+        engine: EngineParsers | None = None,
     ) -> None:
-        """`models` is the store's root. Raises BadInput where a key of `settings` is no name."""
+        """`models` is the store's root, `engine` what the engine in use can parse, if known.
+
+        Raises BadInput where a key of `settings` is no name.
+        """
         named = {parse(text): one for text, one in settings.items()}
         self._models = models
         self._settings = {name.key(): one for name, one in named.items()}
         self._local = {name.key(): name for name, one in named.items() if one.path}
         self._clock = clock
+        self._engine = engine
         self._seen: dict[Path, _Seen] = {}
         self._found: dict[str, tuple[float, Path]] = {}  # by key: when, and where
         self._shelves: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
@@ -227,6 +232,7 @@ class Catalog:
         # What takes flags of its own takes a worker of its own.
         shares = base is not None and own is None and not overlay.template
         inherited = self._settings.get(base.key()) if base else None
+        settings = own or inherited or ModelSettings()
         return Installed(
             name=held.name.display(),
             canonical=held.name.canonical(),
@@ -235,9 +241,9 @@ class Catalog:
             modified_at=held.modified_at,
             folder=held.folder,
             facts=facts,
-            capabilities=overlay.capabilities or capabilities(facts),
+            capabilities=overlay.capabilities or capabilities(facts, settings.args, self._engine),
             license="\n".join(filter(None, (facts.license or held.license, *overlay.licenses))),
-            settings=own or inherited or ModelSettings(),
+            settings=settings,
             stored=held.name.key() not in self._local,
             base=base.display() if base else "",
             overlay=overlay,

@@ -153,37 +153,51 @@ _USES_TOOLS = re.compile(r"\b(?:if|in|and|not)\s+\(?tools\b")
 _SWITCH = re.compile(r"\benable_thinking\b|\b(?:if|and|not|or)\s+\(?thinking\b")
 
 
-def parsers_for(
-    facts: Facts, args: Mapping[str, Flag] | None = None
-) -> tuple[str | None, str | None]:
+def parsers_for(facts: Facts, args: Mapping[str, Flag]) -> tuple[str | None, str | None]:
     """Choose the engine's (tool parser, reasoning parser) for a model; None for neither.
 
-    `args` are the operator's own flags for it: what they name is taken, and a false or empty one
-    turns a parser off.
+    `args` are the operator's own flags for it: what they name is taken, and a false one turns a
+    parser off.
     """
-    wished = {name.replace("_", "-"): value for name, value in (args or {}).items()}
+    wished = {name.replace("_", "-"): value for name, value in args.items()}
     return (
         _wish(wished[TOOL_FLAG]) if TOOL_FLAG in wished else _tool_parser(facts),
         _wish(wished[REASONING_FLAG]) if REASONING_FLAG in wished else _first(REASONING, facts),
     )
 
 
+def usable_parsers(
+    facts: Facts, args: Mapping[str, Flag], engine: EngineParsers | None
+) -> tuple[str | None, str | None]:
+    """Those of `parsers_for` that `engine` has; None is an engine nobody knows yet.
+
+    What the operator names is believed: a plugin may bring it.
+    """
+    tools, reasoning = parsers_for(facts, args)
+    if engine is None:
+        return tools, reasoning
+    wished = args.values()
+    return (
+        tools if tools in engine.tools or tools in wished else None,
+        reasoning if reasoning in engine.reasoning or reasoning in wished else None,
+    )
+
+
 def capabilities(
-    facts: Facts, args: Mapping[str, Flag] | None = None, engine: EngineParsers | None = None
+    facts: Facts, args: Mapping[str, Flag], engine: EngineParsers | None
 ) -> tuple[str, ...]:
     """What a client may ask of the model, in Ollama's words.
 
-    Tools and thinking are promised only where `engine` has a parser that separates them; None is
-    an engine nobody knows yet, and then the evidence alone counts.
+    Tools and thinking are promised only where a parser separates them.
     """
     if facts.is_embedding:
         return ("embedding",)
-    tool_parser, reasoning_parser = parsers_for(facts, args)
+    tool_parser, reasoning_parser = usable_parsers(facts, args, engine)
     offered = {
         "completion": True,
         "vision": facts.has_vision,
-        "tools": tool_parser and (engine is None or tool_parser in engine.tools),
-        "thinking": reasoning_parser and (engine is None or reasoning_parser in engine.reasoning),
+        "tools": tool_parser,
+        "thinking": reasoning_parser,
     }
     return tuple(name for name, able in offered.items() if able)
 
@@ -201,7 +215,7 @@ def opens_thought(template: str) -> bool:
 
 
 def _wish(value: Flag) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) else None
 
 
 def _tool_parser(facts: Facts) -> str | None:

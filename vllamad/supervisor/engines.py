@@ -12,6 +12,7 @@ from vllamad.core.memory import Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
+from vllamad.models.parsers import EngineParsers
 from vllamad.runtimes.catalog import RuntimeFacts, resolve
 from vllamad.wire.control import RuntimeInfo
 
@@ -58,6 +59,16 @@ class Engines:
             flags=frozenset(flag.removeprefix("--") for flag in facts.flags),
             tool_parsers=frozenset(facts.tool_parsers),
             reasoning_parsers=frozenset(facts.reasoning_parsers),
+        )
+
+    @property
+    def parsers(self) -> EngineParsers | None:
+        """What the engine could parse when it was last looked at; None if there was none."""
+        facts = self._facts
+        if facts is None:
+            return None
+        return EngineParsers(
+            tools=frozenset(facts.tool_parsers), reasoning=frozenset(facts.reasoning_parsers)
         )
 
     async def info(self) -> RuntimeInfo:

@@ -185,6 +185,8 @@ class Fleet:
             endpoint=str(worker.endpoint),
             served_name=self._loras[lease] or model,
             context_length=worker.context_length,
+            tools=worker.plan.spec.tool_parser is not None,
+            thinking=worker.plan.spec.reasoning_parser is not None,
         )
 
     def _tell(self, lease: LeaseId, verdict: Verdict) -> None:

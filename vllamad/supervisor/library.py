@@ -60,7 +60,8 @@ class Library:
         await self._engines.look()
         machine = self._engines.machine
         self._measured(machine)
-        spec = spec_of(found, machine, await trio.to_thread.run_sync(self._catalog.adapters, found))
+        adapters = await trio.to_thread.run_sync(self._catalog.adapters, found)
+        spec = spec_of(found, machine, adapters, self._engines.parsers)
         self._made[name] = now, found, spec
         return spec
 

@@ -58,7 +58,7 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
     engines = Engines(settings)
     await engines.look()
     fleet = make_fleet(settings, engines, environ)
-    catalog = Catalog(settings.paths.models, settings.models)
+    catalog = Catalog(settings.paths.models, settings.models, engine=engines.parsers)
     library = Library(settings, catalog, engines, fleet.measured)
     with (
         sockets(settings, inherited) as (control_socket, http),

@@ -8,16 +8,21 @@ from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need
 from vllamad.models.adapters import StoredAdapter
 from vllamad.models.catalog import Installed
-from vllamad.models.parsers import parsers_for
+from vllamad.models.parsers import EngineParsers, usable_parsers
 
 _BLOCK = 128  # tokens: contexts are cut to whole cache blocks
 
 
-def spec_of(installed: Installed, machine: Machine, adapters: Sequence[StoredAdapter] = ()) -> Spec:
+def spec_of(
+    installed: Installed,
+    machine: Machine,
+    adapters: Sequence[StoredAdapter] = (),
+    engine: EngineParsers | None = None,
+) -> Spec:
     """What loading `installed` on `machine` would take, with `adapters` for whoever wants them."""
     facts, settings = installed.facts, installed.settings
     own = settings.context_length or facts.context_length
-    tools, reasoning = parsers_for(facts)
+    tools, reasoning = usable_parsers(facts, settings.args, engine)
     cut = _context_for(own, facts.kv_bytes_per_token, machine)
     return Spec(
         model=installed.runs_as,

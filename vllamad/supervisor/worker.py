@@ -20,7 +20,7 @@ import trio
 from vllamad.config.settings import SchedulerSettings, WorkerSettings
 from vllamad.core.launch import Plan
 from vllamad.core.lifecycle import Ending, GiveUp, Rest, Retry, Rules, State, advance, after
-from vllamad.engine.reasons import is_deterministic
+from vllamad.engine.reasons import is_deterministic, refuses_parsers
 from vllamad.errors import VllamadError
 from vllamad.host.log import event
 from vllamad.host.tasks import first_of
@@ -142,6 +142,9 @@ class Worker:
             while True:
                 endings.append(await self._live())
                 self.reason = endings[-1].reason
+                if refuses_parsers(self.reason) and self.plan.has_parsers:
+                    self.plan = self.plan.without_parsers()
+                    event(log, logging.WARNING, "no parsers from now on", model=self.model)
                 match after(endings, rules, jitter=random.uniform(0.5, 1.5)):
                     case Rest():
                         return self._enter(State.STOPPED)

@@ -47,6 +47,8 @@ class Granted(msgspec.Struct, tag="granted", frozen=True, kw_only=True):
     endpoint: str
     served_name: str
     context_length: int
+    tools: bool = False  # whether this worker can tell tool calls from text
+    thinking: bool = False  # whether it can tell thoughts from answers
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ def fitted(
     if is_object(thinking := fields.get("thinking")) and thinking.get("type") == "enabled":
         # Not every model's parser can count against a budget; vLLM refuses one it cannot keep.
         fields["thinking"] = {"type": "adaptive"}
-    if wanted is not None:
+    if wanted is not None and not traits.always_thinks:
         # Two names for one switch: which one a template knows differs, and it ignores the other.
         fields["chat_template_kwargs"] = {"enable_thinking": wanted, "thinking": wanted}
     return fields

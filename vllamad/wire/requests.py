@@ -23,6 +23,7 @@ class ModelTraits(msgspec.Struct, frozen=True, kw_only=True):
 
     full_name: str  # with host, namespace and tag, as two of Ollama's messages print it
     capabilities: frozenset[str]
+    always_thinks: bool = False  # has no switch for it, if it thinks at all
     system: str = ""
     stored: dict[str, object] = {}  # options: the model's parameters over its generation_config
     history: list[Message] = []
@@ -132,6 +133,12 @@ def _thinking(think: bool | str | None, traits: ModelTraits) -> dict[str, object
     """Turn a thinking model's thinking on, unless it was asked not to; others have no switch."""
     if "thinking" not in traits.capabilities:
         return {}
+    if traits.always_thinks:
+        # Told not to think, a parser would take the thought for the answer. What has levels and
+        # no switch is gpt-oss, which knows three.
+        if not isinstance(think, str):
+            return {}
+        return {"reasoning_effort": "high" if think == "max" else think}
     wanted = think is not False
     # Two names for one switch: which one a template knows differs, and it ignores the other.
     fields: dict[str, object] = {
