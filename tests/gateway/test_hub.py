@@ -11,7 +11,7 @@ import trio
 from vllamad.errors import VllamadError
 from vllamad.gateway.exchange import Exchange, RelayLimits
 from vllamad.gateway.hub import Hub, Pump, chunk, open_hub
-from vllamad.host.http_client import Detached
+from vllamad.host.http_client import Answer
 from vllamad.wire.chunked import PlainReader
 
 
@@ -48,8 +48,8 @@ class Stream:
         self.client = client
         self.client.setblocking(False)
         self.to_client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-        taken = Detached(sock=ours, early=b"", reader=PlainReader(None))
-        self.exchange = Exchange(taken, Echo(), limits or RelayLimits())
+        self.exchange = Exchange(Echo(), limits or RelayLimits())
+        self.exchange.begin(Answer(status=200, sock=ours, early=b"", reader=PlainReader(None)))
         self.pump = Pump(self.exchange, self.to_client)
 
     async def until(self, size: int) -> bytes:

@@ -20,7 +20,6 @@ from vllamad.gateway.exchange import Output, RelayLimits
 from vllamad.gateway.hub import Hub, open_hub
 from vllamad.gateway.quart_app import GatewayApp
 from vllamad.gateway.relay import Lines, ask, collect, relay
-from vllamad.host.http_client import engine_client
 from vllamad.wire.lines import CHAT
 from vllamad.wire.replies import Reply
 from vllamad.wire.verbatim import Verbatim
@@ -38,7 +37,6 @@ class App(GatewayApp):
         super().__init__("tests", hub=hub, max_body=1000)
         self.socket = str(socket)
         self.limits = limits
-        self.engine = engine_client()
         self.reason = ""
         self.gone = trio.Event()
         self.make_output = lambda: Verbatim(stream=True, served_name="m", asked_name="m")
@@ -54,25 +52,16 @@ class App(GatewayApp):
         await self.gone.wait()
         return self.reason
 
-    async def ask(self):
+    async def ask(self, output: Output):
         path = "/v1/chat/completions"
-        return await ask(
-            self.engine, self.socket, path, b"{}", revoked=self.revoked, limits=self.limits
-        )
+        return await ask(self.socket, path, b"{}", output, revoked=self.revoked, limits=self.limits)
 
     async def stream(self) -> Response:
-        return await relay(
-            await self.ask(),
-            self.make_output(),
-            revoked=self.revoked,
-            content_type=SSE,
-            limits=self.limits,
-        )
+        return await relay(await self.ask(self.make_output()), SSE)
 
     async def collect(self) -> Response:
         output = Verbatim(stream=False, served_name="m", asked_name="m")
-        upstream = await self.ask()
-        return Response(await collect(upstream, output, revoked=self.revoked, limits=self.limits))
+        return Response(await collect(await self.ask(output)))
 
     async def refused(self, error: VllamadError) -> Response:
         return Response(error.message, status=status_of(error))

@@ -13,7 +13,6 @@ import pytest
 from tests.fakes.raw_engine import Exchange, raw_engine
 from vllamad.errors import WorkerLost
 from vllamad.gateway.truncation import shortened
-from vllamad.host.http_client import engine_client
 from vllamad.wire.broker import Granted
 from vllamad.wire.requests import CHAT, COMPLETIONS, EngineCall
 
@@ -46,8 +45,7 @@ class House:
 
     async def shortened(self, call: EngineCall, context: int, **options: object) -> EngineCall:
         grant = Granted(endpoint=str(self.endpoint), served_name="a", context_length=context)
-        async with engine_client() as engine:
-            return await shortened(engine, grant, call, options)
+        return await shortened(grant, call, options)
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import cast
 
-import httpx
 from quart import current_app
 
 from vllamad.gateway.exchange import RelayLimits
@@ -26,7 +25,6 @@ class Context:
     settings: GatewaySettings
     catalog: Catalog
     gate: Gate
-    engine: httpx.AsyncClient  # to any worker: the request says which socket
     limits: RelayLimits
 
 

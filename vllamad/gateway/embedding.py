@@ -124,21 +124,15 @@ async def _vectors(
     served, revoked = lease.grant.served_name, lease.revoked
     limits = replace(context.limits, first=WHOLE)
     call = wire.embeddings_call(inputs, served_name=served, truncate_to=truncate_to)
+    output = Verbatim(stream=False, served_name=served, asked_name=served)
+    endpoint, body = lease.grant.endpoint, call.encode()
     try:
-        upstream = await ask(
-            context.engine,
-            lease.grant.endpoint,
-            call.path,
-            call.encode(),
-            revoked=revoked,
-            limits=limits,
-        )
+        asked = await ask(endpoint, call.path, body, output, revoked=revoked, limits=limits)
     except EngineRefused as error:
         if error.message == refusals.TOO_LONG:
             raise EngineRefused(wire.TOO_LONG, status=error.status) from error
         raise
-    output = Verbatim(stream=False, served_name=served, asked_name=served)
-    body = await collect(upstream, output, revoked=revoked, limits=limits)
+    body = await collect(asked)
     found = await _off_the_loop(len(body), partial(wire.read_vectors, body, len(inputs)))
     _record().prompt_tokens = found.prompt_tokens
     return found

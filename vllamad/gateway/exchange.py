@@ -1,4 +1,4 @@
-"""One engine answer becoming one client answer, read by read.
+"""One question to an engine, and its answer becoming a client's, read by read.
 
 It must not know how the client is written to, nor who waits for the engine's socket: the hub and
 the plain loop both call `take` when there is something to read.
@@ -14,17 +14,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import httpx
 import trio
 
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
-from vllamad.host.http_client import Detached, close, decode, engine_body
-from vllamad.wire.chunked import PlainReader
-from vllamad.wire.refusals import FAILED, STOPPED, clean
+from vllamad.host.http_client import Answer, decode, open_ended, post
+from vllamad.wire.refusals import FAILED, STOPPED, clean, engine_refusal
 
 log = logging.getLogger(__name__)
 
 READ_SIZE: Final = 16 * 1024  # more would let one pass over many streams hold the loop too long
+REFUSAL_LIMIT: Final = 64 * 1024  # bytes read of an engine's refusal
+
+Revoked = Callable[[], Awaitable[str]]  # returns, with the reason, once the worker is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +64,38 @@ class Output(Protocol):
 class Exchange:
     """The engine's socket and what is made of it. `over` says that nothing more is to be read."""
 
-    def __init__(self, answer: Detached, output: Output, limits: RelayLimits) -> None:
-        self.sock: socket.socket = answer.sock
+    def __init__(self, output: Output, limits: RelayLimits) -> None:
         self.output = output
         self.limits = limits
         self.over = False
         self.deadline = trio.current_time() + limits.first  # until when it must say something
-        self._early = answer.early
-        self._reader = answer.reader
+        self.sock: socket.socket
+        self._answer: Answer | None = None
+        self._asking = trio.CancelScope()
+        self._early = b""
         self._cut = False  # the engine's connection ended before its answer did
         self._reason = ""
         self._told = trio.Event()
+
+    async def ask(self, endpoint: str, path: str, body: bytes) -> None:
+        """Post JSON to the engine at the Unix socket `endpoint`, and wait for the head.
+
+        Raises EngineRefused for a refusal of the engine's, WorkerLost when it is gone or silent.
+        """
+        self._asking.deadline = self.deadline
+        with self._asking:
+            self._answer = answer = await post(endpoint, path, body)
+            if answer.status != 200:
+                raise engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT))
+            self.begin(answer)
+        if self._asking.cancelled_caught:
+            raise lost(self._reason) if self._told.is_set() else silent()
+
+    def begin(self, answer: Answer) -> None:
+        """From here on its body is taken."""
+        self._answer = answer
+        self.sock, self._early, self._reader = answer.sock, answer.early, answer.reader
+        self.deadline = trio.current_time() + self.limits.first
 
     def take(self, now_ns: int) -> bytes:
         """Read once, without waiting; return what the client gets for it.
@@ -123,18 +145,25 @@ class Exchange:
             await self._told.wait()
         return self.output.fail(lost(self._reason))
 
-    async def heed(self, revoked: Callable[[], Awaitable[str]]) -> None:
+    async def heed(self, revoked: Revoked) -> None:
         """Break off once `revoked` returns, with the reason it gives."""
         self._reason = await revoked()
         self._told.set()
+        self._asking.cancel()
         try:
-            self.sock.shutdown(socket.SHUT_RD)  # whoever waits for the socket wakes to its end
+            if self._answer is not None:  # whoever waits for the socket wakes to its end
+                self._answer.sock.shutdown(socket.SHUT_RD)
         except OSError:
             pass  # it has ended by itself
 
+    def close(self) -> None:
+        """Nothing more is wanted: the engine sees it, and stops."""
+        if self._answer is not None:
+            self._answer.close()
+
     def _translate(self, data: bytes, now_ns: int) -> bytes:
         ended = not data
-        if ended and not (isinstance(self._reader, PlainReader) and self._reader.open_ended):
+        if ended and not open_ended(self._reader):
             self.over = self._cut = True
             return b""
         payload = decode(self._reader, data)
@@ -149,22 +178,19 @@ class Exchange:
 
 @asynccontextmanager
 async def exchange(
-    upstream: httpx.Response,
-    output: Output,
-    revoked: Callable[[], Awaitable[str]],
-    limits: RelayLimits,
+    output: Output, revoked: Revoked, limits: RelayLimits
 ) -> AsyncGenerator[Exchange]:
-    """Take over an answer of the engine; leaving the block closes it, and so aborts the request."""
-    taken = Exchange(engine_body(upstream).detach(), output, limits)
+    """An exchange yet to begin; leaving the block closes it, and so aborts the request."""
+    new = Exchange(output, limits)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(taken.heed, revoked)
+            nursery.start_soon(new.heed, revoked)
             try:
-                yield taken
+                yield new
             finally:
                 nursery.cancel_scope.cancel()
     finally:
-        close(taken.sock)
+        new.close()
 
 
 def silent() -> WorkerLost:

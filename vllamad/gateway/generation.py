@@ -146,7 +146,7 @@ async def _answer(
     output = Lines(reply, received_ns=record.received, granted_ns=time.monotonic_ns())
     call = _call(asked, traits, lease)
     if asked.truncate:
-        call = await shortened(context.engine, lease.grant, call, asked.options)
+        call = await shortened(lease.grant, call, asked.options)
     return await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
 
 
@@ -216,13 +216,10 @@ async def _sent(
     endpoint, revoked, limits = lease.grant.endpoint, lease.revoked, context.limits
     if not call.body.get("stream"):
         limits = replace(limits, first=WHOLE)
-    upstream = await ask(
-        context.engine, endpoint, call.path, call.encode(), revoked=revoked, limits=limits
-    )
+    asked = await ask(endpoint, call.path, call.encode(), output, revoked=revoked, limits=limits)
     if streamed is None:
-        body = await collect(upstream, output, revoked=revoked, limits=limits)
-        return Response(body, content_type=JSON)
-    return await relay(upstream, output, revoked=revoked, content_type=streamed, limits=limits)
+        return Response(await collect(asked), content_type=JSON)
+    return await relay(asked, streamed)
 
 
 @asynccontextmanager

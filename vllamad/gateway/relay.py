@@ -8,116 +8,76 @@ with a status; what goes wrong later is the answer's last line. Each ends in exa
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from functools import partial
-from typing import Final, NoReturn
-
-import httpx
-import trio
+from typing import Final
 
 from vllamad.errors import VllamadError
-from vllamad.gateway.exchange import Exchange, Output, RelayLimits, exchange, lost, silent
+from vllamad.gateway.exchange import Exchange, Output, RelayLimits, Revoked, exchange
 from vllamad.gateway.hub import Pump
 from vllamad.gateway.quart_app import Client, OwnBody, until_answered
-from vllamad.host.tasks import first_of
-from vllamad.wire.refusals import engine_refusal
 from vllamad.wire.replies import Reply, Times
 from vllamad.wire.sse import EventReader
 
-REFUSAL_LIMIT: Final = 64 * 1024  # bytes read of an engine's refusal
-
 _DEFAULTS: Final = RelayLimits()
-
-Revoked = Callable[[], Awaitable[str]]  # returns, with the reason, once the worker is gone
 
 
 async def ask(
-    engine: httpx.AsyncClient,
     endpoint: str,
     path: str,
     body: bytes,
+    output: Output,
     *,
     revoked: Revoked,
     limits: RelayLimits = _DEFAULTS,
-) -> httpx.Response:
+) -> Exchange:
     """Post JSON to the engine at the Unix socket `endpoint`; its answer, once it has a head.
 
     The connection lives as long as our own answer. Raises EngineRefused for a refusal of the
     engine's, WorkerLost when it is gone or silent.
     """
-    request = engine.build_request(
-        "POST",
-        path,
-        content=body,
-        headers={"content-type": "application/json", "connection": "close"},
-        extensions={"uds": endpoint},
-    )
-    with trio.move_on_after(limits.first):
-        upstream = await first_of(
-            partial(engine.send, request, stream=True), partial(_lost, revoked)
-        )
-        await until_answered(aclosing(upstream))
-        if upstream.status_code != 200:
-            raise engine_refusal(upstream.status_code, await _beginning(upstream))
-        return upstream
-    raise silent()
+    asked = await until_answered(exchange(output, revoked, limits))
+    await asked.ask(endpoint, path, body)
+    return asked
 
 
-async def relay(
-    upstream: httpx.Response,
-    output: Output,
-    *,
-    revoked: Revoked,
-    content_type: str,
-    limits: RelayLimits = _DEFAULTS,
-) -> OwnBody:
+async def relay(asked: Exchange, content_type: str) -> OwnBody:
     """The streamed answer, once its first line exists. Raises what goes wrong before that."""
-    taken = await until_answered(exchange(upstream, output, revoked, limits))
     first = b""
-    while not first and not taken.over:
-        first = await taken.more()
-    first = first or await taken.last_words()
-    if output.failed is not None and not first:
-        raise output.failed
-    return Relayed(taken, first, content_type)
+    while not first and not asked.over:
+        first = await asked.more()
+    first = first or await asked.last_words()
+    if asked.output.failed is not None and not first:
+        raise asked.output.failed
+    return Relayed(asked, first, content_type)
 
 
-async def collect(
-    upstream: httpx.Response,
-    output: Output,
-    *,
-    revoked: Revoked,
-    limits: RelayLimits = _DEFAULTS,
-) -> bytes:
+async def collect(asked: Exchange) -> bytes:
     """The whole answer at once. Raises whatever goes wrong with it."""
-    taken = await until_answered(exchange(upstream, output, revoked, limits))
     pieces: list[bytes] = []
-    while not taken.over:
-        pieces.append(await taken.more())
-    pieces.append(await taken.last_words())
-    if output.failed is not None:
-        raise output.failed
+    while not asked.over:
+        pieces.append(await asked.more())
+    pieces.append(await asked.last_words())
+    if asked.output.failed is not None:
+        raise asked.output.failed
     return b"".join(pieces)
 
 
 class Relayed(OwnBody):
     """An answer that has begun: by the hub where the client allows it, else by the server."""
 
-    def __init__(self, taken: Exchange, first: bytes, content_type: str) -> None:
+    def __init__(self, asked: Exchange, first: bytes, content_type: str) -> None:
         super().__init__(content_type=content_type)  # pyright: ignore[reportUnknownMemberType]
-        self._taken = taken
+        self._asked = asked
         self._first = first
 
     async def deliver(self, client: Client) -> None:
         await client.write(self._first)
         if client.direct is not None:
             stream, hub = client.direct
-            await Pump(self._taken, stream).run(hub)
-        while not self._taken.over:
-            if out := await self._taken.more():
+            await Pump(self._asked, stream).run(hub)
+        while not self._asked.over:
+            if out := await self._asked.more():
                 await client.write(out)
-        if last := await self._taken.last_words():
+        if last := await self._asked.last_words():
             await client.write(last)
 
 
@@ -162,17 +122,3 @@ class Lines:
 
     def fail(self, error: VllamadError) -> bytes:
         return self._reply.fail(error)
-
-
-async def _lost(revoked: Revoked) -> NoReturn:
-    raise lost(await revoked())
-
-
-async def _beginning(upstream: httpx.Response) -> bytes:
-    """The body, as far as a refusal may be long."""
-    body = b""
-    async for piece in upstream.aiter_raw():
-        body += piece
-        if len(body) > REFUSAL_LIMIT:
-            break
-    return body[:REFUSAL_LIMIT]

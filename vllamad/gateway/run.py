@@ -22,7 +22,6 @@ from vllamad.gateway.server import serve
 from vllamad.host import descriptors
 from vllamad.host import log as own_log
 from vllamad.host.addresses import own_addresses
-from vllamad.host.http_client import engine_client
 from vllamad.host.log import event
 from vllamad.models.catalog import Catalog
 from vllamad.wire.gateway import GatewaySettings, decode
@@ -55,12 +54,11 @@ def main() -> int:
 
 async def _run(settings: GatewaySettings) -> None:
     sockets = [socket.socket(fileno=number) for number in settings.sockets]
-    async with engine_client() as engine, open_hub() as hub:
+    async with open_hub() as hub:
         context = Context(
             settings=settings,
             catalog=Catalog(settings.models_dir, settings.models),
             gate=_gate(settings),
-            engine=engine,
             limits=RelayLimits(),
         )
         shutdown = trio.Event()

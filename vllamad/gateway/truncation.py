@@ -6,12 +6,13 @@ The engine's own tokenizer counts. What cannot be cut to fit is left to the engi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Final
 
-import httpx
 import msgspec
 
 from vllamad.errors import WorkerLost
+from vllamad.host.http_client import post
 from vllamad.wire.broker import Granted
 from vllamad.wire.conversation import keep_newest
 from vllamad.wire.gojson import is_list
@@ -26,9 +27,7 @@ class _Count(msgspec.Struct):
     count: int
 
 
-async def shortened(
-    engine: httpx.AsyncClient, grant: Granted, call: EngineCall, options: Mapping[str, object]
-) -> EngineCall:
+async def shortened(grant: Granted, call: EngineCall, options: Mapping[str, object]) -> EngineCall:
     """`call` with as many of its newest messages as fit; system messages and the last one stay.
 
     The limit is the worker's context, or `num_ctx` where that is less.
@@ -41,7 +40,7 @@ async def shortened(
     size = len(msgspec.json.encode([messages, call.body.get("tools")]))
     if not limit or size + _TEMPLATE < limit:
         return call
-    return await _longest_that_fits(engine, grant, call, limit)
+    return await _longest_that_fits(grant, call, limit)
 
 
 def _limit(grant: Granted, options: Mapping[str, object]) -> int:
@@ -52,13 +51,11 @@ def _limit(grant: Granted, options: Mapping[str, object]) -> int:
     return grant.context_length
 
 
-async def _longest_that_fits(
-    engine: httpx.AsyncClient, grant: Granted, call: EngineCall, limit: int
-) -> EngineCall:
+async def _longest_that_fits(grant: Granted, call: EngineCall, limit: int) -> EngineCall:
     """The whole if it fits; else halve the search: a thousand messages are counted ten times."""
 
     async def fits(cut: EngineCall) -> bool:
-        return await _count(engine, grant, cut) + _ROOM <= limit
+        return await _count(grant, cut) + _ROOM <= limit
 
     if await fits(call):
         return call
@@ -82,19 +79,15 @@ def _messages(call: EngineCall) -> list[dict[str, object]]:
     return msgspec.convert(call.body["messages"], list[dict[str, object]])
 
 
-async def _count(engine: httpx.AsyncClient, grant: Granted, call: EngineCall) -> int:
+async def _count(grant: Granted, call: EngineCall) -> int:
     """How many tokens the engine makes of it, its template included. Raises WorkerLost."""
     kept = ("model", "messages", "tools", "add_generation_prompt", "continue_final_message")
     body = {key: value for key, value in call.body.items() if key in kept}
-    answer = await engine.post(
-        "/tokenize",
-        content=msgspec.json.encode(body),
-        headers={"content-type": "application/json"},
-        extensions={"uds": grant.endpoint},
-    )
-    if answer.status_code != 200:
+    with closing(await post(grant.endpoint, "/tokenize", msgspec.json.encode(body))) as answer:
+        said = await answer.read()
+    if answer.status != 200:
         return 0  # whatever is wrong with it, the engine says so when it is asked to answer
     try:
-        return msgspec.json.decode(answer.content, type=_Count).count
+        return msgspec.json.decode(said, type=_Count).count
     except msgspec.DecodeError as error:
         raise WorkerLost(STOPPED) from error

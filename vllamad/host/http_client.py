@@ -1,18 +1,17 @@
 """One HTTP exchange with one local engine over a Unix socket, aborted by closing it.
 
-It must not know what the engine says: it moves heads and bodies. An answer can be iterated like any
-httpx response, or its socket be taken over (`detach`) by whoever wants to read it himself.
+It must not know what the engine says: it moves heads and bodies. Inference is a `post` of our own,
+whose answer its caller reads from the socket as it comes; small questions go the usual way.
 """
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from math import inf
-from typing import Final, cast
+from typing import Final
 
-import h11
 import httpx
 import trio
 
@@ -24,83 +23,52 @@ READ_SIZE: Final = 64 * 1024
 CONNECT_TIMEOUT: Final = 5.0
 
 _BUSY_PAUSE = 0.01  # a full backlog of a Unix socket cannot be waited for, only tried again
+_STATUS = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: |$)")
+_FIELD = re.compile(rb"([!#-'*+.^-z|~-]+):[ \t]*(.*?)[ \t]*")
 
 
 @dataclass(slots=True, kw_only=True)
-class Detached:
-    """An answer taken over: the new owner reads and closes `sock`, after feeding `early` first."""
+class Answer:
+    """An answer whose head has been read; who asked reads and closes `sock`."""
 
+    status: int
     sock: socket.socket
     early: bytes  # what the read of the head brought of the body
     reader: BodyReader
 
-
-class EngineBody(httpx.AsyncByteStream):
-    """The body of an answer, decoded; each item is all that one read brought."""
-
-    def __init__(self, sock: socket.socket, early: bytes, reader: BodyReader) -> None:
-        self._sock: socket.socket | None = sock
-        self._early = early
-        self._reader = reader
-
-    def detach(self) -> Detached:
-        """Hand over the socket. Afterwards this body is empty and closing it does nothing."""
-        sock, self._sock = self._sock, None
-        assert sock is not None, "a body can be taken over once, and not after it was closed"
-        return Detached(sock=sock, early=self._early, reader=self._reader)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        data = self._early
-        while self._sock is not None:
-            if data and (payload := decode(self._reader, data)):
-                yield payload
-            if self._reader.done:
-                return
-            data = await _receive(self._sock)
-            if not data:
-                if isinstance(self._reader, PlainReader) and self._reader.open_ended:
-                    return
+    async def read(self, limit: float = inf) -> bytes:
+        """The body, as far as `limit` bytes. Raises WorkerLost where it breaks off."""
+        body = decode(self.reader, self.early)
+        while not self.reader.done and len(body) < limit:
+            data = await _receive(self.sock)
+            if not data and not open_ended(self.reader):
                 raise WorkerLost("the engine closed the connection in the middle of its answer")
+            if not data:
+                break
+            body += decode(self.reader, data)
+        return body if len(body) <= limit else body[: int(limit)]
 
-    async def aclose(self) -> None:
-        if self._sock is not None:
-            close(self._sock)
-            self._sock = None
+    def close(self) -> None:
+        close(self.sock)
 
 
-class UnixTransport(httpx.AsyncBaseTransport):
-    """A new connection for each request, to the socket named by the request's extension "uds".
+async def post(uds: str, path: str, body: bytes) -> Answer:
+    """Post JSON to the engine at the Unix socket `uds`, over a connection for this one answer.
 
-    Raises WorkerLost where the engine cannot be reached or does not speak HTTP. The only time
-    limit it keeps is httpx's `connect`; the caller's cancel scopes are the others.
+    Raises WorkerLost where the engine cannot be reached or does not speak HTTP. Only connecting
+    has a time limit; the caller's cancel scopes are the others.
     """
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        timeouts = cast("dict[str, float | None]", request.extensions.get("timeout", {}))
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
-        message = _spell(connection, request, await request.aread())
-        sock = await _connect(str(request.extensions["uds"]), timeouts.get("connect") or inf)
-        try:
-            await _send(sock, message)
-            head = await _read_head(connection, sock)
-            reader = _body_reader(request.method, head)
-        except BaseException:
-            close(sock)
-            raise
-        early, _ = connection.trailing_data
-        body = EngineBody(sock, early, reader)
-        return httpx.Response(
-            head.status_code, headers=list(head.headers), stream=body, extensions={"body": body}
-        )
-
-
-def engine_client() -> httpx.AsyncClient:
-    """The client for inference on all engines; name the socket with `extensions={"uds": path}`."""
-    return httpx.AsyncClient(
-        transport=UnixTransport(),
-        base_url="http://engine",
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
+    sock = await _connect(uds, CONNECT_TIMEOUT)
+    try:
+        await _send(sock, head.encode("ascii") + body)
+        return await _read_head(sock)
+    except BaseException:
+        close(sock)
+        raise
 
 
 def client_for(uds: str) -> httpx.AsyncClient:
@@ -114,17 +82,17 @@ def client_for(uds: str) -> httpx.AsyncClient:
     )
 
 
-def engine_body(response: httpx.Response) -> EngineBody:
-    """The body behind a response of `engine_client`, to be taken over."""
-    return cast("EngineBody", response.extensions["body"])  # put there by UnixTransport
-
-
 def decode(reader: BodyReader, data: bytes) -> bytes:
     """Return the payload in `data`; broken framing is a lost engine."""
     try:
         return reader.feed(data)
     except ValueError as error:
         raise WorkerLost(f"the engine sent a malformed answer: {error}") from error
+
+
+def open_ended(reader: BodyReader) -> bool:
+    """Whether the body ends with its connection."""
+    return isinstance(reader, PlainReader) and reader.open_ended
 
 
 def close(sock: socket.socket) -> None:
@@ -163,20 +131,6 @@ def _connected(sock: socket.socket, uds: str) -> bool:
     return True
 
 
-def _spell(connection: h11.Connection, request: httpx.Request, content: bytes) -> bytes:
-    """The whole request as bytes."""
-    head = h11.Request(
-        method=request.method, target=request.url.raw_path, headers=request.headers.raw
-    )
-    return b"".join(
-        (
-            connection.send(head),
-            connection.send(h11.Data(data=content)) if content else b"",
-            connection.send(h11.EndOfMessage()),
-        )
-    )
-
-
 async def _send(sock: socket.socket, data: bytes) -> None:
     left = memoryview(data)
     while left:
@@ -200,24 +154,45 @@ async def _receive(sock: socket.socket) -> bytes:
             return b""
 
 
-async def _read_head(connection: h11.Connection, sock: socket.socket) -> h11.Response:
+async def _read_head(sock: socket.socket) -> Answer:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = await _receive(sock)
+        if not piece:
+            raise WorkerLost("the engine closed the connection before it answered")
+        data += piece
+        if len(data) > HEAD_LIMIT + READ_SIZE:
+            raise WorkerLost(f"the engine sent a malformed answer: no head in {len(data)} bytes")
+    head, _, early = data.partition(b"\r\n\r\n")
     try:
-        while not isinstance(event := connection.next_event(), h11.Response):
-            if event is h11.NEED_DATA:
-                data = await _receive(sock)
-                if not data:
-                    raise WorkerLost("the engine closed the connection before it answered")
-                connection.receive_data(data)
-    except h11.RemoteProtocolError as error:
+        status, fields = _parsed(head)
+        reader = _body_reader(status, fields)
+    except ValueError as error:
         raise WorkerLost(f"the engine sent a malformed answer: {error}") from error
-    return event
+    return Answer(status=status, sock=sock, early=early, reader=reader)
 
 
-def _body_reader(method: str, head: h11.Response) -> BodyReader:
-    headers = dict(head.headers)
-    if method == "HEAD" or head.status_code in {204, 304}:
-        return PlainReader(0)
-    if b"transfer-encoding" in headers:  # h11 has refused every coding but chunked
+def _parsed(head: bytes) -> tuple[int, dict[bytes, bytes]]:
+    first, *lines = head.split(b"\r\n")
+    status = _STATUS.match(first)
+    if status is None:
+        raise ValueError(f"it begins with {first[:40]!r}")
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise ValueError(f"this is no header field: {line[:40]!r}")
+        fields[field[1].lower()] = field[2]
+    return int(status[1]), fields
+
+
+def _body_reader(status: int, fields: dict[bytes, bytes]) -> BodyReader:
+    coding = fields.get(b"transfer-encoding", b"").lower()
+    length = fields.get(b"content-length", b"")
+    if coding not in {b"", b"chunked"} or (length and not length.isdigit()):
+        raise ValueError(f"its framing is {(coding or length)[:40]!r}")
+    if coding:
         return ChunkReader()
-    length = headers.get(b"content-length")
-    return PlainReader(None if length is None else int(length))
+    if status in {204, 304}:
+        return PlainReader(0)
+    return PlainReader(int(length) if length else None)
