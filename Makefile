@@ -11,6 +11,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+CLIENTS := .venv-conformance
+CLIENTS_READY := $(CLIENTS)/ready
+UNIT := not integration and not e2e and not conformance
 PYTEST := $(BIN)/coverage run --append -m pytest -q
 # Of core and wire, branches counted, in percent.
 COVERAGE_FLOOR ?= 0
@@ -45,7 +48,7 @@ floors: $(READY) ## check which part imports which
 	$(BIN)/lint-imports
 
 unit: $(READY) ## fast tests: no processes of ours, no engine
-	$(BIN)/pytest -q -m 'not integration and not e2e'
+	$(BIN)/pytest -q -m '$(UNIT)'
 
 integration: $(READY) ## real processes, sockets and signals, with the scripted fake engine
 	$(BIN)/pytest -q -m integration
@@ -53,12 +56,24 @@ integration: $(READY) ## real processes, sockets and signals, with the scripted 
 e2e: prepare ## the real engine and a real model
 	$(BIN)/pytest -q -m e2e
 
+conformance: prepare $(CLIENTS_READY) ## each client people use on the real engine; CLIENT=name
+	@$(BIN)/python -m tests.conformance $(CLIENT)
+
+$(CLIENTS_READY): $(addprefix tests/conformance/,requirements.txt requirements-litellm.txt package.json) | $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python packaging/environment.py $(CLIENTS)/clients tests/conformance/requirements.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python packaging/environment.py $(CLIENTS)/litellm tests/conformance/requirements-litellm.txt
+	@cp tests/conformance/package.json $(CLIENTS)/
+	@if command -v npm >/dev/null; then \
+		cd $(CLIENTS) && npm install --no-audit --no-fund --loglevel=error; \
+	else echo '• no npm: the JavaScript client is left out'; fi
+	@touch $@
+
 prepare: $(READY) ## have the engine runtime and the models of the tests ready
 	@$(BIN)/python packaging/prepare.py
 
 test: lint types floors prepare ## everything this machine can run
 	@rm -f .coverage
-	$(PYTEST) -m 'not integration and not e2e'
+	$(PYTEST) -m '$(UNIT)'
 	$(PYTEST) -m integration
 	$(PYTEST) -m e2e
 	$(BIN)/coverage report --include='vllamad/core/*,vllamad/wire/*' --fail-under=$(COVERAGE_FLOOR)
@@ -67,10 +82,10 @@ bench: $(READY) ## the relay beside a bare relay and the engine itself
 	$(BIN)/python -m tests.bench
 
 clean: ## remove the environment and what was built
-	rm -rf .venv build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(CLIENTS) build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find vllamad vllamactl tests packaging -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the runtimes and models as well
 	rm -rf '$(VLLAMAD_HOME)'
 
-.PHONY: help setup demo check fmt lint types floors unit integration e2e prepare test bench clean distclean
+.PHONY: help setup demo check fmt lint types floors unit integration e2e conformance prepare test bench clean distclean

@@ -1,4 +1,5 @@
-"""Make the project's own environment: `python3 packaging/environment.py FOLDER`.
+"""Make the project's own environment: `python3 packaging/environment.py FOLDER`; with a file of
+requirements behind it, an environment with those and nothing of ours.
 
 Runs on a bare Python 3.11 or later, so standard library only. The environment is light: the
 engine, with its torch, gets one of its own.
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, requirements: Path | None = None) -> int:
     began = time.monotonic()
     print(f"→ environment: {folder.name}, with pip or uv", flush=True)
     log = ROOT / "build" / "environment.log"
@@ -31,7 +32,10 @@ def main(folder: Path) -> int:
             shutil.rmtree(folder, ignore_errors=True)
             python = make_environment(folder, log)
         installer = installer_for(python, log=log, progress=lambda what: print(f"  • {what}"))
-        installer.install("--editable", str(ROOT), *developers_packages())
+        if requirements is None:
+            installer.install("--editable", str(ROOT), *developers_packages())
+        else:
+            installer.install("-r", str(requirements))
     except VllamadError as problem:
         print(f"✗ environment: {problem.message}\n  {problem.hint}", file=sys.stderr)
         return 1
@@ -62,4 +66,4 @@ if __name__ == "__main__":
             f"✗ environment: cannot use Python {sys.version.split()[0]}, 3.11 is the oldest\n"
             "  name another one: make PYTHON=/path/to/python3.11"
         )
-    raise SystemExit(main(Path(sys.argv[1]).absolute()))
+    raise SystemExit(main(*(Path(word).absolute() for word in sys.argv[1:])))

@@ -1,0 +1,153 @@
+"""pydantic-ai with its OllamaModel, which speaks to /v1/chat/completions."""
+
+from __future__ import annotations
+
+from answers import Answer
+from kit import (
+    EMBEDDER,
+    ENDLESS,
+    MISSING,
+    MODEL,
+    PIRATE,
+    QUESTION,
+    TEXTS,
+    URL,
+    are_alike,
+    drive,
+    feature,
+    names_paris,
+    refused,
+    together,
+)
+from openai import AsyncOpenAI
+from pydantic_ai import Agent, Embedder, NativeOutput
+from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.models.ollama import OllamaModel
+from pydantic_ai.providers.ollama import OllamaProvider
+
+
+def agent(output: object = str, name: str = MODEL, **told: object) -> Agent:
+    """A new client each time: every feature has an event loop of its own."""
+    client = AsyncOpenAI(base_url=f"{URL}/v1", api_key="any")
+    model = OllamaModel(name, provider=OllamaProvider(openai_client=client))
+    system = told.pop("system", ())
+    settings = {"temperature": 0} | told
+    return Agent(model, output_type=output, system_prompt=system, model_settings=settings)
+
+
+@feature("chat")
+def _() -> None:
+    names_paris(agent().run_sync(QUESTION).output)
+
+
+@feature("chat, streamed")
+async def _() -> None:
+    async with agent().run_stream(QUESTION) as result:
+        deltas = [text async for text in result.stream_text(delta=True, debounce_by=None)]
+    assert len(deltas) > 2
+    names_paris("".join(deltas))
+
+
+@feature("system message")
+def _() -> None:
+    without = agent(max_tokens=5).run_sync(QUESTION).usage
+    told = agent(max_tokens=5, system=PIRATE["content"]).run_sync(QUESTION).usage
+    assert told.input_tokens != without.input_tokens
+
+
+@feature("token counts")
+def _() -> None:
+    usage = agent(max_tokens=5).run_sync(QUESTION).usage
+    assert (usage.input_tokens, usage.output_tokens) == (37, 5), usage
+
+
+@feature("conversation")
+def _() -> None:
+    first = agent(max_tokens=5).run_sync(QUESTION)
+    history = first.all_messages()
+    second = agent(max_tokens=5).run_sync("And of Spain?", message_history=history)
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+@feature("seed")
+def _() -> None:
+    told = {"seed": 7, "temperature": 1.5, "max_tokens": 20}
+    one, other = (agent(**told).run_sync(QUESTION).output for _ in "12")
+    assert one == other
+
+
+@feature("limit of tokens")
+def _() -> None:
+    response = agent(max_tokens=5).run_sync(QUESTION).all_messages()[-1]
+    assert response.finish_reason == "length", response
+
+
+@feature("stop strings")
+def _() -> None:
+    told = {"stop_sequences": ["Paris"], "max_tokens": 40}
+    assert "Paris" not in agent(**told).run_sync(QUESTION).output
+
+
+@feature("JSON schema")
+def _() -> None:
+    result = agent(NativeOutput(Answer), max_tokens=200).run_sync(QUESTION)
+    assert isinstance(result.output, Answer)
+
+
+@feature("tools refused")
+def _() -> None:
+    asked = agent(max_tokens=5)
+
+    @asked.tool_plain
+    def get_weather(city: str) -> str:
+        """The weather of a city."""
+        return f"sun in {city}"
+
+    with refused(ModelHTTPError, "tool", status=400):
+        asked.run_sync(QUESTION)
+
+
+@feature("embed one")
+async def _() -> None:
+    found = await embedder().embed_query(TEXTS[0])
+    assert len(found.embeddings[0]) == 384
+
+
+@feature("embed many")
+async def _() -> None:
+    are_alike((await embedder().embed_documents(TEXTS)).embeddings)
+
+
+def embedder() -> Embedder:
+    client = AsyncOpenAI(base_url=f"{URL}/v1", api_key="any")
+    return Embedder(OpenAIEmbeddingModel(EMBEDDER, provider=OllamaProvider(openai_client=client)))
+
+
+@feature("model not found")
+def _() -> None:
+    with refused(ModelHTTPError, MISSING, "not found", status=404):
+        agent(name=MISSING).run_sync(QUESTION)
+
+
+@feature("cancel")
+async def _() -> None:
+    async with agent().run_stream(ENDLESS) as result:
+        async for _ in result.stream_text(delta=True, debounce_by=None):
+            break
+    names_paris((await agent().run(QUESTION)).output)
+
+
+@feature("async")
+async def _() -> None:
+    names_paris((await agent().run(QUESTION)).output)
+
+
+@feature("in parallel")
+def _() -> None:
+    ask = lambda _: agent(max_tokens=5).run_sync(QUESTION).usage.output_tokens  # noqa: E731
+    counts = together(ask)
+    assert counts == [5] * len(counts)
+
+
+drive()
