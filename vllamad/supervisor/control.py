@@ -18,12 +18,12 @@ import msgspec
 import trio
 
 from vllamad import __version__
-from vllamad.config.settings import FOREVER, Settings
+from vllamad.config.settings import Settings
 from vllamad.config.show import as_json
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse
-from vllamad.errors import BadInput, LoadFailed, NotAllowed, VllamadError, from_kind
+from vllamad.errors import BadInput, NotAllowed, VllamadError
 from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.http_server import Request, Response, Send, StreamResponse
 from vllamad.host.log import event
@@ -31,7 +31,6 @@ from vllamad.host.log_files import follow, last_lines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
 from vllamad.supervisor.orders import Orders, Report
-from vllamad.wire.broker import Granted, Refused
 from vllamad.wire.control import (
     CopyOrder,
     CreateOrder,
@@ -184,16 +183,8 @@ class Control:
         return worker.doing or worker.state
 
     async def _loaded(self, spec: Spec) -> str:
-        async with self._daemon.fleet.lease(spec, FOREVER) as verdicts:
-            async for verdict in verdicts:
-                match verdict:
-                    case Granted():
-                        return "ready"
-                    case Refused(kind=kind, message=message, hint=hint):
-                        raise from_kind(kind, message, hint)
-                    case _:
-                        pass
-        raise LoadFailed(f"cannot load {spec.model}: vllamad is going down")
+        await self._daemon.fleet.load(spec)
+        return "ready"
 
     def _pull(self, order: PullRequest) -> StreamResponse:
         name = parse(order.model)

@@ -27,7 +27,7 @@ from vllamad.core.scheduler import (
     Start,
     Stop,
 )
-from vllamad.errors import Unavailable, VllamadError
+from vllamad.errors import Unavailable, VllamadError, from_kind
 from vllamad.host.log import event
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
@@ -87,6 +87,18 @@ class Fleet:
             self._verdicts.pop(lease, None)
             del self._loras[lease]
             self._carry_out(self._scheduler.leave(lease, now=trio.current_time()))
+
+    async def load(self, spec: Spec) -> None:
+        """Load `spec` and keep it, until it is unloaded or evicted. Raises what refuses it."""
+        async with self.lease(spec, inf) as verdicts:
+            async for verdict in verdicts:
+                match verdict:
+                    case Granted():
+                        return
+                    case Refused(kind=kind, message=message, hint=hint):
+                        raise from_kind(kind, message, hint)
+                    case _:
+                        pass  # still waiting
 
     def measured(self, machine: Machine) -> None:
         """Plan for `machine` from now on; the device changes with the runtime in use."""

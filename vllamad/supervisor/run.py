@@ -19,7 +19,7 @@ from pathlib import Path
 
 import trio
 
-from vllamad.config.settings import FOREVER, Settings
+from vllamad.config.settings import Settings
 from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.host.control_socket import bind_control
@@ -41,7 +41,6 @@ from vllamad.supervisor.library import Library
 from vllamad.supervisor.lives import EngineLives
 from vllamad.supervisor.orders import Orders
 from vllamad.supervisor.worker import Worker
-from vllamad.wire.broker import Granted
 from vllamad.wire.gateway import encode, for_gateway
 
 log = logging.getLogger(__name__)
@@ -53,8 +52,6 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
     """Be the supervisor until SIGTERM or SIGINT. Raises HostProblem if it cannot begin."""
     become_subreaper()
     notify = Notifier(environ)
-    prepare_folders(settings)
-    await trio.to_thread.run_sync(sweep, settings.paths.models)
     engines = Engines(settings)
     await engines.look()
     fleet = make_fleet(settings, engines, environ)
@@ -64,6 +61,9 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
         sockets(settings, inherited) as (control_socket, http),
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
+        # Only now: while another vllamad lives, what is in these folders is not left behind.
+        prepare_folders(settings)
+        await trio.to_thread.run_sync(sweep, settings.paths.models)
         gateways = make_gateways(settings, http, environ)
         daemon = Daemon(
             settings=settings,
@@ -217,11 +217,7 @@ async def preload(settings: Settings, fleet: Fleet, library: Library) -> None:
     """Load what should be there from the start, one after the other, and keep it."""
     for name in settings.scheduler.preload:
         try:
-            spec = await library.spec(name)
-            async with fleet.lease(spec, FOREVER) as verdicts:
-                async for verdict in verdicts:
-                    if isinstance(verdict, Granted):
-                        break
+            await fleet.load(await library.spec(name))
         except VllamadError as error:
             event(log, logging.ERROR, "cannot preload", model=name, error=error.message)
 
