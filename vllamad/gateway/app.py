@@ -17,7 +17,7 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
 from vllamad.errors import BadInput, Unavailable, VllamadError
-from vllamad.gateway import embedding, generation, library
+from vllamad.gateway import account, blobs, embedding, generation, library, management
 from vllamad.gateway.context import Context, Record, context_of
 from vllamad.gateway.errors import status_of, told
 from vllamad.gateway.hub import Hub
@@ -45,6 +45,19 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
     ("/api/chat", ("POST",), generation.chat),
     ("/api/embed", ("POST",), embedding.embed),
     ("/api/embeddings", ("POST",), embedding.embeddings),
+    ("/api/copy", ("POST",), management.copy),
+    ("/api/create", ("POST",), management.create),
+    ("/api/delete", ("DELETE",), management.delete),
+    ("/api/pull", ("POST",), management.pull),
+    ("/api/push", ("POST",), management.push),
+    ("/api/blobs/<digest>", ("HEAD", "POST"), blobs.blob),
+    ("/api/status", ("GET",), account.status),
+    ("/api/me", ("POST",), account.me),
+    ("/api/signout", ("POST",), account.signout),
+    ("/api/user/keys/<key>", ("DELETE",), account.signout),
+    ("/api/experimental/web_search", ("POST",), account.web_search),
+    ("/api/experimental/web_fetch", ("POST",), account.web_fetch),
+    ("/api/experimental/model-recommendations", ("GET",), account.recommendations),
     ("/v1/models", ("GET",), library.openai_models),
     ("/v1/models/<path:name>", ("GET",), library.openai_model),
     ("/v1/chat/completions", ("POST",), generation.openai_chat),

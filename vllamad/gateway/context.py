@@ -10,6 +10,7 @@ from typing import cast
 from quart import current_app
 
 from vllamad.gateway.exchange import RelayLimits
+from vllamad.gateway.orders import Orders
 from vllamad.host.log import event
 from vllamad.models.catalog import Catalog
 from vllamad.wire.gateway import GatewaySettings
@@ -26,6 +27,7 @@ class Context:
     catalog: Catalog
     gate: Gate
     limits: RelayLimits
+    orders: Orders
 
 
 @dataclass(slots=True, kw_only=True)

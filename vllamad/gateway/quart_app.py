@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
 import trio
-from hypercorn.typing import ASGISendCallable, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
 from quart import Request, request
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
+from quart_trio.wrappers.request import TrioBody
 
 from vllamad.gateway.hub import Hub
 
 BODY_TIMEOUT: Final = 60.0
+UPLOADS: Final = "/api/blobs/"  # the paths whose bodies may be larger than memory
+READ_AHEAD: Final = 1 << 20  # bytes of such a body that wait for its reader
 
 T = TypeVar("T")
 
@@ -46,6 +49,25 @@ class OwnBody(TrioResponse):
         """Write the whole body. Raises BrokenResourceError when the client has left."""
 
 
+class PacedBody(TrioBody):
+    """A body of any length, received no faster than its reader takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+        self._taken = trio.Event()
+
+    async def room(self) -> None:
+        """Wait until there is room for more."""
+        while len(self._data) > READ_AHEAD:
+            self._taken = trio.Event()
+            await self._taken.wait()
+
+    async def __anext__(self) -> bytes:
+        data = await super().__anext__()
+        self._taken.set()
+        return data
+
+
 class GatewayApp(QuartTrio):
     """The application; without a `hub` every answer goes the plain way."""
 
@@ -62,6 +84,22 @@ class GatewayConnection(TrioASGIHTTPConnection):
     """One request and its answer."""
 
     app: GatewayApp
+
+    def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
+        request = super()._create_request_from_scope(send)
+        if request.path.startswith(UPLOADS):
+            request.body = PacedBody()
+        return request
+
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        async def paced() -> ASGIReceiveEvent:
+            if isinstance(request.body, PacedBody):
+                await request.body.room()
+            return await receive()
+
+        await super().handle_messages(nursery, request, paced)
 
     async def handle_request(  # type: ignore[override]
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable

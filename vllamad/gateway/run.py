@@ -18,6 +18,7 @@ from vllamad.gateway.connection import ServerLimits
 from vllamad.gateway.context import Context
 from vllamad.gateway.exchange import RelayLimits
 from vllamad.gateway.hub import open_hub
+from vllamad.gateway.orders import Orders
 from vllamad.gateway.server import serve
 from vllamad.host import descriptors
 from vllamad.host import log as own_log
@@ -60,6 +61,7 @@ async def _run(settings: GatewaySettings) -> None:
             catalog=Catalog(settings.models_dir, settings.models),
             gate=_gate(settings),
             limits=RelayLimits(),
+            orders=Orders(settings.control),
         )
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:

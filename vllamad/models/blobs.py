@@ -15,11 +15,11 @@ import secrets
 import shutil
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import BinaryIO
 
 from vllamad.errors import BadInput, HostProblem
 from vllamad.models.files import sync_folder
+from vllamad.models.store import disk_problems
 
 BLOB_LIMIT = 16 << 30  # bytes; a checkpoint's own files are 5 GB each by custom
 SPACE_RESERVE = 1 << 30  # bytes of the disk that uploads leave alone
@@ -38,7 +38,7 @@ def blob_path(models: Path, digest: str) -> Path:
 
 
 class Upload:
-    """A blob being written; leaving the block before `finish` leaves nothing behind.
+    """A blob being written, from `begin` to `end`, which leaves no half of it behind.
 
     Raises BadInput for too much of it, HostProblem where the disk says no.
     """
@@ -47,23 +47,16 @@ class Upload:
         self._digest = digest
         self._path = blob_path(models, digest)
         self._part = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+        self._file: BinaryIO
         self._hash = hashlib.sha256()
         self._size = 0
 
-    def __enter__(self) -> Self:
-        try:
+    def begin(self) -> None:
+        with disk_problems("store the blob"):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = self._part.open("xb")
-        except OSError as error:
-            raise _disk_problem(error) from error
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def end(self) -> None:
         self._file.close()
         self._part.unlink(missing_ok=True)
 
@@ -74,23 +67,19 @@ class Upload:
         if before // _CHECK_EVERY != self._size // _CHECK_EVERY or not before:
             self._check_space()
         self._hash.update(data)
-        try:
+        with disk_problems("store the blob"):
             self._file.write(data)
-        except OSError as error:
-            raise _disk_problem(error) from error
 
     def finish(self) -> None:
         """Make the blob visible, safe on disk. Raises BadInput for other bytes than announced."""
         actual = f"sha256:{self._hash.hexdigest()}"
         if actual != self._digest:
             raise BadInput(f'digest mismatch, expected "{self._digest}", got "{actual}"')
-        try:
+        with disk_problems("store the blob"):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._part.replace(self._path)
             sync_folder(self._path.parent)
-        except OSError as error:
-            raise _disk_problem(error) from error
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._part.parent).free
@@ -109,7 +98,3 @@ def sweep(models: Path) -> None:
     for path in (models / "blobs").glob("*"):
         if path.name.startswith(".") or time.time() - path.stat().st_mtime > _UNUSED_FOR:
             path.unlink()
-
-
-def _disk_problem(error: OSError) -> HostProblem:
-    return HostProblem(f"cannot store the blob: {error.strerror or error}", errno=error.errno or 0)

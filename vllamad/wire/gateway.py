@@ -15,6 +15,7 @@ class GatewaySettings:
     """All a gateway knows; `sockets` are the inherited listening sockets' numbers."""
 
     broker: Path
+    control: Path
     models_dir: Path
     sockets: tuple[int, ...]
     loopback: bool  # whether every socket is bound to a loopback address: the Host check depends
@@ -27,6 +28,7 @@ def for_gateway(settings: Settings, sockets: tuple[int, ...], *, loopback: bool)
     """The part of `settings` that a gateway needs."""
     return GatewaySettings(
         broker=settings.paths.broker,
+        control=settings.paths.control,
         models_dir=settings.paths.models,
         sockets=sockets,
         loopback=loopback,

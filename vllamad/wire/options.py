@@ -59,6 +59,11 @@ def check_options(options: Mapping[str, object]) -> dict[str, object]:
     }
 
 
+def is_option(name: str) -> bool:
+    """Is that one of the options Ollama knows?"""
+    return name in _TYPES
+
+
 def from_generation_config(config: Mapping[str, object]) -> dict[str, object]:
     """Spell a checkpoint's generation_config as options; what is no number is left out."""
     return {

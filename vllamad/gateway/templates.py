@@ -1,0 +1,27 @@
+"""Is that text a chat template the engine could use? It is parsed, never run."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import jinja2
+
+from vllamad.errors import BadInput
+
+# {{ .Prompt }}, {{- if .System }}, {{ range $i, $_ := .Messages }}, {{ end }}
+_GO: Final = re.compile(r"\{\{-?\s*(\.|\$|(if|range|with|template|block|define|else|end)\b)")
+# The tag with which templates mark what a model is trained on; it says nothing here.
+_GENERATION: Final = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+
+
+def check_template(text: str) -> None:
+    """Raise BadInput, in the form of Ollama's text, for what is no Jinja template."""
+    if _GO.search(text):
+        raise BadInput("template error: only Jinja chat templates are supported")
+    try:
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(
+            _GENERATION.sub("", text)
+        )
+    except (jinja2.TemplateSyntaxError, RecursionError) as error:
+        raise BadInput(f"template error: {error}") from error
