@@ -272,8 +272,9 @@ def test_embed_cuts_to_the_dimensions_asked_for():
     assert json.loads(reply)["embeddings"] == [[1]]
 
 
-def test_the_older_form_replies_in_double_precision_and_changes_nothing():
-    assert embeddings_reply((single(0.1), 2.0)) == b'{"embedding":[0.10000000149011612,2.0]}'
+def test_the_older_form_replies_in_double_precision():
+    reply = embeddings_reply((3.0, 4.0))
+    assert reply == b'{"embedding":[0.6000000238418579,0.800000011920929]}'
     assert embeddings_reply(()) == b'{"embedding":[]}'
 
 

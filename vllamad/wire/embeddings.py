@@ -179,8 +179,11 @@ def embed_reply(
 
 
 def embeddings_reply(vector: Vector) -> bytes:
-    """The reply of `/api/embeddings`: as the engine made it, each float in double precision."""
-    return msgspec.json.encode({"embedding": vector})
+    """The reply of `/api/embeddings`: each float32 with the digits of its double precision.
+
+    Ollama's engine brings every vector to length 1 itself; vLLM only where the model says so.
+    """
+    return msgspec.json.encode({"embedding": unit(vector)})
 
 
 def openai_reply(asked: OpenAIRequest, found: Vectors) -> bytes:
