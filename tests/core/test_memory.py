@@ -58,6 +58,15 @@ def test_a_context_that_cannot_be_held_once_does_not_fit() -> None:
     assert place(need, Machine(host=0, devices=(CARD,)), []) is None
 
 
+def test_a_worker_asks_for_no_larger_share_of_any_card_than_it_was_planned() -> None:
+    cards = (Device(index=0, total=24 * GIB), Device(index=1, total=80 * GIB))
+    need = Need(weights=30 * GIB, kv_per_token=1024, context_length=4096, gpus=2)
+    placement = place(need, Machine(host=0, devices=cards), [])
+    assert placement is not None
+    assert placement.share > 0
+    assert all(placement.share * card.total <= placement.per_device for card in cards)
+
+
 def test_memory_held_by_strangers_is_not_ours() -> None:
     busy = Device(index=0, total=80 * GIB, foreign=73 * GIB)
     assert place(SMALL, Machine(host=0, devices=(busy,)), []) is None

@@ -165,9 +165,10 @@ def sockets(
         else:
             control = bind_control(settings.paths.control, settings.control.group)
             stack.callback(settings.paths.control.unlink, missing_ok=True)
+        stack.enter_context(control)
         http = list(inherited.get("http", ())) or bind_http(settings.server.listen)
-        for sock in (control, *http):
-            stack.callback(sock.close)
+        for sock in http:
+            stack.enter_context(sock)
         yield control, http
 
 
