@@ -50,6 +50,13 @@ def test_what_could_hurt_or_means_nothing_is_dropped(field):
     assert chat({field: 1}) == {"messages": [HI]}
 
 
+@pytest.mark.parametrize("field", ["functions", "function_call", "audio", "web_search_options"])
+def test_what_would_change_the_answer_is_not_dropped_but_refused(field):
+    body = {"model": "m", "messages": [HI], field: {"name": "f"}}
+    assert refusal_of(chat_request, body).startswith(f"{field} is not supported: ")
+    assert chat({field: None}) == {"messages": [HI]}
+
+
 def test_null_fields_and_empty_tools_are_dropped():
     assert chat({"temperature": None, "tools": [], "stream_options": {"include_usage": True}}) == {
         "messages": [HI]

@@ -49,6 +49,13 @@ def read_request(
     return name, asked, kept
 
 
+def refuse(asked: Mapping[str, object], reasons: Mapping[str, str]) -> None:
+    """Refuse what would change the answer and cannot be done; raises BadInput with the reason."""
+    for field, reason in reasons.items():
+        if asked.get(field):
+            raise BadInput(f"{field} is not supported: {reason}")
+
+
 def bounded(fields: Mapping[str, object], name: str, low: int, high: int) -> None:
     """Refuse a field that is there and no whole number from `low` to `high`."""
     value = fields.get(name, low)

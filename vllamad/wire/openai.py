@@ -10,7 +10,7 @@ import msgspec
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import bounded, effort, inline, only, read_request
+from vllamad.wire.allowed import bounded, effort, inline, only, read_request, refuse
 from vllamad.wire.fields import misfit
 
 MAX_CHOICES = 16
@@ -28,6 +28,12 @@ _CHAT = _SAMPLING | {
     "response_format", "tool_choice", "tools", "top_logprobs",
 }  # fmt: skip
 _COMPLETION = _SAMPLING | {"echo", "prompt", "response_format", "suffix"}
+_REFUSED = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "audio": "answers are text",
+    "web_search_options": "nothing is searched for",
+}
 _STREAM_OPTIONS = frozenset({"include_usage", "continuous_usage_stats"})
 _MESSAGE = frozenset({
     "content", "name", "reasoning", "reasoning_content", "refusal", "role", "tool_call_id",
@@ -60,6 +66,7 @@ def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
     The caller puts the worker's own name into `model`. Raises BadInput.
     """
     name, asked, kept = _sampled(body, "ChatCompletionRequest", _CHAT)
+    refuse(asked, _REFUSED)
     bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
     messages = asked.get("messages")
     if not gojson.is_list(messages) or not messages:

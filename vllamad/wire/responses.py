@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import bounded, effort, inline, only, read_request
+from vllamad.wire.allowed import bounded, effort, inline, only, read_request, refuse
 from vllamad.wire.openai import MAX_LOGPROBS
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -18,12 +18,12 @@ _REQUEST = frozenset({
     "skip_special_tokens", "stop", "stop_token_ids", "stream", "temperature", "text",
     "tool_choice", "tools", "top_k", "top_logprobs", "top_p", "truncation", "user",
 })  # fmt: skip
-_NO_MEMORY = "is not supported: responses are not stored, send the whole conversation as input"
+_NO_MEMORY = "responses are not stored, send the whole conversation as input"
 _REFUSED = {
     "previous_response_id": _NO_MEMORY,
     "conversation": _NO_MEMORY,
-    "background": "is not supported: a response ends with its connection",
-    "prompt": "is not supported: no prompts are stored, send instructions and input",
+    "background": "a response ends with its connection",
+    "prompt": "no prompts are stored, send instructions and input",
 }
 _ITEMS = {
     "message": frozenset({"content", "id", "role", "status", "type"}),
@@ -44,9 +44,7 @@ def responses_request(body: bytes) -> tuple[str, dict[str, object]]:
     The caller puts the worker's own name into `model`. Raises BadInput.
     """
     name, asked, kept = read_request(body, "ResponsesRequest", _REQUEST)
-    for field, why in _REFUSED.items():
-        if asked.get(field):
-            raise BadInput(f"{field} {why}")
+    refuse(asked, _REFUSED)
     bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
     reasoning = kept.get("reasoning")
     if gojson.is_object(reasoning):
@@ -87,7 +85,7 @@ def _item(value: object) -> dict[str, object]:
     if kind is None:
         raise BadInput("input item missing required 'type' field")
     if kind == "item_reference":
-        raise BadInput(f"item_reference {_NO_MEMORY}")
+        raise BadInput(f"item_reference is not supported: {_NO_MEMORY}")
     if not isinstance(kind, str) or kind not in _ITEMS:
         raise BadInput(f"unknown input item type: {gojson.quoted(str(kind)[:40])}")
     item = {name: field for name, field in only(value, _ITEMS[kind]).items() if field is not None}
