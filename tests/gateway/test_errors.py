@@ -68,5 +68,6 @@ def test_where_our_files_are_stays_with_us(kind: type[VllamadError]) -> None:
     assert told(error) == "cannot load a: no such file: … at …"
 
 
-def test_what_a_client_said_is_repeated_as_it_was() -> None:
+def test_what_a_client_said_is_repeated_as_it_was_but_not_without_end() -> None:
     assert told(BadInput("cannot use /a/b/c")) == "cannot use /a/b/c"
+    assert len(told(BadInput("x" * 10_000))) == 2001

@@ -81,6 +81,13 @@ def test_a_bad_keep_alive_is_refused_with_ollamas_words(value, message):
     assert refused.value.message == message
 
 
+@pytest.mark.parametrize("text", ["0s", "1h", "é"])
+def test_a_duration_without_end_is_refused_at_once(text):
+    with pytest.raises(BadInput) as refused:
+        parse_duration(text * 1_000_000)
+    assert len(refused.value.message) < 10_000
+
+
 @given(st.text())
 def test_no_text_raises_anything_but_bad_input(text):
     with suppress(BadInput):

@@ -115,6 +115,11 @@ def test_brackets_inside_strings_are_no_nesting():
     assert decode(json.dumps([text]).encode()) == [text]
 
 
+def test_the_number_of_escapes_is_limited():
+    assert decode(b'"' + b"\\u4e2d" * 1_000_000 + b'"') == "中" * 1_000_000
+    assert "escapes" in refusal_of(b'"' + b"\\n" * 2_000_001 + b'"')
+
+
 @pytest.mark.parametrize("element", [b"1,", b"[],", b'"",'])
 def test_the_number_of_elements_is_limited(element):
     body = b"[" + element * (MAX_ELEMENTS + 1)
@@ -133,3 +138,8 @@ def test_the_number_of_elements_is_limited(element):
 )
 def test_quoting_is_gos(text, printed):
     assert quoted(text) == printed
+
+
+def test_what_a_client_said_is_not_repeated_without_end():
+    assert len(quoted("\x01" * 10_000_000)) < 10_000
+    assert quoted("x" * 2001) == '"' + "x" * 2000 + '…"'

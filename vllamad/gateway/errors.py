@@ -12,6 +12,8 @@ from vllamad.errors import (
 )
 from vllamad.wire.refusals import clean
 
+_LONGEST = 2_000  # characters
+
 _STATUS = {
     "bad-input": 400,
     "model-not-found": 404,
@@ -33,4 +35,4 @@ def told(error: VllamadError) -> str:
     """What a client reads of `error`: where our files are is the operator's business alone."""
     if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
         return clean(error.message)
-    return error.message
+    return error.message if len(error.message) <= _LONGEST else error.message[:_LONGEST] + "…"

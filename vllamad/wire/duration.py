@@ -22,14 +22,17 @@ _NANOSECONDS = {
 }
 _GO_TYPES = {"bool": "bool", "list": "[]interface {}", "dict": "map[string]interface {}"}
 _LONGEST = (1 << 63) - 1  # nanoseconds, about 292 years: Ollama's "for ever"
+_MAX_TEXT = 1000  # characters
 _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 
 
 def parse_duration(text: str) -> float:
     """Read a Go duration string ("1h30m", "300ms", "-1m", "0") as seconds.
 
-    Raises BadInput with Go's literal text.
+    Raises BadInput with Go's literal text; also for one longer than any that makes sense.
     """
+    if len(text) > _MAX_TEXT:
+        raise _invalid(text[:_MAX_TEXT])
     nanoseconds = _sum_of_terms(text, text[1:] if text[:1] in ("-", "+") else text)
     return (-nanoseconds if text.startswith("-") else nanoseconds) / 1e9
 

@@ -14,6 +14,8 @@ from vllamad.errors import BadInput
 
 MAX_DEPTH = 128
 MAX_ELEMENTS = 200_000
+MAX_ESCAPES = 2_000_000  # reading them holds up everything else in the process
+MAX_QUOTED = 2_000  # characters of a client's text that an error repeats
 _SPACE = " \t\r\n"
 
 # A string is one token, so brackets inside it do not count. Possessive: no backtracking.
@@ -62,12 +64,16 @@ def is_object(value: object) -> TypeGuard[dict[str, object]]:
 
 
 def quoted(text: str) -> str:
-    """Quote as Go's %q does: printable text stays, the rest is escaped."""
+    """Quote as Go's %q does: printable text stays, the rest is escaped, what is too long is cut."""
+    if len(text) > MAX_QUOTED:
+        text = text[:MAX_QUOTED] + "…"
     return '"' + "".join(map(_escaped, text)) + '"'
 
 
 def _refuse_excess(text: str) -> None:
     """Refuse too deep or too many values before any of them is built."""
+    if text.count("\\") > MAX_ESCAPES:
+        raise BadInput(f"cannot read JSON with more than {MAX_ESCAPES} escapes")
     opened = text.count("[") + text.count("{")
     if opened <= MAX_DEPTH and opened + text.count(",") <= MAX_ELEMENTS:
         return  # whatever is inside strings, it cannot be too much
