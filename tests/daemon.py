@@ -161,7 +161,9 @@ def daemon(
                     raise
 
 
-def fake_home(home: Path, models: Sequence[str] = ("a", "b")) -> Path:
+def fake_home(
+    home: Path, models: Sequence[str] = ("a", "b"), *, tool_parsers: str = TOOL_PARSERS
+) -> Path:
     """A home with the scripted engine as its runtime and tiny checkpoints under `models`."""
     facts = RuntimeFacts(
         name="fake",
@@ -171,7 +173,7 @@ def fake_home(home: Path, models: Sequence[str] = ("a", "b")) -> Path:
         device="cpu",
         module="fake",
         flags=[],
-        tool_parsers=TOOL_PARSERS.split(),
+        tool_parsers=tool_parsers.split(),
         reasoning_parsers=REASONING_PARSERS.split(),
         fork=False,
     )

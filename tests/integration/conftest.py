@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.fakes.acts import ACTS
+from tests.fakes.acts import ACTS, Act
 from tests.models.checkpoints import SMOLLM2, write_checkpoint
 from vllamad.core.model_name import parse
 from vllamad.models import store
@@ -25,12 +25,17 @@ def acting(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon whose engines say again what real ones said for some families of models."""
     home = fake_home(tmp_path_factory.mktemp("acting"), [])
     for act in ACTS:
-        folder = write_checkpoint(
-            home / "made" / act.name,
-            SMOLLM2 | {"model_type": act.model_type},
-            chat_template_jinja=act.template,
-        )
-        store.add(home / "state" / "models", parse(act.name), folder, source="test")
+        install(home, act)
     scenarios = {act.name: {"replay": str(act.recorded)} for act in ACTS}
     with daemon(home, config=fake_config(scenarios=scenarios)) as running:
         yield running
+
+
+def install(home: Path, act: Act) -> None:
+    """Put a model into the store of `home` that shows what the models of that family show."""
+    folder = write_checkpoint(
+        home / "made" / act.name,
+        SMOLLM2 | {"model_type": act.model_type},
+        chat_template_jinja=act.template,
+    )
+    store.add(home / "state" / "models", parse(act.name), folder, source="test")

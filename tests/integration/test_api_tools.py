@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import ollama
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.acts import ACTS, TOOLS, Act
+from tests.integration.conftest import install
 
 pytestmark = pytest.mark.integration
 
@@ -100,6 +102,21 @@ def test_show_and_tags_promise_what_the_template_and_the_engine_allow(
     assert shown["capabilities"] == capabilities
     tags = {model["name"]: model for model in acting.http.get("/api/tags").json()["models"]}
     assert tags[f"{name}:latest"]["capabilities"] == capabilities
+
+
+def test_a_parser_that_the_engine_lacks_is_not_promised(tmp_path: Path) -> None:
+    home = fake_home(tmp_path, [], tool_parsers="mistral")
+    for act in ACTS:
+        install(home, act)
+    with daemon(home, config=fake_config()) as one:
+        tags = one.http.get("/api/tags").json()["models"]
+        assert [tag["name"] for tag in tags if "tools" in tag["capabilities"]] == ["mistral:latest"]
+        listed = json.loads(one.ctl("list", "--json"))["models"]
+        assert [model["name"] for model in listed if "tools" in model["capabilities"]] == [
+            "mistral:latest"
+        ]
+        body = {"model": "hermes", **next(act for act in ACTS if act.name == "hermes").request}
+        assert one.http.post("/api/chat", json=body).status_code == 400
 
 
 def test_35_tools_are_refused_where_no_parser_fits(acting: Daemon) -> None:

@@ -25,12 +25,12 @@ from vllamad.models.facts import derive
 from vllamad.models.parsers import (
     REASONING,
     TOOLS,
-    EngineParsers,
     can_switch_thinking,
     capabilities,
     parsers_for,
     usable_parsers,
 )
+from vllamad.wire.gateway import EngineParsers
 
 ENGINE = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset({"qwen3"}))
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from vllamad.config.settings import ModelSettings, Paths, Settings
-from vllamad.wire.gateway import decode, encode, for_gateway
+from vllamad.wire.gateway import EngineParsers, decode, encode, for_gateway
 
 PATHS = Paths(
     state=Path("/s"), cache=Path("/c"), logs=Path("/l"), run=Path("/r"), control=Path("/r/c")
@@ -18,7 +18,9 @@ PATHS = Paths(
 
 def test_settings_survive_the_way_to_a_gateway() -> None:
     models = {"a": ModelSettings(path="/a", args={"x": 1, "y": True, "z": "t"}, keep_alive=inf)}
-    told = for_gateway(Settings(paths=PATHS, models=models), (3, 4), loopback=True)
+    parsers = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset())
+    settings = Settings(paths=PATHS, models=models)
+    told = for_gateway(settings, (3, 4), loopback=True, parsers=parsers)
     assert decode(encode(told)) == told
     assert told.broker == Path("/r/broker.sock")
     assert told.models["a"].keep_alive is None

@@ -58,7 +58,7 @@ async def _run(settings: GatewaySettings) -> None:
     async with open_hub() as hub:
         context = Context(
             settings=settings,
-            catalog=Catalog(settings.models_dir, settings.models),
+            catalog=Catalog(settings.models_dir, settings.models, engine=settings.parsers),
             gate=_gate(settings),
             limits=RelayLimits(),
             orders=Orders(settings.control),

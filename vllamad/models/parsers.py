@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vllamad.config.settings import Flag
 from vllamad.models.facts import Facts
+from vllamad.wire.gateway import EngineParsers
 
 TOOL_FLAG, REASONING_FLAG = "tool-call-parser", "reasoning-parser"
 
@@ -30,14 +31,6 @@ class Row:
     without: tuple[str, ...] = ()  # texts it does not hold
     opens_thought: bool = False  # the generation prompt itself ends in <think>
     engine_renders: bool = False  # vLLM writes this family's prompts itself, without a template
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineParsers:
-    """The parsers that the engine in use has."""
-
-    tools: frozenset[str]
-    reasoning: frozenset[str]
 
 
 _MISTRAL = ("mistral", "mixtral", "ministral", "pixtral", "voxtral")

@@ -12,9 +12,9 @@ from vllamad.core.memory import Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
-from vllamad.models.parsers import EngineParsers
 from vllamad.runtimes.catalog import RuntimeFacts, resolve
 from vllamad.wire.control import RuntimeInfo
+from vllamad.wire.gateway import EngineParsers
 
 
 class Engines:

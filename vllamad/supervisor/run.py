@@ -41,7 +41,7 @@ from vllamad.supervisor.library import Library
 from vllamad.supervisor.lives import EngineLives
 from vllamad.supervisor.orders import Orders
 from vllamad.supervisor.worker import Worker
-from vllamad.wire.gateway import encode, for_gateway
+from vllamad.wire.gateway import EngineParsers, encode, for_gateway
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
         # Only now: while another vllamad lives, what is in these folders is not left behind.
         prepare_folders(settings)
         await trio.to_thread.run_sync(sweep, settings.paths.models)
-        gateways = make_gateways(settings, http, environ)
+        gateways = make_gateways(settings, http, environ, engines.parsers)
         daemon = Daemon(
             settings=settings,
             fleet=fleet,
@@ -140,11 +140,14 @@ def make_fleet(settings: Settings, engines: Engines, environ: Mapping[str, str])
 
 
 def make_gateways(
-    settings: Settings, http: Sequence[socket.socket], environ: Mapping[str, str]
+    settings: Settings,
+    http: Sequence[socket.socket],
+    environ: Mapping[str, str],
+    parsers: EngineParsers | None,
 ) -> Gateways:
     """The gateways, which inherit the listening sockets and nothing that is systemd's or ours."""
     numbers = tuple(sock.fileno() for sock in http)
-    told = for_gateway(settings, numbers, loopback=all_loopback(http))
+    told = for_gateway(settings, numbers, loopback=all_loopback(http), parsers=parsers)
     launch = GatewayLaunch(
         settings=encode(told),
         sockets=numbers,

@@ -8,7 +8,8 @@ from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need
 from vllamad.models.adapters import StoredAdapter
 from vllamad.models.catalog import Installed
-from vllamad.models.parsers import EngineParsers, usable_parsers
+from vllamad.models.parsers import usable_parsers
+from vllamad.wire.gateway import EngineParsers
 
 _BLOCK = 128  # tokens: contexts are cut to whole cache blocks
 

@@ -11,6 +11,14 @@ from vllamad.config.settings import LogSettings, ModelSettings, ServerSettings, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineParsers:
+    """The names of what the engine in use can tell apart: tool calls, and thinking."""
+
+    tools: frozenset[str]
+    reasoning: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """All a gateway knows; `sockets` are the inherited listening sockets' numbers."""
 
@@ -22,9 +30,16 @@ class GatewaySettings:
     server: ServerSettings
     logging: LogSettings
     models: dict[str, ModelSettings]
+    parsers: EngineParsers | None = None  # None while no engine is installed
 
 
-def for_gateway(settings: Settings, sockets: tuple[int, ...], *, loopback: bool) -> GatewaySettings:
+def for_gateway(
+    settings: Settings,
+    sockets: tuple[int, ...],
+    *,
+    loopback: bool,
+    parsers: EngineParsers | None = None,
+) -> GatewaySettings:
     """The part of `settings` that a gateway needs."""
     return GatewaySettings(
         broker=settings.paths.broker,
@@ -36,6 +51,7 @@ def for_gateway(settings: Settings, sockets: tuple[int, ...], *, loopback: bool)
         logging=settings.logging,
         # How long a model stays is the scheduler's business, and JSON has no word for ever.
         models={name: replace(model, keep_alive=None) for name, model in settings.models.items()},
+        parsers=parsers,
     )
 
 
