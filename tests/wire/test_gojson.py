@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 
 import msgspec
@@ -113,6 +114,13 @@ def test_many_shallow_values_are_no_deep_nesting():
 def test_brackets_inside_strings_are_no_nesting():
     text = "[{" * 500 + '"\\'
     assert decode(json.dumps([text]).encode()) == [text]
+
+
+@pytest.mark.parametrize("number", [b"9" * 20_000_000, b"0." + b"1" * 20_000_000])
+def test_a_number_without_end_is_refused_at_once(number):
+    began = time.process_time()
+    assert refusal_of(number).startswith("json: cannot unmarshal number")
+    assert time.process_time() - began < 0.5
 
 
 def test_the_number_of_escapes_is_limited():

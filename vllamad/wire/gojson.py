@@ -15,6 +15,7 @@ from vllamad.errors import BadInput
 MAX_DEPTH = 128
 MAX_ELEMENTS = 200_000
 MAX_ESCAPES = 2_000_000  # reading them holds up everything else in the process
+MAX_NUMBER = 1_000  # characters; Python takes its time over millions
 MAX_QUOTED = 2_000  # characters of a client's text that an error repeats
 _SPACE = " \t\r\n"
 
@@ -141,8 +142,7 @@ def _integer(text: str) -> int | float:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if isinf(number):
+    if len(text) > MAX_NUMBER or isinf(number := float(text)):
         raise BadInput(f"json: cannot unmarshal number {text[:40]} into Go value of type float64")
     return number
 
