@@ -29,8 +29,8 @@ from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
-from vllamad.supervisor.orders import Orders
 from vllamad.supervisor.lives import log_file
+from vllamad.supervisor.orders import Orders
 from vllamad.wire.control import Progress
 
 Report = Callable[[Progress], Awaitable[None]]
