@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.wire.test_pixels import PNG
 from vllamad.errors import BadInput
 from vllamad.wire import images
 from vllamad.wire.images import Image, read_image
@@ -81,6 +82,13 @@ def test_an_image_has_a_largest_size(monkeypatch):
     monkeypatch.setattr(images, "MAX_IMAGE", 10)
     assert read_image(encoded(b"x" * 10), "x")
     assert refusal_of(encoded(b"x" * 11)) == "cannot take an image of 11 bytes, at most 10"
+
+
+def test_an_image_has_a_largest_number_of_pixels():
+    huge = PNG + b"\0" * 16
+    assert (
+        refusal_of(encoded(huge)) == "cannot take an image of 3000000000 pixels, at most 67108864"
+    )
 
 
 @given(st.text(alphabet="aZ0+/=\r\n-é"))

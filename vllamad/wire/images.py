@@ -12,6 +12,7 @@ import msgspec
 
 from vllamad.errors import BadInput
 from vllamad.wire.fields import misfit
+from vllamad.wire.pixels import MAX_PIXELS, pixels
 
 MAX_IMAGE = 20 << 20  # bytes, decoded
 
@@ -48,7 +49,10 @@ def read_image(value: object, where: str) -> Image:
         raise BadInput(f"illegal base64 data at input byte {_fault(value)}")
     if len(content) > MAX_IMAGE:
         raise BadInput(f"cannot take an image of {len(content)} bytes, at most {MAX_IMAGE}")
-    return Image(_media_type(content), data)
+    media_type = _media_type(content)
+    if (count := pixels(content, media_type)) > MAX_PIXELS:
+        raise BadInput(f"cannot take an image of {count} pixels, at most {MAX_PIXELS}")
+    return Image(media_type, data)
 
 
 def _media_type(content: bytes) -> str:
