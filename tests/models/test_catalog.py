@@ -232,3 +232,20 @@ def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
     assert catalog.find("smollm2:135m") is not None
     store.withdraw(models, parse("smollm2:135m"))
     assert catalog.glance("smollm2:135m") is None
+
+
+def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
+    folder = write_checkpoint(tmp_path / "local", SMOLLM2)
+    quick = ModelSettings(path=str(folder), args={"enforce-eager": True})
+    catalog = Catalog(models, {"plain": ModelSettings(path=str(folder)), "quick": quick})
+    for _ in range(2):
+        for name in ("plain", "quick"):
+            found = catalog.find(name)
+            assert found is not None
+            assert found.name == f"{name}:latest"
+            assert catalog.glance(name) is found
+    found = catalog.find("quick")
+    assert found is not None
+    assert found.settings is quick
+    assert {one.name for one in catalog.all()} == {"plain:latest", "quick:latest"}
+    assert reads == ["local", "local"]

@@ -24,7 +24,8 @@ from vllamad.models.adapters import WEIGHTS, StoredAdapter, adapter_folder, on_s
 from vllamad.models.facts import Facts, read_facts
 from vllamad.models.files import list_files
 from vllamad.models.manifests import Manifest, check_whole, load, manifest_paths, path_of
-from vllamad.models.parsers import EngineParsers, capabilities
+from vllamad.models.parsers import capabilities
+from vllamad.wire.gateway import EngineParsers
 from vllamad.wire.overlay import NOTHING, Overlay, digest_over
 
 RECENT = 0.5  # seconds for which a look at all files of a model is good enough
@@ -78,8 +79,8 @@ class Catalog:
         self._local = {name.key(): name for name, one in named.items() if one.path}
         self._clock = clock
         self._engine = engine
-        self._seen: dict[Path, _Seen] = {}
-        self._found: dict[str, tuple[float, Path]] = {}  # by key: when, and where
+        self._seen: dict[_Place, _Seen] = {}
+        self._found: dict[str, tuple[float, _Place]] = {}  # by key: when, and where
         self._shelves: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
         self._lock = Lock()
 
@@ -92,15 +93,15 @@ class Catalog:
         key = name.key()
         with self._lock:
             if key in self._local:
-                path = Path(self._settings[key].path)
+                place = _Place(Path(self._settings[key].path), key)
                 found = self._local_model(self._local[key])
             else:
-                path = path_of(self._models, name)
-                found = self._stored_model(path) if os.path.isfile(path) else None
+                place = _Place(path_of(self._models, name))
+                found = self._stored_model(place.path) if os.path.isfile(place.path) else None
         if isinstance(found, HostProblem):
             raise found
         if found is not None:
-            self._found[key] = now, path
+            self._found[key] = now, place
         return found
 
     def glance(self, text: str) -> Installed | None:
@@ -108,12 +109,12 @@ class Catalog:
 
         Costs one stat, so that it may be called where nothing may block.
         """
-        when, path = self._found.get(parse(text).key(), (-inf, Path()))
-        seen = self._seen.get(path)
+        when, place = self._found.get(parse(text).key(), (-inf, _Place(Path())))
+        seen = self._seen.get(place)
         if seen is None or self._clock() - when > RECENT:
             return None
         try:
-            return seen.installed if _stamp_of(path) == seen.stamp[0] else None
+            return seen.installed if _stamp_of(place.path) == seen.stamp[0] else None
         except HostProblem:
             return None
 
@@ -148,7 +149,9 @@ class Catalog:
             stored = [self._stored_model(path) for path in manifest_paths(self._models)]
             present = {one.folder for one in found + stored if isinstance(one, Installed)}
             self._seen = {
-                path: seen for path, seen in self._seen.items() if seen.installed.folder in present
+                place: seen
+                for place, seen in self._seen.items()
+                if seen.installed.folder in present
             }
         return found + [one for one in stored if not self._is_hidden(one)]
 
@@ -163,7 +166,7 @@ class Catalog:
             held = self._held(manifest) if manifest.folder else self._held_outside(manifest)
             return self._under(manifest, held)
 
-        return self._fresh(path, look)
+        return self._fresh(_Place(path), look)
 
     def _held(self, manifest: Manifest) -> _Held:
         return _Held(
@@ -206,21 +209,21 @@ class Catalog:
 
     def _local_model(self, name: ModelName) -> Installed | HostProblem:
         folder = Path(self._settings[name.key()].path)
-        return self._fresh(folder, lambda: _held_local(name, folder))
+        return self._fresh(_Place(folder, name.key()), lambda: _held_local(name, folder))
 
-    def _fresh(self, path: Path, look: Callable[[], _Held]) -> Installed | HostProblem:
+    def _fresh(self, place: _Place, look: Callable[[], _Held]) -> Installed | HostProblem:
         """What was read before, as long as nothing changed since; failures are tried again."""
-        seen = self._seen.get(path)
-        if seen and _unchanged(path, seen):
+        seen = self._seen.get(place)
+        if seen and _unchanged(place.path, seen):
             return seen.installed
         try:
             held = look()
             # Taken before reading: what changes meanwhile is read again the next time.
-            stamp = _stamp(path, held.folder)
+            stamp = _stamp(place.path, held.folder)
             installed = self._installed(held)
         except VllamadError as error:
             return HostProblem(error.message, hint=error.hint)
-        self._seen[path] = _Seen(stamp, installed)
+        self._seen[place] = _Seen(stamp, installed)
         return installed
 
     def _installed(self, held: _Held) -> Installed:
@@ -249,6 +252,13 @@ class Catalog:
             overlay=overlay,
             worker=base.display() if base and shares else "",
         )
+
+
+class _Place(NamedTuple):
+    """Where a model is: a manifest, or a folder and the name the configuration gives it."""
+
+    path: Path
+    key: str = ""  # one folder may have several names
 
 
 class _Held(NamedTuple):
