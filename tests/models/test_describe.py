@@ -139,8 +139,8 @@ def test_a_thinking_model_says_so():
 
 
 def test_parameters_are_sorted_lines_of_aligned_names():
-    facts = derive({}, {}, generation={"top_k": 20, "repetition_penalty": 1.1, "temperature": 0.7})
-    assert parameters(facts) == (
+    model = installed(generation={"top_k": 20, "repetition_penalty": 1.1, "temperature": 0.7})
+    assert parameters(model) == (
         "repeat_penalty                 1.1\n"
         "temperature                    0.7\n"
         "top_k                          20"

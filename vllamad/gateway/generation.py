@@ -34,6 +34,7 @@ from vllamad.wire.ollama import (
     decode_generate,
 )
 from vllamad.wire.options import predicts_nothing
+from vllamad.wire.overlaid import overlaid
 from vllamad.wire.replies import Reply
 from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
 from vllamad.wire.responses import responses_request
@@ -124,7 +125,7 @@ async def _answer(
     record: Record = g.record
     record.model = installed.name
     if asked.wants_unload:
-        await leases.unload(context.settings.broker, installed.name)
+        await leases.unload(context.settings.broker, installed.runs_as)
         return _settled(asked, spelling, "unload")
     traits = traits_of(installed)
     check(asked, traits)
@@ -146,7 +147,7 @@ async def _answer(
     output = Lines(reply, received_ns=record.received, granted_ns=time.monotonic_ns())
     call = _call(asked, traits, lease)
     if asked.truncate:
-        call = await shortened(lease.grant, call, asked.options)
+        call = await shortened(lease.grant, call, traits.stored | asked.options)
     return await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
 
 
@@ -188,6 +189,7 @@ async def relayed(
     traits = as_granted(traits, lease.grant)
     check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
+    body = overlaid(path, body, installed.overlay, length)
     body = fitted(body, traits, served_name=served, context_length=length)
     stream = body.get("stream") is True
     usage = False

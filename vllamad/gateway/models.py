@@ -13,6 +13,7 @@ from vllamad.gateway.context import Context
 from vllamad.models.catalog import Installed
 from vllamad.models.parsers import can_switch_thinking
 from vllamad.wire.broker import Granted
+from vllamad.wire.ollama import Message
 from vllamad.wire.options import from_generation_config
 from vllamad.wire.requests import ModelTraits
 
@@ -58,7 +59,11 @@ def traits_of(installed: Installed) -> ModelTraits:
         full_name=installed.canonical,
         capabilities=frozenset(installed.capabilities),
         always_thinks=not can_switch_thinking(installed.facts),
-        stored=from_generation_config(installed.facts.generation),
+        system=installed.overlay.system,
+        stored=from_generation_config(installed.facts.generation) | installed.overlay.parameters,
+        history=[
+            Message(role=turn.role, content=turn.content) for turn in installed.overlay.messages
+        ],
     )
 
 

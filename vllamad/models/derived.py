@@ -22,10 +22,8 @@ from vllamad.wire.overlay import Overlay
 def derive(models: Path, base: Installed, name: ModelName, overlay: Overlay) -> Change:
     """Let `name` mean the files of `base` under `overlay`, in place of what it meant before.
 
-    Raises ModelNotFound where `base` has gone meanwhile, BadInput for an adapter that cannot be.
+    An adapter must be on its shelf. Raises ModelNotFound where `base` has gone meanwhile.
     """
-    if overlay.adapter is not None:
-        adapters.assemble(models, base.folder, overlay.adapter)
 
     def make() -> Manifest:
         source = _manifest_of(models, base)

@@ -74,7 +74,7 @@ class Library:
         return ModelDetail(
             info=_info(found),
             path=str(found.folder),
-            parameters=describe.parameters(found.facts),
+            parameters=describe.parameters(found),
             template=found.facts.chat_template,
             license=found.license,
             model_info=dict(describe.model_info(found, found.name)),

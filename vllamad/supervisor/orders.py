@@ -14,7 +14,7 @@ import trio
 
 from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import BadInput, ModelNotFound
-from vllamad.models import store
+from vllamad.models import adapters, store
 from vllamad.models.catalog import Catalog, Installed
 from vllamad.models.derived import derive, tidy
 from vllamad.models.manifests import Manifest
@@ -61,6 +61,9 @@ class Orders:
             found = await self._library.find(base)
             laid = over(found.overlay, overlay)
             if overlay.adapter is not None:
+                await trio.to_thread.run_sync(
+                    adapters.assemble, self._models, found.folder, overlay.adapter
+                )
                 await report(Progress(status="converting adapter"))
             await report(Progress(status=f"using existing layer sha256:{found.digest}"))
             for layer in layers(overlay):
