@@ -339,8 +339,9 @@ async def test_stamped_tokens_tell_the_time_of_their_making(tmp_path: Path) -> N
         got = said(await stream(client, max_tokens=4))
     stamps = [int(stamp) for stamp in re.findall(r"t(\d{19})", got)]
     assert len(stamps) == 3  # the last token comes with the reason to stop
-    assert began < stamps[0] < time.monotonic_ns()
-    assert all(later - earlier > 10_000_000 for earlier, later in itertools.pairwise(stamps))
+    # How far they lie apart is for a quiet machine to tell: what is late is made up for at once.
+    assert all(earlier < later for earlier, later in itertools.pairwise([began, *stamps]))
+    assert stamps[-1] < time.monotonic_ns()
 
 
 async def test_stamped_tokens_come_many_at_a_time_where_nothing_holds_them(tmp_path: Path) -> None:
