@@ -34,8 +34,8 @@ class Slow(OwnBody):
 class App(GatewayApp):
     """A few routes, each there for one promise of the server."""
 
-    def __init__(self) -> None:
-        super().__init__("tests", max_body=1_000_000)
+    def __init__(self, *, max_body: int = 1_000_000) -> None:
+        super().__init__("tests", max_body=max_body)
         self.answered = 0
         self.left = trio.Event()  # a request was given up by its client
         self.waiting = trio.Event()
@@ -286,6 +286,22 @@ async def test_a_client_cannot_pile_up_bytes_ahead_of_its_turn() -> None:
         with trio.fail_after(2):
             await say_until_refused(client, b"x" * 10_000)
             await app.left.wait()
+
+
+async def test_large_bodies_that_never_end_do_not_fill_the_memory() -> None:
+    head = POST_COUNT + b"content-length: 2500000\r\n\r\n"
+    limits = ServerLimits(bodies=3_000_000, drain=0.2)
+    async with (
+        serving(App(max_body=10_000_000), limits) as server,
+        server.client() as first,
+        server.client() as second,
+    ):
+        await first.say(head + b"x" * 1_900_000)
+        await second.say(head)
+        await say_until_refused(second, b"x" * 100_000)
+        assert b"hello" in await server.get()
+        await first.say(b"x" * 600_000)
+        await first.until(b"2500000")
 
 
 async def test_a_large_request_may_follow_before_we_are_done_with_the_last() -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -33,6 +34,7 @@ HEADERS_LIMIT: Final = 100
 PIPELINE_LIMIT: Final = 64 * 1024  # bytes a client may send ahead of its turn
 PIPELINE_PATIENCE: Final = 1.0  # how long it may send more: until then its leaving goes unnoticed
 RECV_SIZE: Final = 64 * 1024
+SMALL_BODY: Final = 1 << 20  # bytes anybody may send, however many others do
 SEND_PIECE: Final = 64 * 1024  # what `write_stall` is measured on
 LINGER: Final = 2.0  # how long we read on after our last word, so that it is not reset away
 
@@ -49,6 +51,7 @@ class ServerLimits:
     body_gap: float = 15.0  # between two bytes of a request body
     write_stall: float = 30.0  # a client that takes nothing for so long is gone
     connections: int = 4096
+    bodies: int = 256 << 20  # bytes of all bodies that have not come whole yet
     silence: float = 1.0  # who has not asked anything for so long makes way when it gets crowded
 
 
@@ -60,6 +63,7 @@ class Shared:
     config: Config
     context: WorkerContext
     limits: ServerLimits
+    arriving: Counter[Connection] = field(default_factory=Counter["Connection"])  # bytes of bodies
 
     @property
     def stopping(self) -> bool:
@@ -101,6 +105,7 @@ class Connection:
                     await self._end()
                     life.cancel()
         finally:
+            self._shared.arriving.pop(self, None)
             self.abort()
 
     @property
@@ -150,9 +155,21 @@ class Connection:
             if not data:
                 return
             self._protocol.http.receive_data(data)
+            if self._too_much(len(data)):
+                await self._protocol.refuse(503)
+                return
             if self._crowded and not await self._caught_up():
                 self.abort()
                 return
+
+    def _too_much(self, received: int) -> bool:
+        """Count what is to be kept; whoever sends a large body when all are too much has to go."""
+        arriving = self._shared.arriving
+        if not self._protocol.in_body:
+            arriving.pop(self, None)
+            return False
+        arriving[self] += received
+        return arriving[self] > SMALL_BODY and arriving.total() > self._shared.limits.bodies
 
     @property
     def _crowded(self) -> bool:

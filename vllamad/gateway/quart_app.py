@@ -106,6 +106,7 @@ class GatewayConnection(TrioASGIHTTPConnection):
     ) -> None:
         async with AsyncExitStack() as held:
             _held_by(self.scope)["held"] = held
+            held.callback(request.body.clear)  # else it stays until the next garbage collection
             await super().handle_request(nursery, request, send)
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:

@@ -80,7 +80,11 @@ def _limits(settings: GatewaySettings) -> ServerLimits:
     """As many connections as there are descriptors for: running out of them hurts all at once."""
     room = max(_FEWEST, (descriptors.limit() - _SPARE) // _EACH)
     limits = ServerLimits(drain=settings.server.drain_timeout)
-    return replace(limits, connections=min(limits.connections, room))
+    return replace(
+        limits,
+        connections=min(limits.connections, room),
+        bodies=max(limits.bodies, 4 * settings.server.max_body),
+    )
 
 
 async def _until_term(shutdown: trio.Event) -> None:
