@@ -155,6 +155,8 @@ class Engine:
                 yield from self.model_answer(method, path, head, body)
             case "/v1/messages" | "/v1/messages/count_tokens":
                 yield from self.model_answer(method, path, head, body)
+            case "/v1/audio/transcriptions" | "/v1/audio/translations":
+                yield from spelling.heard(head, body)
             case _:
                 yield reply(404, b'{"detail":"Not Found"}')
 

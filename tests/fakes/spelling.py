@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -133,6 +134,24 @@ def tokenized(body: Json, context: int) -> bytes:
     tokens = list(range(prompt_tokens(body)))
     more = {"tokens": tokens, "token_strs": None}
     return dump({"count": len(tokens), "max_model_len": context, **more})
+
+
+def heard(head: str, body: bytes) -> Iterator[bytes]:
+    """What a model that hears says: the form it was sent, as text. From vLLM's source."""
+    boundary = re.search(r"boundary=(\S+)", head)
+    assert boundary
+    part = rf'name="([^"]*)"[^\r]*\r\n(?:[^\r]+\r\n)*\r\n(.*?)\r\n--{boundary[1]}'
+    parts = dict(re.findall(part, body.decode(), re.DOTALL))
+    text = " ".join(f"{name}={value}" for name, value in parts.items())
+    if parts.get("stream") != "true":
+        yield reply(200, dump({"text": text, "usage": {"type": "duration", "seconds": 1}}))
+        return
+    start: Json = {"id": "trsc-1", "object": "transcription.chunk", "created": 1}
+    start["model"] = parts["model"]
+    choice = {"delta": {"content": text}, "finish_reason": "stop", "stop_reason": None}
+    yield stream_head()
+    yield chunk(b"data: %b\n\n" % dump(start | {"choices": [choice]}))
+    yield chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 def dump(value: object) -> bytes:

@@ -17,7 +17,7 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
 from vllamad.errors import BadInput, Unavailable, VllamadError
-from vllamad.gateway import account, blobs, embedding, generation, library, management
+from vllamad.gateway import account, blobs, embedding, generation, library, management, speech
 from vllamad.gateway.context import Context, Record, context_of
 from vllamad.gateway.errors import status_of, told
 from vllamad.gateway.hub import Hub
@@ -65,6 +65,8 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
     ("/v1/responses", ("POST",), generation.openai_responses),
     ("/v1/messages", ("POST",), generation.anthropic_messages),
     ("/v1/messages/count_tokens", ("POST",), generation.anthropic_count),
+    ("/v1/audio/transcriptions", ("POST",), speech.transcriptions),
+    ("/v1/audio/translations", ("POST",), speech.translations),
     ("/v1/embeddings", ("POST",), embedding.openai_embeddings),
     ("/rerank", ("POST",), embedding.rerank),
     ("/v1/rerank", ("POST",), embedding.rerank),

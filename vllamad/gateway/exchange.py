@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import trio
 
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
-from vllamad.host.http_client import Answer, decode, open_ended, post
+from vllamad.host.http_client import JSON, Answer, decode, open_ended, post
 from vllamad.wire.refusals import FAILED, STOPPED, clean, engine_refusal
 
 log = logging.getLogger(__name__)
@@ -77,14 +77,14 @@ class Exchange:
         self._reason = ""
         self._told = trio.Event()
 
-    async def ask(self, endpoint: str, path: str, body: bytes) -> None:
-        """Post JSON to the engine at the Unix socket `endpoint`, and wait for the head.
+    async def ask(self, endpoint: str, path: str, body: bytes, content_type: str = JSON) -> None:
+        """Post to the engine at the Unix socket `endpoint`, and wait for the head.
 
         Raises EngineRefused for a refusal of the engine's, WorkerLost when it is gone or silent.
         """
         self._asking.deadline = self.deadline
         with self._asking:
-            self._answer = answer = await post(endpoint, path, body)
+            self._answer = answer = await post(endpoint, path, body, content_type)
             if answer.status != 200:
                 raise engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT))
             self.begin(answer)

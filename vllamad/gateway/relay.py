@@ -14,6 +14,7 @@ from vllamad.errors import VllamadError
 from vllamad.gateway.exchange import Exchange, Output, RelayLimits, Revoked, exchange
 from vllamad.gateway.hub import Pump
 from vllamad.gateway.quart_app import Client, OwnBody, until_answered
+from vllamad.host.http_client import JSON
 from vllamad.wire.replies import Reply, Times
 from vllamad.wire.sse import EventReader
 
@@ -28,14 +29,15 @@ async def ask(
     *,
     revoked: Revoked,
     limits: RelayLimits = _DEFAULTS,
+    content_type: str = JSON,
 ) -> Exchange:
-    """Post JSON to the engine at the Unix socket `endpoint`; its answer, once it has a head.
+    """Post to the engine at the Unix socket `endpoint`; its answer, once it has a head.
 
     The connection lives as long as our own answer. Raises EngineRefused for a refusal of the
     engine's, WorkerLost when it is gone or silent.
     """
     asked = await until_answered(exchange(output, revoked, limits))
-    await asked.ask(endpoint, path, body)
+    await asked.ask(endpoint, path, body, content_type)
     return asked
 
 

@@ -20,6 +20,7 @@ from vllamad.wire.chunked import BodyReader, ChunkReader, PlainReader
 
 HEAD_LIMIT: Final = 64 * 1024
 READ_SIZE: Final = 64 * 1024
+JSON: Final = "application/json"
 CONNECT_TIMEOUT: Final = 5.0
 
 _BUSY_PAUSE = 0.01  # a full backlog of a Unix socket cannot be waited for, only tried again
@@ -52,14 +53,14 @@ class Answer:
         close(self.sock)
 
 
-async def post(uds: str, path: str, body: bytes) -> Answer:
-    """Post JSON to the engine at the Unix socket `uds`, over a connection for this one answer.
+async def post(uds: str, path: str, body: bytes, content_type: str = JSON) -> Answer:
+    """Post to the engine at the Unix socket `uds`, over a connection for this one answer.
 
     Raises WorkerLost where the engine cannot be reached or does not speak HTTP. Only connecting
     has a time limit; the caller's cancel scopes are the others.
     """
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: engine\r\ncontent-type: {content_type}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     sock = await _connect(uds, CONNECT_TIMEOUT)

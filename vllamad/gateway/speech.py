@@ -1,0 +1,145 @@
+"""Speech into text: a form read, a worker leased, the form sent on without what is not allowed.
+
+Only for models that hear; the engine's own words come back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+from quart import Response, g, request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+
+from vllamad.errors import BadInput, NotSupported
+from vllamad.gateway.context import Context, Record
+from vllamad.gateway.generation import JSON, SSE, WHOLE, hold, read
+from vllamad.gateway.models import find
+from vllamad.gateway.relay import ask, collect, relay
+from vllamad.wire.gojson import quoted
+from vllamad.wire.verbatim import Verbatim
+
+_FIELDS = frozenset({
+    "hotwords", "language", "prompt", "response_format", "seed", "stream", "stream_include_usage",
+    "temperature", "timestamp_granularities[]", "to_language", "top_p",
+})  # fmt: skip
+_PARTS_LIMIT = 64
+
+
+class Form(NamedTuple):
+    """A form as it was sent; a name may come more than once."""
+
+    fields: tuple[tuple[str, str], ...]
+    file: bytes | None
+
+    def value(self, name: str) -> str:
+        return next((value for key, value in self.fields if key == name), "")
+
+
+class _Heard(msgspec.Struct):
+    text: str = ""
+
+
+async def transcriptions(context: Context) -> Response:
+    """`POST /v1/audio/transcriptions`."""
+    return await _relayed(context, "/v1/audio/transcriptions")
+
+
+async def translations(context: Context) -> Response:
+    """`POST /v1/audio/translations`: into English."""
+    return await _relayed(context, "/v1/audio/translations")
+
+
+async def _relayed(context: Context, path: str) -> Response:
+    record: Record = g.record
+    form = await read(partial(read_form, content_type=request.headers.get("Content-Type", "")))
+    name, audio = form.value("model"), form.file
+    if not name:
+        raise BadInput("model is required")
+    if audio is None:
+        raise BadInput("file is required: http: no such file")
+    if not audio:
+        raise BadInput("audio file is empty")
+    installed = await find(context, name, missing=BadInput("model is required"))
+    record.model = installed.name
+    if "audio" not in installed.capabilities:
+        raise NotSupported(f"{quoted(name)} does not support audio transcription")
+    lease = await hold(context, installed, None)
+    served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
+    plain = form.value("response_format") == "text"
+    boundary = secrets.token_hex(16)
+    asked = await ask(
+        lease.grant.endpoint,
+        path,
+        write_form(_allowed(form, served, plain), audio, boundary),
+        Verbatim(stream=stream, served_name=served, asked_name=name),
+        revoked=lease.revoked,
+        limits=context.limits if stream else replace(context.limits, first=WHOLE),
+        content_type=f"multipart/form-data; boundary={boundary}",
+    )
+    if stream:
+        return await relay(asked, SSE)
+    body = await collect(asked)
+    if plain:
+        text = msgspec.json.decode(body, type=_Heard).text
+        return Response(text, content_type="text/plain; charset=utf-8")
+    return Response(body, content_type=JSON)
+
+
+def read_form(body: bytes, *, content_type: str) -> Form:
+    """Read a multipart form. Raises BadInput."""
+    kind, options = parse_options_header(content_type)
+    boundary = options.get("boundary")
+    if kind != "multipart/form-data" or not boundary:
+        raise BadInput(
+            "failed to parse multipart form: request Content-Type isn't multipart/form-data"
+        )
+    try:
+        return _parts(MultipartDecoder(boundary.encode(), max_parts=_PARTS_LIMIT), body)
+    except RequestEntityTooLarge as error:
+        raise BadInput(f"cannot take a form of more than {_PARTS_LIMIT} parts") from error
+    except (ValueError, LookupError) as error:
+        raise BadInput(f"failed to parse multipart form: {error}") from error
+
+
+def write_form(fields: list[tuple[str, str]], audio: bytes, boundary: str) -> bytes:
+    """Spell a form with a file; names are ours, the boundary is in no value."""
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+    parts = [f'{head}{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields]
+    file = f'{head}file"; filename="audio"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    return b"".join([*parts, file.encode(), audio, f"\r\n--{boundary}--\r\n".encode()])
+
+
+def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
+    decoder.receive_data(body)
+    decoder.receive_data(None)
+    fields: list[tuple[str, str]] = []
+    file: bytes | None = None
+    part: Field | File | None = None
+    content = bytearray()
+    while not isinstance(event := decoder.next_event(), Epilogue | NeedData):
+        if isinstance(event, Field | File):
+            part, content = event, bytearray()
+        if not isinstance(event, Data) or part is None:
+            continue
+        content += event.data
+        if event.more_data:
+            continue
+        if isinstance(part, Field):
+            fields.append((part.name, content.decode(errors="replace")))
+        elif part.name == "file":
+            file = bytes(content)
+    return Form(tuple(fields), file)
+
+
+def _allowed(form: Form, served_name: str, plain: bool) -> list[tuple[str, str]]:
+    """What of the form the engine gets; plain text is made of its JSON."""
+    kept = [(name, value) for name, value in form.fields if name in _FIELDS]
+    if plain:
+        kept = [(name, value) for name, value in kept if name != "response_format"]
+    return [("model", served_name), *kept]
