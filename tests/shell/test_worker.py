@@ -144,6 +144,22 @@ async def test_a_drain_has_a_limit(autojump_clock: MockClock, nursery: trio.Nurs
     assert diary.entries[-2:] == [(130, State.STOPPING), (130, State.STOPPED)]
 
 
+async def test_a_drain_ends_with_the_last_lease_however_often_the_others_were_told(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives())
+    diary.worker.note_leases(2)
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(100)
+    diary.worker.stop("asked")
+    await trio.sleep(1)
+    diary.worker.note_leases(1)
+    await trio.sleep(1)
+    diary.worker.note_leases(0)
+    await diary.worker.gone.wait()
+    assert diary.entries[-2:] == [(102, State.STOPPING), (102, State.STOPPED)]
+
+
 async def test_a_stop_while_loading_does_not_wait_for_the_load(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:

@@ -124,10 +124,10 @@ class Worker:
 
     def note_leases(self, leases: int) -> None:
         """How many use it now: what draining waits for."""
-        if leases:
-            self._idle = trio.Event()
-        else:
+        if not leases:
             self._idle.set()
+        elif self._idle.is_set():  # else somebody may be waiting for this one
+            self._idle = trio.Event()
 
     async def keep(self) -> None:
         """Live, and live again after a crash, until asked to stop or past hope."""
