@@ -143,7 +143,7 @@ async def _answer(
         top_logprobs=asked.top_logprobs,
         muted=predicts_nothing(traits.stored, asked.options),
     )
-    await until_answered(_recorded(record, reply))
+    await until_answered(recorded(record, reply))
     output = Lines(reply, received_ns=record.received, granted_ns=time.monotonic_ns())
     call = _call(asked, traits, lease)
     if asked.truncate:
@@ -199,7 +199,7 @@ async def relayed(
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
     output = answer(stream=stream, served_name=served, asked_name=name, usage=usage)
-    await until_answered(_recorded(record, output))
+    await until_answered(recorded(record, output))
     call = EngineCall(path=path, body=body)
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
 
@@ -225,7 +225,7 @@ async def _sent(
 
 
 @asynccontextmanager
-async def _recorded(record: Record, reply: Reply | Verbatim) -> AsyncGenerator[None]:
+async def recorded(record: Record, reply: Reply | Verbatim) -> AsyncGenerator[None]:
     """Write the record when the answer is over, with what only its end tells."""
     record.streams = True
     try:

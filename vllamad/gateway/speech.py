@@ -18,8 +18,9 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from vllamad.errors import BadInput, NotSupported
 from vllamad.gateway.context import Context, Record
-from vllamad.gateway.generation import JSON, SSE, WHOLE, hold, read
+from vllamad.gateway.generation import JSON, SSE, WHOLE, hold, read, recorded
 from vllamad.gateway.models import find
+from vllamad.gateway.quart_app import until_answered
 from vllamad.gateway.relay import ask, collect, relay
 from vllamad.wire.gojson import quoted
 from vllamad.wire.verbatim import Verbatim
@@ -72,12 +73,14 @@ async def _relayed(context: Context, path: str) -> Response:
     lease = await hold(context, installed, None)
     served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
     plain = form.value("response_format") == "text"
+    output = Verbatim(stream=stream, served_name=served, asked_name=name)
+    await until_answered(recorded(record, output))
     boundary = secrets.token_hex(16)
     asked = await ask(
         lease.grant.endpoint,
         path,
         write_form(_allowed(form, served, plain), audio, boundary),
-        Verbatim(stream=stream, served_name=served, asked_name=name),
+        output,
         revoked=lease.revoked,
         limits=context.limits if stream else replace(context.limits, first=WHOLE),
         content_type=f"multipart/form-data; boundary={boundary}",
