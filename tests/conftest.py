@@ -1,8 +1,13 @@
-"""What every test run says at its end."""
+"""What every test run shares: how patient it is, and what it says at its end."""
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# A busy machine is no failure: how long one example takes says nothing about what it shows.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

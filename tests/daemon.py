@@ -173,8 +173,8 @@ def fake_home(
         device="cpu",
         module="fake",
         flags=[],
-        tool_parsers=tool_parsers.split(),
-        reasoning_parsers=REASONING_PARSERS.split(),
+        tool_parsers=[*tool_parsers.split()],
+        reasoning_parsers=[*REASONING_PARSERS.split()],
         fork=False,
     )
     runtime = home / "state" / "runtimes" / "fake"
