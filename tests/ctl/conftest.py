@@ -60,15 +60,18 @@ def running(daemon: Daemon) -> Generator[None]:
     listening = bind_control(daemon.path, "none")
     scope = trio.CancelScope()
     tokens: list[trio.lowlevel.TrioToken] = []
+    up = threading.Event()  # a test may be over before its thread has begun
 
     async def serve() -> None:
         tokens.append(trio.lowlevel.current_trio_token())
+        up.set()
         with scope:
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
             await serve_http(listener, daemon.handle)
 
     thread = threading.Thread(target=trio.run, args=(serve,))
     thread.start()
+    assert up.wait(10)
     try:
         yield
     finally:
