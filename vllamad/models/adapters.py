@@ -167,18 +167,17 @@ def _check_shapes(
     layers = {_tail(name): tensor.shape for name, tensor in base.items()}
     matched = False
     for name, tensor in lora.items():
-        module, part, _ = (
-            name.rpartition(".lora_A.") if ".lora_A." in name else name.rpartition(".lora_B.")
-        )
+        part = ".lora_A." if ".lora_A." in name else ".lora_B."
+        module, found, _ = name.rpartition(part)
         shape = layers.get(_tail(f"{module}.weight"), ())
-        if not part or len(shape) != 2 or len(tensor.shape) != 2:
+        if not found or len(shape) != 2 or len(tensor.shape) != 2:
             continue
         matched = True
-        ours, theirs = (tensor.shape[1], shape[1]) if "A" in part else (tensor.shape[0], shape[0])
-        if ours != theirs and not quantised:
+        side = 1 if part == ".lora_A." else 0
+        if tensor.shape[side] != shape[side] and not quantised:
             raise BadInput(
-                f"cannot use the adapter: {module[:120]} has {theirs} columns or rows in the model,"
-                f" {ours} in the adapter"
+                f"cannot use the adapter: it is made for {tensor.shape[side]} numbers where the"
+                f" model has {shape[side]}, in {module[-80:]}"
             )
     if not matched and not quantised:
         raise BadInput("cannot use the adapter: none of its layers is one of the model")
