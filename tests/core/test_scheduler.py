@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
 
-from vllamad.core.launch import Spec
+from vllamad.core.launch import Lora, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import CPU_OVERHEAD, GIB, Machine, Need
 from vllamad.core.scheduler import (
@@ -20,7 +21,7 @@ from vllamad.core.scheduler import (
     Start,
     Stop,
 )
-from vllamad.errors import DoesNotFit, LoadFailed, ServerBusy, Unavailable
+from vllamad.errors import DoesNotFit, LoadFailed, ModelNotFound, ServerBusy, Unavailable
 
 ROOMY = Machine(host=1000 * GIB)
 
@@ -342,3 +343,58 @@ def test_the_deadline_is_never_in_the_past_after_a_tick(keep: float) -> None:
     for now in (10.0, 30.0, 31.0, 1000.0):
         story.at(now)
         assert story.scheduler.deadline() > now
+
+
+LORA = Lora(name="l", folder="/l", rank=8)
+
+
+def asked(story: Story, wanted: Spec) -> list[Decision]:
+    story.last += 1
+    return story.scheduler.arrive(LeaseId(story.last), wanted, keep_alive=None, now=story.now)
+
+
+def test_a_worker_with_other_files_is_replaced_when_idle_and_takes_nobody_new() -> None:
+    story = Story()
+    story.ask("a")
+    story.moves("a", State.STARTING, State.READY)
+    assert asked(story, replace(spec("a"), folder="/new")) == []
+    assert story.ask("a") == [], "or the first would never be served"
+    assert kinds(story.go(1)) == [("stop", "a")]
+    decisions = story.stops("a")
+    assert kinds(decisions) == [("start", "a")]
+    [start] = decisions
+    assert isinstance(start, Start)
+    assert start.plan.spec.folder == "/new"
+
+
+def test_a_worker_that_is_ready_and_idle_makes_way_at_once() -> None:
+    story = Story().loaded("a")
+    assert kinds(asked(story, replace(spec("a"), loras=(LORA,), lora="l"))) == [("stop", "a")]
+
+
+def test_a_worker_serves_who_needs_no_adapter_whatever_adapters_it_has() -> None:
+    story = Story()
+    [start] = asked(story, replace(spec("a"), loras=(LORA,), lora="l"))
+    assert isinstance(start, Start)
+    assert start.plan.spec.lora == "", "the worker is for everybody"
+    story.moves("a", State.STARTING, State.READY)
+    assert story.ask("a") == [Grant(LeaseId(2), "a")]
+
+
+def test_what_failed_with_other_adapters_is_tried_again() -> None:
+    story = Story()
+    asked(story, replace(spec("a"), loras=(LORA,)))
+    story.moves("a", State.STARTING, State.STOPPING, State.FAILED, reason="boom")
+    [refused] = asked(story, replace(spec("a"), loras=(LORA,)))
+    assert isinstance(refused, Refuse)
+    assert kinds(story.ask("a")) == [("start", "a")]
+
+
+def test_a_model_that_is_forgotten_refuses_who_waits_for_it_and_nobody_else() -> None:
+    story = Story(max_loaded=1)
+    story.ask("a")
+    story.ask("b")
+    error = ModelNotFound("gone")
+    decisions = story.scheduler.forget("a", error, now=0)
+    assert kinds(decisions) == [Refuse(LeaseId(1), error), ("stop", "a")]
+    assert story.scheduler.queued == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.launch import Plan, Spec
+from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.memory import GIB, Need, Placement
 from vllamad.engine.command import OURS, Engine, Workplace, command, environment
 from vllamad.errors import RuntimeProblem
@@ -25,7 +25,12 @@ KNOWN = frozenset(
         "disable-fastapi-docs",
         "dtype",
         "enable-auto-tool-choice",
+        "chat-template",
         "enable-chunked-prefill",
+        "enable-lora",
+        "max-cpu-loras",
+        "max-lora-rank",
+        "max-loras",
         "enable-per-request-metrics",
         "enable-prefix-caching",
         "enable-prompt-tokens-details",
@@ -387,3 +392,27 @@ def test_an_operators_environment_wins_and_the_models_over_the_engines() -> None
     settings = EngineSettings(env={"HF_HUB_OFFLINE": "0", "A": "engine", "B": "engine"})
     env = env_of(CPU, changed(ON_CPU, env={"B": "model"}), settings=settings)
     assert (env["HF_HUB_OFFLINE"], env["A"], env["B"]) == ("0", "engine", "model")
+
+
+LORAS = tuple(Lora(name=f"l{n}", folder=f"/l/{n}", rank=rank) for n, rank in enumerate((4, 48)))
+
+
+def test_adapters_are_loaded_with_room_for_the_largest_rank() -> None:
+    words = command(CPU, changed(ON_CPU, loras=LORAS), PLACE, EngineSettings())
+    assert words[words.index("--lora-modules") :] == ["--lora-modules", "l0=/l/0", "l1=/l/1"]
+    assert words[words.index("--max-lora-rank") + 1] == "64"
+    assert words[words.index("--max-loras") + 1] == "2"
+    assert "--enable-lora" in words
+    assert "--enable-lora" not in command(CPU, ON_CPU, PLACE, EngineSettings())
+
+
+def test_many_adapters_take_turns() -> None:
+    many = tuple(Lora(name=f"l{n}", folder=f"/l/{n}", rank=8) for n in range(20))
+    words = command(CPU, changed(ON_CPU, loras=many), PLACE, EngineSettings())
+    assert words[words.index("--max-loras") + 1] == "8"
+    assert words[words.index("--max-cpu-loras") + 1] == "20"
+
+
+def test_a_template_of_the_plans_own_is_read_from_the_workers_folder() -> None:
+    words = command(CPU, changed(ON_CPU, template="{{ messages }}"), PLACE, EngineSettings())
+    assert words[words.index("--chat-template") + 1] == str(PLACE.template)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -12,9 +13,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.shell.test_worker import FakeLife, FakeLives
 from vllamad.config.settings import SchedulerSettings, WorkerSettings
-from vllamad.core.launch import Spec
+from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import GIB, Machine, Need
 from vllamad.core.scheduler import Limits, Scheduler
+from vllamad.errors import ModelNotFound
 from vllamad.supervisor.fleet import Fleet, Verdicts
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
@@ -36,7 +38,7 @@ async def fleet_of(lives: FakeLives, **changes: float) -> AsyncGenerator[Fleet]:
         queue_timeout=300,
         failed_cooldown=600,
     )
-    settings = WorkerSettings(max_failures=1)
+    settings = WorkerSettings(max_failures=int(changes.get("max_failures", 1)))
     fleet = Fleet(
         Scheduler(limits, Machine(host=100 * GIB)),
         lambda plan, moved: Worker(plan, lives, settings, SchedulerSettings(), moved),
@@ -193,3 +195,61 @@ async def first_verdict(fleet: Fleet) -> None:
     async with fleet.lease(spec("a"), None) as verdicts:
         await verdicts.receive()
         await verdicts.receive()
+
+
+LORA = Lora(name="lora-1", folder="/adapters/1", rank=8)
+
+
+def with_lora(*loras: Lora, wants: str = "") -> Spec:
+    return replace(spec("a"), loras=loras, lora=wants)
+
+
+async def test_a_lease_on_an_adapter_is_told_the_adapters_name(autojump_clock: MockClock) -> None:
+    async with fleet_of(FakeLives()) as fleet:
+        async with fleet.lease(with_lora(LORA, wants="lora-1"), None) as verdicts:
+            assert (await granted(verdicts)).served_name == "lora-1"
+        async with fleet.lease(with_lora(LORA), None) as verdicts:
+            assert (await granted(verdicts)).served_name == "a"
+
+
+async def test_a_new_adapter_replaces_a_loaded_worker_once_it_is_idle(
+    autojump_clock: MockClock,
+) -> None:
+    lives = FakeLives()
+    async with fleet_of(lives) as fleet, trio.open_nursery() as nursery:
+
+        async def new() -> None:
+            async with fleet.lease(with_lora(LORA, wants="lora-1"), None) as verdicts:
+                assert (await granted(verdicts)).served_name == "lora-1"
+
+        async with fleet.lease(spec("a"), None) as verdicts:
+            await granted(verdicts)
+            nursery.start_soon(new)
+            await trio.sleep(50)
+            assert len(lives.born) == 1, "who is being answered is left in peace"
+    assert [plan.spec.loras for plan in lives.plans] == [(), (LORA,)]
+
+
+async def test_an_adapter_that_the_engine_does_not_load_is_refused_and_nothing_else(
+    autojump_clock: MockClock,
+) -> None:
+    lives = FakeLives([FakeLife(dies_after=1, why="bad adapter"), FakeLife()])
+    async with fleet_of(lives, max_failures=3) as fleet:
+        async with fleet.lease(with_lora(LORA, wants="lora-1"), None) as verdicts:
+            assert isinstance(await verdicts.receive(), Waiting)
+            refused = await verdicts.receive()
+            assert isinstance(refused, Refused)
+            assert refused.message == "cannot load the adapter: bad adapter"
+        async with fleet.lease(with_lora(LORA), None) as verdicts:
+            assert (await granted(verdicts)).served_name == "a"
+
+
+async def test_forgetting_refuses_who_waits_and_ends_the_load(autojump_clock: MockClock) -> None:
+    lives = FakeLives([FakeLife(load=100)])
+    async with fleet_of(lives) as fleet, fleet.lease(spec("a"), None) as verdicts:
+        assert await verdicts.receive() == Waiting(why="loading")
+        await fleet.forget("a", ModelNotFound("model 'a' not found"))
+        refused = await verdicts.receive()
+        assert isinstance(refused, Refused)
+        assert refused.kind == "model-not-found"
+        assert lives.alive == 0

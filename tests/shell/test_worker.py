@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from vllamad.config.settings import Flag, SchedulerSettings, WorkerSettings
-from vllamad.core.launch import Plan, Spec
+from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
 from vllamad.errors import HostProblem
@@ -214,6 +214,36 @@ async def test_without_the_parsers_that_its_engine_refuses_it_lives_again(
     await trio.sleep(70)
     assert [plan.spec.tool_parser for plan in diary.lives.plans] == ["hermes", parser]
     assert diary.worker.plan.spec.tool_parser == parser
+    diary.worker.note_leases(0)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+
+
+async def test_without_the_adapters_that_its_engine_cannot_load_it_lives_again(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives([FakeLife(dies_after=1, why="bad adapter"), FakeLife()]))
+    loras = (Lora(name="one", folder="/adapters/one", rank=8),)
+    diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, loras=loras))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(20)
+    assert [plan.spec.loras for plan in diary.lives.plans] == [loras, ()]
+    assert diary.worker.state is State.READY
+    assert diary.worker.lora_problem == "bad adapter"
+    diary.worker.note_leases(0)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+
+
+async def test_an_engine_that_dies_later_keeps_its_adapters(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    diary = Diary(FakeLives([FakeLife(fails_after=20), FakeLife()]))
+    loras = (Lora(name="one", folder="/adapters/one", rank=8),)
+    diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, loras=loras))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(60)
+    assert [plan.spec.loras for plan in diary.lives.plans] == [loras, loras]
     diary.worker.note_leases(0)
     diary.worker.stop("asked")
     await diary.worker.gone.wait()

@@ -45,7 +45,7 @@ class Spec:
         return (
             self.folder == other.folder
             and self.template == other.template
-            and (not other.lora or any(lora.name == other.lora for lora in self.loras))
+            and (not other.lora or other.lora in {lora.name for lora in self.loras})
         )
 
     def has_files_of(self, other: Spec) -> bool:
@@ -73,6 +73,12 @@ class Plan:
 
     def without_parsers(self) -> Plan:
         return replace(self, spec=replace(self.spec, tool_parser=None, reasoning_parser=None))
+
+    def without_loras(self) -> Plan:
+        return replace(self, spec=replace(self.spec, loras=()))
+
+    def has_lora(self, name: str) -> bool:
+        return any(lora.name == name for lora in self.spec.loras)
 
 
 def does_not_fit(spec: Spec, machine: Machine) -> DoesNotFit:

@@ -164,20 +164,22 @@ def _check_shapes(
     lora: Mapping[str, Tensor], base: Mapping[str, Tensor], *, quantised: bool
 ) -> None:
     """What A takes in and what B gives out must be what the layer they are added to does."""
-    layers = {_tail(name): tensor.shape for name, tensor in base.items()}
+    layers: dict[str, set[tuple[int, ...]]] = {}
+    for name, tensor in base.items():  # a tower for pictures has layers of the same names
+        layers.setdefault(_tail(name), set()).add(tensor.shape)
     matched = False
     for name, tensor in lora.items():
-        part = ".lora_A." if ".lora_A." in name else ".lora_B."
+        part, side = (".lora_A.", 1) if ".lora_A." in name else (".lora_B.", 0)
         module, found, _ = name.rpartition(part)
-        shape = layers.get(_tail(f"{module}.weight"), ())
-        if not found or len(shape) != 2 or len(tensor.shape) != 2:
+        shapes = layers.get(_tail(f"{module}.weight"), set())
+        theirs = {shape[side] for shape in shapes if len(shape) == 2}
+        if not found or not theirs or len(tensor.shape) != 2:
             continue
         matched = True
-        side = 1 if part == ".lora_A." else 0
-        if tensor.shape[side] != shape[side] and not quantised:
+        if tensor.shape[side] not in theirs and not quantised:
             raise BadInput(
                 f"cannot use the adapter: it is made for {tensor.shape[side]} numbers where the"
-                f" model has {shape[side]}, in {module[-80:]}"
+                f" model has {max(theirs)}, in {module[-80:]}"
             )
     if not matched and not quantised:
         raise BadInput("cannot use the adapter: none of its layers is one of the model")

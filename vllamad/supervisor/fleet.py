@@ -27,7 +27,7 @@ from vllamad.core.scheduler import (
     Start,
     Stop,
 )
-from vllamad.errors import Unavailable, VllamadError, from_kind
+from vllamad.errors import LoadFailed, Unavailable, VllamadError, from_kind
 from vllamad.host.log import event
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
@@ -191,11 +191,18 @@ class Fleet:
         event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
         self._nursery.start_soon(worker.keep)
 
-    def _granted(self, lease: LeaseId, model: str) -> Granted:
+    def _granted(self, lease: LeaseId, model: str) -> Granted | Refused:
         worker = self._workers[model]
+        lora = self._loras[lease]
+        if lora and not worker.plan.has_lora(lora):
+            return Refused(
+                kind=LoadFailed.kind,
+                message=f"cannot load the adapter: {worker.lora_problem}",
+                hint="`vllamactl model restart` tries again",
+            )
         return Granted(
             endpoint=str(worker.endpoint),
-            served_name=self._loras[lease] or model,
+            served_name=lora or model,
             context_length=worker.context_length,
             tools=worker.plan.spec.tool_parser is not None,
             thinking=worker.plan.spec.reasoning_parser is not None,

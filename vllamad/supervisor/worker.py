@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -97,6 +97,7 @@ class Worker:
         self.memory = 0
         self.reason = ""
         self.restarts = 0
+        self.lora_problem = ""  # why it does without the adapters it was planned with
         self.gone = trio.Event()  # set when the owner task is over: stopped or failed
         self.log_file = lives.log_file(plan.model)
         self._life: Life | None = None
@@ -145,6 +146,12 @@ class Worker:
                 if refuses_parsers(self.reason) and self.plan.has_parsers:
                     self.plan = self.plan.without_parsers()
                     event(log, logging.WARNING, "no parsers from now on", model=self.model)
+                elif self.plan.spec.loras and not endings[-1].asked and not endings[-1].ready_for:
+                    # One bad adapter must not take their model from everybody else.
+                    self.lora_problem = self.reason
+                    self.plan = self.plan.without_loras()
+                    endings[-1] = replace(endings[-1], deterministic=False)
+                    event(log, logging.WARNING, "no adapters from now on", model=self.model)
                 match after(endings, rules, jitter=random.uniform(0.5, 1.5)):
                     case Rest():
                         return self._enter(State.STOPPED)
