@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -23,6 +24,7 @@ from vllamad.core.scheduler import (
 )
 from vllamad.errors import DoesNotFit, LoadFailed, ModelNotFound, ServerBusy, Unavailable
 
+WHY = "it is being removed"
 ROOMY = Machine(host=1000 * GIB)
 
 
@@ -203,6 +205,47 @@ def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
     assert isinstance(refusal, Refuse)
     assert isinstance(refusal.error, DoesNotFit)
     assert "42598 MiB, at most 10240 MiB" in refusal.error.message
+
+
+def test_what_can_never_fit_does_not_hold_up_the_next() -> None:
+    story = Story(Machine(host=10 * GIB + 3 * CPU_OVERHEAD, cpu_kv_cache=0))
+    story.ask("a")
+    story.ask("huge", 999)
+    story.ask("huge", 999)
+    story.ask("b")
+    story.moves("a", State.STARTING)
+    _, first, second, start = story.moves("a", State.READY)
+    assert isinstance(first, Refuse)
+    assert isinstance(second, Refuse)
+    assert kinds([start]) == [("start", "b")]
+
+
+def test_who_waits_for_a_model_that_is_removed_is_refused_and_its_worker_drained() -> None:
+    story = Story().loaded("a")
+    story.ask("a")
+    story.ask("b")
+    story.ask("a", keep=0)
+    gone = Unavailable("model 'b' is being removed")
+    assert story.scheduler.forget("b", gone, now=0) == [Refuse(LeaseId(3), gone), Stop("b", WHY)]
+    assert story.scheduler.forget("a", gone, now=0) == [Stop("a", WHY)]
+    assert story.scheduler.forget("c", gone, now=0) == []
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_of_other_files_is_replaced_as_soon_as_nobody_uses_it(busy: bool) -> None:
+    story = Story().loaded("a")
+    if busy:
+        story.ask("a")
+    changed = replace(spec("a"), folder="/models/newer")
+    asked = story.scheduler.arrive(LeaseId(9), changed, keep_alive=None, now=0)
+    stop = Stop("a", "its files are others now")
+    assert asked == ([] if busy else [stop])
+    if busy:
+        assert story.ask("a") == [], "and takes nobody new"
+        assert story.go(2) == [stop]
+    (start, *_) = story.stops("a")
+    assert isinstance(start, Start)
+    assert start.plan.spec.folder == "/models/newer"
 
 
 def test_a_full_queue_refuses_at_once_and_serves_the_loaded() -> None:

@@ -252,6 +252,8 @@ class Scheduler:
         held_back: set[str] = set()  # busy workers that must make way for somebody before you
         blocked = False  # somebody before you waits for a load
         for waiter in list(self._waiting.values()):
+            if waiter.lease not in self._waiting:
+                continue  # refused with another who wanted the same
             model, slot = waiter.spec.model, self._slots.get(waiter.spec.model)
             fits = slot is not None and slot.plan.spec.serves(waiter.spec)
             if slot is not None and fits and self._serves(slot) and model not in held_back:
@@ -265,8 +267,8 @@ class Scheduler:
                     slot.stopping = True
                     yield Stop(model, "its files are others now")
             elif not blocked and (slot is None or slot.state is State.FAILED):
-                blocked = True
                 yield from self._load(waiter, held_back, now)
+                blocked = waiter.lease in self._waiting
 
     def _expire(self, now: float) -> Iterator[Decision]:
         wanted = self._wanted()
