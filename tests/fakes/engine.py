@@ -151,6 +151,8 @@ class Engine:
                 yield from self.model_answer(method, path, head, body)
             case _ if POOLING:
                 yield reply(404, b'{"detail":"Not Found"}')
+            case "/detokenize":
+                yield from self.model_answer(method, path, head, body)
             case "/tokenize" | "/v1/chat/completions" | "/v1/completions" | "/v1/responses":
                 yield from self.model_answer(method, path, head, body)
             case "/v1/messages" | "/v1/messages/count_tokens":
@@ -174,6 +176,8 @@ class Engine:
             yield refusal(404, why, "NotFoundError", "model")
         elif path == "/tokenize":
             yield reply(200, spelling.tokenized(request, CONTEXT))
+        elif path == "/detokenize":
+            yield reply(200, spelling.detokenized(request))
         elif path == "/v1/messages/count_tokens":
             yield reply(200, named.count(request))
         elif PLAN["status"] != 200:

@@ -35,6 +35,8 @@ class Answer:
         self.finish = "stop" if wanted < limit else "length"
         self.last_word = "" if wanted < limit else self.words[self.count % len(self.words)]
         self.want_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        self.want_ids = body.get("return_token_ids") is True
+        self.prompt_ids = list(range(prompt_tokens(body))) if self.want_ids else None
         made, asked = self.count + 1, prompt_tokens(body)
         cached: Json = {"cached_tokens": 0}
         if chat:
@@ -64,18 +66,26 @@ class Answer:
         return chunk(f"data: {data}\n\n".encode())
 
     def beginning(self) -> list[str]:
+        ids = self.prompt_ids
         if not self.chat:
-            return []
+            first = self._choice("", stop_reason=None, prompt_token_ids=ids, token_ids=[])
+            return [self._event([first])] if ids else []
         role = {"delta": {"role": "assistant", "content": ""}}
-        return [self._event([self._choice("") | role], prompt_token_ids=None, prompt_text=None)]
+        return [self._event([self._choice("") | role], prompt_token_ids=ids, prompt_text=None)]
 
     def token(self, word: str) -> str:
         more: Json = {} if self.chat else {"stop_reason": None, "prompt_token_ids": None}
-        return self._event([self._choice(word, **more, token_ids=None)])
+        return self._event([self._choice(word, **more, token_ids=self._ids(word))])
+
+    def _ids(self, word: str) -> list[int] | None:
+        """Words are tokens from 1000 on; the end is 2."""
+        known = {text: 1000 + n for n, text in enumerate(self.words)} | {"": 2}
+        return [known.get(word, 3)] if self.want_ids else None
 
     def ending(self) -> list[str]:
         more: Json = {} if self.chat else {"prompt_token_ids": None}
-        last = self._choice(self.last_word, self.finish, stop_reason=None, **more, token_ids=None)
+        more["token_ids"] = self._ids(self.last_word)
+        last = self._choice(self.last_word, self.finish, stop_reason=None, **more)
         if not self.want_usage:
             return [self._event([last])]
         more = {"system_fingerprint": FINGERPRINT, "metrics": self.metrics}
@@ -152,6 +162,10 @@ def heard(head: str, body: bytes) -> Iterator[bytes]:
     yield stream_head()
     yield chunk(b"data: %b\n\n" % dump(start | {"choices": [choice]}))
     yield chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+def detokenized(body: Json) -> bytes:
+    return dump({"prompt": "".join(f"<{token}>" for token in body["tokens"])})
 
 
 def dump(value: object) -> bytes:

@@ -76,8 +76,7 @@ def test_a_whole_checkpoint_is_read(tmp_path):
 
 def test_a_plain_chat_model_shows_no_sign_of_anything_else():
     facts = derive(SMOLLM2, {}, template=CHATML_TEMPLATE)
-    signs = (facts.template_tools, facts.template_thinking, facts.is_embedding, facts.has_vision)
-    assert signs == (False, False, False, False)
+    assert (facts.is_embedding, facts.has_vision, facts.fim) == (False, False, None)
 
 
 def test_the_weights_of_all_shards_are_counted(tmp_path):

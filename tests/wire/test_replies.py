@@ -454,6 +454,62 @@ def test_blanks_before_an_answer_without_a_thought_are_the_models_own():
     ) + said('"content":" Hi"')
 
 
+def with_ids(text: str, *ids: int, finish: str | None = None) -> bytes:
+    """A chunk that tells the token ids of its text, as is asked for generate."""
+    listed = b'"token_ids":[%b]' % ",".join(map(str, ids)).encode()
+    return content(text, finish).replace(b'"token_ids":null', listed)
+
+
+def chunk_with(fields: dict[str, object], payload: bytes) -> bytes:
+    return msgspec.json.encode(msgspec.json.decode(payload) | fields)
+
+
+def test_the_tokens_of_prompt_and_answer_are_the_context_of_the_last_line():
+    reply = Reply(lines.GENERATE, "test")
+    first = chunk_with({"prompt_token_ids": [1, 2]}, ROLE)
+    words = [with_ids(f" word{i}", i) for i in range(10, 20)]
+    out = answer(reply, first, *words, with_ids("", 20, 21), with_ids("", 0, finish="stop"), DONE)
+    assert (reply.fast, reply.slow) == (9, 5), "ids do not keep a word from being copied"
+    last = json.loads(out.splitlines()[-1])
+    assert last["context"] == [1, 2, *range(10, 22), 0]
+    assert list(last)[3:6] == ["done", "done_reason", "context"]
+    assert "".join(json.loads(line)["response"] for line in out.splitlines()) == "".join(
+        f" word{i}" for i in range(10, 20)
+    )
+
+
+def test_the_completion_route_tells_the_prompts_tokens_with_its_first_text():
+    reply = Reply(lines.GENERATE, "test", stream=False)
+    choice = {"text": "a", "finish_reason": None, "token_ids": [3], "prompt_token_ids": [1, 2]}
+    rest = choice | {"token_ids": [4], "prompt_token_ids": None, "finish_reason": "stop"}
+    events = [msgspec.json.encode({"choices": [one]}) for one in (choice, choice, rest)]
+    assert json.loads(answer(reply, *events, DONE))["context"] == [1, 2, 3, 1, 2, 3, 4]
+    assert reply.fast == 0
+
+
+def test_what_nobody_asked_for_is_not_in_the_context():
+    reply = Reply(lines.GENERATE, "test", muted=True)
+    first = chunk_with({"prompt_token_ids": [1, 2]}, ROLE)
+    out = answer(reply, first, with_ids("x", 9, finish="length"), DONE)
+    assert json.loads(out)["context"] == [1, 2]
+
+
+@pytest.mark.parametrize("odd", [b'[7,"x"]', b"[7],[8]", b"[-7]"])
+def test_ids_that_are_none_are_not_copied(odd):
+    reply = Reply(lines.GENERATE, "test")
+    plain = with_ids("a", 7)
+    reply.feed([plain, plain.replace(b"[7]", odd)], NOW)
+    assert reply.fast == 0
+
+
+def test_a_list_of_ids_twice_in_an_event_is_not_learned():
+    twice = with_ids("a", 7).replace(b'"created":1', b'"x":{"token_ids":[1]},"created":1')
+    moved = twice.replace(b'"model":"served"', b'"model":"a"')
+    reply = Reply(lines.GENERATE, "test")
+    out = reply.feed([moved, moved.replace(b'"a"},', b'"b"},')], NOW)
+    assert out.count(b"\n") == 2
+
+
 def test_plain_words_are_copied():
     reply = Reply(lines.CHAT, "test")
     reply.feed([ROLE, *(content(f" word{i}\n") for i in range(100))], NOW)

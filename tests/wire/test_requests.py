@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from vllamad.errors import BadInput, NotSupported, VllamadError
+from vllamad.wire.fim import FimTokens
 from vllamad.wire.ollama import Message, decode_chat, decode_generate
 from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
 
@@ -107,6 +108,71 @@ def test_a_thinking_model_thinks_unless_told_not_to(think, wanted, effort):
     body = chat({"messages": [HI], "think": think}, THINK)
     assert body["chat_template_kwargs"] == {"enable_thinking": wanted, "thinking": wanted}
     assert body.get("reasoning_effort") == effort
+
+
+FIM = FimTokens(before="<P>", after="<S>", middle="<M>", ends=(7, 8))
+CODER = msgspec.structs.replace(TEST, fim=FIM)
+
+
+def test_a_suffix_is_filled_in_before_with_the_models_own_tokens():
+    call = generate(
+        {"prompt": "def f(", "suffix": "return 1", "system": "s", "logprobs": True}, CODER
+    )
+    assert call.path == "/v1/completions"
+    assert call.body["prompt"] == "<P>def f(<S>return 1<M>"
+    assert call.body["stop_token_ids"] == [7, 8]
+    assert call.body["logprobs"] == 1
+    assert call.body["return_token_ids"] is True
+
+
+def test_raw_is_raw_even_with_a_suffix():
+    call = generate({"prompt": "def f(", "suffix": "return 1", "raw": True}, CODER)
+    assert call.body["prompt"] == "def f("
+    assert not {"stop_token_ids", "return_token_ids"} & call.body.keys()
+
+
+def test_a_conversation_goes_on_from_token_ids_without_what_only_chat_has():
+    body = {"model": "test", "prompt": "x", "logprobs": True, "top_logprobs": 3, "context": [1]}
+    asked = decode_generate(json.dumps(body).encode())
+    call = generate_call(asked, THINK, served_name="served", context_length=2048)
+    assert call.body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
+    ongoing = call.going_on([1, 2, 3], asked)
+    assert ongoing.path == "/v1/completions"
+    assert ongoing.body["prompt"] == [1, 2, 3]
+    assert ongoing.body["logprobs"] == 3
+    kept = call.body.keys() - {"chat_template_kwargs", "messages", "top_logprobs"}
+    assert ongoing.body.keys() == kept | {"prompt"}
+
+
+@pytest.mark.parametrize(
+    ("body", "traits", "what"),
+    [
+        ({"images": [PNG]}, ALL, "images"),
+        ({"think": True}, THINK, "thinking"),
+        ({}, msgspec.structs.replace(THINK, always_thinks=True), "thinking"),
+    ],
+)
+def test_what_token_ids_cannot_be_followed_by_is_refused(body, traits, what):
+    refused = refusal_of(generate, {"prompt": "x", "context": [1], **body}, traits)
+    assert refused.message == f"context does not support {what}; use /api/chat"
+    with_suffix = {"prompt": "x", "context": [1], "suffix": "y", **body}
+    coder = msgspec.structs.replace(traits, fim=FIM)
+    assert generate(with_suffix, coder).body["prompt"] == "<P>x<S>y<M>"
+
+
+@pytest.mark.parametrize(
+    ("ask", "body"),
+    [
+        (chat, {"messages": [HI], "format": {"type": "x"}}),
+        (chat, {"messages": [HI], "tools": [{"function": {"description": "x" * 65536}}]}),
+        (generate, {"prompt": "x", "format": {"pattern": "["}}),
+    ],
+)
+def test_a_bad_schema_is_refused_with_its_reason(ask, body):
+    refused = refusal_of(ask, body, ALL)
+    assert isinstance(refused, BadInput)
+    assert refused.status == 400
+    assert refused.message.startswith(("invalid format: ", "invalid tool: "))
 
 
 @pytest.mark.parametrize(

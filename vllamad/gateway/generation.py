@@ -17,6 +17,7 @@ from vllamad.gateway.context import Context, Record
 from vllamad.gateway.exchange import Output
 from vllamad.gateway.leases import Lease
 from vllamad.gateway.models import as_granted, find, traits_of
+from vllamad.gateway.prompts import Prompts
 from vllamad.gateway.quart_app import until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
@@ -36,7 +37,14 @@ from vllamad.wire.ollama import (
 from vllamad.wire.options import predicts_nothing
 from vllamad.wire.overlaid import overlaid
 from vllamad.wire.replies import Reply
-from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
+from vllamad.wire.requests import (
+    EngineCall,
+    ModelTraits,
+    chat_call,
+    check,
+    generate_call,
+    images_of,
+)
 from vllamad.wire.responses import responses_request
 from vllamad.wire.timestamps import rfc3339
 from vllamad.wire.verbatim import Verbatim
@@ -135,6 +143,10 @@ async def _answer(
         check(asked, traits)
     if asked.is_empty:
         return _settled(asked, spelling, "load")
+    granted = time.monotonic_ns()
+    call = await _call(context, asked, traits, lease)
+    if asked.debug_render_only:
+        return await _rendered(context, asked, call, lease, spelling)
     reply = Reply(
         spelling,
         asked.model,
@@ -144,18 +156,33 @@ async def _answer(
         muted=predicts_nothing(traits.stored, asked.options),
     )
     await until_answered(recorded(record, reply))
-    output = Lines(reply, received_ns=record.received, granted_ns=time.monotonic_ns())
-    call = _call(asked, traits, lease)
-    if asked.truncate:
-        call = await shortened(lease.grant, call, traits.stored | asked.options)
+    output = Lines(reply, received_ns=record.received, granted_ns=granted)
     return await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
 
 
-def _call(asked: Asked, traits: ModelTraits, lease: Lease) -> EngineCall:
-    name, length = lease.grant.served_name, lease.grant.context_length
+async def _call(context: Context, asked: Asked, traits: ModelTraits, lease: Lease) -> EngineCall:
+    grant = lease.grant
+    name, length = grant.served_name, grant.context_length
     if isinstance(asked, ChatRequest):
-        return chat_call(asked, traits, served_name=name, context_length=length)
-    return generate_call(asked, traits, served_name=name, context_length=length)
+        call = chat_call(asked, traits, served_name=name, context_length=length)
+    else:
+        call = generate_call(asked, traits, served_name=name, context_length=length)
+        if asked.context and not asked.suffix:
+            prompts = Prompts(grant, context.limits.gap)
+            return await prompts.going_on(call, asked, begins=traits.writes_bos)
+    if asked.truncate:
+        call = await shortened(grant, call, traits.stored | asked.options)
+    return call
+
+
+async def _rendered(
+    context: Context, asked: Asked, call: EngineCall, lease: Lease, spelling: Spelling
+) -> Response:
+    """The reply to `_debug_render_only`: what the engine would be given, streaming or not."""
+    prompt = await Prompts(lease.grant, context.limits.gap).text(call)
+    start = lines.opening(asked.model) + rfc3339(time.time_ns()).encode()
+    body = lines.rendered(spelling, start, prompt, len(images_of(asked)))
+    return Response(body, content_type=JSON)
 
 
 def _settled(asked: Asked, spelling: Spelling, reason: str) -> Response:

@@ -64,6 +64,8 @@ def traits_of(installed: Installed) -> ModelTraits:
         history=[
             Message(role=turn.role, content=turn.content) for turn in installed.overlay.messages
         ],
+        fim=installed.facts.fim if "insert" in installed.capabilities else None,
+        writes_bos="bos_token" in installed.facts.chat_template,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vllamad.errors import BadInput
 from vllamad.models.files import list_files, read_bounded
+from vllamad.models.fim import added_tokens, fim_tokens
 from vllamad.models.json_values import Json, decode_object, items, mapping, number, text, whole
 from vllamad.models.safetensors import Tensor, read_header
 from vllamad.models.texts import license_of, special_token, template_file, template_of
@@ -23,7 +24,9 @@ from vllamad.models.weights import (
     quantization_label,
     weight_files,
 )
+from vllamad.wire.fim import FimTokens
 
+TOKENIZER = "tokenizer.json"
 JSON_LIMIT = 16 << 20  # bytes; a tokenizer_config.json with thousands of tokens is under 2 MiB
 INDEX_LIMIT = 64 << 20
 KV_BYTES = 2  # of one cached element: vLLM keeps the cache in the 16-bit type it computes in
@@ -56,21 +59,12 @@ class Facts:
     is_embedding: bool
     pooling: str  # how an embedding is made of the tokens': mean, cls, last, or rank for a score
     has_vision: bool
+    fim: FimTokens | None  # how it is asked to fill in the middle, if it can
     chat_template: str
     bos_token: str
     eos_token: str
     license: str  # the text, else the identifier on the model's card
     generation: Mapping[str, float]  # those of GENERATION_KEYS that the model sets
-
-    @property
-    def template_tools(self) -> bool:
-        """Does the chat template speak of tools?"""
-        return "tools" in self.chat_template or "tool_call" in self.chat_template
-
-    @property
-    def template_thinking(self) -> bool:
-        """Does the chat template speak of thinking?"""
-        return "<think>" in self.chat_template or "enable_thinking" in self.chat_template
 
 
 def read_facts(folder: Path) -> Facts:
@@ -100,6 +94,11 @@ def read_facts(folder: Path) -> Facts:
         sentence=json("sentence_bert_config.json"),
         embedding="modules.json" in names,
         pooling=json("1_Pooling/config.json"),
+        fim=fim_tokens(
+            added_tokens(tokenizer, folder / TOKENIZER if TOKENIZER in names else None),
+            model_type_of(config),
+            str(folder),
+        ),
     )
 
 
@@ -114,6 +113,7 @@ def derive(
     sentence: Json | None = None,
     embedding: bool = False,
     pooling: Json | None = None,
+    fim: FimTokens | None = None,
 ) -> Facts:
     """Put together what the files said; `read_facts` does the reading."""
     inner = language_part(config)
@@ -147,6 +147,7 @@ def derive(
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
         pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
+        fim=fim,
         chat_template=template,
         bos_token=special_token(tokenizer or {}, "bos_token"),
         eos_token=special_token(tokenizer or {}, "eos_token"),

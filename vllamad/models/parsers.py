@@ -188,6 +188,7 @@ def capabilities(
     tool_parser, reasoning_parser = usable_parsers(facts, args, engine)
     offered = {
         "completion": True,
+        "insert": facts.fim,
         "vision": facts.has_vision,
         "tools": tool_parser,
         "thinking": reasoning_parser,

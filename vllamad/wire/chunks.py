@@ -9,6 +9,8 @@ import msgspec
 
 from vllamad.errors import EngineRefused
 
+NO_IDS = msgspec.Raw(b"null")
+
 
 class Logprob(msgspec.Struct, omit_defaults=True):
     """A token with its probability, in the one shape OpenAI's chat route and Ollama share."""
@@ -53,12 +55,14 @@ class Delta(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """`delta` in the chat route, `text` in the completion route."""
+    """`delta` in the chat route, `text` in the completion route, as are the prompt's ids."""
 
     delta: Delta | None = None
     text: str | None = None
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
+    token_ids: msgspec.Raw = NO_IDS
+    prompt_token_ids: msgspec.Raw = NO_IDS
 
     @property
     def content(self) -> str:
@@ -89,6 +93,7 @@ class Fault(msgspec.Struct):
 
 class Chunk(msgspec.Struct):
     choices: list[Choice] = []
+    prompt_token_ids: msgspec.Raw = NO_IDS
     usage: Usage | None = None
     metrics: Metrics | None = None
     error: Fault | str | None = None
@@ -103,6 +108,12 @@ def read_chunk(payload: bytes) -> Chunk:
         return _chunks.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise EngineRefused("cannot read the engine's answer", status=500) from None
+
+
+def ids_in(raw: msgspec.Raw) -> bytes:
+    """The token ids of a JSON list as its text between the brackets; b"" for none."""
+    text = bytes(raw)
+    return text[1:-1] if text.startswith(b"[") else b""
 
 
 def read_logprobs(logprobs: Logprobs | None, top: int) -> tuple[Logprob, ...]:

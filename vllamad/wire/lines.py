@@ -63,9 +63,21 @@ def line(spelling: Spelling, start: bytes, piece: Piece) -> bytes:
     return start + spelling.around_content[0] + _rest(spelling, piece, b"", b"") + b"\n"
 
 
-def last(spelling: Spelling, start: bytes, piece: Piece, reason: str, ending: Ending) -> bytes:
-    """Spell the object that ends an answer, without a newline; it may carry a whole answer."""
+def last(
+    spelling: Spelling,
+    start: bytes,
+    piece: Piece,
+    reason: str,
+    ending: Ending,
+    context: bytes = b"",
+) -> bytes:
+    """Spell the object that ends an answer, without a newline; it may carry a whole answer.
+
+    `context` is the conversation as token ids, a comma between two of them.
+    """
     done_reason = b',"done_reason":%b' % msgspec.json.encode(reason) if reason else b""
+    if context:
+        done_reason += b',"context":[%b]' % context
     metrics = msgspec.json.encode(ending)[1:-1]
     metrics = b"," + metrics if metrics else b""
     return start + spelling.around_content[0] + _rest(spelling, piece, done_reason, metrics, True)
@@ -74,6 +86,16 @@ def last(spelling: Spelling, start: bytes, piece: Piece, reason: str, ending: En
 def settled(spelling: Spelling, start: bytes, reason: str) -> bytes:
     """Spell the answer to a request that only loads or unloads: one object, streamed or not."""
     return last(spelling, start, Piece(), reason, Ending())
+
+
+def rendered(spelling: Spelling, start: bytes, prompt: str, images: int) -> bytes:
+    """Spell the answer to whoever only asks what the engine would be given: one object."""
+    said = b',"message":{"role":"","content":""}' if spelling.is_chat else b',"response":""'
+    info: dict[str, object] = {"rendered_template": prompt}
+    if images:
+        info["image_count"] = images
+    told = msgspec.json.encode(info)
+    return start + b'"' + said + b',"done":false,"_debug_info":' + told + b"}"
 
 
 def _rest(

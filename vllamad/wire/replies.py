@@ -11,9 +11,19 @@ import msgspec
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
 from vllamad.wire import lines, template
 from vllamad.wire.calls import CallBuffer
-from vllamad.wire.chunks import Choice, Chunk, Fault, Metrics, Usage, read_chunk, read_logprobs
+from vllamad.wire.chunks import (
+    Choice,
+    Chunk,
+    Fault,
+    Metrics,
+    Usage,
+    ids_in,
+    read_chunk,
+    read_logprobs,
+)
 from vllamad.wire.lines import Ending, Piece, Spelling
 from vllamad.wire.refusals import STOPPED, api_error, clean
+from vllamad.wire.template import DIGITS
 from vllamad.wire.timestamps import Stamps
 
 DONE = b"[DONE]"
@@ -69,6 +79,7 @@ class Reply:
         self._template = template.NONE
         self._calls = CallBuffer()
         self._collected: list[Piece] = []
+        self._context: list[bytes] = []  # token ids, if the engine tells them
         self._has_thought = self._thought_begun = self._answer_begun = False
         self._finish_reason = ""
         self._usage = Usage()
@@ -90,19 +101,24 @@ class Reply:
         out: list[bytes] = []
         parsed_before = self.slow
         start = self._opening + self._stamps(now_ns)
-        prefix, suffix, head, tail = self._copying(start)
+        prefix, middle, suffix, head, tail = self._copying(start)
         for payload in payloads:
             if payload.startswith(prefix) and payload.endswith(suffix):
                 text = payload[len(prefix) : -len(suffix)]
+                ids = b""
+                if middle:
+                    text, _, ids = text.partition(middle)
                 # An escaped quote needs a look; an escape may not reach into the suffix.
-                if text and b'"' not in text and text[-1] != _BACKSLASH:
+                if text and b'"' not in text and text[-1] != _BACKSLASH and not ids.strip(DIGITS):
                     out.append(head + text + tail)
+                    if ids:
+                        self._context.append(ids)
                     continue
             self.slow += 1
             self.started = self.started or bool(out)
             if line := self._parse(payload, start):
                 out.append(line)
-            prefix, suffix, head, tail = self._copying(start)
+            prefix, middle, suffix, head, tail = self._copying(start)
         self.started = self.started or bool(out)
         self.fast += len(payloads) - (self.slow - parsed_before)
         return b"".join(out)
@@ -132,15 +148,16 @@ class Reply:
             _joined(self._collected),
             reason,
             self._ending(times),
+            b",".join(self._context),
         )
         return answer + b"\n" if self._stream else answer
 
-    def _copying(self, start: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    def _copying(self, start: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
         """What the fast path compares an event with, and what it writes around the text."""
         known = self._template
         spelling = self._spelling
         before, after = spelling.around_thinking if known.is_thinking else spelling.around_content
-        return known.prefix, known.suffix, start + before, after
+        return known.prefix, known.middle, known.suffix, start + before, after
 
     def _parse(self, payload: bytes, start: bytes) -> bytes:
         """Translate one event, whatever it is."""
@@ -167,6 +184,7 @@ class Reply:
         if not chunk.choices:
             return b""
         choice = chunk.choices[0]
+        self._remember(chunk, choice)
         if choice.delta is not None and choice.delta.tool_calls:
             self._calls.add(choice.delta.tool_calls)
         line = self._say(self._piece(choice), start)
@@ -175,6 +193,13 @@ class Reply:
             calls = self._calls.take_whole(cut_short=choice.finish_reason == "length")
             line += self._say(Piece(tool_calls=calls), start)
         return line
+
+    def _remember(self, chunk: Chunk, choice: Choice) -> None:
+        """Keep the token ids: the prompt's, which come once, and those of what was said."""
+        said = (chunk.prompt_token_ids, choice.prompt_token_ids, choice.token_ids)
+        for raw in said[:2] if self._muted else said:
+            if ids := ids_in(raw):
+                self._context.append(ids)
 
     def _learn(self, payload: bytes, chunk: Chunk) -> None:
         learned = template.learn(payload, chunk)

@@ -10,12 +10,20 @@ import msgspec
 
 from vllamad.errors import BadInput, NotSupported
 from vllamad.wire.conversation import engine_messages
+from vllamad.wire.fim import FimTokens, fill_in
 from vllamad.wire.gojson import is_object, quoted
+from vllamad.wire.images import Image
 from vllamad.wire.ollama import ChatRequest, GenerateRequest, Generation, Message
 from vllamad.wire.options import check_options, sampling
+from vllamad.wire.schemas import vet, vet_size
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
+
+_OF_CHAT = frozenset({
+    "add_generation_prompt", "chat_template_kwargs", "continue_final_message", "logprobs",
+    "messages", "reasoning_effort", "tools", "top_logprobs",
+})  # fmt: skip
 
 
 class ModelTraits(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +35,8 @@ class ModelTraits(msgspec.Struct, frozen=True, kw_only=True):
     system: str = ""
     stored: dict[str, object] = {}  # options: the model's parameters over its generation_config
     history: list[Message] = []
+    fim: FimTokens | None = None  # how it is asked to fill in the middle
+    writes_bos: bool = False  # its template begins with the token that begins a text
 
 
 class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +47,11 @@ class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self.body)
+
+    def going_on(self, tokens: list[int], asked: Generation) -> EngineCall:
+        """The same of the completion route, with the prompt as token ids in place of messages."""
+        fields = {key: value for key, value in self.body.items() if key not in _OF_CHAT}
+        return EngineCall(path=COMPLETIONS, body=fields | {"prompt": tokens} | _logprobs(asked))
 
 
 def check(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
@@ -51,11 +66,15 @@ def check(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
     if "completion" not in traits.capabilities:
         verb = "chat" if isinstance(request, ChatRequest) else "generate"
         raise NotSupported(f"{quoted(request.model)} does not support {verb}")
-    if isinstance(request, GenerateRequest) and request.suffix:
-        # Filling in the middle needs the model's own tokens, which we do not know.
-        raise NotSupported(f"{traits.full_name} does not support insert")
-    if isinstance(request, ChatRequest) and request.tools and "tools" not in traits.capabilities:
-        raise NotSupported(f"{traits.full_name} does not support tools")
+    if isinstance(request, GenerateRequest):
+        if request.suffix and traits.fim is None:
+            raise NotSupported(f"{traits.full_name} does not support insert")
+        _check_context(request, traits)
+    elif request.tools:
+        if "tools" not in traits.capabilities:
+            raise NotSupported(f"{traits.full_name} does not support tools")
+        for tool in request.tools:
+            vet_size(tool, "tool")
     check_options(request.options)
     if not request.is_empty:
         _response_format(request.format)
@@ -80,17 +99,22 @@ def generate_call(
 ) -> EngineCall:
     """Build the call that answers `/api/generate`, raw or through the template. Raises BadInput.
 
-    A given `context` only leaves the model's own history out: its tokens are not put back.
+    A given `context` leaves the model's own history out; its tokens are the caller's to put back.
     """
-    if request.raw:
-        body = _common(request, traits, served_name, context_length) | {"prompt": request.prompt}
-        if request.logprobs:
-            body["logprobs"] = max(request.top_logprobs, 1)
+    if request.raw or request.suffix:
+        body = _common(request, traits, served_name, context_length) | _logprobs(request)
+        body["prompt"] = request.prompt
+        if not request.raw and traits.fim is not None:
+            body["prompt"] = fill_in(traits.fim, request.prompt, request.suffix)
+            body["stop_token_ids"] = list(traits.fim.ends)
         return EngineCall(path=COMPLETIONS, body=body)
     messages = [] if request.context else list(traits.history)
     messages.append(Message(role="user", content=request.prompt, images=request.images))
     if system := request.system or traits.system:
         messages.insert(0, Message(role="system", content=system))
+    if request.context:
+        # Nobody would tell its thoughts from its answer.
+        request = msgspec.structs.replace(request, think=False)
     body = _chat_body(request, traits, messages, served_name, context_length)
     return EngineCall(path=CHAT, body=body)
 
@@ -126,7 +150,14 @@ def _common(
     body |= sampling(traits.stored, request.options, context_length)
     if response_format := _response_format(request.format):
         body["response_format"] = response_format
+    if isinstance(request, GenerateRequest) and not request.raw:
+        body["return_token_ids"] = True  # of which the last line's context is made
     return body
+
+
+def _logprobs(request: Generation) -> dict[str, object]:
+    """As the completion route has them: how many, and at least one."""
+    return {"logprobs": max(request.top_logprobs, 1)} if request.logprobs else {}
 
 
 def _thinking(think: bool | str | None, traits: ModelTraits) -> dict[str, object]:
@@ -150,12 +181,16 @@ def _thinking(think: bool | str | None, traits: ModelTraits) -> dict[str, object
 
 
 def _response_format(value: object) -> dict[str, object] | None:
-    """Read `format`: nothing, "json" or a JSON schema. Raises BadInput with status 500."""
+    """Read `format`: nothing, "json" or a JSON schema.
+
+    Raises BadInput: with status 400 for what is wrong in a schema, 500 for what is none.
+    """
     if value is None or value == "":
         return None
     if value == "json":
         return {"type": "json_object"}
     if is_object(value):
+        vet(value)
         return {"type": "json_schema", "json_schema": {"name": "schema", "schema": value}}
     text = quoted(msgspec.json.encode(value).decode())
     raise BadInput(
@@ -172,12 +207,25 @@ def _check_raw(request: GenerateRequest) -> None:
         raise BadInput("template override is not supported")
 
 
-def _check_media(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
+def _check_context(request: GenerateRequest, traits: ModelTraits) -> None:
+    """What comes after token ids goes without a template, and so without its parsers."""
+    if not request.context or request.suffix:
+        return
+    if request.images:
+        raise NotSupported("context does not support images; use /api/chat")
+    if "thinking" in traits.capabilities and (request.think or traits.always_thinks):
+        raise NotSupported("context does not support thinking; use /api/chat")
+
+
+def images_of(request: GenerateRequest | ChatRequest) -> list[Image]:
+    """All pictures and sounds of a request."""
     if isinstance(request, ChatRequest):
-        images = [image for message in request.messages for image in message.images]
-    else:
-        images = request.images
-    for image in images:
+        return [image for message in request.messages for image in message.images]
+    return request.images
+
+
+def _check_media(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
+    for image in images_of(request):
         sense = "audio" if image.media_type.startswith("audio/") else "vision"
         if sense not in traits.capabilities:
             kind = "audio" if sense == "audio" else "image"
