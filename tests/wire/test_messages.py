@@ -154,6 +154,9 @@ BASE64_ONLY = "Only base64 images are supported."
          "tool_use block missing required 'name' field"),
         (with_block({"type": "tool_result", "content": [{"type": "image", "source": {}}]}),
          f"invalid image source type: None. {BASE64_ONLY}"),
+        (with_tool(TOOL) | {"output_config": {"format": {
+            "type": "json_schema", "schema": {"type": "zzz"}}}},
+         'invalid output_config.format: unknown type "zzz" at the top'),
         (with_tool(1), "json: cannot unmarshal number into Go struct field "
          "MessagesRequest.tools of type anthropic.Tool"),
         (with_tool({"name": "f"}), 'invalid input_schema for tool "f": it must be an object'),

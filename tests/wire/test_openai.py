@@ -155,6 +155,13 @@ def test_addresses_and_unknown_parts_are_refused(part, message):
          'invalid reasoning value: "bogus" (must be "minimal", "low", "medium", "high", "xhigh", '
          '"ultra", "max", or "none")'),
         ({"model": "m", "messages": [HI], "n": 17}, "n must be between 1 and 16"),
+        ({"model": "m", "messages": [HI], "tools": [{"x": "y" * 70_000}]},
+         "invalid tool: the schema has 70008 bytes, at most 65536"),
+        ({"model": "m", "messages": [HI], "response_format": {"type": "structural_tag"}},
+         'response_format: type "structural_tag" is not supported'),
+        ({"model": "m", "messages": [HI], "response_format": {
+            "type": "json_schema", "json_schema": {"schema": {"type": "zzz"}}}},
+         'invalid response_format: unknown type "zzz" at the top'),
         ({"model": "m", "messages": [HI], "n": True}, "n must be between 1 and 16"),
         ({"model": "m", "messages": [HI], "n": "9"}, "n must be between 1 and 16"),
         ({"model": "m", "messages": [HI], "top_logprobs": 21},

@@ -179,6 +179,14 @@ def test_hosted_tools_are_refused(tool):
     )
 
 
+def test_schemas_are_vetted():
+    schema = {"type": "json_schema", "name": "x", "schema": {"type": "zzz"}}
+    assert refusal_of(text={"format": schema}) == (
+        'invalid text.format: unknown type "zzz" at the top'
+    )
+    assert asked(text={"verbosity": "low"})["text"] == {"verbosity": "low"}
+
+
 def test_logprobs_are_bounded():
     assert refusal_of(top_logprobs=21) == "top_logprobs must be between 0 and 20"
 

@@ -12,10 +12,12 @@ from vllamad.errors import BadInput
 from vllamad.wire import gojson
 from vllamad.wire.fields import misfit
 from vllamad.wire.images import read_image
+from vllamad.wire.schemas import vet, vet_size
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
 
+_FORMATS = ("text", "json_object", "json_schema")
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
 
 _IMAGE = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
@@ -44,7 +46,10 @@ def read_request(
         value = asked.get(items)
         if gojson.is_list(value) and len(value) > limit:
             raise BadInput(f"cannot take {len(value)} {items}, at most {limit}")
-    if not kept.get("tools"):
+    tools = kept.get("tools")
+    for tool in tools if gojson.is_list(tools) else ():
+        vet_size(tool, "tool")
+    if not tools:
         kept.pop("tools", None)  # an empty list means none; the engine refuses it
     return name, asked, kept
 
@@ -66,6 +71,17 @@ def bounded(fields: Mapping[str, object], name: str, low: int, high: int) -> Non
 def only(fields: Mapping[str, object], allowed: frozenset[str]) -> dict[str, object]:
     """The fields that are allowed."""
     return {key: value for key, value in fields.items() if key in allowed}
+
+
+def check_format(value: object, what: str) -> None:
+    """Refuse a form of answers that the engine cannot or must not make; raises BadInput."""
+    if not gojson.is_object(value):
+        return
+    kind, inner = value.get("type"), value.get("json_schema", value)
+    if kind not in _FORMATS:
+        raise BadInput(f"{what}: type {gojson.quoted(str(kind)[:40])} is not supported")
+    if kind == "json_schema" and gojson.is_object(inner):
+        vet(inner.get("schema"), what)
 
 
 def effort(value: object) -> str | None:

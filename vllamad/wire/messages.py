@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import only, read_request
+from vllamad.wire.allowed import check_format, only, read_request
 from vllamad.wire.fields import integer, misfit
 from vllamad.wire.images import read_image
 
@@ -55,6 +55,8 @@ def _conversation(asked: dict[str, object]) -> dict[str, object]:
     fields: dict[str, object] = {"messages": [one for one in rebuilt if one["content"] != []]}
     if system := asked.get("system"):
         fields["system"] = _content(system, "system")
+    if gojson.is_object(output := asked.get("output_config")):
+        check_format(output.get("format"), "output_config.format")
     tools = asked.get("tools")
     if gojson.is_list(tools) and tools:
         fields["tools"] = [_tool(tool) for tool in tools]

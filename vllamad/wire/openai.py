@@ -10,7 +10,7 @@ import msgspec
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import bounded, effort, inline, only, read_request, refuse
+from vllamad.wire.allowed import bounded, check_format, effort, inline, only, read_request, refuse
 from vllamad.wire.fields import misfit
 
 MAX_CHOICES = 16
@@ -100,6 +100,7 @@ def _sampled(
     """Read what chat and completions share; gives what `read_request` gives."""
     name, asked, kept = read_request(body, struct, allowed)
     bounded(kept, "n", 1, MAX_CHOICES)
+    check_format(kept.get("response_format"), "response_format")
     options = asked.get("stream_options")
     if gojson.is_object(options) and kept.get("stream"):
         kept["stream_options"] = only(options, _STREAM_OPTIONS)

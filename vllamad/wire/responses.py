@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import bounded, effort, inline, only, read_request, refuse
+from vllamad.wire.allowed import bounded, check_format, effort, inline, only, read_request, refuse
 from vllamad.wire.openai import MAX_LOGPROBS
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -46,6 +46,8 @@ def responses_request(body: bytes) -> tuple[str, dict[str, object]]:
     name, asked, kept = read_request(body, "ResponsesRequest", _REQUEST)
     refuse(asked, _REFUSED)
     bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
+    if gojson.is_object(text := kept.get("text")):
+        check_format(text.get("format"), "text.format")
     reasoning = kept.get("reasoning")
     if gojson.is_object(reasoning):
         kept["reasoning"] = reasoning | {"effort": effort(reasoning.get("effort"))}
