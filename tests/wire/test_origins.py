@@ -56,6 +56,16 @@ def test_other_origins_are_refused(origin: str, method: str) -> None:
     assert decision.headers == ()
 
 
+@pytest.mark.parametrize(
+    ("origin", "method", "expected"),
+    [("http://evil.example", "GET", 403), ("http://localhost:3000", "OPTIONS", 204)],
+)
+def test_the_gate_judges_the_origin_before_the_host(
+    origin: str, method: str, expected: int
+) -> None:
+    assert status(LOCAL, "evil.example", origin, method) == expected
+
+
 def test_without_an_origin_no_header_is_added() -> None:
     assert cors(None, HERE, "GET").headers == ()
 

@@ -60,7 +60,7 @@ def _messages(path: str, body: Body, overlay: Overlay) -> Body:
     if not overlay.system:
         return fields
     match path:
-        case "/v1/chat/completions" if is_list(given) and not _is_system(given[0]):
+        case "/v1/chat/completions" if is_list(given) and not any(map(_is_system, given[:1])):
             system: Body = {"role": "system", "content": overlay.system}
             return {"messages": [system, *history, *given]}
         case "/v1/messages" | "/v1/messages/count_tokens":
