@@ -14,6 +14,12 @@ from vllamad.core.model_name import parse
 from vllamad.models import store
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Within its module, a test that waits for something slow comes when the others are done."""
+    modules = {item.path: number for number, item in reversed(list(enumerate(items)))}
+    items.sort(key=lambda item: (modules[item.path], item.get_closest_marker("waits") is not None))
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home with the scripted engine and the models `a` and `b`."""

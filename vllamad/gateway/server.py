@@ -22,7 +22,7 @@ from vllamad.gateway.connection import HEAD_LIMIT, Connection, ServerLimits, Sha
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
-TURNED_AWAY_AT_ONCE: Final = 32  # beyond that a refusal costs more than it is worth
+TURNED_AWAY_AT_ONCE: Final = 32  # that many are heard out first: each holds a descriptor
 
 _DEFAULTS: Final = ServerLimits()
 _OVERLOADED: Final = (
@@ -111,14 +111,13 @@ class _Server:
         return True
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
-        if self._turned_away >= TURNED_AWAY_AT_ONCE:
-            return
+        patience = 1.0 if self._turned_away < TURNED_AWAY_AT_ONCE else 0.02
         self._turned_away += 1
         try:
-            with trio.move_on_after(1):
+            with trio.move_on_after(patience):
                 # closing with a request unread would reset our answer away
                 await stream.receive_some()
-                await stream.send_all(_OVERLOADED)
+            await stream.send_all(_OVERLOADED)  # few enough bytes never to wait
         except trio.BrokenResourceError:
             pass
         finally:
