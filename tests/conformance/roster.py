@@ -11,8 +11,6 @@ PYTHON = "clients"  # an environment below .venv-conformance
 LITELLM = "litellm"
 NODE = "node"
 
-QUIET = "nothing goes on"  # once the client is gone; shown by the stage, not by a driver
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
@@ -92,5 +90,4 @@ FEATURES = (
     "async, cancel",
     "async, embed",
     "in parallel",
-    QUIET,
 )

@@ -15,13 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.roster import FEATURES, NODE, QUIET, Client
-from tests.daemon import ROOT, Daemon, daemon, until
+from tests.conformance.roster import FEATURES, NODE, Client
+from tests.daemon import ROOT, Daemon, daemon
 
 CLIENTS = ROOT / ".venv-conformance"
 DRIVERS = Path(__file__).parent / "clients"
 PATIENCE = 900.0  # seconds for one driver; each of its features has a limit of its own
-IDLE = 10.0  # seconds until the engine must have noticed that nobody listens any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ def run(client: Client, real: Daemon, home: Path) -> list[Outcome]:
     try:
         done = subprocess.run(
             command,
-            env=_environment(home),
+            env=_environment(real, home),
             cwd=home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -95,27 +94,19 @@ def run(client: Client, real: Daemon, home: Path) -> list[Outcome]:
         outcomes.append(
             Outcome(feature="chat", problem=f"its driver failed: {done.stderr[-2000:]}")
         )
-    return [*outcomes, _quiet(real)]
-
-
-def _quiet(real: Daemon) -> Outcome:
-    """Whether every answer has ended, also those that the client did not want to the end."""
-    try:
-        until(lambda: not any(worker["leases"] for worker in real.workers()), IDLE)
-    except AssertionError:
-        return Outcome(feature=QUIET, problem=f"leases are still held after {IDLE:.0f} s")
-    return Outcome(feature=QUIET)
+    return outcomes
 
 
 def _program(client: Client) -> str:
     return "node" if client.home == NODE else str(CLIENTS / client.home / "bin" / "python")
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _environment(real: Daemon, home: Path) -> dict[str, str]:
     """Nothing of the user's: no keys, no proxies, no settings; and nothing is fetched or told."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     return kept | {
         "HOME": str(home),
+        "VLLAMAD_CONTROL": str(real.run / "control.sock"),
         "NODE_PATH": str(CLIENTS / "node_modules"),
         "LLM_USER_PATH": str(home / "llm"),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",

@@ -13,6 +13,8 @@ from kit import (
     WEATHER,
     drive,
     feature,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -102,7 +104,9 @@ def _() -> None:
     endless = [{"role": "user", "content": ENDLESS}]
     stream = client.messages.create(model=MODEL, messages=endless, max_tokens=4000, stream=True)
     next(iter(stream))
+    is_served()
     stream.close()
+    is_let_go()
     names_paris(client.messages.create(**GREEDY).content[0].text)
 
 

@@ -7,10 +7,14 @@ URL of a server; each feature is a function that raises when its promise is not 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import inspect
 import json
+import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,6 +42,7 @@ WEATHER = {
         },
     },
 }
+PATIENCE = 3.0  # seconds until it is known that a client has come or gone
 LIMIT = 120  # seconds for one feature: a hang is a failure with a name
 
 Feature = Callable[[], object]
@@ -102,6 +107,33 @@ def together(ask: Callable[[int], object], count: int = 4) -> list[object]:
     """What `ask` says to each of `count` threads that ask at the same time."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(ask, range(count)))
+
+
+def is_served() -> None:
+    """An answer is being made, or soon will be."""
+    _wait(lambda: _leases() > 0, "nothing is being answered")
+
+
+def is_let_go() -> None:
+    """No answer is being made any more: the engine works for nobody who has left."""
+    _wait(lambda: _leases() == 0, "the engine goes on without a client")
+
+
+def _wait(condition: Callable[[], bool], problem: str) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit, f"{problem}, {PATIENCE:.0f} s later"
+        time.sleep(0.05)
+
+
+def _leases() -> int:
+    """How many requests the workers are serving, as vllamad's own control socket tells."""
+    connection = http.client.HTTPConnection("control")
+    with socket.socket(socket.AF_UNIX) as connection.sock:
+        connection.sock.connect(os.environ["VLLAMAD_CONTROL"])
+        connection.request("GET", "/v1/workers")
+        workers = json.load(connection.getresponse())["workers"]
+    return sum(worker["leases"] for worker in workers)
 
 
 def names_paris(text: str | None) -> None:

@@ -19,6 +19,8 @@ from kit import (
     drive,
     feature,
     is_json,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -151,7 +153,9 @@ def _() -> None:
 def _() -> None:
     stream = chat().stream(ENDLESS)
     next(stream)
+    is_served()
     stream.close()
+    is_let_go()
     names_paris(chat().invoke(QUESTION).content)
 
 

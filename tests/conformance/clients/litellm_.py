@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import sys
 
 import litellm
@@ -24,6 +24,8 @@ from kit import (
     drive,
     feature,
     is_json,
+    is_let_go,
+    is_served,
     refused,
     together,
 )
@@ -144,8 +146,9 @@ LONG = {**GREEDY, "messages": [{"role": "user", "content": ENDLESS}], "max_token
 def _() -> None:
     stream = litellm.completion(**LONG, stream=True)
     next(stream)
+    is_served()
     del stream  # there is no other way
-    gc.collect()
+    is_let_go()
     is_answer(litellm.completion(**GREEDY).choices[0].message.content)
 
 
@@ -164,7 +167,9 @@ async def _() -> None:
 async def _() -> None:
     stream = await litellm.acompletion(**LONG, stream=True)
     await anext(aiter(stream))
+    is_served()
     await stream.aclose()
+    await asyncio.to_thread(is_let_go)
     is_answer((await litellm.acompletion(**GREEDY)).choices[0].message.content)
 
 

@@ -18,6 +18,8 @@ from kit import (
     drive,
     feature,
     is_json,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -154,7 +156,9 @@ def _() -> None:
 def _() -> None:
     stream = model().stream_complete(ENDLESS)
     next(stream)
+    is_served()
     stream.close()
+    is_let_go()
     names_paris(model().complete(QUESTION).text)
 
 

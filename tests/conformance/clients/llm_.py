@@ -20,6 +20,8 @@ from kit import (
     drive,
     feature,
     is_json,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -147,7 +149,9 @@ def _() -> None:
 def _() -> None:
     stream = iter(ask(ENDLESS))
     next(stream)
+    is_served()
     stream.close()
+    is_let_go()
     names_paris(ask().text())
 
 

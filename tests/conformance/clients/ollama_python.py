@@ -25,6 +25,8 @@ from kit import (
     drive,
     feature,
     is_json,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -199,14 +201,16 @@ def _() -> None:
 def _() -> None:
     stream = client.chat(MODEL, [{"role": "user", "content": ENDLESS}], stream=True)
     assert not next(stream).done
+    is_served()
     stream.close()
+    is_let_go()
     names_paris(client.chat(MODEL, MESSAGES, options=GREEDY).message.content)
 
 
 @feature("copy, delete")
 def _() -> None:
     client.copy(MODEL, "conformance-copy")
-    assert client.chat("conformance-copy", MESSAGES, options=SHORT).eval_count == 5
+    assert client.show("conformance-copy").template == client.show(MODEL).template
     client.delete("conformance-copy")
     with refused(ollama.ResponseError, "not found", status=404):
         client.delete("conformance-copy")
@@ -248,8 +252,9 @@ async def _() -> None:
 async def _() -> None:
     other = ollama.AsyncClient(host=URL)
     task = asyncio.create_task(other.generate(MODEL, ENDLESS))
-    await asyncio.sleep(0.5)
+    await asyncio.to_thread(is_served)
     task.cancel()
+    await asyncio.to_thread(is_let_go)
     names_paris((await other.generate(MODEL, QUESTION, options=GREEDY)).response)
 
 

@@ -20,6 +20,8 @@ from kit import (
     drive,
     feature,
     is_json,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -186,7 +188,9 @@ def _() -> None:
     told = {"model": MODEL, "messages": [{"role": "user", "content": ENDLESS}]}
     stream = chat.create(**told, stream=True)
     next(iter(stream))
+    is_served()
     stream.close()
+    is_let_go()
     names_paris(chat.create(**GREEDY).choices[0].message.content)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from answers import Answer
 from kit import (
     EMBEDDER,
@@ -15,6 +17,8 @@ from kit import (
     are_alike,
     drive,
     feature,
+    is_let_go,
+    is_served,
     names_paris,
     refused,
     together,
@@ -133,8 +137,10 @@ def _() -> None:
 @feature("cancel")
 async def _() -> None:
     async with agent().run_stream(ENDLESS) as result:
-        async for _ in result.stream_text(delta=True, debounce_by=None):
-            break
+        await anext(result.stream_text(delta=True, debounce_by=None))
+        is_served()
+        await result.cancel()
+        await asyncio.to_thread(is_let_go)
     names_paris((await agent().run(QUESTION)).output)
 
 
