@@ -125,6 +125,16 @@ def _add_models(commands: _Commands) -> None:
     commands.add("list", "installed models", lambda call, _: models.list_models(call), "ls")
     _with_model(commands, "show", "what is known of a model", models.show)
     _with_model(commands, "pull", "download a model", models.pull)
+    _with_model(
+        commands, "rm", "remove a model", lambda call, model: models.order(call, "delete", model)
+    )
+    copy = commands.add(
+        "cp",
+        "give a model a second name",
+        lambda call, args: models.copy(call, args.model, args.destination),
+    )
+    copy.add_argument("model", metavar="MODEL")
+    copy.add_argument("destination", metavar="NAME")
     orders = commands.group("model", "load, unload or restart a model")
     for verb, about in (
         ("load", "load a model and wait until it is ready"),

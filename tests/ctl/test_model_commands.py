@@ -100,6 +100,17 @@ def test_an_order_is_watched_to_its_end(
     assert without_times(ran.err) == f"→ {title} m\n→ {title} m: starting\n"
 
 
+def test_a_model_is_removed(daemon: Daemon, run: Run) -> None:
+    daemon.says("POST", "/v1/models/m/delete", [Progress(status="removed", done=True)])
+    assert without_times(run("rm", "m").out) == "✓ removed m in 0.0s\n"
+
+
+def test_a_model_is_copied(daemon: Daemon, run: Run) -> None:
+    daemon.says("POST", "/v1/models/m/copy", [Progress(status="copied", done=True)])
+    assert without_times(run("cp", "m", "other").out) == "✓ copied m in 0.0s\n"
+    assert daemon.asked[0].body == b'{"destination":"other"}'
+
+
 def test_an_order_that_changed_nothing_says_so(daemon: Daemon, run: Run) -> None:
     daemon.says("POST", "/v1/models/m/load", [Progress(status="already loaded", done=True)])
     assert without_times(run("model", "load", "m").out) == "✓ loaded m in 0.0s: already loaded\n"

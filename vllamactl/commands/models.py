@@ -1,9 +1,11 @@
-"""Commands on models: list, show, pull, and load, unload, restart."""
+"""Commands on models: list, show, pull, cp, rm, and load, unload, restart."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+
+import msgspec
 
 from vllamactl import human
 from vllamactl.call import Call, model_path
@@ -16,6 +18,8 @@ _DOING = {
     "load": ("loading", "loaded"),
     "unload": ("unloading", "unloaded"),
     "restart": ("restarting", "restarted"),
+    "delete": ("removing", "removed"),
+    "copy": ("copying", "copied"),
 }
 
 
@@ -41,11 +45,16 @@ def show(call: Call, model: str) -> None:
     call.screen.answer(detail, _detail_text(detail), [detail.info.name])
 
 
-def order(call: Call, verb: str, model: str) -> None:
-    """Load, unload or restart a model, and show how it goes."""
+def copy(call: Call, source: str, destination: str) -> None:
+    """Give a model a second name."""
+    order(call, "copy", source, control.CopyOrder(destination=destination))
+
+
+def order(call: Call, verb: str, model: str, body: msgspec.Struct | None = None) -> None:
+    """Load, unload, restart, copy or delete a model, and show how it goes."""
     doing, done = _DOING[verb]
     with Progression(call.screen, f"{doing} {model}") as progression:
-        last = _watch(progression, call.client.follow(model_path(model, verb)))
+        last = _watch(progression, call.client.follow(model_path(model, verb), body))
         elapsed = progression.elapsed
     if call.screen.json:
         end = {"event": "done", "model": model, "status": last.status or done}

@@ -204,7 +204,7 @@ class Control:
     def _delete(self, model: str) -> StreamResponse:
         async def delete() -> str:
             await self._daemon.orders.delete(model)
-            return "deleted"
+            return "removed"
 
         return _long(delete, lambda: "deleting")
 
