@@ -12,6 +12,7 @@ an exception in one connection ends the server; and a client that never reads ho
 from __future__ import annotations
 
 import re
+import os
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
@@ -133,14 +134,35 @@ class Connection:
             self.wake()
 
     async def _write(self, data: bytes) -> None:
+        if self._send_lock.locked():
+            await self._send_lock.acquire()
+        else:
+            self._send_lock.acquire_nowait()
+        try:
+            if left := data[self._written_at_once(data) :]:
+                await self._write_slowly(left)
+        finally:
+            self._send_lock.release()
+        await trio.lowlevel.checkpoint()  # whoever writes on and on must not keep others waiting
+
+    def _written_at_once(self, data: bytes) -> int:
+        """How much of it the socket takes without waiting; almost always that is all."""
+        try:
+            return os.write(self._stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.abort()
+            return len(data)
+
+    async def _write_slowly(self, data: bytes) -> None:
         # shielded, because half a chunk would spoil the stream; the limit makes the shield safe
         limit = self._shared.limits.write_stall
         try:
-            async with self._send_lock:
-                for at in range(0, len(data), SEND_PIECE):
-                    with trio.fail_after(limit) as scope:
-                        scope.shield = True
-                        await self._stream.send_all(data[at : at + SEND_PIECE])
+            for at in range(0, len(data), SEND_PIECE):
+                with trio.fail_after(limit) as scope:
+                    scope.shield = True
+                    await self._stream.send_all(data[at : at + SEND_PIECE])
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self.abort()
 

@@ -51,6 +51,7 @@ class Fleet:
         self._loras: dict[LeaseId, str] = {}  # what each wants of its worker, where it matters
         self._ids = count(1)
         self._changed = trio.Event()
+        self._until = inf  # when `run` wakes by itself
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -60,7 +61,8 @@ class Fleet:
             task_status.started()
             while True:
                 self._changed = trio.Event()
-                with trio.move_on_at(self._scheduler.deadline()):
+                self._until = self._scheduler.deadline()
+                with trio.move_on_at(self._until):
                     await self._changed.wait()
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
@@ -182,7 +184,8 @@ class Fleet:
                     self._tell(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
-        self._changed.set()
+        if self._scheduler.deadline() < self._until:
+            self._changed.set()
 
     def _start(self, plan: Plan) -> None:
         if self._nursery is None:
