@@ -11,8 +11,8 @@ an exception in one connection ends the server; and a client that never reads ho
 
 from __future__ import annotations
 
-import re
 import os
+import re
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
