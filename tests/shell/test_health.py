@@ -34,8 +34,11 @@ class Heard(Notifier):
 
 
 async def answering(stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-    await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+    try:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+    except trio.BrokenResourceError:
+        pass  # whoever asked has left
 
 
 async def deaf(stream: trio.SocketStream) -> None:
