@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from vllamad.errors import BadInput, NotSupported, VllamadError
+from vllamad.errors import BadInput, EngineRefused, NotSupported, VllamadError
 from vllamad.wire.fim import FimTokens
 from vllamad.wire.ollama import Message, decode_chat, decode_generate
 from vllamad.wire.requests import EngineCall, ModelTraits, chat_call, check, generate_call
@@ -158,6 +158,29 @@ def test_what_token_ids_cannot_be_followed_by_is_refused(body, traits, what):
     with_suffix = {"prompt": "x", "context": [1], "suffix": "y", **body}
     coder = msgspec.structs.replace(traits, fim=FIM)
     assert generate(with_suffix, coder).body["prompt"] == "<P>x<S>y<M>"
+
+
+def test_a_token_id_below_zero_is_refused():
+    refused = refusal_of(generate, {"prompt": "x", "context": [3, -1]}, TEST)
+    assert refused.message == "context has a token id below zero: -1"
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "blamed"),
+    [
+        ({"response_format": {}}, "Internal server error", True),
+        ({"messages": []}, "Internal server error", False),
+        ({"response_format": {}}, "EngineCore encountered an issue", False),
+    ],
+)
+def test_what_only_the_engines_second_look_at_a_grammar_finds_is_the_requests_fault(
+    body, message, blamed
+):
+    error = EngineRefused(message, status=500)
+    fault = EngineCall(path="/v1/chat/completions", body=body).blamed_for(error)
+    assert (fault is not None) == blamed
+    if fault is not None:
+        assert fault.message == "invalid format: the engine cannot build a grammar of it"
 
 
 @pytest.mark.parametrize(

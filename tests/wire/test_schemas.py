@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vllamad.errors import BadInput
-from vllamad.wire.schemas import MAX_PATTERN, vet
+from vllamad.wire.schemas import MAX_PATTERN, relaxed, vet
 
 # As pydantic 2.14 and zod 4.6 made them.
 MADE = json.loads(Path(__file__).with_name("made_schemas.json").read_text())
@@ -87,6 +87,34 @@ def test_a_refusal_names_the_place_and_the_reason(schema, text):
     with pytest.raises(BadInput) as refused:
         vet(schema)
     assert (refused.value.status, refused.value.message) == (400, text)
+
+
+def test_what_the_engine_refuses_and_ollama_never_heeded_is_left_out():
+    schema = {
+        "$defs": {"a": {"format": "password", "default": {"format": "password"}}},
+        "properties": {
+            "format": {"type": "string", "format": "uuid"},
+            "items": {"type": "array", "items": {"format": "binary"}, "uniqueItems": True},
+            "pair": {"items": [{"format": "color"}, True], "additionalItems": {"contains": {}}},
+            "any": {"anyOf": [{"format": 1}, {"enum": [{"uniqueItems": True}]}]},
+            "free": True,
+        },
+    }
+    assert relaxed(schema) == {
+        "$defs": {"a": {"default": {"format": "password"}}},
+        "properties": {
+            "format": {"type": "string", "format": "uuid"},
+            "items": {"type": "array", "items": {}},
+            "pair": {"prefixItems": [{}, True], "items": {}},
+            "any": {"anyOf": [{}, {"enum": [{"uniqueItems": True}]}]},
+            "free": True,
+        },
+    }
+
+
+@pytest.mark.parametrize("schema", [*MADE["pydantic"].values(), *MADE["zod"].values()])
+def test_schemas_as_programs_make_them_are_left_as_they_are(schema):
+    assert relaxed(schema) == schema
 
 
 def test_what_the_schema_is_for_is_named():

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import trio
 from quart import Response, g, request
 
-from vllamad.errors import BadInput, ModelNotFound, NotSupported
+from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported
 from vllamad.gateway import leases
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.exchange import Output
@@ -245,10 +245,14 @@ async def _sent(
     endpoint, revoked, limits = lease.grant.endpoint, lease.revoked, context.limits
     if not call.body.get("stream"):
         limits = replace(limits, first=WHOLE)
-    asked = await ask(endpoint, call.path, call.encode(), output, revoked=revoked, limits=limits)
-    if streamed is None:
-        return Response(await collect(asked), content_type=JSON)
-    return await relay(asked, streamed)
+    body = call.encode()
+    try:
+        asked = await ask(endpoint, call.path, body, output, revoked=revoked, limits=limits)
+        if streamed is None:
+            return Response(await collect(asked), content_type=JSON)
+        return await relay(asked, streamed)
+    except EngineRefused as error:
+        raise (call.blamed_for(error) or error) from None
 
 
 @asynccontextmanager

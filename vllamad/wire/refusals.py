@@ -18,6 +18,7 @@ STOPPED = (
     "internal error, check ollama server logs for details"
 )
 FAILED = "the model failed while answering"
+INTERNAL = "Internal server error"  # what vLLM says of what it did not foresee
 CANNOT = "this model does not support requests of this kind"
 _NO_ROUTE = "Not Found"  # said by its router; which routes there are depends on the model
 
@@ -71,6 +72,8 @@ def engine_refusal(status: int, body: bytes) -> EngineRefused:
         return EngineRefused(clean(message), status=status)
     if status == 404 and message == _NO_ROUTE:
         return EngineRefused(CANNOT, status=400)
+    if message == INTERNAL:
+        return EngineRefused(INTERNAL, status=500)
     if status == 404 or status >= 500:
         # A worker that does not know its own model, or broke: not the client's fault.
         return EngineRefused(STOPPED if status >= 500 else clean(message), status=500)

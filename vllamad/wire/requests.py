@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import msgspec
 
-from vllamad.errors import BadInput, NotSupported
+from vllamad.errors import BadInput, EngineRefused, NotSupported
 from vllamad.wire.conversation import engine_messages
 from vllamad.wire.fim import FimTokens, fill_in
 from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.images import Image
 from vllamad.wire.ollama import ChatRequest, GenerateRequest, Generation, Message
 from vllamad.wire.options import check_options, sampling
-from vllamad.wire.schemas import vet, vet_size
+from vllamad.wire.refusals import INTERNAL
+from vllamad.wire.schemas import relaxed, vet, vet_size
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
+_GRAMMARS = frozenset({"response_format", "structured_outputs", "text"})
 _OF_CHAT = frozenset({
     "add_generation_prompt", "chat_template_kwargs", "continue_final_message", "logprobs",
     "messages", "reasoning_effort", "tools", "top_logprobs",
@@ -47,6 +49,15 @@ class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self.body)
+
+    def blamed_for(self, error: EngineRefused) -> BadInput | None:
+        """The fault of this request behind an error that the engine calls its own, if there is one.
+
+        vLLM looks at a grammar twice, and knows no word for what it finds only the second time.
+        """
+        if error.message == INTERNAL and not _GRAMMARS.isdisjoint(self.body):
+            return BadInput("invalid format: the engine cannot build a grammar of it")
+        return None
 
     def going_on(self, tokens: list[int], asked: Generation) -> EngineCall:
         """The same of the completion route, with the prompt as token ids in place of messages."""
@@ -191,7 +202,8 @@ def _response_format(value: object) -> dict[str, object] | None:
         return {"type": "json_object"}
     if is_object(value):
         vet(value)
-        return {"type": "json_schema", "json_schema": {"name": "schema", "schema": value}}
+        schema = {"name": "schema", "schema": relaxed(value)}
+        return {"type": "json_schema", "json_schema": schema}
     text = quoted(msgspec.json.encode(value).decode())
     raise BadInput(
         f'invalid format: {text}; expected "json" or a valid JSON Schema object', status=500
@@ -211,6 +223,8 @@ def _check_context(request: GenerateRequest, traits: ModelTraits) -> None:
     """What comes after token ids goes without a template, and so without its parsers."""
     if not request.context or request.suffix:
         return
+    if min(request.context) < 0:
+        raise BadInput(f"context has a token id below zero: {min(request.context)}")
     if request.images:
         raise NotSupported("context does not support images; use /api/chat")
     if "thinking" in traits.capabilities and (request.think or traits.always_thinks):

@@ -20,11 +20,17 @@ MAX_PATTERN = 512  # characters
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 # Where schemas stand inside schemas; everything else (enum, default, examples...) is data.
 _ONE = frozenset({
-    "additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then",
-    "unevaluatedItems", "unevaluatedProperties",
+    "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not",
+    "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
 })  # fmt: skip
 _MANY = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
 _NAMED = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+
+# What is only heeded by those who read the answer.
+_UNHEEDED = frozenset({"contains", "maxContains", "minContains", "uniqueItems"})
+_FORMATS = frozenset({
+    "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid",
+})  # fmt: skip
 
 # JavaScript's spellings of what Python spells otherwise or not at all.
 _JAVASCRIPT = ((re.compile(r"\(\?<(?=[A-Za-z_])"), "(?P<"), (re.compile(r"\\[pP]\{[^}]*\}"), "."))
@@ -48,6 +54,30 @@ def vet_size(schema: object, what: str) -> None:
         raise BadInput(f"invalid {what}: the schema has {size} bytes, at most {MAX_SIZE}")
     if _deeper_than(schema, MAX_DEPTH):
         raise BadInput(f"invalid {what}: the schema is nested deeper than {MAX_DEPTH} levels")
+
+
+def relaxed(schema: dict[str, object]) -> dict[str, object]:
+    """The same without what the engine refuses to know and Ollama never heeded.
+
+    Formats of no grammar are notes to the reader, by the standard; pydantic and zod write them, and
+    what makes the items of a list differ. A list of items by place has another name by now.
+    """
+    fields = {key: _relaxed(key, value) for key, value in schema.items() if key not in _UNHEEDED}
+    if fields.get("format") not in _FORMATS:
+        fields.pop("format", None)
+    if is_list(fields.get("items")):
+        fields["prefixItems"] = fields.pop("items")
+        if "additionalItems" in fields:
+            fields["items"] = fields.pop("additionalItems")
+    return fields
+
+
+def _relaxed(key: str, value: object) -> object:
+    if key in _NAMED and is_object(value):
+        return {name: relaxed(item) if is_object(item) else item for name, item in value.items()}
+    if key in _MANY and is_list(value):
+        return [relaxed(item) if is_object(item) else item for item in value]
+    return relaxed(value) if key in _ONE and is_object(value) else value
 
 
 def _schemas(schema: object, place: str) -> Iterator[tuple[str, dict[str, object]]]:
