@@ -56,6 +56,21 @@ async def test_a_counted_answer_is_read_to_its_count(tmp_path: Path) -> None:
         assert await read(answer) == b"oops!"
 
 
+async def test_a_head_may_be_written_in_any_case_and_with_numbers(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-B3-TraceId: 7\r\n\r\n"
+    async with raw_engine(tmp_path / "s", saying(head, b"abc")):
+        assert await read(await ask(tmp_path / "s")) == b"abc"
+
+
+async def test_an_answer_is_read_piece_by_piece(tmp_path: Path) -> None:
+    script = saying(CHUNKED_HEAD + b"2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n")
+    async with raw_engine(tmp_path / "s", script):
+        with closing(await ask(tmp_path / "s")) as answer, trio.fail_after(5):
+            pieces = [await answer.more(), await answer.more(), await answer.more()]
+    assert b"".join(pieces) == b"abc"
+    assert pieces[-1] == b""
+
+
 async def test_of_a_long_answer_no_more_is_read_than_wanted(tmp_path: Path) -> None:
     async with raw_engine(tmp_path / "s", saying(CHUNKED_HEAD, b"4\r\nabcd\r\n")):
         with closing(await ask(tmp_path / "s")) as answer:

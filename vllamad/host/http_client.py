@@ -25,7 +25,7 @@ CONNECT_TIMEOUT: Final = 5.0
 
 _BUSY_PAUSE = 0.01  # a full backlog of a Unix socket cannot be waited for, only tried again
 _STATUS = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: |$)")
-_FIELD = re.compile(rb"([!#-'*+.^-z|~-]+):[ \t]*(.*?)[ \t]*")
+_FIELD = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]+):[ \t]*(.*?)[ \t]*")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,15 +39,23 @@ class Answer:
 
     async def read(self, limit: float = inf) -> bytes:
         """The body, as far as `limit` bytes. Raises WorkerLost where it breaks off."""
-        body = decode(self.reader, self.early)
-        while not self.reader.done and len(body) < limit:
+        body = b""
+        while len(body) < limit and (piece := await self.more()):
+            body += piece
+        return body if len(body) <= limit else body[: int(limit)]
+
+    async def more(self) -> bytes:
+        """The next piece of the body, none at its end. Raises WorkerLost where it breaks off."""
+        data, self.early = self.early, b""
+        piece = decode(self.reader, data)
+        while not piece and not self.reader.done:
             data = await _receive(self.sock)
             if not data and not open_ended(self.reader):
                 raise WorkerLost("the engine closed the connection in the middle of its answer")
             if not data:
                 break
-            body += decode(self.reader, data)
-        return body if len(body) <= limit else body[: int(limit)]
+            piece = decode(self.reader, data)
+        return piece
 
     def close(self) -> None:
         close(self.sock)
