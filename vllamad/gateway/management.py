@@ -18,7 +18,7 @@ from vllamad.gateway.context import Context, Record
 from vllamad.gateway.errors import status_of
 from vllamad.gateway.generation import NDJSON, read
 from vllamad.gateway.models import CLOUD_DISABLED
-from vllamad.gateway.orders import Steps, model_path
+from vllamad.gateway.orders import model_path
 from vllamad.gateway.quart_app import Client, OwnBody, until_answered
 from vllamad.gateway.templates import check_template
 from vllamad.host.log import event
@@ -117,7 +117,7 @@ async def push(context: Context) -> Response:
 class Told(OwnBody):
     """Progress line by line, as it comes; what goes wrong after the first is the last."""
 
-    def __init__(self, first: Progress, steps: Steps) -> None:
+    def __init__(self, first: Progress, steps: AsyncIterator[Progress]) -> None:
         super().__init__(content_type=NDJSON)  # pyright: ignore[reportUnknownMemberType]
         self._first = first
         self._steps = steps

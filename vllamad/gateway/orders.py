@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 import trio
 
-from vllamad.errors import ServerBusy, Unavailable, VllamadError, from_kind
-from vllamad.host.http_client import client_for
+from vllamad.errors import BadInput, ServerBusy, Unavailable, VllamadError, WorkerLost, from_kind
+from vllamad.host.http_client import Answer, post
+from vllamad.host.http_server import MAX_BODY
 from vllamad.wire.control import Problem, ProblemBody, Progress
 
 AT_ONCE: Final = 16  # of 64 connections the supervisor has for everybody
 
-_JSON: Final = {"content-type": "application/json"}
-
 _lines = msgspec.json.Decoder(Progress)
 
-Steps = AsyncIterator[Progress]
+T = TypeVar("T")
 
 
 class Orders:
@@ -39,28 +37,17 @@ class Orders:
         The steps end with one that is `done`. Raises what the supervisor refuses with, also while
         they are read; Unavailable when it is gone, ServerBusy for too many orders at once.
         """
+        content = b"" if body is None else msgspec.json.encode(body)
+        if len(content) > MAX_BODY:  # it would hang up before it has read so much
+            raise BadInput(f"cannot take more than {MAX_BODY} bytes for one model", status=413)
         token = object()
         try:
             self._room.acquire_on_behalf_of_nowait(token)
         except trio.WouldBlock as error:
             raise ServerBusy from error
         try:
-            async with (
-                client_for(str(self._control)) as client,
-                client.stream(
-                    "POST",
-                    path,
-                    content=b"" if body is None else msgspec.json.encode(body),
-                    headers=_JSON,
-                    timeout=None,
-                ) as response,
-            ):
-                if response.status_code != 200:
-                    raise _refusal(await response.aread())
-                async with aclosing(_steps(response)) as steps:
-                    yield steps
-        except httpx.HTTPError as error:
-            raise _gone() from error
+            with closing(await _given(self._control, path, content)) as answer:
+                yield Steps(answer)
         finally:
             self._room.release_on_behalf_of(token)
 
@@ -76,23 +63,49 @@ def model_path(model: str, action: str) -> str:
     return f"/v1/models/{quote(model, safe='')}/{action}"
 
 
-async def _steps(response: httpx.Response) -> AsyncGenerator[Progress]:
-    done = False
+class Steps:
+    """What the supervisor tells, step by step; raises what went wrong."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._data = b""
+        self._done = False
+
+    def __aiter__(self) -> Steps:
+        return self
+
+    async def __anext__(self) -> Progress:
+        if self._done:
+            raise StopAsyncIteration
+        while b"\n" not in self._data:
+            piece = await _expected(self._answer.more())
+            if not piece:
+                raise _gone()
+            self._data += piece
+        line, _, self._data = self._data.partition(b"\n")
+        step = _lines.decode(line)
+        if step.error is not None:
+            raise _rebuilt(step.error)
+        self._done = step.done
+        return step
+
+
+async def _given(control: Path, path: str, content: bytes) -> Answer:
+    """The answer to an order, once it has begun. Raises what it refuses with."""
+    answer = await _expected(post(str(control), path, content))
+    if answer.status == 200:
+        return answer
+    with closing(answer):
+        body = await _expected(answer.read())
+    raise _rebuilt(msgspec.json.decode(body, type=ProblemBody).error)
+
+
+async def _expected(talk: Awaitable[T]) -> T:
+    """What comes of talking to a supervisor that may be gone."""
     try:
-        async for line in response.aiter_lines():
-            step = _lines.decode(line)
-            if step.error is not None:
-                raise _rebuilt(step.error)
-            yield step
-            done = step.done
-    except httpx.HTTPError as error:
+        return await talk
+    except WorkerLost as error:
         raise _gone() from error
-    if not done:
-        raise _gone()
-
-
-def _refusal(body: bytes) -> VllamadError:
-    return _rebuilt(msgspec.json.decode(body, type=ProblemBody).error)
 
 
 def _rebuilt(problem: Problem) -> VllamadError:

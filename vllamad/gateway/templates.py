@@ -23,5 +23,5 @@ def check_template(text: str) -> None:
         jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=False).parse(
             _GENERATION.sub("", text)
         )
-    except (jinja2.TemplateSyntaxError, RecursionError) as error:
+    except (jinja2.TemplateError, ValueError, RecursionError) as error:
         raise BadInput(f"template error: {error}") from error
