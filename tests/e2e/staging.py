@@ -22,18 +22,24 @@ TOKENS = {
     "</tool_call>": False,
     "<|python_tag|>": True,
     "[TOOL_CALLS]": True,
+    "<fim_prefix>": True,
+    "<fim_suffix>": True,
+    "<fim_middle>": True,
 }
 
 
-def stage(folder: Path, original: Path, act: Act) -> Path:
-    """Make a folder with the weights of `original` and everything else of `act`."""
+def stage(folder: Path, original: Path, act: Act, *, tokens: bool = True) -> Path:
+    """Make a folder with the weights of `original` and everything else of `act`.
+
+    Without `tokens` the tokenizer has no marker tokens, so that an engine refuses the parsers.
+    """
     folder.mkdir(parents=True)
     (folder / "model.safetensors").symlink_to(original / "model.safetensors")
     config = json.loads((original / "config.json").read_text())
     files: dict[str, Any] = {
         "config.json": config | {"model_type": act.model_type},
         "generation_config.json": {"eos_token_id": config["eos_token_id"]},
-        "tokenizer.json": _renamed(json.loads((original / "tokenizer.json").read_text())),
+        "tokenizer.json": _renamed(json.loads((original / "tokenizer.json").read_text()), tokens),
         "tokenizer_config.json": json.loads((original / "tokenizer_config.json").read_text()),
     }
     for name, content in files.items():
@@ -59,7 +65,9 @@ SCRIPT = {script}
 """
 
 
-def _renamed(tokenizer: dict[str, Any]) -> dict[str, Any]:
+def _renamed(tokenizer: dict[str, Any], wanted: bool) -> dict[str, Any]:
+    if not wanted:
+        return tokenizer
     added = {entry["id"]: entry for entry in tokenizer["added_tokens"]}
     vocabulary = tokenizer["model"]["vocab"]
     for number, (token, special) in enumerate(TOKENS.items(), start=3):

@@ -16,9 +16,12 @@ import pytest
 
 from tests.daemon import Daemon, daemon
 from tests.e2e.staging import configured, stage
-from tests.fakes.acts import ACTS, Act
+from tests.fakes.acts import ACTS, OPENS, TURNS, Act
 
 pytestmark = pytest.mark.e2e
+
+FIM = Act(name="fim", template="", script="a, b):\n    ")
+DEAF = Act(name="deaf", template=TURNS + OPENS, script="hm\n</think>\n\nHello.")
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,9 @@ def stage_daemon(
         f'[paths]\nstate = "{prepared}/state"\ncache = "{prepared}/cache"\n'
         "[scheduler]\nmax_loaded_models = 1\n"
     )
-    for act in ACTS:
+    for act in (*ACTS, FIM):
         config += configured(act, stage(folder / act.name, checkpoint, act))
+    config += configured(DEAF, stage(folder / DEAF.name, checkpoint, DEAF, tokens=False))
     home = tmp_path_factory.mktemp("home")
     with daemon(home, config=config) as one:
         one.http.timeout = 180.0
@@ -54,6 +58,29 @@ def test_the_parser_chosen_for_a_family_separates_what_its_model_says(
     if os.environ.get("VLLAMAD_RECORD"):
         act.recorded.write_bytes(said)
     assert told(said) == told(act.recorded.read_bytes()), "the recording is out of date"
+
+
+def test_the_tokens_around_a_gap_are_tokens_to_the_engine(stage_daemon: Daemon) -> None:
+    """`def add(` and `return a` are three and two tokens, and three are around them."""
+    body = {"model": "fim", "prompt": "def add(", "suffix": "return a", "stream": False}
+    shown = stage_daemon.http.post("/api/show", json={"model": "fim"}).json()
+    assert shown["capabilities"] == ["completion", "insert"]
+    answer = stage_daemon.http.post("/api/generate", json=body).json()
+    assert answer["response"] == FIM.script
+    assert answer["prompt_eval_count"] == 8
+
+
+def test_an_engine_that_refuses_a_parser_is_started_without_it(stage_daemon: Daemon) -> None:
+    body = {"model": "deaf", "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    answer = stage_daemon.http.post("/api/chat", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["message"]["content"] == DEAF.script, "nobody could tell them apart"
+    assert "no parsers from now on model=deaf:latest" in stage_daemon.text()
+    refused = stage_daemon.http.post("/api/chat", json=body | {"think": True})
+    assert (refused.status_code, refused.json()) == (
+        400,
+        {"error": '"deaf" does not support thinking'},
+    )
 
 
 def engine_stream(one: Daemon, act: Act) -> bytes:

@@ -212,6 +212,15 @@ def test_a_load_says_how_far_it_is(line: str, words: str | None):
             " which has not been registered",
             True,
         ),
+        (
+            "RuntimeError: DeepSeekR1ReasoningParser reasoning parser could not locate think"
+            " start/end tokens in the tokenizer!",
+            True,
+        ),
+        (
+            "RuntimeError: Mistral parser could not locate the tool call token in the tokenizer!",
+            True,
+        ),
         ("RuntimeError: the tokenizer of 'm' cannot be read", False),
     ],
 )

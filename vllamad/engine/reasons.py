@@ -59,7 +59,9 @@ _HOPELESS = re.compile(
     r"|Failed to infer device type",
 )
 
-_PARSERS = re.compile(r"-parser \S+ cannot be used with the tokenizer|has not been registered")
+_PARSERS = re.compile(
+    r"(?i)parser\b.*\b(?:cannot be used with the tokenizer|could not locate|not been registered)"
+)
 
 _SHARDS = re.compile(r"Loading \S+ checkpoint shards:\s+(\d+)% Completed")
 _PHASES = (
