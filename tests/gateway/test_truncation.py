@@ -64,6 +64,23 @@ def conversation(turns: int, *, system: bool = False, **more: object) -> EngineC
     return EngineCall(path=CHAT, body={"model": "a", "messages": messages, "stream": True, **more})
 
 
+def with_pictures(call: EngineCall) -> EngineCall:
+    """The same with a picture in each message, as large as pictures are."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 10_000}}
+    messages: Any = [
+        message | {"content": [{"type": "text", "text": message["content"]}, picture]}
+        for message in call.body["messages"]  # type: ignore[attr-defined]
+    ]
+    return EngineCall(path=CHAT, body=call.body | {"messages": messages})
+
+
+async def test_a_picture_counts_as_in_ollama_and_is_not_sent_to_be_counted(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        kept = await one.shortened(with_pictures(conversation(3)), 2 * 868 + 1)
+        assert len(kept.body["messages"]) == 2  # type: ignore[arg-type]
+        assert all("AAAA" not in json.dumps(asked) for asked in one.tokenizer.asked)
+
+
 def turns_of(call: EngineCall) -> list[str]:
     messages: Any = call.body["messages"]
     return [message["content"].split()[0] for message in messages]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.wire.conversation import engine_messages, keep_newest
+from vllamad.wire.conversation import engine_messages, keep_newest, without_pictures
 from vllamad.wire.images import Image
 from vllamad.wire.ollama import Message, ToolCall
 
@@ -87,3 +87,17 @@ def roles(text: str) -> list[dict[str, object]]:
 )
 def test_the_oldest_go_first_but_never_the_systems_or_the_last(before, count, after):
     assert "".join(str(m["content"]) for m in keep_newest(roles(before), count)) == after
+
+
+def test_a_conversation_without_its_pictures_keeps_its_texts():
+    picture = Image("image/png", "aGk=")
+    messages = engine_messages(
+        [
+            Message(role="system", content="brief"),
+            Message(role="user", content="what?", images=[picture, picture]),
+            Message(role="user", images=[picture]),
+        ]
+    )
+    texts, count = without_pictures(messages)
+    assert [message["content"] for message in texts] == ["brief", "what?", ""]
+    assert count == 3

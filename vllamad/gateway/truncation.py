@@ -14,13 +14,14 @@ import msgspec
 from vllamad.errors import WorkerLost
 from vllamad.host.http_client import post
 from vllamad.wire.broker import Granted
-from vllamad.wire.conversation import keep_newest
+from vllamad.wire.conversation import keep_newest, without_pictures
 from vllamad.wire.gojson import is_list
 from vllamad.wire.refusals import STOPPED
 from vllamad.wire.requests import CHAT, EngineCall
 
 _ROOM: Final = 1  # tokens at least left for the answer
 _TEMPLATE: Final = 256  # bytes a template may add, where nothing is counted
+_PICTURE: Final = 768  # tokens that Ollama counts a picture as, whatever is on it
 
 
 class _Count(msgspec.Struct):
@@ -81,13 +82,14 @@ def _messages(call: EngineCall) -> list[dict[str, object]]:
 
 async def _count(grant: Granted, call: EngineCall) -> int:
     """How many tokens the engine makes of it, its template included. Raises WorkerLost."""
-    kept = ("model", "messages", "tools", "add_generation_prompt", "continue_final_message")
-    body = {key: value for key, value in call.body.items() if key in kept}
+    kept = ("model", "tools", "add_generation_prompt", "continue_final_message")
+    messages, pictures = without_pictures(_messages(call))
+    body = {key: value for key, value in call.body.items() if key in kept} | {"messages": messages}
     with closing(await post(grant.endpoint, "/tokenize", msgspec.json.encode(body))) as answer:
         said = await answer.read()
     if answer.status != 200:
         return 0  # whatever is wrong with it, the engine says so when it is asked to answer
     try:
-        return msgspec.json.decode(said, type=_Count).count
+        return msgspec.json.decode(said, type=_Count).count + _PICTURE * pictures
     except msgspec.DecodeError as error:
         raise WorkerLost(STOPPED) from error

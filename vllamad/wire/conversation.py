@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from vllamad.wire.gojson import is_list, is_object
 from vllamad.wire.images import Image
 from vllamad.wire.ollama import Message
 
@@ -51,6 +52,22 @@ def keep_newest(messages: list[dict[str, object]], count: int) -> list[dict[str,
         kept.pop(0)
     stay = {*kept, *(i for i, message in enumerate(messages) if message["role"] == "system")}
     return [messages[i] for i in sorted(stay)]
+
+
+def without_pictures(
+    messages: list[dict[str, object]],
+) -> tuple[list[dict[str, object]], int]:
+    """The same messages with their text alone, and how many pictures and sounds they had."""
+    texts: list[dict[str, object]] = []
+    count = 0
+    for message in messages:
+        parts = message["content"]
+        if is_list(parts):
+            text = [part for part in parts if is_object(part) and part["type"] == "text"]
+            count += len(parts) - len(text)
+            message = message | {"content": text[0]["text"] if text else ""}
+        texts.append(message)
+    return texts, count
 
 
 def _content(message: Message) -> str | list[dict[str, object]]:
