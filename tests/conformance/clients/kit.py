@@ -42,7 +42,7 @@ WEATHER = {
         },
     },
 }
-PATIENCE = 3.0  # seconds until it is known that a client has come or gone
+PATIENCE = 5.0  # seconds until it is known that a client has come or gone
 LIMIT = 120  # seconds for one feature: a hang is a failure with a name
 
 Feature = Callable[[], object]
