@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import re
 import signal
@@ -32,6 +33,7 @@ SCENARIO: Json = {
     "ignore_term": False,
     "children": [],  # names of processes it forks; the death of any of them ends it
     "orphan": False,  # leave a process in a session of its own
+    "shared": False,  # map shared memory, and never remove it
     "flood": 0.0,  # seconds of writing its log as fast as it can
     "text": "The capital of France is Paris.",
     "tokens": 0,  # tokens of an answer; 0: the words of the text
@@ -293,12 +295,19 @@ def recorded() -> Steps:
     yield from (spelling.chunk(event + b"\n\n") for event in events)
 
 
+def share() -> mmap.mmap:
+    with open(f"/dev/shm/psm_fake_{os.getpid()}", "w+b") as file:
+        file.truncate(4096)
+        return mmap.mmap(file.fileno(), 4096)
+
+
 def main() -> None:
     if PLAN["ignore_term"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(flag("uds"))  # refused until it listens, as vLLM's is while it loads
     family = Family()
+    _shared = share() if PLAN["shared"] else None
     if not PLAN["ignore_term"]:
         signal.signal(signal.SIGTERM, family.leave)
     for line in LOADING:

@@ -9,15 +9,31 @@ import pytest
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.acts import ACTS, Act
+from tests.integration.waiting import Waits, waiting
 from tests.models.checkpoints import SMOLLM2, write_checkpoint
 from vllamad.core.model_name import parse
 from vllamad.models import store
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Within its module, a test that waits for something slow comes when the others are done."""
-    modules = {item.path: number for number, item in reversed(list(enumerate(items)))}
-    items.sort(key=lambda item: (modules[item.path], item.get_closest_marker("waits") is not None))
+    """What waits for something slow comes when all others are done."""
+    items.sort(key=waits_for_something)
+
+
+def waits_for_something(item: pytest.Item) -> bool:
+    return item.get_closest_marker("waits") is not None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def waits(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Waits]:
+    """What goes on beside the other tests, from the first of them on, where anybody asks for it."""
+    if not any(map(waits_for_something, request.session.items)):
+        yield {}
+        return
+    with waiting(tmp_path_factory.mktemp("waits")) as going_on:
+        yield going_on
 
 
 @pytest.fixture

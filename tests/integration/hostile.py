@@ -174,7 +174,11 @@ def connected(address: tuple[str, int] | str, limit: float) -> socket.socket:
     """A socket connected to a port or a path, with `limit` as its timeout."""
     sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     sock.settimeout(limit)
-    sock.connect(address)
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
