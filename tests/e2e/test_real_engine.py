@@ -279,6 +279,25 @@ def test_a_conversation_longer_than_num_ctx_loses_its_oldest_messages(real: Daem
     assert whole["prompt_eval_count"] > 1000
 
 
+def test_a_conversation_goes_on_from_the_token_ids_it_ended_with(real: Daemon) -> None:
+    def generate(**more: Any) -> dict[str, Any]:
+        options = {**GREEDY, "num_predict": 12}
+        body = {"model": MODEL, "stream": False, "options": options, **more}
+        return real.http.post("/api/generate", json=body).json()
+
+    def prompt(**more: Any) -> str:
+        return generate(**more, _debug_render_only=True)["_debug_info"]["rendered_template"]
+
+    first = generate(prompt=QUESTION)
+    assert QUESTION in prompt(prompt=QUESTION)
+    before = prompt(prompt=QUESTION) + first["response"]
+    again = prompt(prompt="And of Italy?", context=first["context"])
+    assert again.startswith(before)
+    assert "And of Italy?" in again[len(before) :]
+    second = generate(prompt="And of Italy?", context=first["context"])
+    assert second["context"][: len(first["context"])] == first["context"]
+
+
 def test_a_model_pulled_from_a_hub_is_verified_and_answers(
     prepared: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

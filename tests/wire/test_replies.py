@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.acts import ACTS, Act
+from tests.fakes.acts import ACTS, RECORDED
 from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.wire import lines
 from vllamad.wire.refusals import STOPPED
@@ -405,18 +405,35 @@ def test_any_cut_of_the_bytes_gives_the_same_lines(texts, cuts, stream):
     assert whole.endswith(b"\n") == stream
 
 
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+WITH_IDS = ("chat-token-ids", "completions-token-ids")
+
+
+@pytest.mark.parametrize("name", [act.recorded.stem for act in ACTS] + [*WITH_IDS])
 @given(cuts=st.lists(st.integers(0, 16_000)), stream=st.booleans())
-def test_any_cut_of_a_recorded_stream_gives_the_same_lines(act: Act, cuts, stream):
-    sent = act.recorded.read_bytes()
+def test_any_cut_of_a_recorded_stream_gives_the_same_lines(name: str, cuts, stream):
+    sent = (RECORDED / f"{name}.sse").read_bytes()
 
     def translated(places: list[int]) -> bytes:
-        reader, reply = EventReader(), Reply(lines.CHAT, "m", stream=stream)
+        reader, reply = EventReader(), Reply(lines.GENERATE, "m", stream=stream)
         fed = [reply.feed(reader.feed(sent[a:b]), NOW) for a, b in pairwise(places)]
         return b"".join(fed) + reply.finish(NOW, TIMES)
 
     places = sorted(min(cut, len(sent)) for cut in cuts)
     assert translated([0, *places, len(sent)]) == translated([0, len(sent)])
+
+
+@pytest.mark.parametrize("name", WITH_IDS)
+def test_the_context_is_every_token_the_engine_told(name: str):
+    reader, reply = EventReader(), Reply(lines.GENERATE, "m")
+    payloads = reader.feed((RECORDED / f"{name}.sse").read_bytes())
+    out = reply.feed(payloads, NOW) + reply.finish(NOW, TIMES)
+    told: list[int] = []
+    for event in map(json.loads, payloads[:-1]):
+        told += event.get("prompt_token_ids") or []
+        for choice in event["choices"]:
+            told += (choice.get("prompt_token_ids") or []) + (choice.get("token_ids") or [])
+    assert json.loads(out.splitlines()[-1])["context"] == told
+    assert reply.fast >= 5
 
 
 @given(st.lists(st.binary() | st.sampled_from([ROLE, content("x"), USAGE, DONE, b"{}", b"[]"])))
