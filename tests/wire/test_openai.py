@@ -154,6 +154,8 @@ def test_addresses_and_unknown_parts_are_refused(part, message):
         ({"model": "m", "messages": [HI], "reasoning_effort": "bogus"},
          'invalid reasoning value: "bogus" (must be "minimal", "low", "medium", "high", "xhigh", '
          '"ultra", "max", or "none")'),
+        ({"model": "m", "messages": [HI], "stream": 1}, "json: cannot unmarshal number into Go "
+         "struct field ChatCompletionRequest.stream of type bool"),
         ({"model": "m", "messages": [HI], "n": 17}, "n must be between 1 and 16"),
         ({"model": "m", "messages": [HI], "tools": [{"x": "y" * 70_000}]},
          "invalid tool: the schema has 70008 bytes, at most 65536"),

@@ -79,6 +79,7 @@ def test_a_request_overrides_the_model_and_the_model_the_defaults():
         ({"temperature": -1}, {"temperature": 0.0}),
         ({"temperature": 5}, {"temperature": 2.0}),
         ({"top_k": -1}, {"top_k": 0}),
+        ({"top_k": 1e30}, {"top_k": 2**31 - 1}),
         ({"top_p": 0}, {"top_p": 1.0, "temperature": 0.0}),
         ({"top_p": 1.5}, {"top_p": 1.0}),
         ({"min_p": 2}, {"min_p": 1.0}),
@@ -126,7 +127,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers()
 def test_no_number_leaves_vllms_range(options):
     fields: dict[str, Any] = sampling({}, options, 2048)
     assert 0 <= fields["temperature"] <= 2
-    assert fields["top_k"] >= 0
+    assert 0 <= fields["top_k"] < 2**31
     assert 0 < fields["top_p"] <= 1
     assert 0 <= fields["min_p"] <= 1
     assert fields["repetition_penalty"] > 0

@@ -14,6 +14,7 @@ from vllamad.wire.gojson import is_list, quoted
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024  # characters
 _LARGEST_SEED = (1 << 63) - 1
+_LARGEST_TOP_K = (1 << 31) - 1  # more is no number to vLLM
 
 # The types that Ollama checks. Everything else in `options` is ignored.
 _TYPES = {
@@ -88,7 +89,7 @@ def sampling(
     options = _DEFAULTS | check_options(stored) | check_options(requested)
     fields: dict[str, object] = {
         "temperature": _clamped(options, "temperature", 0.0, 2.0),
-        "top_k": max(_number(options, "top_k"), 0),
+        "top_k": min(max(_number(options, "top_k"), 0), _LARGEST_TOP_K),
         "top_p": _clamped(options, "top_p", 0.0, 1.0),
         "min_p": _clamped(options, "min_p", 0.0, 1.0),
         "repetition_penalty": _repetition_penalty(options),
