@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vllamad.wire.refusals import (
     CANNOT,
     FAILED,
+    INTERNAL,
     STOPPED,
     TOO_LONG,
     anthropic_error,
@@ -56,6 +57,7 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
         ),
         (500, b'{"error":{"message":"EngineCore encountered an issue"}}', 500, STOPPED),
         (502, b"", 500, STOPPED),
+        (500, b'{"error":{"message":"Internal server error"}}', 500, INTERNAL),
         (400, b'{"error":"plain"}', 400, "plain"),
         (400, b"{}", 400, FAILED),
         (400, b"\xff", 400, "\ufffd"),

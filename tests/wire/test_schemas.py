@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
 from vllamad.wire.schemas import MAX_PATTERN, relaxed, vet
@@ -36,6 +39,7 @@ def nested(depth: int) -> dict[str, Any]:
         {"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}},
         {"pattern": r"^(?<year>\d{4})-\p{L}+/$"},
         {"pattern": "(a+)+$"},
+        {"pattern": "[[a]]"},
         {"pattern": "a" * MAX_PATTERN},
         nested(32),
         {"additionalProperties": False, "items": True},
@@ -96,7 +100,8 @@ def test_what_the_engine_refuses_and_ollama_never_heeded_is_left_out():
             "format": {"type": "string", "format": "uuid"},
             "items": {"type": "array", "items": {"format": "binary"}, "uniqueItems": True},
             "pair": {"items": [{"format": "color"}, True], "additionalItems": {"contains": {}}},
-            "any": {"anyOf": [{"format": 1}, {"enum": [{"uniqueItems": True}]}]},
+            "open": {"items": []},
+            "any": {"anyOf": [{"format": [1]}, {"enum": [{"uniqueItems": True}]}]},
             "free": True,
         },
     }
@@ -106,6 +111,7 @@ def test_what_the_engine_refuses_and_ollama_never_heeded_is_left_out():
             "format": {"type": "string", "format": "uuid"},
             "items": {"type": "array", "items": {}},
             "pair": {"prefixItems": [{}, True], "items": {}},
+            "open": {"prefixItems": []},
             "any": {"anyOf": [{}, {"enum": [{"uniqueItems": True}]}]},
             "free": True,
         },
@@ -115,6 +121,25 @@ def test_what_the_engine_refuses_and_ollama_never_heeded_is_left_out():
 @pytest.mark.parametrize("schema", [*MADE["pydantic"].values(), *MADE["zod"].values()])
 def test_schemas_as_programs_make_them_are_left_as_they_are(schema):
     assert relaxed(schema) == schema
+
+
+KEYWORDS = (
+    "type", "properties", "items", "format", "pattern", "$ref", "anyOf", "additionalItems",
+    "enum", "uniqueItems",
+)  # fmt: skip
+KEYS = st.sampled_from(KEYWORDS) | st.text()
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["string", "#", "["]),
+    lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(KEYS, JSON_VALUES))
+def test_nothing_breaks_the_judge(schema):
+    with contextlib.suppress(BadInput):
+        vet(schema)
+        vet(relaxed(schema))
 
 
 def test_what_the_schema_is_for_is_named():

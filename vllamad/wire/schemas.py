@@ -6,6 +6,7 @@ Judges form and size only; what a grammar cannot express, the engine refuses by 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 
 import msgspec
@@ -63,8 +64,9 @@ def relaxed(schema: dict[str, object]) -> dict[str, object]:
     what makes the items of a list differ. A list of items by place has another name by now.
     """
     fields = {key: _relaxed(key, value) for key, value in schema.items() if key not in _UNHEEDED}
-    if fields.get("format") not in _FORMATS:
-        fields.pop("format", None)
+    form = fields.pop("format", None)
+    if isinstance(form, str) and form in _FORMATS:
+        fields["format"] = form
     if is_list(fields.get("items")):
         fields["prefixItems"] = fields.pop("items")
         if "additionalItems" in fields:
@@ -122,7 +124,9 @@ def _pattern_problem(pattern: object) -> str | None:
     for spelling, ours in _JAVASCRIPT:
         text = spelling.sub(ours, text)
     try:
-        re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Python may read otherwise one day
+            re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         return f"the pattern {_shown(pattern)} cannot be compiled ({error})"
     return None
