@@ -94,7 +94,7 @@ def test_a_refusal_names_the_place_and_the_reason(schema, text):
 
 
 def test_what_the_engine_refuses_and_ollama_never_heeded_is_left_out():
-    schema = {
+    schema: dict[str, Any] = {
         "$defs": {"a": {"format": "password", "default": {"format": "password"}}},
         "properties": {
             "format": {"type": "string", "format": "uuid"},
