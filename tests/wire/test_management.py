@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
 from vllamad.wire.control import Progress
 from vllamad.wire.management import (
+    _CREATE,
     CreateRequest,
     check_create,
     decode_copy,
@@ -21,7 +25,7 @@ from vllamad.wire.management import (
     progress_line,
     unknown_parameters,
 )
-from vllamad.wire.overlay import Adapter, Overlay, Turn
+from vllamad.wire.overlay import Adapter, Overlay, Turn, layers
 
 HEX = "0123456789abcdef" * 4
 
@@ -210,3 +214,23 @@ def test_what_can_be_made_is_let_through() -> None:
 )
 def test_a_step_is_told_in_ollamas_words(progress: Progress, line: bytes) -> None:
     assert progress_line(progress) == line
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=10,
+)
+_FIELDS = st.sampled_from([*sorted(_CREATE), "source", "destination"])
+
+
+@given(body=st.dictionaries(_FIELDS, _JSON))
+def test_no_body_raises_anything_but_bad_input(body: dict[str, Any]) -> None:
+    content = msgspec.json.encode(body)
+    for decode in (decode_copy, decode_delete, decode_pull, decode_push):
+        with suppress(BadInput):
+            decode(content)
+    with suppress(BadInput):
+        request = decode_create(content)
+        check_create(request)
+        layers(overlay_of(request))
