@@ -292,6 +292,7 @@ def test_neutral_values_change_nothing(one: Daemon, neutral: dict[str, Any]) -> 
 
 def test_60_show_reads_the_models_files_and_loads_nothing(one: Daemon) -> None:
     one.http.post("/api/generate", json={"model": "test", "keep_alive": 0})
+    until(lambda: one.http.get("/api/ps").json() == {"models": []})
     status, shown = post(one, "/api/show", {"name": "test"})
     assert status == 200
     assert shown["model_info"]["general.architecture"] == "llama"
