@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
 from tests.bench.cases import Result, Row, Streams
 from tests.bench.sides import BARE, ENGINE
@@ -67,10 +68,12 @@ def table(results: Mapping[Row, Mapping[str, Result]], *, tokens: bool) -> Itera
             yield _line(first + cells + _ratios(side, sides), widths)
 
 
-def steal() -> float:
-    """CPU seconds that the host of this machine has given to others."""
-    ticks = int(Path("/proc/stat").read_text().split()[8])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def others() -> float:
+    """CPU seconds that went to what is not ours, from an unknown beginning."""
+    user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+    busy = sum((user, nice, system, *rest)) / os.sysconf("SC_CLK_TCK")
+    mine, children = map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN))
+    return busy - sum(one.ru_utime + one.ru_stime for one in (mine, children))
 
 
 def _token_cells(row: Streams, one: Result, engine: Result) -> list[str]:
