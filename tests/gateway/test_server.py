@@ -288,6 +288,31 @@ async def test_a_client_cannot_pile_up_bytes_ahead_of_its_turn() -> None:
             await app.left.wait()
 
 
+async def test_a_body_that_nobody_wanted_is_dropped_and_the_connection_goes_on() -> None:
+    async with serving(App()) as server, server.client() as client:
+        await client.say(POST + b"content-length: 100000\r\n\r\n")
+        await client.until(b"hello")
+        client.forget()
+        await client.say(b"x" * 100_000 + get())
+        await client.until(b"hello")
+
+
+async def test_a_body_that_nobody_wanted_and_that_dawdles_ends_the_connection() -> None:
+    limits = ServerLimits(head=0.3, body_gap=60, drain=0.2)
+    async with serving(App(), limits) as server, server.client() as client:
+        await client.say(POST + b"content-length: 10\r\n\r\n")
+        await client.until(b"hello")
+        await client.until_eof(limit=2)
+
+
+async def test_a_large_body_that_nobody_wanted_ends_the_connection() -> None:
+    async with serving(App()) as server, server.client() as client:
+        await client.say(POST + b"content-length: 10000000000\r\n\r\n")
+        await client.until(b"hello")
+        with trio.fail_after(5):
+            await say_until_refused(client, b"x" * 10_000)
+
+
 async def test_large_bodies_that_never_end_do_not_fill_the_memory() -> None:
     head = POST_COUNT + b"content-length: 2500000\r\n\r\n"
     limits = ServerLimits(bodies=3_000_000, drain=0.2)

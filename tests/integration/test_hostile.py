@@ -36,7 +36,8 @@ pytestmark = pytest.mark.integration
 # Routes that take a body and neither change what is installed nor look at any hub.
 BODIES = [
     "/api/chat", "/api/generate", "/api/show", "/api/embed", "/api/embeddings",
-    "/v1/chat/completions", "/v1/completions", "/v1/embeddings",
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages",
+    "/v1/messages/count_tokens", "/rerank", "/score",
 ]  # fmt: skip
 # What Ollama itself answers with a 500 or 501.
 OLLAMAS_OWN = re.compile(

@@ -35,6 +35,7 @@ HEADERS_LIMIT: Final = 100
 PIPELINE_LIMIT: Final = 64 * 1024  # bytes a client may send ahead of its turn
 PIPELINE_PATIENCE: Final = 1.0  # how long it may send more: until then its leaving goes unnoticed
 RECV_SIZE: Final = 64 * 1024
+DROP_LIMIT: Final = 256 * 1024  # bytes of an unwanted body that we read
 SMALL_BODY: Final = 1 << 20  # bytes anybody may send, however many others do
 SEND_PIECE: Final = 64 * 1024  # what `write_stall` is measured on
 LINGER: Final = 2.0  # how long we read on after our last word, so that it is not reset away
@@ -129,8 +130,8 @@ class Connection:
             await self._write(event.data)
         elif isinstance(event, Closed):
             self._conversation.cancel()
-        elif isinstance(event, Updated) and event.idle:
-            self._idle_since = trio.current_time()
+        elif isinstance(event, Updated):
+            self._idle_since = trio.current_time() if event.idle else self._idle_since
             self.wake()
 
     async def _write(self, data: bytes) -> None:
@@ -222,7 +223,8 @@ class Connection:
     def _deadline(self) -> float:
         """Until when the next bytes must have come."""
         now, limits = trio.current_time(), self._shared.limits
-        if self._protocol.between_requests and self._protocol.buffered:
+        began = self._protocol.between_requests and self._protocol.buffered
+        if began or self._protocol.dropping:
             self._head_since = now if self._head_since is None else self._head_since
             return self._head_since + limits.head
         self._head_since = None
@@ -252,6 +254,8 @@ class Protocol(H11Protocol):
     goes on reading and sees the client leave, also behind pipelined data.
     """
 
+    _dropped = 0  # bytes of a body that came after its answer
+
     @property
     def http(self) -> h11.Connection:
         assert isinstance(self.connection, h11.Connection), "upgrades are refused"
@@ -264,6 +268,11 @@ class Protocol(H11Protocol):
     @property
     def in_body(self) -> bool:
         return self.http.their_state is h11.SEND_BODY
+
+    @property
+    def dropping(self) -> bool:
+        """What comes of the body has no reader any more."""
+        return self.in_body and self.stream is None
 
     @property
     def answering(self) -> bool:
@@ -297,10 +306,31 @@ class Protocol(H11Protocol):
                     await self.refuse(status)
                     return
                 await self._create_stream(_with_target(event, path_of(event) or b""))
-            elif self.stream is not None and isinstance(event, h11.Data):
+            elif self.stream is None:
+                await self._drop(event)
+            elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
-            elif self.stream is not None and isinstance(event, h11.EndOfMessage):
+            elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
+
+    async def _maybe_recycle(self) -> None:
+        await self._close_stream()
+        unread = self.in_body and self.http.our_state is h11.DONE
+        if unread and not self.context.terminated.is_set():
+            # It was answered before it was read: `pump` drops the rest, and comes back.
+            await self.send(Updated(idle=False))
+            return
+        self._dropped = 0
+        await super()._maybe_recycle()
+
+    async def _drop(self, event: object) -> None:
+        """Go past what nobody wants to read; closing would cost the client its next request."""
+        if isinstance(event, h11.Data):
+            self._dropped += len(event.data)
+        if self._dropped > DROP_LIMIT:
+            await self.send(Closed())
+        elif isinstance(event, h11.EndOfMessage):
+            await self._maybe_recycle()
 
     async def refuse(self, status: int) -> None:
         """Answer `status`, where an answer is still possible, and close."""
