@@ -123,7 +123,7 @@ def test_a_term_at_any_moment_leaves_nothing(home: Path, moment: Moment) -> None
         assert status == 0 or (status == -signal.SIGTERM and "ready" not in one.text())
         assert traces(home) == []
         assert [path for path in one.run.rglob("*") if path.name != "w"] == []
-        assert list(Path("/dev/shm").glob("psm_fake_*")) == []
+        assert list(Path("/dev/shm").glob(f"psm_{one.run.name}_*")) == []
         assert " ERROR " not in one.text()
 
 
