@@ -99,5 +99,6 @@ def test_text_is_either_what_it_encodes_or_refused_at_a_byte(text):
         byte = int(refused.message.rpartition(" ")[2])
     else:
         byte = 0
-        assert encoded(base64.b64decode(image.data))[:-2] == image.data[:-2]
+        # Before the padding, up to four bits of the last digit mean nothing, to Go either.
+        assert encoded(base64.b64decode(image.data))[:-3] == image.data[:-3]
     assert 0 <= byte <= len(text.encode())
