@@ -45,6 +45,9 @@ from vllamad.wire.gateway import EngineParsers, encode, for_gateway
 
 log = logging.getLogger(__name__)
 
+# mallopt(3): without it glibc learns from the first large body to keep the next ones' memory.
+_LARGE_BODIES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
 Inherited = Mapping[str, Sequence[socket.socket]]
 
 
@@ -151,7 +154,8 @@ def make_gateways(
     launch = GatewayLaunch(
         settings=encode(told),
         sockets=numbers,
-        environment={k: v for k, v in environ.items() if k not in PRIVATE_VARIABLES},
+        environment=_LARGE_BODIES
+        | {k: v for k, v in environ.items() if k not in PRIVATE_VARIABLES},
         drain_timeout=settings.server.drain_timeout,
     )
     return Gateways(launch, settings.server.gateways)
