@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import trio
 from quart import Response, g, request
 
-from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported
+from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported, VllamadError
 from vllamad.gateway import leases
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.exchange import Output
@@ -122,9 +122,16 @@ async def read(decode: Callable[[bytes], T]) -> T:
     """The request's body, decoded; a large one in a thread. Raises what `decode` raises."""
     body = await request.get_data(cache=False, as_text=False)
     assert isinstance(body, bytes)
-    if len(body) > _LARGE:
-        return await trio.to_thread.run_sync(decode, body)
-    return decode(body)
+    try:
+        if len(body) > _LARGE:
+            return await trio.to_thread.run_sync(decode, body)
+        return decode(body)
+    except VllamadError as error:
+        # Where it was raised holds the body, however large, until a collection comes by.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        raise
+    finally:
+        del body
 
 
 async def _answer(
