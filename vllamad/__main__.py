@@ -18,7 +18,6 @@ from vllamad.errors import ConfigError, HostProblem, VllamadError
 from vllamad.host.descriptors import raise_limit
 
 EXIT_PROBLEM = 1
-EXIT_USAGE = 2
 EXIT_CONFIG = 78  # EX_CONFIG: the unit file tells systemd not to restart on it
 
 _EPILOG = """\
