@@ -51,7 +51,7 @@ class Record:
             log,
             logging.INFO,
             "request",
-            id=self.request_id,
+            request_id=self.request_id,
             method=self.method,
             path=self.path,
             model=self.model or None,

@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import cast
 
+from vllamad.host.journal import IDENTIFIER, Journal, open_journal
+
 FIELD_LIMIT = 1024  # bytes of one value
 LINE_LIMIT = 4096  # PIPE_BUF: a pipe takes that much whole, or says that it cannot
 
@@ -31,7 +33,7 @@ Field = str | int | float | bool | None
 
 def event(logger: logging.Logger, level: int, message: str, /, **fields: object) -> None:
     """Log one event: a constant message, and what differs in `fields`. None is left out."""
-    logger.log(level, "%s", message, extra={"fields": fields})
+    logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
 
 
 def configure(
@@ -43,10 +45,13 @@ def configure(
 ) -> None:
     """Send our events from `level` on, and warnings of libraries, to `fd` as "text" or "json".
 
-    Where the journal reads `fd`, each line carries its priority, and no time: the journal has one.
+    Where the journal reads `fd`, text goes to it as fields; a line that cannot, and all JSON, is
+    written with its priority in front, and no time: the journal has one.
     """
-    journal = _is_journal(environ, fd)
-    handler = LineHandler(fd, json_lines=format == "json", journal=journal)
+    journal = is_journal(environ, fd)
+    handler: logging.Handler = LineHandler(fd, json_lines=format == "json", journal=journal)
+    if journal and format == "text" and (native := open_journal()):
+        handler = JournalHandler(native, handler)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -97,12 +102,42 @@ class LineHandler(logging.Handler):
         return True
 
 
+class JournalHandler(logging.Handler):
+    """Sends each record to the journal with its fields; what it does not take, to `otherwise`."""
+
+    def __init__(self, journal: Journal, otherwise: logging.Handler) -> None:
+        super().__init__()
+        self._journal = journal
+        self._otherwise = otherwise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            fields = {name: _spelled(value) for name, value in _fields(record).items()}
+            fields |= {
+                "LOGGER": record.name,
+                "CODE_FILE": record.pathname,
+                "CODE_LINE": str(record.lineno),
+                "CODE_FUNC": record.funcName or "",
+            }
+            priority = _PRIORITIES.get(record.levelno, 2)
+            taken = self._journal.send(message_line(record), priority, IDENTIFIER, fields)
+        except Exception:  # noqa: BLE001  # as in LineHandler
+            taken = False
+        if not taken:
+            self._otherwise.emit(record)
+
+
+def message_line(record: logging.LogRecord) -> str:
+    """`worker ready model=smollm2:135m pid=123`: for who keeps time and level elsewhere."""
+    words = [_clip(escape(record.getMessage()))]
+    words += [f"{escape(name)}={_quoted(value)}" for name, value in _fields(record).items()]
+    return " ".join(words)
+
+
 def text_line(record: logging.LogRecord, *, with_time: bool = True) -> str:
     """`2026-11-23T05:54:00.123Z INFO worker ready model=smollm2:135m pid=123`."""
     words = [_timestamp(record.created)] if with_time else []
-    words += [logging.getLevelName(record.levelno), _clip(escape(record.getMessage()))]
-    words += [f"{escape(name)}={_quoted(value)}" for name, value in _fields(record).items()]
-    return " ".join(words)
+    return " ".join([*words, logging.getLevelName(record.levelno), message_line(record)])
 
 
 def json_line(record: logging.LogRecord, *, with_time: bool = True) -> str:
@@ -158,8 +193,12 @@ def _dump(shown: Mapping[str, Field]) -> str:
     return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
 
 
+def _spelled(value: Field) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
 def _quoted(value: Field) -> str:
-    text = json.dumps(value) if isinstance(value, bool) else str(value)
+    text = _spelled(value)
     if _BARE.fullmatch(text):
         return text
     return '"' + text.replace('"', '\\"') + '"'
@@ -177,8 +216,11 @@ def _timestamp(seconds: float) -> str:
     return f"{start}.{milliseconds % 1000:03}Z"
 
 
-def _is_journal(environ: Mapping[str, str], fd: int) -> bool:
-    """JOURNAL_STREAM names the device and inode of the stream; it may be inherited by mistake."""
+def is_journal(environ: Mapping[str, str], fd: int = 2) -> bool:
+    """Tell whether the journal reads `fd`.
+
+    JOURNAL_STREAM names the device and inode of the stream; it may be inherited by mistake.
+    """
     try:
         status = os.fstat(fd)
     except OSError:

@@ -23,7 +23,8 @@ from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line, pr
 from vllamad.errors import HostProblem
 from vllamad.host import devices
 from vllamad.host.http_client import client_for
-from vllamad.host.log import event
+from vllamad.host.journal import EngineLines, Journal
+from vllamad.host.log import escape, event
 from vllamad.host.log_files import WorkerLog, worker_log
 from vllamad.host.process_group import Launch, ProcessGroup, first_exit, spawn
 from vllamad.host.tasks import first_of
@@ -42,10 +43,17 @@ def log_file(folder: Path, model: str) -> Path:
 class EngineLives:
     """Starts engines; the only maker of `Life` outside the tests."""
 
-    def __init__(self, settings: Settings, engines: Engines, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Engines,
+        environ: Mapping[str, str],
+        journal: Journal | None = None,
+    ) -> None:
         self._settings = settings
         self._engines = engines
         self._environ = environ
+        self._journal = journal
 
     def log_file(self, model: str) -> Path:
         return log_file(self._settings.paths.logs, model)
@@ -67,8 +75,10 @@ class EngineLives:
             log_path=self.log_file(plan.model),
         )
         own = settings.worker
-        with _folder(place, plan), _log(launch.log_path, settings) as (file, output):
+        lines = EngineLines(self._journal, plan.model) if self._journal else None
+        with _folder(place, plan), _log(launch.log_path, settings, lines) as (file, output):
             async with _emptied(launch, own) as group, trio.open_nursery() as nursery:
+                output.pid = group.pid
                 nursery.start_soon(file.keep_up)
                 yield EngineLife(plan, place.endpoint, group, output, own)
                 nursery.cancel_scope.cancel()
@@ -166,12 +176,16 @@ class EngineLife:
 class _Output:
     """What the lines of one life mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: EngineLines | None) -> None:
         self.fatal = trio.Event()
         self.doing = "starting"
         self.file: WorkerLog | None = None
+        self.pid = 0
+        self._journal = journal
 
     def on_line(self, line: str) -> None:
+        if self._journal:
+            self._journal.send(escape(line), self.pid)
         self.doing = progress(line) or self.doing
         if is_fatal_start_line(line):
             self.fatal.set()
@@ -185,8 +199,10 @@ class _Output:
 
 
 @contextmanager
-def _log(path: Path, settings: Settings) -> Generator[tuple[WorkerLog, _Output]]:
-    output = _Output()
+def _log(
+    path: Path, settings: Settings, journal: EngineLines | None
+) -> Generator[tuple[WorkerLog, _Output]]:
+    output = _Output(journal)
     own = settings.logging
     with worker_log(path, max_bytes=own.max_bytes, keep=own.keep, on_line=output.on_line) as file:
         output.file = file

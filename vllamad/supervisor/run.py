@@ -24,8 +24,9 @@ from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.host.control_socket import bind_control
 from vllamad.host.http_server import serve_http
+from vllamad.host.journal import open_journal
 from vllamad.host.listeners import all_loopback, bind_http
-from vllamad.host.log import event
+from vllamad.host.log import event, is_journal
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
 from vllamad.host.tasks import first_of
@@ -135,7 +136,8 @@ def make_fleet(settings: Settings, engines: Engines, environ: Mapping[str, str])
         queue_timeout=own.queue_timeout,
         failed_cooldown=settings.worker.failed_cooldown,
     )
-    lives = EngineLives(settings, engines, environ)
+    journal = open_journal() if is_journal(environ) else None
+    lives = EngineLives(settings, engines, environ, journal)
     return Fleet(
         Scheduler(limits, engines.machine),
         lambda plan, moved: Worker(plan, lives, settings.worker, own, moved),
@@ -155,7 +157,8 @@ def make_gateways(
         settings=encode(told),
         sockets=numbers,
         environment=_LARGE_BODIES
-        | {k: v for k, v in environ.items() if k not in PRIVATE_VARIABLES},
+        # A gateway's log goes where ours goes, and in the same form.
+        | {k: v for k, v in environ.items() if k not in PRIVATE_VARIABLES - {"JOURNAL_STREAM"}},
         drain_timeout=settings.server.drain_timeout,
     )
     return Gateways(launch, settings.server.gateways)

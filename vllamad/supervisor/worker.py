@@ -246,8 +246,9 @@ class Worker:
             logging.WARNING if bad else logging.INFO,
             f"worker {state}",
             model=self.model,
+            state=state,
             after=f"{seconds:.1f}s {before}",
-            pid=self.pid,
+            worker_pid=self.pid,
             reason=self.reason if bad else None,
         )
         self._moved(self)
