@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.acts import ACTS, Act
+from tests.fakes.hub import Hub, running
 from tests.integration.waiting import Waits, waiting
 from tests.models.checkpoints import SMOLLM2, write_checkpoint
 from vllamad.core.model_name import parse
@@ -51,6 +53,35 @@ def acting(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     scenarios = {act.name: {"replay": str(act.recorded)} for act in ACTS}
     with daemon(home, config=fake_config(scenarios=scenarios)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def hub() -> Generator[Hub]:
+    """A hub that has `org/tiny` and nothing else."""
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
+    files = {
+        "config.json": b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}',
+        "model.safetensors": len(header).to_bytes(8, "little") + header + bytes(8),
+    }
+    with running(files) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def managed(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]:
+    """A daemon with the models `test` and `slow`, and `local` out of the configuration."""
+    home = fake_home(tmp_path_factory.mktemp("managed"), ["test", "slow", "kept"])
+    local = home / "made-local"
+    local.mkdir()
+    source = next((home / "state/models/hub/models--library--kept/snapshots").iterdir())
+    for file in source.iterdir():
+        (local / file.name).write_bytes(file.read_bytes())
+    config = fake_config(
+        scenarios={"slow": {"rate": 20.0, "tokens": 30}, "kept": {"load": 1.0}},
+        more=f'[model.local]\npath = "{local}"',
+    )
+    with daemon(home, config=config, environ={"HF_ENDPOINT": hub.endpoint}) as one:
+        yield one
 
 
 def install(home: Path, act: Act) -> None:
