@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from vllamactl.call import Call
 from vllamactl.client import Client, sockets
 from vllamactl.commands import config, daemon, models, runtime
+from vllamactl.commands.logs import logs as show_logs
 from vllamactl.render import Screen
 from vllamad.errors import HostProblem, NotAllowed, VllamadError
 
@@ -111,14 +112,21 @@ def _add_daemon(commands: _Commands) -> None:
     commands.add("version", "versions of client and daemon", lambda call, _: daemon.version(call))
     logs = commands.add(
         "logs",
-        "what a model's worker wrote",
-        lambda call, args: daemon.logs(call, args.model, lines=args.lines, follow=args.follow),
+        "what a model's worker wrote, or the daemon",
+        lambda call, args: show_logs(
+            call, args.model, lines=args.lines, follow=args.follow, journal=args.journal
+        ),
     )
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes")
     logs.add_argument(
         "-n", "--lines", type=_count, default=100, metavar="LINES", help="how many (default: 100)"
     )
-    logs.add_argument("model", metavar="MODEL")
+    logs.add_argument(
+        "--journal", action="store_true", help="from systemd's journal, the daemon's words included"
+    )
+    logs.add_argument(
+        "model", metavar="MODEL", nargs="?", default="", help="without one: the daemon's own log"
+    )
 
 
 def _add_models(commands: _Commands) -> None:

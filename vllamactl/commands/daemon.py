@@ -1,12 +1,11 @@
-"""Commands that look at the daemon: status, ps, logs, version."""
+"""Commands that look at the daemon: status, ps, version."""
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 
 from vllamactl import human
-from vllamactl.call import Call, model_path
+from vllamactl.call import Call
 from vllamactl.render import BULLET, DONE, FAILED, STEP, Screen, table
 from vllamad.errors import NotReachable
 from vllamad.wire import control
@@ -28,23 +27,6 @@ def ps(call: Call) -> None:
     call.screen.answer(workers, workers_table(workers.workers), names)
     for line in _reasons(call.screen, workers.workers):
         call.screen.note(line)
-
-
-def logs(call: Call, model: str, *, lines: int, follow: bool) -> None:
-    """Print the last lines a worker wrote, and with `follow` what it goes on to write."""
-    path = f"{model_path(model, 'logs')}?follow={int(follow)}&lines={lines}"
-    found = _lines(call.client.text(path))
-    if follow:
-        for line in found:
-            if call.screen.json:
-                call.screen.event({"line": line})
-            else:
-                print(human.clean(line), file=call.screen.out, flush=True)
-        return
-    last = list(found)[-lines:] if lines else []
-    text = "\n".join(human.clean(line) for line in last)
-    if last or call.screen.json:
-        call.screen.answer({"model": model, "lines": last}, text, text.splitlines())
 
 
 def version(call: Call) -> None:
@@ -128,20 +110,3 @@ def _runtime(runtime: control.RuntimeInfo | None) -> str:
         return "none: install one with `vllamactl runtime install`"
     problem = f": {runtime.problem}" if runtime.problem else ""
     return f"{runtime.name} ({runtime.engine} {runtime.version} on {runtime.device}){problem}"
-
-
-def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
-    """Whole lines out of bytes cut anywhere; what is no UTF-8 is shown as such."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    rest = ""
-    for piece in pieces:
-        *whole, rest = (rest + decoder.decode(piece)).split("\n")
-        yield from map(_last_drawn, whole)
-    rest += decoder.decode(b"", final=True)
-    if rest:
-        yield _last_drawn(rest)
-
-
-def _last_drawn(line: str) -> str:
-    """A progress bar draws over its line again and again: only the last picture counts."""
-    return line.rstrip("\r").rpartition("\r")[2]

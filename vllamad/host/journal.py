@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from vllamad.wire.control import ENGINE_IDENTIFIER
+
 SOCKET = Path("/run/systemd/journal/socket")
-IDENTIFIER = "vllamad"
-ENGINE_IDENTIFIER = "vllm"
 LINES_PER_SECOND = 200  # of one worker's output; its file has them all
 
 _NO_NAME = re.compile(r"[^A-Z0-9_]")

@@ -16,7 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import cast
 
-from vllamad.host.journal import IDENTIFIER, Journal, open_journal
+from vllamad.host.journal import Journal, open_journal
+from vllamad.wire.control import IDENTIFIER
 
 FIELD_LIMIT = 1024  # bytes of one value
 LINE_LIMIT = 4096  # PIPE_BUF: a pipe takes that much whole, or says that it cannot

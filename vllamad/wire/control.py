@@ -30,6 +30,10 @@ from vllamad.wire.overlay import Overlay
 
 API_VERSION = 1
 
+# Who speaks in the journal: the daemon, and its workers.
+IDENTIFIER = "vllamad"
+ENGINE_IDENTIFIER = "vllm"
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Why not. `kind` is one of those in `errors.py`."""
