@@ -65,6 +65,11 @@ def is_option(name: str) -> bool:
     return name in _TYPES
 
 
+def option_type(name: str) -> str | None:
+    """float32, integer, boolean or array; None for no option."""
+    return _TYPES.get(name)
+
+
 def from_generation_config(config: Mapping[str, object]) -> dict[str, object]:
     """Spell a checkpoint's generation_config as options; what is no number is left out."""
     return {
