@@ -31,6 +31,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
+from vllamad.models.origins import NO_MANIFEST
 from vllamad.models.plan import RemoteFile
 
 # The library's own types are partly unknown.
@@ -160,8 +161,8 @@ def hub_problems(repository: str) -> Generator[None]:
 
 
 def not_found(repository: str) -> ModelNotFound:
-    """What Ollama says of a name no registry knows; its command line looks for this text."""
+    """What Ollama says of a name no registry knows."""
     return ModelNotFound(
-        "pull model manifest: file does not exist",
+        NO_MANIFEST,
         hint=f"there is no {repository} on the hub, or it is not public",
     )

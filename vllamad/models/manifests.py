@@ -47,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[StoredFile, ...]
     digest: str  # 64 hex digits: the same for the same files from the same place
     license: str = ""  # an identifier
+    variant: str = ""  # which of the model's variants it is, where the catalogue chose: fp8, awq
     created: float
     # Of a derived model: the canonical name of the model whose worker it shares; the files are that
     # model's, unless `folder` is empty: then they are wherever the configuration has that model.

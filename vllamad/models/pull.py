@@ -1,4 +1,4 @@
-"""One pull, in a process of its own: `python -m vllamad.models.pull STORE NAME`.
+"""One pull, in a process of its own: `python -m vllamad.models.pull STORE NAME [ORIGIN]`.
 
 Plans, fetches, verifies, publishes, and prints a line of JSON for each step. Whatever a repository
 does to a parser, or the hub to its client, it does here and not in the daemon.
@@ -16,19 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from vllamad.core.model_name import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, parse
+import msgspec
+
+from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import BadInput, HostProblem, VllamadError
 from vllamad.models import store
 from vllamad.models.facts import read_facts
 from vllamad.models.files import read_bounded
 from vllamad.models.manifests import Manifest, StoredFile
+from vllamad.models.origins import Origin, origin_in
 from vllamad.models.plan import RemoteFile, check_space, choose
 from vllamad.wire.control import Problem, Progress, encode_line
 
 REPORT_INTERVAL = 0.1  # seconds between two lines about one file
 SMALL_FILE_LIMIT = 64 << 20  # bytes of a file the hub keeps in git itself
-
-HUB_HOSTS = (DEFAULT_HOST, "hf.co", "huggingface.co")
 
 # Set before the hub library is imported, as it reads them once.
 ENVIRONMENT = {
@@ -43,11 +44,15 @@ Report = Callable[[Progress], None]
 
 
 def main() -> int:
-    """Pull argv's NAME into argv's STORE; 0 done, 1 refused with the reason as the last line."""
+    """Pull argv's NAME into argv's STORE; 0 done, 1 refused with the reason as the last line.
+
+    ORIGIN is the JSON of one, for a name that does not say itself where it comes from.
+    """
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     signal.signal(signal.SIGTERM, _leave)
     try:
-        pull(Path(sys.argv[1]), parse(sys.argv[2]), _print)
+        origin = msgspec.json.decode(sys.argv[3], type=Origin) if sys.argv[3:] else None
+        pull(Path(sys.argv[1]), parse(sys.argv[2]), _print, origin)
     except VllamadError as error:
         problem = Problem(kind=error.kind, message=error.message, hint=error.hint)
         _print(Progress(error=problem, done=True))
@@ -57,23 +62,21 @@ def main() -> int:
     return 0
 
 
-def pull(models: Path, name: ModelName, report: Report) -> Manifest:
-    """Fetch, verify and publish the repository that `name` means; `:TAG` is its revision.
+def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = None) -> Manifest:
+    """Fetch, verify and publish `origin`, else the repository that `name` itself spells.
 
     Nothing is visible before all of it is. Raises whatever stopped it, each with its own text.
     """
     from vllamad.models import hub
 
     report(Progress(status="pulling manifest"))
-    repository = f"{name.namespace}/{name.model}"
-    if name.host.lower() not in HUB_HOSTS or name.namespace.lower() == DEFAULT_NAMESPACE:
-        raise hub.not_found(name.display())
+    origin = origin or origin_in(name)
+    repository = origin.repository
     hub.be_careful()
-    folder = store.repository_folder(name.namespace, name.model)
+    folder = store.repository_folder(*repository.split("/", 1))
     with store.changing(models, folder), store.disk_problems(f"pull {repository}"):
         _sweep(store.hub(models) / folder)
-        revision = "main" if name.tag == DEFAULT_TAG else name.tag
-        snapshot = hub.look_up(repository, revision)
+        snapshot = hub.look_up(repository, origin.revision)
         files = choose(repository, snapshot.files)
         place = store.hub(models) / folder / "snapshots" / snapshot.commit
         missing = [file for file in files if not (place / file.path).exists()]
@@ -87,10 +90,11 @@ def pull(models: Path, name: ModelName, report: Report) -> Manifest:
         stored = tuple(verify(place, file) for file in files)
         _refuse_unusable(models, place)
         report(Progress(status="writing manifest"))
-        _note_revision(place, revision)
+        _note_revision(place, origin.revision)
         manifest = store.publish(
             models, name, place, stored,
             source=repository, revision=snapshot.commit, license=snapshot.license,
+            variant=origin.variant,
         )  # fmt: skip
     report(Progress(status="success", done=True))
     return manifest

@@ -12,6 +12,7 @@ import trio
 
 from vllamad.core.model_name import ModelName
 from vllamad.errors import HostProblem, from_kind
+from vllamad.models.origins import Origin
 from vllamad.wire.control import Progress
 
 TERM_TIMEOUT = 5.0  # seconds a cancelled pull has to remove what it left half written
@@ -20,13 +21,20 @@ _lines = msgspec.json.Decoder(Progress)
 
 
 async def pull(
-    models: Path, name: ModelName, report: Callable[[Progress], Awaitable[None]]
+    models: Path,
+    name: ModelName,
+    report: Callable[[Progress], Awaitable[None]],
+    origin: Origin | None = None,
 ) -> None:
     """Fetch a model into the store; `report` is awaited for every step, the last has `done`.
+
+    It comes from `origin`, else from the repository that `name` itself spells.
 
     Raises what stopped it. Cancelled, it leaves no process, no manifest and no partial file.
     """
     command = [sys.executable, "-m", "vllamad.models.pull", str(models), name.canonical()]
+    if origin is not None:
+        command.append(msgspec.json.encode(origin).decode())
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )

@@ -91,6 +91,7 @@ def publish(
     source: str,
     revision: str,
     license: str = "",
+    variant: str = "",
 ) -> Manifest:
     """Make files that lie in the hub cache visible under `name`, once they are safe on disk.
 
@@ -113,6 +114,7 @@ def publish(
         files=files,
         digest=digest_of(source, revision, files),
         license=license,
+        variant=variant,
         created=time.time(),
     )
     manifest, before = rename(models, name, lambda: made)
