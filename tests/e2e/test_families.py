@@ -68,6 +68,10 @@ def test_the_tokens_around_a_gap_are_tokens_to_the_engine(stage_daemon: Daemon) 
     answer = stage_daemon.http.post("/api/generate", json=body).json()
     assert answer["response"] == FIM.script
     assert answer["prompt_eval_count"] == 8
+    asked = {key: body[key] for key in ("model", "prompt", "suffix")}
+    answer = stage_daemon.http.post("/v1/completions", json=asked).json()
+    assert answer["choices"][0]["text"] == FIM.script
+    assert answer["usage"]["prompt_tokens"] == 8
 
 
 def test_an_engine_that_refuses_a_parser_is_started_without_it(stage_daemon: Daemon) -> None:

@@ -176,6 +176,9 @@ class Engine:
         elif (request := json.loads(body)).get("model", MODEL) not in (MODEL, ""):
             why = f"The model `{request['model']}` does not exist. Valid aliases: {MODEL}."
             yield refusal(404, why, "NotFoundError", "model")
+        elif request.get("suffix"):
+            why = "suffix is only supported for models with FIM completion rendering"
+            yield refusal(400, why, "BadRequestError")
         elif path == "/tokenize":
             yield reply(200, spelling.tokenized(request, CONTEXT))
         elif path == "/detokenize":

@@ -23,6 +23,7 @@ from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
+from vllamad.wire.fim import filled_in
 from vllamad.wire.fitted import check_tools, fitted
 from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.lines import CHAT, GENERATE, Spelling
@@ -219,6 +220,7 @@ async def relayed(
         raise NotSupported(f"{quoted(name)} does not support {wanted}")
     traits = traits_of(installed)
     check_tools(body, traits)
+    body = filled_in(body, traits.fim, traits.full_name)
     lease = await hold(context, installed, None)
     traits = as_granted(traits, lease.grant)
     check_tools(body, traits)
