@@ -11,6 +11,7 @@ VllamadError
     WorkerLost          worker-lost       the engine died while it was answering
     EngineRefused       engine-refused    the engine answered with an error of its own
     NotAllowed          not-allowed       the peer may not do this
+    Unauthenticated     unauthenticated   a client without a valid API key
     NotReachable        not-reachable     no daemon answers on its control socket
     ConfigError         config            one or more faults in the configuration
     RuntimeProblem      runtime           the engine runtime is missing, broken or unusable
@@ -93,6 +94,10 @@ class EngineRefused(VllamadError):
 
 class NotAllowed(VllamadError):
     kind = "not-allowed"
+
+
+class Unauthenticated(VllamadError):
+    kind = "unauthenticated"
 
 
 class NotReachable(VllamadError):

@@ -27,6 +27,7 @@ STATUS = {
     "load-failed": 500,
     "worker-lost": 500,
     "not-allowed": 403,
+    "unauthenticated": 401,
     "not-reachable": 500,
     "runtime": 500,
     "host": 500,

@@ -65,7 +65,7 @@ async def pulled(models: Path, name: str = "org/tiny") -> list[Progress]:
         steps.append(step)
 
     with trio.fail_after(60):
-        await pull(models, parse(name), report)
+        await pull(models, parse(name), report, environ=os.environ)
     return steps
 
 

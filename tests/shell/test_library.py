@@ -29,7 +29,7 @@ class House:
         settings = Settings(paths=paths, scheduler=SchedulerSettings(memory=16 * GIB))
         self.machines: list[Machine] = []
         self.library = Library(
-            settings, Catalog(paths.models, {}), Engines(settings), self.machines.append
+            settings, Catalog(paths.models, {}), Engines(settings), self.machines.append, {}
         )
 
 

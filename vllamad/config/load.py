@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vllamad.config.listen import is_loopback, parse_listen
 from vllamad.config.paths import default_paths, path_problem, xdg
 from vllamad.config.schema import SECTIONS
+from vllamad.config.secrets import api_keys, hub_token
 from vllamad.config.settings import ModelSettings, Paths, Settings
 from vllamad.config.sources import Found, Source, from_command_line, from_environment, from_file
 from vllamad.config.toml_lines import KeyPath
@@ -45,6 +47,8 @@ def load(
         values.update(source.values)
     settings = _build(values, default_paths(environ, euid, home), home, files)
     faults = [fault for source in sources for fault in source.faults]
+    settings, unread = _with_secrets(settings, values, environ)
+    faults += unread
     faults += _contradictions(settings, values)
     if faults:
         raise ConfigError(tuple(dict.fromkeys(faults)))
@@ -106,23 +110,41 @@ def _paths(values: Values, paths: Paths, home: Path, files: tuple[Path, ...]) ->
     return merged
 
 
+def _with_secrets(
+    settings: Settings, values: Values, environ: Mapping[str, str]
+) -> tuple[Settings, list[str]]:
+    """Add what is kept in files of its own, or say why that cannot be read."""
+    faults: list[str] = []
+    try:
+        settings = replace(settings, api_keys=api_keys(settings.server.api_keys_file, environ))
+    except ValueError as fault:
+        faults.append(f"{_where(values, 'server', 'api_keys_file')}: {fault}")
+    try:
+        settings = replace(settings, hub_token=hub_token(settings.hub.token_file, environ))
+    except ValueError as fault:
+        faults.append(f"{_where(values, 'hub', 'token_file')}: {fault}")
+    return settings, faults
+
+
+def _where(values: Values, *path: str) -> str:
+    return values[path].where if path in values else f"default: {'.'.join(path)}"
+
+
 def _contradictions(settings: Settings, values: Values) -> list[str]:
     """What no single value shows."""
-
-    def at(*path: str) -> str:
-        return values[path].where if path in values else f"default: {'.'.join(path)}"
-
+    at = partial(_where, values)
     faults: list[str] = []
     for name in ("run", "control"):
         problem = path_problem(name, getattr(settings.paths, name))
         if problem:
             faults.append(f"{at('paths', name)}: {problem}")
     public = [one for one in settings.server.listen if not is_loopback(parse_listen(one)[0])]
-    if public and not settings.server.allow_unauthenticated:
+    if public and not (settings.api_keys or settings.server.allow_unauthenticated):
         faults.append(
             f"{at('server', 'listen')}: cannot listen on {public[0]}: the API asks nobody for a "
             "password, so whoever reaches it may use, load and unload models; listen on 127.0.0.1, "
-            "or allow it with server.allow_unauthenticated = true"
+            "give it keys with server.api_keys_file, or allow it with "
+            "server.allow_unauthenticated = true"
         )
     worker = settings.worker
     if worker.backoff_limit < worker.backoff_base:

@@ -19,6 +19,7 @@ from vllamad.config.values import Kind
 _KEEP_ALIVE = values.duration(forever=True, negative=True)
 _WAIT = values.duration(zero=False, forever=True)
 _INTERVAL = values.duration(zero=False)
+_FILE = values.text(r"(/[^\x00]*)?", "the absolute path of a file")
 MODEL_NAME = values.model_name()
 
 # What a type alone does not say. Everything else: see `_BY_TYPE`.
@@ -30,6 +31,7 @@ SPECIAL: dict[str, Kind] = {
     "server.allowed_origins": values.listing(
         values.origin(), 'a list of origins such as "https://example.com"'
     ),
+    "server.api_keys_file": _FILE,
     "server.ollama_version": values.text(r"\d+\.\d+\.\d+", 'a version such as "0.33.0"'),
     "server.max_body": values.size(1 << 10),
     "control.group": values.text(r"([a-z_][a-z0-9_-]{0,31})?", "the name of a group"),
@@ -48,6 +50,7 @@ SPECIAL: dict[str, Kind] = {
     "worker.backoff_base": _INTERVAL,
     "worker.backoff_limit": _INTERVAL,
     "worker.max_failures": values.whole(1),
+    "worker.memory_max": values.size(),
     "engine.runtime": values.text(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?", "the name of a runtime"),
     "engine.python": values.text(r"(/[^\x00]*)?", "the absolute path of a Python"),
     "engine.cpu_kv_cache": values.size(1 << 20),
@@ -55,6 +58,9 @@ SPECIAL: dict[str, Kind] = {
     "model.keep_alive": _KEEP_ALIVE,
     "model.tensor_parallel_size": values.whole(1, 1024),
     "model.gpu_memory_utilization": values.share(),
+    "model.memory_max": values.size(),
+    "hub.endpoint": values.text(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "an http or https address"),
+    "hub.token_file": _FILE,
     "logging.level": values.choice("debug", "info", "warning", "error"),
     "logging.format": values.choice("text", "json"),
     "logging.max_bytes": values.size(1 << 16),

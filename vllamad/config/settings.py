@@ -48,7 +48,8 @@ class ServerSettings:
     gateways: int = 1
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
-    allow_unauthenticated: bool = False  # needed to listen beyond loopback
+    api_keys_file: str = ""  # in place of systemd's credential `api_keys`
+    allow_unauthenticated: bool = False  # needed to listen beyond loopback without API keys
     ollama_version: str = "0.33.0"  # what /api/version says: clients compare it
     max_body: int = 32 << 20
     drain_timeout: float = 30.0  # how long open streams may go on once asked to stop
@@ -90,6 +91,7 @@ class WorkerSettings:
     backoff_limit: float = 60.0
     max_failures: int = 5  # starts in a row that never got ready
     failed_cooldown: float = 600.0
+    memory_max: int = 0  # bytes of main memory a worker may take; 0: no limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +115,17 @@ class ModelSettings:
     keep_alive: float | None = None
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.0  # 0: planned
+    memory_max: int = 0  # bytes of main memory; 0: that of [worker]
     args: dict[str, Flag] = field(default_factory=dict[str, Flag])
     env: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """[hub]: where models are pulled from."""
+
+    endpoint: str = ""  # empty: HF_ENDPOINT, else Hugging Face's
+    token_file: str = ""  # in place of systemd's credential `hf_token`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +139,14 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key a client may send; only its SHA-256 is known. `scope` is `infer` or `manage`."""
+
+    digest: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the daemon was told."""
 
@@ -137,5 +156,9 @@ class Settings:
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    hub: HubSettings = field(default_factory=HubSettings)
     logging: LogSettings = field(default_factory=LogSettings)
     models: dict[str, ModelSettings] = field(default_factory=dict[str, ModelSettings])
+    # What the files and credentials held; never shown.
+    api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
+    hub_token: str = field(default="", repr=False)

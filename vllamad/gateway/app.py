@@ -22,6 +22,7 @@ from vllamad.gateway.context import Context, Record, context_of
 from vllamad.gateway.errors import status_of, told
 from vllamad.gateway.hub import Hub
 from vllamad.gateway.quart_app import GatewayApp
+from vllamad.wire.keys import admit
 from vllamad.wire.refusals import anthropic_error, api_error, openai_error
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,13 @@ async def _admit() -> ResponseReturnValue | None:
     g.headers = decision.headers
     if decision.status is not None:
         return Response(b"", status=decision.status)
+    admit(
+        context_of().settings.api_keys,
+        method=request.method,
+        path=request.path,
+        authorization=request.headers.get("Authorization", ""),
+        api_key=request.headers.get("X-Api-Key", ""),
+    )
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise BadInput(f"cannot read a body encoded as {encoding[:40]}", status=415)
@@ -165,6 +173,8 @@ async def _refused(error: VllamadError) -> Response:
     response = _error(status, told(error))
     if isinstance(error, Unavailable) or status == 503:
         response.headers["Retry-After"] = "1"
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     g.record.error = error.kind
     return response
 
@@ -185,7 +195,7 @@ def _unknown_route() -> Response:
     if path != "/" and path.endswith("/") and _is_known(path.rstrip("/")):
         code = 301 if request.method in ("GET", "HEAD") else 307
         return Response(b"", status=code, headers={"Location": path.rstrip("/")})
-    if path.startswith(("/api", "/v1")):
+    if path.startswith("/v1"):
         return _error(404, f"no such route: {path[:80]}")
     return _text("404 page not found", 404)
 

@@ -19,6 +19,7 @@ _STATUS = {
     "model-not-found": 404,
     "not-supported": 400,
     "not-allowed": 403,
+    "unauthenticated": 401,
     "busy": 503,
     "unavailable": 503,
 }

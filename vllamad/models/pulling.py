@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -25,10 +25,13 @@ async def pull(
     name: ModelName,
     report: Callable[[Progress], Awaitable[None]],
     origin: Origin | None = None,
+    *,
+    environ: Mapping[str, str],
 ) -> None:
     """Fetch a model into the store; `report` is awaited for every step, the last has `done`.
 
-    It comes from `origin`, else from the repository that `name` itself spells.
+    It comes from `origin`, else from the repository that `name` itself spells. `environ` is the
+    environment of its process: huggingface_hub reads the hub's address and the token there.
 
     Raises what stopped it. Cancelled, it leaves no process, no manifest and no partial file.
     """
@@ -36,7 +39,7 @@ async def pull(
     if origin is not None:
         command.append(msgspec.json.encode(origin).decode())
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environ
     )
     last = Progress()
     try:

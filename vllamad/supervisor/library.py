@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -12,6 +12,7 @@ from vllamad.core.launch import Spec
 from vllamad.core.memory import Machine
 from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound
+from vllamad.host.systemd import PRIVATE_VARIABLES
 from vllamad.models import describe, pulling
 from vllamad.models.catalog import RECENT, Catalog, Installed
 from vllamad.supervisor.engines import Engines
@@ -29,12 +30,14 @@ class Library:
         catalog: Catalog,
         engines: Engines,
         measured: Callable[[Machine], None],
+        environ: Mapping[str, str],
     ) -> None:
         """`measured` is told of the machine before every spec that was made for it."""
         self._settings = settings
         self._catalog = catalog
         self._engines = engines
         self._measured = measured
+        self._hub = hub_environment(settings, environ)
         self._made: dict[str, tuple[float, Installed, Spec]] = {}  # by name: when, of what
 
     async def find(self, name: str) -> Installed:
@@ -86,7 +89,14 @@ class Library:
 
     async def pull(self, name: ModelName, report: Callable[[Progress], Awaitable[None]]) -> None:
         """Fetch a model from the hub; see `models/pulling.py`."""
-        await pulling.pull(self._settings.paths.models, name, report)
+        await pulling.pull(self._settings.paths.models, name, report, environ=self._hub)
+
+
+def hub_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a pull's process gets: ours without what is systemd's, with the hub and its token."""
+    told = {"HF_ENDPOINT": settings.hub.endpoint, "HF_TOKEN": settings.hub_token}
+    kept = {name: value for name, value in environ.items() if name not in PRIVATE_VARIABLES}
+    return kept | {name: value for name, value in told.items() if value}
 
 
 def _info(model: Installed) -> ModelInfo:

@@ -22,6 +22,7 @@ import trio
 from vllamad.config.settings import Settings
 from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import HostProblem, VllamadError
+from vllamad.host.cgroup import Cgroups, claim
 from vllamad.host.control_socket import bind_control
 from vllamad.host.http_server import serve_http
 from vllamad.host.journal import open_journal
@@ -55,18 +56,21 @@ Inherited = Mapping[str, Sequence[socket.socket]]
 async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, str]) -> None:
     """Be the supervisor until SIGTERM or SIGINT. Raises HostProblem if it cannot begin."""
     become_subreaper()
+    cgroups = claim_cgroups()
     notify = Notifier(environ)
     engines = Engines(settings)
     await engines.look()
-    fleet = make_fleet(settings, engines, environ)
+    fleet = make_fleet(settings, engines, environ, cgroups)
     catalog = Catalog(settings.paths.models, settings.models, engine=engines.parsers)
-    library = Library(settings, catalog, engines, fleet.measured)
+    library = Library(settings, catalog, engines, fleet.measured, environ)
     with (
         sockets(settings, inherited) as (control_socket, http),
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
         # Only now: while another vllamad lives, what is in these folders is not left behind.
         prepare_folders(settings)
+        if cgroups and (found := await cgroups.sweep((), limit=settings.worker.kill_timeout)):
+            event(log, logging.WARNING, "ended what was left of workers", workers=len(found))
         await trio.to_thread.run_sync(sweep, settings.paths.models)
         gateways = make_gateways(settings, http, environ, engines.parsers)
         daemon = Daemon(
@@ -125,7 +129,18 @@ async def control_plane(
         paths.broker.unlink(missing_ok=True)
 
 
-def make_fleet(settings: Settings, engines: Engines, environ: Mapping[str, str]) -> Fleet:
+def claim_cgroups() -> Cgroups | None:
+    """What was delegated to us; None, and why, where nothing was."""
+    try:
+        return claim(keeping=False)
+    except HostProblem as problem:
+        event(log, logging.INFO, "process groups, no cgroups", why=problem.message)
+        return None
+
+
+def make_fleet(
+    settings: Settings, engines: Engines, environ: Mapping[str, str], cgroups: Cgroups | None
+) -> Fleet:
     """The fleet and what its workers are made of."""
     own = settings.scheduler
     limits = Limits(
@@ -137,7 +152,7 @@ def make_fleet(settings: Settings, engines: Engines, environ: Mapping[str, str])
         failed_cooldown=settings.worker.failed_cooldown,
     )
     journal = open_journal() if is_journal(environ) else None
-    lives = EngineLives(settings, engines, environ, journal)
+    lives = EngineLives(settings, engines, environ, journal, cgroups)
     return Fleet(
         Scheduler(limits, engines.machine),
         lambda plan, moved: Worker(plan, lives, settings.worker, own, moved),

@@ -1,13 +1,22 @@
-"""What the supervisor tells a gateway on its standard input, once; it reads no file of ours."""
+"""What the supervisor and a gateway say to each other over its standard streams and by signals.
+
+It is told everything once, on its standard input, and reads no file of ours. On its standard output
+it says SERVING, and closes it when it takes no more connections.
+"""
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from vllamad.config.settings import LogSettings, ModelSettings, ServerSettings, Settings
+from vllamad.config.settings import ApiKey, LogSettings, ModelSettings, ServerSettings, Settings
+
+SERVING: Final = b"serving\n"
+RETIRE: Final = signal.SIGUSR1  # take nobody new, and end with the last answer, however long it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,7 @@ class GatewaySettings:
     server: ServerSettings
     logging: LogSettings
     models: dict[str, ModelSettings]
+    api_keys: tuple[ApiKey, ...] = ()
     parsers: EngineParsers | None = None  # None while no engine is installed
 
 
@@ -51,6 +61,7 @@ def for_gateway(
         logging=settings.logging,
         # How long a model stays is the scheduler's business, and JSON has no word for ever.
         models={name: replace(model, keep_alive=None) for name, model in settings.models.items()},
+        api_keys=settings.api_keys,
         parsers=parsers,
     )
 

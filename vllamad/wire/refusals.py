@@ -30,10 +30,12 @@ _PRIVATE = re.compile(
     r"|\b0x[0-9a-fA-F]+"
     r"|\bpid[= ]\d+"
 )
-_OPENAI_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_OPENAI_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
+    404: "not_found_error",
+}  # fmt: skip
 _ANTHROPIC_TYPES = _OPENAI_TYPES | {
-    401: "authentication_error", 403: "permission_error", 429: "rate_limit_error",
-    503: "overloaded_error", 529: "overloaded_error",
+    429: "rate_limit_error", 503: "overloaded_error", 529: "overloaded_error",
 }  # fmt: skip
 
 
