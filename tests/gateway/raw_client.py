@@ -71,6 +71,8 @@ class Server:
     def __init__(self, address: tuple[str, int], shutdown: trio.Event) -> None:
         self.address = address
         self.shutdown = shutdown
+        self.retire = trio.Event()
+        self.closed = trio.Event()  # it takes no more connections
         self.ended = trio.Event()
 
     @asynccontextmanager
@@ -95,18 +97,19 @@ async def serving(app: ASGIFramework, limits: ServerLimits | None = None) -> Asy
     sock = loopback()
     server = Server(sock.getsockname(), trio.Event())
 
-    async def run(task_status: trio.TaskStatus[None]) -> None:
+    async def run(task_status: trio.TaskStatus[trio.Event]) -> None:
         await serve(
             app,
             [sock],
             shutdown=server.shutdown,
+            retire=server.retire,
             limits=limits or ServerLimits(drain=0.2),
             task_status=task_status,
         )
         server.ended.set()
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(run)
+        server.closed = await nursery.start(run)
         try:
             yield server
         finally:

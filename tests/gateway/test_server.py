@@ -403,7 +403,10 @@ async def retried(get: Callable[[], Awaitable[bytes]]) -> bytes:
 
 async def test_shutdown_lets_an_answer_end_and_accepts_nothing_more() -> None:
     app = App()
-    async with serving(app, ServerLimits(drain=5)) as server, server.client() as client:
+    async with (
+        serving(app, ServerLimits(drain=5, last_request=0.1)) as server,
+        server.client() as client,
+    ):
         await client.say(get(b"/stream"))
         await client.until(b"one")
         server.shutdown.set()
@@ -424,13 +427,72 @@ async def refused(address: tuple[str, int]) -> None:
             await stream.aclose()
 
 
-async def test_shutdown_closes_idle_connections_at_once() -> None:
-    async with serving(App(), ServerLimits(drain=5)) as server, server.client() as client:
+async def test_shutdown_closes_an_idle_connection_when_its_last_chance_is_over() -> None:
+    limits = ServerLimits(drain=5, last_request=0.2)
+    async with serving(App(), limits) as server, server.client() as client:
         await client.say(get())
         await client.until(b"hello")
+        began = trio.current_time()
         server.shutdown.set()
         await client.until_eof()
+        assert trio.current_time() - began >= 0.2
         with trio.fail_after(1):
+            await server.ended.wait()
+
+
+async def test_a_request_on_its_way_at_shutdown_is_answered_and_told_to_close() -> None:
+    limits = ServerLimits(drain=5, last_request=3)
+    async with serving(App(), limits) as server, server.client() as client:
+        await client.say(get())
+        await client.until(b"hello")
+        client.forget()
+        server.shutdown.set()
+        await refused(server.address)
+        await client.say(get())
+        _, headers, body = parse(await client.until_eof())
+        assert (headers["connection"], body) == ("close", b"hello")
+
+
+async def test_an_answer_that_began_before_shutdown_may_be_followed_by_one_more_request() -> None:
+    app = App()
+    async with serving(app, ServerLimits(drain=5)) as server, server.client() as client:
+        await client.say(get(b"/stream"))
+        await client.until(b"one")
+        server.shutdown.set()
+        await refused(server.address)
+        app.hold.set()
+        await client.until(b"0\r\n\r\n")
+        client.forget()
+        await client.say(get())
+        assert parse(await client.until_eof())[1]["connection"] == "close"
+
+
+async def test_one_that_retires_waits_for_its_last_answer_whatever_the_limit() -> None:
+    app = App()
+    async with (
+        serving(app, ServerLimits(drain=0.1, last_request=0.1)) as server,
+        server.client() as client,
+    ):
+        await client.say(get(b"/stream"))
+        await client.until(b"one")
+        server.retire.set()
+        await server.closed.wait()
+        await refused(server.address)
+        await trio.sleep(0.4)
+        app.hold.set()
+        await client.until(b"two")
+        with trio.fail_after(2):
+            await server.ended.wait()
+
+
+async def test_one_that_has_retired_can_still_be_told_to_hurry() -> None:
+    async with serving(App(), ServerLimits(drain=0.1)) as server, server.client() as client:
+        await client.say(get(b"/stream"))
+        await client.until(b"one")
+        server.retire.set()
+        await server.closed.wait()
+        server.shutdown.set()
+        with trio.fail_after(2):
             await server.ended.wait()
 
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from tests.daemon import is_alive
+from vllamad.errors import HostProblem
 from vllamad.supervisor import gateways as module
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 
@@ -24,6 +25,12 @@ GOOD = "import sys; sys.stdin.buffer.read()"
 # Both write where they are when they have come so far; the folder is their first argument.
 READY = "import os, signal, sys; open(f'{sys.argv[1]}/{os.getpid()}', 'w').close(); "
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY + "signal.pause()"
+# It serves, until it is told to retire, and ends when it is told again.
+RETIRING = (
+    READY + "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM]); "
+    "print('serving', flush=True); signal.sigwait([signal.SIGUSR1]); "
+    "os.close(1); signal.sigwait([signal.SIGTERM])"
+)
 POLITE = READY + "signal.sigwait([signal.SIGTERM]); sys.exit(0)"
 
 
@@ -81,13 +88,13 @@ async def test_one_that_cannot_live_is_tried_ever_more_slowly(
     monkeypatch.setattr(module, "_SLOWEST", 0.4)
     births: list[float] = []
     gateways = Gateways(launch("raise SystemExit(3)"), 1)
-    started = gateways._live
+    started = gateways._newest._live
 
     async def noted(number: int) -> int:
         births.append(trio.current_time())
         return await started(number)
 
-    monkeypatch.setattr(gateways, "_live", noted)
+    monkeypatch.setattr(gateways._newest, "_live", noted)
     async with kept(gateways):
         while len(births) < 5:  # noqa: ASYNC110
             await trio.sleep(0.01)
@@ -186,3 +193,45 @@ async def test_stopped_while_it_is_being_started_it_ends() -> None:
             await trio.lowlevel.checkpoint()
             gateways.stop()
     assert gateways.pids == []
+
+
+async def test_others_take_over_once_they_serve_and_the_old_ones_take_nobody(
+    tmp_path: Path,
+) -> None:
+    first, second = (launch(RETIRING, tmp_path, drain=drain) for drain in (10, 11))
+    gateways = Gateways(first, 1)
+    async with kept(gateways):
+        (old,) = await until_ready(tmp_path, 1)
+        assert gateways.serve(first, 1)
+        await gateways.renew(second, 2)
+        assert gateways.serve(second, 2)
+        assert old not in gateways.pids
+        assert len(gateways.pids) == 2
+        assert is_alive(old), "it may be answering"
+        gateways.stop()
+        while is_alive(old):  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
+async def test_one_that_has_retired_is_not_replaced(tmp_path: Path) -> None:
+    gateways = Gateways(launch(RETIRING, tmp_path), 1)
+    async with kept(gateways):
+        (old,) = await until_ready(tmp_path, 1)
+        await gateways.renew(launch(RETIRING, tmp_path), 1)
+        os.kill(old, signal.SIGTERM)
+        await until_there_are(gateways, 1)
+        assert len(os.listdir(tmp_path)) == 2
+
+
+async def test_where_the_new_ones_do_not_serve_the_old_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_START_LIMIT", 0.3)
+    good = launch(RETIRING, tmp_path)
+    gateways = Gateways(good, 1)
+    async with kept(gateways):
+        pids = await until_ready(tmp_path, 1)
+        with pytest.raises(HostProblem, match="cannot start gateways"):
+            await gateways.renew(launch(GOOD), 1)
+        assert gateways.serve(good, 1)
+        assert gateways.pids == pids

@@ -55,9 +55,10 @@ class ServerLimits:
     connections: int = 4096
     bodies: int = 256 << 20  # bytes of all bodies that have not come whole yet
     silence: float = 1.0  # who has not asked anything for so long makes way when it gets crowded
+    last_request: float = 1.0  # once asked to stop: for a request that may be on its way already
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Shared:
     """What all connections of a server have in common."""
 
@@ -66,10 +67,11 @@ class Shared:
     context: WorkerContext
     limits: ServerLimits
     arriving: Counter[Connection] = field(default_factory=Counter["Connection"])  # bytes of bodies
+    leaving_since: float = inf  # from then on every answer says `connection: close`
 
-    @property
-    def stopping(self) -> bool:
-        return self.context.terminated.is_set()
+    def take_leave(self) -> None:
+        self.leaving_since = trio.current_time()
+        self.config.keep_alive_max_requests = 0
 
 
 class Connection:
@@ -170,8 +172,6 @@ class Connection:
     async def _read(self) -> None:
         while True:
             await self._protocol.pump()
-            if self._protocol.between_requests and self._shared.stopping:
-                return
             data = await self._receive()
             if data is None:
                 continue
@@ -229,7 +229,11 @@ class Connection:
             return self._head_since + limits.head
         self._head_since = None
         if self._protocol.between_requests:
-            return self._idle_since + limits.keep_alive
+            if (leaving_since := self._shared.leaving_since) == inf:
+                return self._idle_since + limits.keep_alive
+            # Who has not been told `connection: close` may be sending the next request right now:
+            # closing at once would reset it.
+            return max(self._idle_since, leaving_since) + limits.last_request
         return now + limits.body_gap if self._protocol.in_body else inf
 
     async def _end(self) -> None:
@@ -315,8 +319,7 @@ class Protocol(H11Protocol):
 
     async def _maybe_recycle(self) -> None:
         await self._close_stream()
-        unread = self.in_body and self.http.our_state is h11.DONE
-        if unread and not self.context.terminated.is_set():
+        if self.in_body and self.http.our_state is h11.DONE:
             # It was answered before it was read: `pump` drops the rest, and comes back.
             await self.send(Updated(idle=False))
             return

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -25,7 +26,7 @@ from vllamad.host import log as own_log
 from vllamad.host.addresses import own_addresses
 from vllamad.host.log import event
 from vllamad.models.catalog import Catalog
-from vllamad.wire.gateway import GatewaySettings, decode
+from vllamad.wire.gateway import RETIRE, SERVING, GatewaySettings, decode
 from vllamad.wire.origins import Gate
 
 log = logging.getLogger(__name__)
@@ -63,17 +64,36 @@ async def _run(settings: GatewaySettings) -> None:
             limits=RelayLimits(),
             orders=Orders(settings.control),
         )
-        shutdown = trio.Event()
+        shutdown, retire = trio.Event(), trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_die_with_supervisor)
-            nursery.start_soon(_until_term, shutdown)
-            await serve(
-                make_app(context, hub),
-                sockets,
-                shutdown=shutdown,
-                limits=_limits(settings),
-            )
+            await nursery.start(_until_asked, shutdown, retire)
+            async with trio.open_nursery() as serving:
+                closed: trio.Event = await serving.start(
+                    partial(
+                        serve,
+                        make_app(context, hub),
+                        sockets,
+                        shutdown=shutdown,
+                        retire=retire,
+                        limits=_limits(settings),
+                    )
+                )
+                _tell_the_supervisor(SERVING)
+                await closed.wait()
+                _tell_the_supervisor(b"")
             nursery.cancel_scope.cancel()
+
+
+def _tell_the_supervisor(word: bytes) -> None:
+    """Standard output is the supervisor's: a word once we serve, its end once we take nobody."""
+    try:
+        if word:
+            os.write(sys.stdout.fileno(), word)
+        else:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    except BrokenPipeError:
+        pass  # it is gone, and so are we in a moment
 
 
 def _limits(settings: GatewaySettings) -> ServerLimits:
@@ -87,11 +107,18 @@ def _limits(settings: GatewaySettings) -> ServerLimits:
     )
 
 
-async def _until_term(shutdown: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async for _ in signals:
+async def _until_asked(
+    shutdown: trio.Event,
+    retire: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """SIGTERM: end within the drain limit. RETIRE: take nobody new, and end with the last one."""
+    with trio.open_signal_receiver(signal.SIGTERM, RETIRE) as signals:
+        task_status.started()
+        async for number in signals:
             event(log, logging.INFO, "gateway stopping")
-            shutdown.set()
+            (retire if number == RETIRE else shutdown).set()
 
 
 def _gate(settings: GatewaySettings) -> Gate:

@@ -18,6 +18,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 
 from vllamad.gateway.connection import HEAD_LIMIT, Connection, ServerLimits, Shared
+from vllamad.host.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,17 @@ async def serve(
     sockets: list[socket.socket],
     *,
     shutdown: trio.Event,
+    retire: trio.Event,
     limits: ServerLimits = _DEFAULTS,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[trio.Event] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown`; then accept nothing more, let answers end, and cut what is left.
 
     Takes over the bound `sockets`. Returns at most `limits.drain` seconds after `shutdown`, plus
-    what the application needs once it is cancelled, whatever the clients do.
+    what the application needs once it is cancelled, whatever the clients do. `retire` is the same
+    without a limit. The status is an event: no connection is accepted any more.
     """
+    closed = trio.Event()
     server = _Server(app, limits)
     async with trio.open_nursery() as around:
         lifespan = Lifespan(server.shared.app, server.shared.config, {})
@@ -54,10 +58,11 @@ async def serve(
                     accept = partial(trio.serve_listeners, handler_nursery=handlers)
                     listeners = [_listener(sock, limits) for sock in sockets]
                     accepting.start_soon(accept, server.handle, listeners)
-                    task_status.started()
-                    await shutdown.wait()
+                    task_status.started(closed)
+                    await first_of(shutdown.wait, retire.wait)
                     accepting.cancel_scope.cancel()
-                await server.drain()
+                closed.set()
+                await server.drain(shutdown)
             finally:
                 server.cut()
                 handlers.cancel_scope.cancel()
@@ -123,16 +128,24 @@ class _Server:
         finally:
             self._turned_away -= 1
 
-    async def drain(self) -> None:
-        """Let answers that have begun come to their end, up to the limit."""
-        await self.shared.context.terminated.set()
-        self.shared.config.keep_alive_max_requests = 0  # later answers say `connection: close`
+    async def drain(self, hurry: trio.Event) -> None:
+        """Let answers that have begun come to their end; from `hurry` on there is a limit."""
+        self.shared.take_leave()
         self._empty = trio.Event()
         for connection in self._open:
             connection.wake()
-        if self._open:
-            with trio.move_on_after(self.shared.limits.drain):
-                await self._empty.wait()
+        if not self._open:
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def limit() -> None:
+                await hurry.wait()
+                await trio.sleep(self.shared.limits.drain)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(limit)
+            await self._empty.wait()
+            nursery.cancel_scope.cancel()
 
     def cut(self) -> None:
         """Close every connection; a write to a client that does not read ends with it."""
