@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import trio
 
 from vllamad.errors import HostProblem
 from vllamad.host import shim
+from vllamad.host.cgroup import Cgroup
 from vllamad.host.process_group import Launch, ProcessGroup, first_exit, kill_strays, spawn
 
 pytestmark = pytest.mark.integration
@@ -54,8 +56,9 @@ def launch(folder: Path, *argv: str, **env: str) -> Launch:
     return Launch(argv=argv, env=env, cwd=folder, log_path=folder / "log")
 
 
-def tree(folder: Path, *options: str) -> Launch:
-    return launch(folder, sys.executable, "-S", "-c", TREE, *options)
+def tree(folder: Path, *options: str, cgroup: Cgroup | None = None) -> Launch:
+    plain = launch(folder, sys.executable, "-S", "-c", TREE, *options)
+    return replace(plain, cgroup=cgroup)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -320,7 +323,8 @@ async def test_the_end_of_any_watched_process_is_noticed_at_once(tmp_path: Path)
 async def test_memory_counts_the_whole_tree_and_a_shim_is_small(tmp_path: Path) -> None:
     async with spawned(tree(tmp_path)) as group:
         await pids_of_tree(tmp_path)
-        assert 2 << 20 < await trio.to_thread.run_sync(group.memory) < 60 << 20
+        usage = await trio.to_thread.run_sync(group.usage)
+        assert 2 << 20 < usage.memory < 60 << 20
         assert resident(shim_of(group)) < 12 << 20
 
 

@@ -19,6 +19,7 @@ from vllamad.config.settings import EngineSettings, Paths, Settings, WorkerSetti
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import Need, Placement
 from vllamad.errors import HostProblem, RuntimeProblem
+from vllamad.host.cgroup import Cgroups
 from vllamad.host.http_client import client_for
 from vllamad.host.process_group import Launch
 from vllamad.supervisor import lives
@@ -82,7 +83,7 @@ async def test_a_life_begins_with_a_private_folder_and_leaves_nothing_but_its_lo
         assert await life.ready() == 512
         folder = life.endpoint.parent
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert await life.memory() > 1 << 20
+        assert (await life.usage()).memory > 1 << 20
         assert is_alive(life.pid)
     assert not is_alive(life.pid)
     assert [path.name for path in (tmp_path / "run").rglob("*")] == ["w"]
@@ -122,6 +123,26 @@ async def test_an_end_of_its_own_is_told_with_its_last_words(
     tmp_path: Path, scenario: dict[str, object], reason: str
 ) -> None:
     assert await reason_of(tmp_path, lambda life: life.ended(), **scenario) == reason
+
+
+async def test_an_end_for_lack_of_memory_says_so(tmp_path: Path) -> None:
+    settings = replace(settings_of(tmp_path), worker=replace(WATCHFUL, memory_max=1 << 30))
+    tree = Cgroups(tmp_path / "cgroup", memory=True)
+    tree.top.mkdir()
+    with trio.fail_after(30):
+        async with EngineLives(settings, Engines(settings), os.environ, cgroups=tree).live(
+            PLAN
+        ) as life:
+            await life.ready()
+            (group,) = tree.top.iterdir()
+            assert (group / "memory.max").read_text() == str(1 << 30)
+            assert (group / "cgroup.procs").read_text() == "0", "the leader has joined"
+            (group / "memory.events").write_text("oom_kill 2")
+            (group / "memory.peak").write_text(str(1 << 30))
+            os.kill(life.pid, signal.SIGKILL)
+            assert await life.ended() == (
+                "out of memory: it took 1024 MiB, its memory_max is 1024 MiB"
+            )
 
 
 async def test_an_end_by_a_signal_names_it(tmp_path: Path) -> None:

@@ -54,8 +54,10 @@ def test_the_operators_wishes_are_in_it(tmp_path: Path) -> None:
         gpu_memory_utilization=0.5,
         args={"seed": 1},
         env={"A": "b"},
+        memory_max=1 << 30,
     )
     spec = spec_of(model, CARD)
+    assert spec.memory_max == 1 << 30
     assert (spec.context_length, spec.need.context_length) == (4096, 4096)
     assert (spec.need.gpus, spec.need.utilization, spec.keep_alive) == (2, 0.5, 60.0)
     assert (spec.args, spec.env) == ({"seed": 1}, {"A": "b"})

@@ -17,6 +17,7 @@ from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
 from vllamad.errors import HostProblem
+from vllamad.host.process_group import Usage
 from vllamad.supervisor.worker import Worker
 
 PLAN = Plan(
@@ -55,8 +56,8 @@ class FakeLife:
         await trio.sleep(self.fails_after)
         return self.why
 
-    async def memory(self) -> int:
-        return 123
+    async def usage(self) -> Usage:
+        return Usage(123)
 
     def hurry(self) -> None:
         self.hurried = True

@@ -36,6 +36,7 @@ class Spec:
     reasoning_parser: str | None = None
     args: dict[str, Flag] = field(default_factory=dict[str, Flag])
     env: dict[str, str] = field(default_factory=dict[str, str])
+    memory_max: int = 0  # bytes of main memory it may take; 0: what all may
     template: str = ""  # in place of the checkpoint's own; Jinja
     loras: tuple[Lora, ...] = ()  # all that the worker is to have
     lora: str = ""  # of these, the one that whoever asks wants to use

@@ -18,11 +18,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
 from vllamad.errors import HostProblem
 from vllamad.host import shim
+from vllamad.host.cgroup import Cgroup
 from vllamad.host.tasks import first_of
 
 
@@ -34,7 +36,7 @@ class Launch:
     env: Mapping[str, str]
     cwd: Path
     log_path: Path  # stdout and stderr, appended
-    cgroup: Path | None = None  # folder of a cgroup to join before exec
+    cgroup: Cgroup | None = None  # joined before exec
     linger: float = 0.5  # seconds the others get once the leader has left by itself
 
 
@@ -79,15 +81,27 @@ async def _start_shim(launch: Launch) -> ProcessGroup:
             raise
         finally:
             os.close(log)
-    return ProcessGroup(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+    control = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    return ProcessGroup(process, control, launch.cgroup)
+
+
+class Usage(NamedTuple):
+    """Of a whole group; None: nobody counts."""
+
+    memory: int  # bytes
+    memory_peak: int | None = None
+    cpu: float | None = None  # seconds of processor time
 
 
 class ProcessGroup:
     """A running group: `pid` is its leader. Set `kill_now` while TERM would only be ignored."""
 
-    def __init__(self, shim_process: trio.Process, control: trio.SocketStream) -> None:
+    def __init__(
+        self, shim_process: trio.Process, control: trio.SocketStream, cgroup: Cgroup | None
+    ) -> None:
         self.pid = 0
         self.kill_now = False
+        self.cgroup = cgroup
         self._shim = shim_process
         self._control = control
         self._unread = b""
@@ -100,7 +114,7 @@ class ProcessGroup:
             argv=list(launch.argv),
             env=dict(launch.env),
             cwd=str(launch.cwd),
-            cgroup=str(launch.cgroup or ""),
+            cgroup=str(launch.cgroup.path) if launch.cgroup else "",
             linger=launch.linger,
         )
         await self._order(json.dumps(job).encode() + b"\n")
@@ -129,14 +143,27 @@ class ProcessGroup:
         """List the processes of the group as (pid, name in the kernel)."""
         return [(process.pid, process.comm) for process in shim.descendants(self._shim.pid)]
 
-    def memory(self) -> int:
-        """Return the bytes the group holds, each shared page counted once. Slow: use a thread."""
-        return sum(_pss(pid) for pid, _ in self.members())
+    def usage(self) -> Usage:
+        """Return what the group holds and has used. Slow: use a thread."""
+        group = self.cgroup
+        held = group.memory() if group else None
+        if held is None:  # each shared page counted once
+            held = sum(_pss(pid) for pid, _ in self.members())
+        return Usage(
+            memory=held,
+            memory_peak=group.memory_peak() if group else None,
+            cpu=group.cpu() if group else None,
+        )
 
     async def gone(self) -> None:
         """Wait until no process of the group is left, however long that takes."""
-        if await self._shim.wait() != 0:
+        killed = await self._shim.wait() != 0
+        if self.cgroup:
+            await self.cgroup.end()
+        if killed:
             await _end_strays()
+        if self.cgroup:
+            self.cgroup.remove()
 
     async def empty(self, term_timeout: float, kill_timeout: float) -> None:
         """Return when no process of the group is left; see `spawn`."""

@@ -145,7 +145,9 @@ class Fleet:
         return WorkerInfo(
             model=model,
             state=worker.state,
-            size=worker.memory or placement.total,
+            size=worker.usage.memory or placement.total,
+            size_peak=worker.usage.memory_peak,
+            cpu_seconds=worker.usage.cpu,
             size_vram=placement.total if placement.devices else 0,
             context_length=worker.context_length,
             expires_in=None if expires_at in (None, inf) else expires_at - now,

@@ -22,11 +22,12 @@ from vllamad.engine.command import Workplace, command, environment
 from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line, progress
 from vllamad.errors import HostProblem
 from vllamad.host import devices
+from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.http_client import client_for
 from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import escape, event
 from vllamad.host.log_files import WorkerLog, worker_log
-from vllamad.host.process_group import Launch, ProcessGroup, first_exit, spawn
+from vllamad.host.process_group import Launch, ProcessGroup, Usage, first_exit, spawn
 from vllamad.host.tasks import first_of
 from vllamad.supervisor.engines import Engines
 
@@ -49,8 +50,10 @@ class EngineLives:
         engines: Engines,
         environ: Mapping[str, str],
         journal: Journal | None = None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         self._settings = settings
+        self._cgroups = cgroups
         self._engines = engines
         self._environ = environ
         self._journal = journal
@@ -63,8 +66,9 @@ class EngineLives:
         """Start an engine for `plan`; leaving the block ends it and waits until it is gone."""
         settings = self._settings
         engine = await self._engines.engine()
+        name = sha256(plan.model.encode()).hexdigest()[:12]
         place = Workplace(
-            run=settings.paths.run / "w" / sha256(plan.model.encode()).hexdigest()[:12],
+            run=settings.paths.run / "w" / name,
             cache=settings.paths.cache,
             cores=devices.cores(),
         )
@@ -73,6 +77,7 @@ class EngineLives:
             env=environment(engine, plan, place, settings.engine, self._environ),
             cwd=place.run,
             log_path=self.log_file(plan.model),
+            cgroup=self._cgroup(name, plan),
         )
         own = settings.worker
         lines = EngineLines(self._journal, plan.model) if self._journal else None
@@ -83,6 +88,12 @@ class EngineLives:
                 yield EngineLife(plan, place.endpoint, group, output, own)
                 nursery.cancel_scope.cancel()
             file.catch_up()
+
+    def _cgroup(self, name: str, plan: Plan) -> Cgroup | None:
+        wanted = plan.spec.memory_max or self._settings.worker.memory_max
+        if wanted and not (self._cgroups and self._cgroups.memory):
+            event(log, logging.WARNING, "memory_max is not enforced", model=plan.model)
+        return self._cgroups.make(name, memory_max=wanted) if self._cgroups else None
 
 
 class EngineLife:
@@ -116,16 +127,21 @@ class EngineLife:
         )
 
     async def ended(self) -> str:
-        return await first_of(self._exited, self._past_saving)
+        reason = await first_of(self._exited, self._past_saving)
+        return self._starved() or reason
 
     async def failing(self) -> str:
-        return await first_of(self._core_died, self._deaf, self._stuck)
+        reason = await first_of(self._core_died, self._deaf, self._stuck)
+        return self._starved() or reason
 
-    async def memory(self) -> int:
-        return await trio.to_thread.run_sync(self._group.memory)
+    async def usage(self) -> Usage:
+        return await trio.to_thread.run_sync(self._group.usage)
 
     def hurry(self) -> None:
         self._group.kill_now = True
+
+    def _starved(self) -> str:
+        return self._group.cgroup.out_of_memory() if self._group.cgroup else ""
 
     async def _exited(self) -> str:
         code = await self._group.exited()

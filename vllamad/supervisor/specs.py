@@ -43,6 +43,7 @@ def spec_of(
         reasoning_parser=reasoning,
         args=dict(settings.args),
         env=dict(settings.env),
+        memory_max=settings.memory_max,
         template=installed.overlay.template,
         loras=tuple(
             Lora(name=adapter.id, folder=str(adapter.folder), rank=adapter.rank)

@@ -23,6 +23,7 @@ from vllamad.core.lifecycle import Ending, GiveUp, Rest, Retry, Rules, State, ad
 from vllamad.engine.reasons import is_deterministic, refuses_parsers
 from vllamad.errors import VllamadError
 from vllamad.host.log import event
+from vllamad.host.process_group import Usage
 from vllamad.host.tasks import first_of
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ class Life(Protocol):
         """Wait until it is dead, deaf or stuck though nobody asked; the reason in one line."""
         ...
 
-    async def memory(self) -> int:
-        """Bytes of main memory its processes hold."""
+    async def usage(self) -> Usage:
+        """Main memory and processor time of its processes."""
         ...
 
     def hurry(self) -> None:
@@ -94,7 +95,7 @@ class Worker:
         self.pid: int | None = None
         self.endpoint: Path | None = None
         self.context_length = plan.spec.context_length
-        self.memory = 0
+        self.usage = Usage(0)
         self.reason = ""
         self.restarts = 0
         self.lora_problem = ""  # why it does without the adapters it was planned with
@@ -220,13 +221,13 @@ class Worker:
 
     async def _measure(self, life: Life) -> str:
         while True:
-            self.memory = await life.memory()
+            self.usage = await life.usage()
             await trio.sleep(30)
 
     def _ending(self, outcome: str | _Asked, ready_at: float | None) -> Ending:
         if self.state is not State.STOPPING:
             self._enter(State.STOPPING)
-        self.pid, self.memory, self._life = None, 0, None
+        self.pid, self.usage, self._life = None, Usage(0), None
         if isinstance(outcome, _Asked):
             return Ending(asked=True)
         return Ending(

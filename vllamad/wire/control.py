@@ -61,6 +61,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     size: int = 0  # bytes planned or measured
     size_vram: int = 0
+    size_peak: int | None = None  # bytes of main memory, where the kernel counts them
+    cpu_seconds: float | None = None  # ditto
     context_length: int = 0
     expires_in: float | None = None  # seconds; None with state ready: for ever
     leases: int = 0
@@ -153,9 +155,13 @@ class CopyOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Make a model out of `base`, pulled first where it is not installed."""
+    """Make a model out of `base`, pulled first where it is not installed, or out of `files`.
 
-    base: str
+    Those are uploaded blobs: the name of each within the model, and its SHA-256 in hex.
+    """
+
+    base: str = ""
+    files: dict[str, str] = {}
     overlay: Overlay
 
 
