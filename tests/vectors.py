@@ -97,7 +97,7 @@ VECTORS = {
 
 # Where the answer here is another one, and why.
 CHANGED = {
-    62: "two header names more, x-api-key and anthropic-version: else no web page reaches"
+    62: "five header names more, those of Anthropic's clients: else no web page reaches"
     " /v1/messages",
     66: "id, system_fingerprint and further keys are vLLM's own",
     67: "vLLM's frames: the role comes first, in one of its own",

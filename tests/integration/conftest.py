@@ -45,6 +45,14 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
+    """A daemon with the model `test` (completion only), and nothing else."""
+    home = fake_home(tmp_path_factory.mktemp("plain"), ["test"])
+    with daemon(home, config=fake_config()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def acting(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon whose engines say again what real ones said for some families of models."""
     home = fake_home(tmp_path_factory.mktemp("acting"), [])

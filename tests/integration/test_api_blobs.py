@@ -16,6 +16,7 @@ from tests.integration.managing import NOBODY, digest_of, in_store
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.vector(57)
 def test_57_blobs_are_stored_under_what_they_hash_to(managed: Daemon) -> None:
     content = b"a blob" * 1000
     path = f"/api/blobs/{digest_of(content)}"
@@ -31,6 +32,7 @@ def test_57_blobs_are_stored_under_what_they_hash_to(managed: Daemon) -> None:
 @pytest.mark.parametrize(
     "digest", ["sha256:xyz", "sha256", "md5:" + "0" * 64, "sha256:" + "0" * 63, "..%2f..%2fx"]
 )
+@pytest.mark.vector(57)
 def test_57_what_is_no_digest_is_refused(managed: Daemon, digest: str) -> None:
     answer = managed.http.post(f"/api/blobs/{digest}", content=b"x")
     assert answer.status_code in (400, 404)
@@ -39,6 +41,7 @@ def test_57_what_is_no_digest_is_refused(managed: Daemon, digest: str) -> None:
         assert answer.json() == {"error": "invalid digest format"}
 
 
+@pytest.mark.vector(57)
 def test_57_other_bytes_than_announced_leave_nothing(managed: Daemon) -> None:
     answer = managed.http.post(f"/api/blobs/{NOBODY}", content=b"x")
     assert answer.status_code == 400

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.integration
         ("test", "local", 400, "cannot change local:latest: the configuration says what it is"),
     ],
 )
+@pytest.mark.vector(55)
 def test_55_what_cannot_be_copied(
     managed: Daemon, source: str, destination: str, status: int, text: str
 ) -> None:
@@ -43,6 +44,7 @@ def test_55_what_cannot_be_copied(
     assert answer.headers["content-type"] == JSON
 
 
+@pytest.mark.vector(55)
 def test_55_a_copy_is_the_same_model_under_another_name(managed: Daemon) -> None:
     answer = ask(managed, "/api/copy", {"source": "test", "destination": "twin:x"})
     assert (answer.status_code, answer.content) == (200, b"")
@@ -52,6 +54,7 @@ def test_55_a_copy_is_the_same_model_under_another_name(managed: Daemon) -> None
     assert managed.chat("twin:x").json()["model"] == "twin:x"
 
 
+@pytest.mark.vector(55)
 def test_55_a_copy_onto_itself_is_nothing_even_where_nothing_is(managed: Daemon) -> None:
     for name in ("ghost", "test"):
         answer = ask(
@@ -100,11 +103,13 @@ def test_a_copy_of_a_configured_folder_uses_that_folder(managed: Daemon) -> None
          "cannot change local:latest: the configuration says what it is"),
     ],
 )  # fmt: skip
+@pytest.mark.vector(56)
 def test_56_what_cannot_be_deleted(managed: Daemon, body: Any, status: int, text: str) -> None:
     answer = ask(managed, "/api/delete", body, "DELETE")
     assert (answer.status_code, answer.json()) == (status, {"error": text})
 
 
+@pytest.mark.vector(56)
 def test_56_a_deleted_model_is_gone_with_its_files(managed: Daemon, tmp_path: Path) -> None:
     install(managed, "gone")
     assert in_store(managed, "hub/models--library--gone/**/*")

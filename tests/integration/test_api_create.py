@@ -62,6 +62,7 @@ pytestmark = pytest.mark.integration
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.vector(59)
 def test_59_what_cannot_be_created(
     managed: Daemon, body: dict[str, Any], text: str | None, stream: bool
 ) -> None:
@@ -71,6 +72,7 @@ def test_59_what_cannot_be_created(
     assert "x:latest" not in names(managed)
 
 
+@pytest.mark.vector(59)
 def test_59_create_tells_its_steps(managed: Daemon) -> None:
     told = lines(
         ask(managed, "/api/create", {"model": "steps", "from": "test", "system": "Be kind."})
@@ -82,6 +84,7 @@ def test_59_create_tells_its_steps(managed: Daemon) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.vector(59)
 def test_59_without_a_stream_only_the_end_is_told(managed: Daemon) -> None:
     answer = ask(managed, "/api/create", {"model": "still", "from": "test", "stream": False})
     assert (answer.text, answer.headers["content-type"]) == (
@@ -89,6 +92,7 @@ def test_59_without_a_stream_only_the_end_is_told(managed: Daemon) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.vector(60)
 def test_60_what_was_created_is_shown(managed: Daemon) -> None:
     make(
         managed, "shown", parameters={"temperature": 0.7, "stop": ["a"], "my_own": 1},

@@ -1,7 +1,4 @@
-"""Vectors and scores, request by request, against a running gateway with the scripted engine.
-
-The numbers in the names are those of the test vectors the issue's contract lists.
-"""
+"""Vectors and scores, request by request, against a running gateway with the scripted engine."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ import pytest
 from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.fakes.pooling import SIZE
 from tests.models.checkpoints import BERT, write_checkpoint
+from tests.vectors import numbered
 
 pytestmark = pytest.mark.integration
 
@@ -29,6 +27,7 @@ NOT_SUPPORTED = "This server does not support embeddings. Start it with `--embed
 TOO_LONG = "the input length exceeds the context length"
 SCENARIOS = {
     "broken": {"vector": [1.0, math.nan]},
+    "pair": {"vector": [0.6, -0.8]},
     "ranker": {"pools": ["/pooling", "/rerank", "/score"]},
     "slow": {"late": 30.0},
 }
@@ -71,6 +70,7 @@ def slow(one: Daemon) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("asked", [{"input": []}, {"input": ""}, {"input": None}, {}])
+@pytest.mark.vector(51)
 def test_51_nothing_to_embed_only_loads(one: Daemon, asked: dict[str, Any]) -> None:
     answer = one.http.post("/api/embed", content=json.dumps({"model": "bert", **asked}))
     assert answer.text == '{"model":"bert","embeddings":[]}'
@@ -78,6 +78,7 @@ def test_51_nothing_to_embed_only_loads(one: Daemon, asked: dict[str, Any]) -> N
     assert "bert:latest" in [worker["model"] for worker in one.workers()]
 
 
+@pytest.mark.vector(52)
 def test_52_each_text_has_a_vector_of_length_one_in_its_place(one: Daemon) -> None:
     answer = embed(one, ["a red cat", "the blue sea", "a red cat"])
     assert list(answer) == [
@@ -92,6 +93,7 @@ def test_52_each_text_has_a_vector_of_length_one_in_its_place(one: Daemon) -> No
 
 
 @pytest.mark.parametrize(("dimensions", "length"), [(4, 4), (0, SIZE), (99, SIZE), (-1, SIZE)])
+@pytest.mark.vector(52)
 def test_52_fewer_dimensions_have_length_one_too(one: Daemon, dimensions: int, length: int) -> None:
     [vector] = embed(one, "a b c d e f g h", dimensions=dimensions)["embeddings"]
     assert len(vector) == length
@@ -115,6 +117,7 @@ def test_more_vectors_than_the_loop_has_time_for_come_back_in_order(one: Daemon)
         assert vectors[index] == embed(one, texts[index])["embeddings"][0]
 
 
+@pytest.mark.vector(53)
 def test_53_a_text_too_long_is_cut_unless_it_must_not_be(one: Daemon) -> None:
     long = "word " * 300
     assert embed(one, long)["prompt_eval_count"] == 256
@@ -126,6 +129,7 @@ def test_53_a_text_too_long_is_cut_unless_it_must_not_be(one: Daemon) -> None:
     )
 
 
+@pytest.mark.vector(54)
 def test_54_the_older_form_gives_one_vector_and_no_more(one: Daemon) -> None:
     assert post(one, "/api/embeddings", {"model": "bert", "prompt": ""}) == (200, {"embedding": []})
     status, answer = post(one, "/api/embeddings", {"model": "bert", "prompt": "a a", "input": "x"})
@@ -136,40 +140,43 @@ def test_54_the_older_form_gives_one_vector_and_no_more(one: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
-    [
-        ("/api/embed", {}, 404, "model '' not found"),
-        ("/api/embed", {"model": "a b"}, 400, "invalid model name"),
-        ("/api/embed", {"model": "a b", "input": 1}, 400, "invalid model name"),
+    numbered(
+        (0, "/api/embed", {}, 404, "model '' not found"),
+        (0, "/api/embed", {"model": "a b"}, 400, "invalid model name"),
+        (0, "/api/embed", {"model": "a b", "input": 1}, 400, "invalid model name"),
         # the input's type is looked at before the model is looked for
-        ("/api/embed", {"model": "nope", "input": [1]}, 400, "invalid input type"),
-        ("/api/embed", {"model": "bert", "input": {}}, 400, "invalid input type"),
-        ("/api/embed", {"model": "nope", "input": "a"}, 404,
+        (51, "/api/embed", {"model": "nope", "input": [1]}, 400, "invalid input type"),
+        (51, "/api/embed", {"model": "bert", "input": {}}, 400, "invalid input type"),
+        (51, "/api/embed", {"model": "bert", "input": [1]}, 400, "invalid input type"),
+        (22, "/api/embed", {"model": "nope", "input": "a"}, 404,
          'model "nope" not found, try pulling it first'),
-        ("/api/embed", {"model": "bert:cloud", "input": "a"}, 403,
+        (0, "/api/embed", {"model": "bert:cloud", "input": "a"}, 403,
          "ollama cloud is disabled: remote model is unavailable"),
-        ("/api/embed", {"model": "bert", "input": "a", "options": {"num_ctx": "8"}}, 500,
+        (0, "/api/embed", {"model": "bert", "input": "a", "options": {"num_ctx": "8"}}, 500,
          'option "num_ctx" must be of type integer'),
-        ("/api/embed", {"model": "bert", "truncate": "no"}, 400,
+        (0, "/api/embed", {"model": "bert", "truncate": "no"}, 400,
          "json: cannot unmarshal string into Go struct field EmbedRequest.truncate of type bool"),
-        ("/api/embed", {"model": "bert", "keep_alive": "1d"}, 400,
+        (0, "/api/embed", {"model": "bert", "keep_alive": "1d"}, 400,
          'time: unknown unit "d" in duration "1d"'),
-        ("/api/embed", {"model": "test", "input": "a"}, 501, NOT_SUPPORTED),
-        ("/api/embed", {"model": "broken", "input": "a"}, 400,
+        (0, "/api/embed", {"model": "test", "input": "a"}, 501, NOT_SUPPORTED),
+        (0, "/api/embed", {"model": "broken", "input": "a"}, 400,
          "embedding contains NaN or Inf values"),
-        ("/api/embed", {"model": "ranker", "input": "a"}, 400,
+        (0, "/api/embed", {"model": "ranker", "input": "a"}, 400,
          "this model does not support requests of this kind"),
-        ("/api/embeddings", {}, 400, "model is required"),
-        ("/api/embeddings", {"model": "a b"}, 400, "invalid model name"),
-        ("/api/embeddings", {"model": "nope", "prompt": "a"}, 404,
+        (23, "/api/embeddings", {}, 400, "model is required"),
+        (0, "/api/embeddings", {"model": "a b"}, 400, "invalid model name"),
+        (0, "/api/embeddings", {"model": "nope", "prompt": "a"}, 404,
          'model "nope" not found, try pulling it first'),
-        ("/api/embeddings", {"model": "test", "prompt": "a"}, 500, NOT_SUPPORTED),
-        ("/api/embeddings", {"model": "broken", "prompt": "a"}, 500,
+        (0, "/api/embeddings", {"model": "test", "prompt": "a"}, 500, NOT_SUPPORTED),
+        (0, "/api/embeddings", {"model": "broken", "prompt": "a"}, 500,
          "embedding contains NaN or Inf values"),
-        ("/api/chat", {"model": "bert", "messages": [{"role": "user", "content": "a"}]}, 400,
+        (33, "/api/chat", {"model": "bert"}, 400, '"bert" does not support chat'),
+        (33, "/api/generate", {"model": "bert"}, 400, '"bert" does not support generate'),
+        (33, "/api/chat", {"model": "bert", "messages": [{"role": "user", "content": "a"}]}, 400,
          '"bert" does not support chat'),
-        ("/api/generate", {"model": "bert", "prompt": "a"}, 400,
+        (33, "/api/generate", {"model": "bert", "prompt": "a"}, 400,
          '"bert" does not support generate'),
-    ],
+    ),
 )  # fmt: skip
 def test_refusals_have_ollamas_status_and_words(
     one: Daemon, path: str, body: object, status: int, text: str
@@ -179,29 +186,29 @@ def test_refusals_have_ollamas_status_and_words(
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
-    [
-        ("/v1/embeddings", {"model": "nope", "input": "a"}, 404, "model 'nope' not found"),
-        ("/v1/embeddings", {"input": "a"}, 400, "model is required"),
-        ("/v1/embeddings", {"model": "bert"}, 400, "invalid input"),
-        ("/v1/embeddings", {"model": "bert", "input": 1}, 400, "invalid input type"),
-        ("/v1/embeddings", {"model": "bert", "input": "a", "encoding_format": "hex"}, 400,
+    numbered(
+        (0, "/v1/embeddings", {"model": "nope", "input": "a"}, 404, "model 'nope' not found"),
+        (0, "/v1/embeddings", {"input": "a"}, 400, "model is required"),
+        (0, "/v1/embeddings", {"model": "bert"}, 400, "invalid input"),
+        (0, "/v1/embeddings", {"model": "bert", "input": 1}, 400, "invalid input type"),
+        (68, "/v1/embeddings", {"model": "bert", "input": "a", "encoding_format": "hex"}, 400,
          "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64']."),
-        ("/v1/embeddings", {"model": "bert", "input": "word " * 300}, 400, TOO_LONG),
-        ("/v1/embeddings", {"model": "test", "input": "a"}, 400,
+        (0, "/v1/embeddings", {"model": "bert", "input": "word " * 300}, 400, TOO_LONG),
+        (0, "/v1/embeddings", {"model": "test", "input": "a"}, 400,
          '"test" does not support embeddings'),
-        ("/v1/embeddings", {"model": "broken", "input": "a"}, 400,
+        (0, "/v1/embeddings", {"model": "broken", "input": "a"}, 400,
          "embedding contains NaN or Inf values"),
-        ("/v1/chat/completions", {"model": "bert", "messages": [{"role": "user"}]}, 400,
+        (0, "/v1/chat/completions", {"model": "bert", "messages": [{"role": "user"}]}, 400,
          '"bert" does not support chat'),
-        ("/rerank", {"model": "test", "query": "a", "documents": ["b"]}, 400,
+        (0, "/rerank", {"model": "test", "query": "a", "documents": ["b"]}, 400,
          '"test" does not support reranking'),
-        ("/v2/rerank", {"model": "nope", "query": "a", "documents": ["b"]}, 404,
+        (0, "/v2/rerank", {"model": "nope", "query": "a", "documents": ["b"]}, 404,
          "model 'nope' not found"),
-        ("/v1/rerank", {"model": "bert", "query": "a"}, 400,
+        (0, "/v1/rerank", {"model": "bert", "query": "a"}, 400,
          "documents must be a list of texts"),
-        ("/score", {"model": "test", "text_1": "a", "text_2": "b"}, 400,
+        (0, "/score", {"model": "test", "text_1": "a", "text_2": "b"}, 400,
          '"test" does not support scoring'),
-    ],
+    ),
 )  # fmt: skip
 def test_refusals_of_v1_have_its_envelope(
     one: Daemon, path: str, body: object, status: int, text: str
@@ -237,6 +244,7 @@ def test_keep_alive_0_lets_the_model_go_after_the_answer(one: Daemon) -> None:
     until(lambda: "bert:latest" not in [worker["model"] for worker in one.workers()])
 
 
+@pytest.mark.vector(68)
 def test_68_openai_gets_floats_or_base64_of_the_same_vectors(one: Daemon) -> None:
     status, plain = post(one, "/v1/embeddings", {"model": "bert", "input": ["a b", "c"]})
     assert status == 200
@@ -250,6 +258,13 @@ def test_68_openai_gets_floats_or_base64_of_the_same_vectors(one: Daemon) -> Non
         packed = base64.b64decode(other["embedding"])
         assert struct.unpack(f"<{SIZE}f", packed) == pytest.approx(entry["embedding"], abs=1e-7)
         assert math.isclose(math.hypot(*entry["embedding"]), 1, abs_tol=1e-6)
+
+
+@pytest.mark.vector(68)
+def test_68_base64_is_of_small_floats_little_end_first(one: Daemon) -> None:
+    body = {"model": "pair", "input": "x", "encoding_format": "BASE64"}
+    [entry] = post(one, "/v1/embeddings", body)[1]["data"]
+    assert entry["embedding"] == "mpkZP83MTL8="
 
 
 def test_openai_takes_token_ids_and_dimensions(one: Daemon) -> None:

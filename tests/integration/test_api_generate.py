@@ -45,6 +45,7 @@ def generate(one: Daemon, **body: Any) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
+@pytest.mark.vector(44)
 def test_44_the_last_object_has_the_conversation_as_token_ids(one: Daemon) -> None:
     status, answer = generate(one, prompt="one two three")
     assert status == 200
@@ -56,6 +57,7 @@ def test_44_the_last_object_has_the_conversation_as_token_ids(one: Daemon) -> No
     assert answer["context"] == [0, 1, 2, *SAID]
 
 
+@pytest.mark.vector(44)
 def test_44_a_stream_has_it_on_its_last_line_alone(one: Daemon) -> None:
     body = {"model": "test", "prompt": "one two three"}
     lines = [json.loads(line) for line in one.http.post("/api/generate", json=body).iter_lines()]
@@ -64,6 +66,7 @@ def test_44_a_stream_has_it_on_its_last_line_alone(one: Daemon) -> None:
     assert lines[-1]["context"] == [0, 1, 2, *SAID]
 
 
+@pytest.mark.vector(44)
 def test_44_raw_and_chat_have_none(one: Daemon) -> None:
     assert "context" not in generate(one, prompt="x", raw=True)[1]
     assert "context" not in one.chat("test").json()
@@ -105,6 +108,7 @@ def test_34_a_model_with_the_tokens_fills_in_the_middle(one: Daemon) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False, None])
+@pytest.mark.vector(50)
 def test_50_what_the_engine_would_be_given_is_shown_in_one_object(
     one: Daemon, stream: bool | None
 ) -> None:
@@ -117,12 +121,14 @@ def test_50_what_the_engine_would_be_given_is_shown_in_one_object(
     assert told["_debug_info"] == {"rendered_template": "<0><1>"}
 
 
+@pytest.mark.vector(50)
 def test_50_a_chat_has_an_empty_message_in_it(one: Daemon) -> None:
     told = one.chat("test", "Hello there", _debug_render_only=True).json()
     assert told["message"] == {"role": "", "content": ""}
     assert told["_debug_info"] == {"rendered_template": "<0><1>"}
 
 
+@pytest.mark.vector(50)
 def test_50_a_raw_prompt_is_what_it_is(one: Daemon) -> None:
     _, told = generate(one, prompt="Hello {{ there }}", raw=True, _debug_render_only=True)
     assert told["_debug_info"] == {"rendered_template": "Hello {{ there }}"}

@@ -1,4 +1,4 @@
-"""The shapes of answers that go well, and of those that do not: test vectors 43 and 47 to 49."""
+"""The shapes of answers that go well, and of those that do not."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def ask(one: Daemon, model: str, **more: Any) -> Any:
     return one.http.post("/api/chat", json={"model": model, "messages": HI, **more})
 
 
+@pytest.mark.vector(43)
 def test_43_an_answer_in_one_piece_is_the_last_line_with_all_the_text(one: Daemon) -> None:
     whole = ask(one, "test", stream=False)
     assert whole.headers["content-type"] == JSON
@@ -50,6 +51,7 @@ def test_43_an_answer_in_one_piece_is_the_last_line_with_all_the_text(one: Daemo
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.vector(47)
 def test_47_log_probabilities_stand_after_done(one: Daemon, path: str, stream: bool) -> None:
     spoken = {"messages": HI} if path == "/api/chat" else {"prompt": "hi"}
     body = {"model": "logprobs", "stream": stream, "logprobs": True, "top_logprobs": 2, **spoken}
@@ -68,6 +70,7 @@ def test_47_log_probabilities_stand_after_done(one: Daemon, path: str, stream: b
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.vector(48)
 def test_48_what_the_engine_refuses_keeps_its_status_and_words(
     one: Daemon, status: int, stream: bool
 ) -> None:
@@ -76,6 +79,7 @@ def test_48_what_the_engine_refuses_keeps_its_status_and_words(
     assert answer.headers["content-type"].startswith("application/json")
 
 
+@pytest.mark.vector(49)
 def test_49_what_breaks_after_a_line_ends_with_an_error_line(one: Daemon) -> None:
     answer = ask(one, "breaks")
     assert answer.status_code == 200

@@ -25,10 +25,14 @@ def asked(acting: Daemon, act: Act, path: str = "/api/chat", **more: Any) -> lis
 
 @pytest.mark.parametrize("act", THINKING, ids=lambda act: act.name)
 @pytest.mark.parametrize("think", [None, True, "low", "max"])
+@pytest.mark.vector(46)
 def test_46_thoughts_come_first_and_apart_from_the_answer(
     acting: Daemon, act: Act, think: bool | str | None
 ) -> None:
-    messages = [line["message"] for line in asked(acting, act, think=think)]
+    lines = asked(acting, act, think=think)
+    assert list(lines[0]) == ["model", "created_at", "message", "done"]
+    assert list(lines[0]["message"]) == ["role", "content", "thinking"]
+    messages = [line["message"] for line in lines]
     assert "".join(message.get("thinking", "") for message in messages) == act.thinking
     assert "".join(message["content"] for message in messages) == act.content
     thinks = ["thinking" in message for message in messages]
@@ -37,6 +41,7 @@ def test_46_thoughts_come_first_and_apart_from_the_answer(
 
 
 @pytest.mark.parametrize("act", THINKING, ids=lambda act: act.name)
+@pytest.mark.vector(46)
 def test_46_generate_has_them_under_its_own_keys(acting: Daemon, act: Act) -> None:
     lines = asked(acting, act, "/api/generate")
     assert list(lines[0]) == ["model", "created_at", "response", "thinking", "done"]
@@ -53,6 +58,7 @@ def test_think_false_leaves_the_answer_alone(acting: Daemon, act: Act) -> None:
     assert "".join(line["message"]["content"] for line in lines) == act.content
 
 
+@pytest.mark.vector(36)
 def test_36_thinking_is_refused_where_the_model_does_not_think(acting: Daemon) -> None:
     body = {"model": "hermes", "messages": [{"role": "user", "content": "x"}], "think": "low"}
     answer = acting.http.post("/api/chat", json=body)

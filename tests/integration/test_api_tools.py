@@ -49,6 +49,7 @@ def test_a_streamed_answer_has_whole_calls_on_one_line_before_the_last(
 
 
 @pytest.mark.parametrize("act", CALLING, ids=lambda act: act.name)
+@pytest.mark.vector(45)
 def test_45_an_answer_in_one_piece_carries_the_same_calls(acting: Daemon, act: Act) -> None:
     [whole] = asked(acting, act, stream=False)
     assert list(whole["message"]) == [
@@ -58,7 +59,9 @@ def test_45_an_answer_in_one_piece_carries_the_same_calls(acting: Daemon, act: A
     ]
     streamed, at_once = calls_in(asked(acting, act)), calls_in([whole])
     assert [call["function"] for call in streamed] == [call["function"] for call in at_once]
-    assert whole["done_reason"] == "stop"
+    assert all(list(call) == ["id", "function"] and call["id"] for call in at_once)
+    assert all(list(c["function"]) == ["index", "name", "arguments"] for c in at_once)
+    assert (whole["message"]["role"], whole["done_reason"]) == ("assistant", "stop")
 
 
 def test_the_order_of_a_calls_arguments_is_the_models(acting: Daemon) -> None:
@@ -119,6 +122,7 @@ def test_a_parser_that_the_engine_lacks_is_not_promised(tmp_path: Path) -> None:
         assert one.http.post("/api/chat", json=body).status_code == 400
 
 
+@pytest.mark.vector(35)
 def test_35_tools_are_refused_where_no_parser_fits(acting: Daemon) -> None:
     body = {"model": "deepseek_r1", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS}
     answer = acting.http.post("/api/chat", json=body)

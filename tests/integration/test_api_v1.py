@@ -195,11 +195,12 @@ def test_a_bad_body_is_400_in_the_form_of_the_api(one: Daemon, path: str, body: 
     assert body or answer["error"]["message"] == "EOF"
 
 
+@pytest.mark.vector(70)
 def test_70_a_message_needs_a_limit(one: Daemon) -> None:
     status, answer = post(one, "/v1/messages", CHAT | {"model": "test"})
     text = "max_tokens is required and must be positive"
     assert status == 400
-    assert answer.pop("request_id")
+    assert re.fullmatch("req_[0-9a-f]{24}", answer.pop("request_id"))
     assert answer == anthropic_error("invalid_request_error", text)
 
 

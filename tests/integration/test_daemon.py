@@ -211,6 +211,7 @@ def test_concurrent_first_requests_share_one_load(home: Path) -> None:
         assert one.text().count("worker starting") == 1
 
 
+@pytest.mark.vector(32)
 def test_a_full_queue_answers_busy_in_ollamas_words(home: Path) -> None:
     more = "[scheduler]\nmax_queue = 1"
     with daemon(home, config=fake_config(scenarios={"a": {"load": 3}}, more=more)) as one:

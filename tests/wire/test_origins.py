@@ -89,7 +89,9 @@ def test_a_preflight_is_answered_at_once() -> None:
         "X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,"
         "X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-Os,X-Stainless-Package-Version,"
         "X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,"
-        "X-Stainless-Runtime-Version,X-Stainless-Timeout"
+        "X-Stainless-Runtime-Version,X-Stainless-Timeout,"
+        "X-Api-Key,Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access,"
+        "X-Stainless-Helper"
     )
     assert [value for name, value in decision.headers if name == "Vary"] == [
         "Origin",

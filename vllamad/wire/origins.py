@@ -41,6 +41,9 @@ _ALLOWED_HEADERS: Final = ",".join(
             "Timeout",
         )
     ]
+    # Not Ollama's: without them no web page could use /v1/messages.
+    + ["X-Api-Key", "Anthropic-Version", "Anthropic-Beta"]
+    + ["Anthropic-Dangerous-Direct-Browser-Access", "X-Stainless-Helper"]
 )  # fmt: skip
 _PREFLIGHT: Final = (
     ("Access-Control-Allow-Methods", "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"),
