@@ -13,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CLIENTS := .venv-conformance
 CLIENTS_READY := $(CLIENTS)/ready
-UNIT := not integration and not e2e and not conformance
+UNIT := not integration and not e2e and not conformance and not system
 PYTEST := $(BIN)/coverage run --append -m pytest -q
 # Of core and wire, branches counted, in percent.
 COVERAGE_FLOOR ?= 100
@@ -53,6 +53,9 @@ unit: $(READY) ## fast tests: no processes of ours, no engine
 integration: $(READY) ## real processes, sockets and signals, with the scripted fake engine
 	$(BIN)/pytest -q -m integration
 
+system: $(READY) ## the units under a real systemd in a container; needs root
+	$(BIN)/pytest -q -m system
+
 e2e: prepare ## the real engine and a real model
 	$(BIN)/pytest -q -m e2e
 
@@ -75,6 +78,7 @@ test: lint types floors prepare ## everything this machine can run, but the clie
 	@rm -f .coverage
 	$(PYTEST) -m '$(UNIT)'
 	$(PYTEST) -m integration
+	$(PYTEST) -m system
 	$(PYTEST) -m e2e
 	$(BIN)/coverage report --include='vllamad/core/*,vllamad/wire/*' --fail-under=$(COVERAGE_FLOOR)
 
@@ -88,4 +92,4 @@ clean: ## remove the environment and what was built
 distclean: clean ## remove the runtimes and models as well
 	rm -rf '$(VLLAMAD_HOME)'
 
-.PHONY: help setup demo check fmt lint types floors unit integration e2e conformance prepare test bench clean distclean
+.PHONY: help setup demo check fmt lint types floors unit integration system e2e conformance prepare test bench clean distclean

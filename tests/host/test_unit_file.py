@@ -1,4 +1,4 @@
-"""The unit file, judged by systemd's own tools."""
+"""The unit files, judged by systemd's own tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).parents[2] / "systemd" / "vllamad.service"
+UNITS = Path(__file__).parents[2] / "systemd"
+SERVICES = ("vllamad.service", "vllamad@.service")
+# What tells an instance from the one and only service; all else is the same.
+ITS_OWN = {
+    "Description", "PartOf", "AssertPathExists", "Requires", "After", "Sockets", "ExecStart",
+    "StateDirectory", "CacheDirectory", "LogsDirectory", "RuntimeDirectory", "WorkingDirectory",
+    "Environment", "SyslogIdentifier", "WantedBy", "Also",
+}  # fmt: skip
 
 needs_systemd_analyze = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
@@ -27,39 +34,72 @@ def analyze(*arguments):
 
 
 @pytest.fixture
-def unit(tmp_path):
-    """A copy that starts what is there: verify complains of a missing executable."""
-    text = UNIT.read_text()
-    if not Path("/usr/bin/vllamad").exists():
-        text = text.replace("/usr/bin/vllamad", "/bin/true")
-    copy = tmp_path / UNIT.name
-    copy.write_text(text)
-    return str(copy)
+def units(tmp_path):
+    """Copies that start what is there: verify complains of a missing executable."""
+    for unit in UNITS.glob("vllamad*"):
+        text = unit.read_text()
+        for program in ("vllamad", "vllamactl"):
+            if not Path(f"/usr/bin/{program}").exists():
+                text = text.replace(f"/usr/bin/{program}", "/bin/true")
+        (tmp_path / unit.name.replace("@.", "@11435.")).write_text(text)
+    return tmp_path
+
+
+def verify(units):
+    files = sorted(str(unit) for unit in units.iterdir())
+    return analyze("verify", "--man=no", "--recursive-errors=no", *files)
 
 
 @needs_systemd_analyze
-def test_systemd_has_nothing_to_remark(unit):
-    done = analyze("verify", "--man=no", "--recursive-errors=no", unit)
+def test_systemd_has_nothing_to_remark(units):
+    done = verify(units)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @needs_systemd_analyze
-def test_that_would_show_a_misspelled_key(unit):
-    Path(unit).write_text(Path(unit).read_text().replace("KillMode=", "KilMode="))
-    assert analyze("verify", "--man=no", "--recursive-errors=no", unit).returncode == 1
+def test_that_would_show_a_misspelled_key(units):
+    unit = units / "vllamad.service"
+    unit.write_text(unit.read_text().replace("KillMode=", "KilMode="))
+    assert verify(units).returncode == 1
 
 
 @needs_systemd_analyze
-def test_its_exposure_stays_low(unit):
-    done = analyze("security", "--offline=true", "--threshold=25", unit)
+@pytest.mark.parametrize("name", ["vllamad.service", "vllamad@11435.service"])
+def test_its_exposure_stays_low(units, name):
+    done = analyze("security", "--offline=true", "--threshold=25", str(units / name))
     assert done.returncode == 0, done.stdout
+
+
+def settings(name):
+    """The lines of a unit, less comments."""
+    lines = (line.strip() for line in (UNITS / name).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_an_instance_is_confined_and_ended_like_the_one_and_only():
+    one, instance = ([line for line in settings(name) if line.partition("=")[0] not in ITS_OWN]
+                     for name in SERVICES)  # fmt: skip
+    assert instance == one
+
+
+@pytest.mark.parametrize("name", ["vllamad-http", "vllamad-control"])
+def test_the_sockets_of_an_instance_differ_in_their_names_only(name):
+    one, instance = settings(f"{name}.socket"), settings(f"{name}@.socket")
+    differ = {line.partition("=")[0] for line in set(one) ^ set(instance)}
+    assert differ == {"Description", "PartOf", "ListenStream", "Service"}
+
+
+@pytest.mark.parametrize("key", ["RestartPreventExitStatus", "KillMode", "WatchdogSec", "Delegate"])
+def test_the_service_of_a_user_is_ended_like_the_system_s(key):
+    line = next(line for line in settings("vllamad.service") if line.startswith(f"{key}="))
+    assert line in settings("user/vllamad.service")
 
 
 @pytest.fixture(scope="module")
 def service():
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parser.optionxform = str  # pyright: ignore[reportAttributeAccessIssue]  # keys keep their case
-    parser.read_string(UNIT.read_text())
+    parser.read_string((UNITS / "vllamad.service").read_text())
     return parser["Service"]
 
 
