@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from vllamactl.call import Call
 from vllamactl.client import Client, sockets
-from vllamactl.commands import config, daemon, models, runtime
-from vllamactl.commands.logs import logs as show_logs
+from vllamactl.commandline import Run, parse
 from vllamactl.render import Screen
 from vllamad.errors import HostProblem, NotAllowed, VllamadError
 
@@ -19,25 +17,10 @@ EXIT_REFUSED = 1
 EXIT_CODES = {"not-reachable": 3, "not-allowed": 4}
 EXIT_INTERRUPTED = 130
 
-_EPILOG = """\
-exit codes:
-  0  done
-  1  refused: the message says why
-  2  usage: the command line makes no sense
-  3  the daemon is not reachable
-  4  not allowed
-  130  interrupted by Ctrl-C
-
-The control socket is --socket, else $VLLAMAD_CONTROL, else $VLLAMAD_HOME/run/control.sock,
-else $XDG_RUNTIME_DIR/vllamad/control.sock, else /run/vllamad-control.sock.
-"""
-
-Run = Callable[[Call, argparse.Namespace], None]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = _parser().parse_args(argv, argparse.Namespace(json=False, quiet=False, socket=None))
+    args = parse(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # our symbols, in a locale that lacks them
@@ -64,138 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(screen: Screen, error: VllamadError) -> int:
     screen.error(error)
     return EXIT_CODES.get(error.kind, EXIT_REFUSED)
-
-
-def _parser() -> argparse.ArgumentParser:
-    # Known before and after the command: a default there would undo what was said before it.
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--json", action="store_true", help="answer in JSON")
-    common.add_argument("-q", "--quiet", action="store_true", help="names only, or nothing")
-    common.add_argument("--socket", metavar="PATH", help="the daemon's control socket")
-    parser = argparse.ArgumentParser(
-        prog="vllamactl",
-        description="Look at vllamad and give it orders.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[common],
-    )
-    commands = _Commands(parser, common)
-    _add_daemon(commands)
-    _add_models(commands)
-    _add_runtime(commands.group("runtime", "the engines that can run models"))
-    _add_config(commands)
-    return parser
-
-
-class _Commands:
-    """The commands below one parser, every one of them with the common options."""
-
-    def __init__(self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-        self._below = parser.add_subparsers(metavar="COMMAND", required=True)
-        self._common = common
-
-    def add(self, name: str, about: str, run: Run, *aliases: str) -> argparse.ArgumentParser:
-        parser = self._below.add_parser(
-            name, help=about, description=about, aliases=aliases, parents=[self._common]
-        )
-        parser.set_defaults(run=run)
-        return parser
-
-    def group(self, name: str, about: str) -> _Commands:
-        parser = self._below.add_parser(name, help=about, description=about, parents=[self._common])
-        return _Commands(parser, self._common)
-
-
-def _add_daemon(commands: _Commands) -> None:
-    commands.add("status", "the daemon in one look", lambda call, _: daemon.status(call))
-    commands.add("ps", "what is loaded, on its way, or failed", lambda call, _: daemon.ps(call))
-    commands.add("version", "versions of client and daemon", lambda call, _: daemon.version(call))
-    logs = commands.add(
-        "logs",
-        "what a model's worker wrote, or the daemon",
-        lambda call, args: show_logs(
-            call, args.model, lines=args.lines, follow=args.follow, journal=args.journal
-        ),
-    )
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes")
-    logs.add_argument(
-        "-n", "--lines", type=_count, default=100, metavar="LINES", help="how many (default: 100)"
-    )
-    logs.add_argument(
-        "--journal", action="store_true", help="from systemd's journal, the daemon's words included"
-    )
-    logs.add_argument(
-        "model", metavar="MODEL", nargs="?", default="", help="without one: the daemon's own log"
-    )
-
-
-def _add_models(commands: _Commands) -> None:
-    commands.add("list", "installed models", lambda call, _: models.list_models(call), "ls")
-    _with_model(commands, "show", "what is known of a model", models.show)
-    _with_model(commands, "pull", "download a model", models.pull)
-    _with_model(
-        commands, "rm", "remove a model", lambda call, model: models.order(call, "delete", model)
-    )
-    copy = commands.add(
-        "cp",
-        "give a model a second name",
-        lambda call, args: models.copy(call, args.model, args.destination),
-    )
-    copy.add_argument("model", metavar="MODEL")
-    copy.add_argument("destination", metavar="NAME")
-    orders = commands.group("model", "load, unload or restart a model")
-    for verb, about in (
-        ("load", "load a model and wait until it is ready"),
-        ("unload", "unload a model once nobody uses it"),
-        ("restart", "end a model's worker and start a new one"),
-    ):
-        _with_model(
-            orders, verb, about, lambda call, model, verb=verb: models.order(call, verb, model)
-        )
-
-
-def _with_model(
-    commands: _Commands, name: str, about: str, run: Callable[[Call, str], None]
-) -> None:
-    parser = commands.add(name, about, lambda call, args: run(call, args.model))
-    parser.add_argument("model", metavar="MODEL")
-
-
-def _add_runtime(commands: _Commands) -> None:
-    install = commands.add(
-        "install",
-        "install an engine into an environment of its own",
-        lambda call, args: runtime.install(call, device=args.device, version=args.version),
-    )
-    device = install.add_mutually_exclusive_group()
-    for name in ("cpu", "cuda"):
-        device.add_argument(
-            f"--{name}", dest="device", action="store_const", const=name, help=f"for {name.upper()}"
-        )
-    install.add_argument("--version", metavar="V", help="of the engine (default: the newest fit)")
-    commands.add("list", "installed runtimes", lambda call, _: runtime.show(call), "ls")
-    use = commands.add(
-        "use", "choose the runtime of new workers", lambda call, args: runtime.use(call, args.name)
-    )
-    use.add_argument("name", metavar="NAME")
-
-
-def _add_config(commands: _Commands) -> None:
-    parser = commands.add(
-        "config",
-        "the configuration as the daemon would read it",
-        lambda call, args: config.check(call) if args.check else config.show(call),
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--show", action="store_true", help="print it (the default)")
-    which.add_argument("--check", action="store_true", help="only say whether it is valid")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
 
 
 if __name__ == "__main__":

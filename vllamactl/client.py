@@ -41,6 +41,11 @@ class Client:
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self._paths = paths
 
+    @property
+    def is_named(self) -> bool:
+        """Was one daemon asked for, and no other?"""
+        return len(self._paths) == 1
+
     def get(self, path: str, kind: type[T]) -> T:
         """Read one whole answer; keys we do not know are ignored."""
         with self._exchange("GET", path) as response:

@@ -1,4 +1,4 @@
-"""How a long command shows that it goes on: a live line, plain lines, or JSON events.
+"""How a long command shows that it goes on: live lines, plain lines, or JSON events.
 
 Must not know what is being waited for.
 """
@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Self
 
 from vllamactl.human import clean, clock, size
+from vllamactl.meter import Meter
 from vllamactl.render import STEP, Screen
 from vllamad.wire.control import Progress
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK = 0.1  # seconds between two frames
-_BAR = 30
-_ERASE = "\r\x1b[2K"
+_ERASE_BELOW = "\r\x1b[J"
 
 
 class Progression:
@@ -33,7 +33,9 @@ class Progression:
         self._began = now()
         self._latest = Progress(status=title)
         self._title = title
+        self._meter = Meter()
         self._said = ""
+        self._lock = threading.Lock()  # of the meter: one thread counts, one draws
         self._over = threading.Event()
         self._drawer: threading.Thread | None = None
 
@@ -60,12 +62,12 @@ class Progression:
         if self._drawer is not None:
             self._over.set()
             self._drawer.join()
-            self._screen.err.write(_ERASE)
-            self._screen.err.flush()
 
     def report(self, progress: Progress) -> None:
         """Show one more step."""
-        self._latest = progress
+        with self._lock:
+            self._latest = progress
+            self._meter.add(progress, self._now())
         if self._screen.json:
             self._screen.event(_event(progress, self.elapsed))
         elif self._drawer is None:
@@ -81,36 +83,39 @@ class Progression:
             self._screen.note(f"{line}  {clock(self.elapsed)}" if self.elapsed >= 0.1 else line)
 
     def _draw(self) -> None:
-        frame = 0
+        """Draw again and again over what was drawn before; at the end nothing of it is left."""
+        err, frame, up = self._screen.err, 0, ""
         while not self._over.wait(_TICK):
-            width = shutil.get_terminal_size().columns
-            line = live_line(self._latest, self._title, self.elapsed)
-            self._screen.err.write(f"{_ERASE}{_FRAMES[frame % len(_FRAMES)]} {line[: width - 3]}")
-            self._screen.err.flush()
+            columns, rows = shutil.get_terminal_size()
+            lines = self._lines(rows)
+            lines[0] = f"{_FRAMES[frame % len(_FRAMES)]} {lines[0]}"
+            text = "\r\n".join(line[: columns - 1] for line in lines)
+            err.write(f"{up}{_ERASE_BELOW}{text}")
+            err.flush()
+            up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
             frame += 1
+        err.write(f"{up}{_ERASE_BELOW}")
+        err.flush()
 
-
-def live_line(progress: Progress, title: str, elapsed: float) -> str:
-    """The line beside the spinner: a bar where the total is known, and the time gone by."""
-    words = _words(progress, title)
-    if not progress.total:
-        return f"{words}  {clock(elapsed)}"
-    share = min(progress.completed / progress.total, 1.0)
-    full = int(share * _BAR)
-    bar = "━" * full + ("╺" if full < _BAR else "") + " " * (_BAR - full - 1)
-    rate = progress.completed / elapsed if elapsed > 0 else 0.0
-    left = f"  {clock((progress.total - progress.completed) / rate)} left" if rate else ""
-    counts = f"{size(progress.completed)}/{size(progress.total)}"
-    return f"{words}  {bar} {share:4.0%}  {counts}  {size(int(rate))}/s{left}"
+    def _lines(self, rows: int) -> list[str]:
+        """What goes on, and below it how far the files are."""
+        with self._lock:
+            latest, bars = self._latest, self._meter.lines(self._now(), rows - 3)
+        words = self._title if latest.total else _words(latest, self._title)
+        return [f"{words}  {clock(self.elapsed)}", *bars]
 
 
 def _words(progress: Progress, title: str) -> str:
     status = clean(progress.status)
-    return title if not status or status == title else f"{title}: {status}"
+    if not (title and status):
+        return title or status
+    return title if status == title else f"{title}: {status}"
 
 
 def _event(progress: Progress, elapsed: float) -> dict[str, object]:
     event: dict[str, object] = {"event": "progress", "status": progress.status}
+    if progress.digest:
+        event |= {"digest": progress.digest}
     if progress.total:
         event |= {"completed": progress.completed, "total": progress.total}
     return event | {"elapsed": round(progress.elapsed or elapsed, 3)}

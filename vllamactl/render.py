@@ -62,9 +62,13 @@ class Screen:
 
     def mark(self, symbol: str, stream: TextIO | None = None) -> str:
         """The symbol, coloured where the stream is a terminal that takes colours."""
-        if self._plain or not (stream or self.out).isatty():
+        if not self.has_colours(stream or self.out):
             return symbol
         return f"\x1b[{_COLOURS[symbol]}m{symbol}\x1b[0m"
+
+    def has_colours(self, stream: TextIO) -> bool:
+        """Is the stream a terminal that takes colours, and are they wanted?"""
+        return not self._plain and stream.isatty()
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

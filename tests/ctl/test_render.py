@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllamactl import human
-from vllamactl.progress import live_line
+from vllamactl.meter import Meter
 from vllamad.wire.control import Progress
 
 
@@ -73,18 +73,51 @@ def test_running_times_are_short(seconds: float, said: str) -> None:
     assert human.clock(seconds) == said
 
 
-def test_a_live_line_has_bar_rate_and_rest() -> None:
-    half = Progress(status="downloading", completed=100_000_000, total=200_000_000)
-    assert live_line(half, "pulling m", 4.0) == (
-        "pulling m: downloading  ━━━━━━━━━━━━━━━╺                50%"
-        "  100 MB/200 MB  25 MB/s  4.0s left"
-    )
+def test_one_file_has_bar_rate_and_rest_in_one_line() -> None:
+    meter = Meter()
+    meter.add(Progress(status="pulling a", completed=0, total=200_000_000), 0.0)
+    meter.add(Progress(status="pulling a", completed=100_000_000, total=200_000_000), 4.0)
+    assert meter.lines(4.0, 20) == [
+        "pulling a  ━━━━━━━━━━━━━━━╺                50%  100 MB/200 MB  25 MB/s  4.0s left"
+    ]
 
 
-def test_a_full_bar_does_not_overflow() -> None:
-    over = Progress(status="x", completed=300, total=200)
-    assert "━" * 30 + " 100%" in live_line(over, "pulling m", 4.0)
+def test_several_files_have_a_line_each_while_they_come_and_one_for_all() -> None:
+    meter = Meter()
+    for name, completed in (("a", 100), ("b", 50), ("cc", 0)):
+        meter.add(Progress(status=name, digest=f"sha256:{name}", completed=0, total=100), 0.0)
+        meter.add(Progress(status=name, digest=f"sha256:{name}", completed=completed, total=100), 1)
+    rows = [line.split() for line in meter.lines(1.0, 20)]
+    assert [(row[0], row[-2]) for row in rows[:-1]] == [("b", "B/100")]
+    assert " ".join(rows[-1]) == f"3 files {'━' * 15}╺ 50% 150 B/300 B 150 B/s 1.0s left"
 
 
-def test_a_live_line_without_a_total_has_the_time() -> None:
-    assert live_line(Progress(status="starting"), "loading m", 12.3) == "loading m: starting  12s"
+def test_the_rate_forgets_what_was_long_ago_and_what_was_here_before() -> None:
+    meter = Meter()
+    meter.add(Progress(status="a", completed=500, total=10_000), 0.0)
+    assert meter.rate(0.0) == 0.0
+    for second in range(1, 31):
+        done = 500 + (1000 if second < 10 else 1000 + 10 * (second - 10))
+        meter.add(Progress(status="a", completed=done, total=10_000), float(second))
+    assert meter.rate(30.0) == 10.0
+
+
+def test_a_count_never_goes_back_nor_past_the_end() -> None:
+    meter = Meter()
+    for completed in (90, 20, 300):
+        meter.add(Progress(status="a", completed=completed, total=100), 0.0)
+        assert meter.completed in (90, 100)
+    assert "━" * 30 + " 100%" in meter.lines(1.0, 20)[0]
+
+
+def test_no_more_rows_than_there_is_room_for() -> None:
+    meter = Meter()
+    for number in range(20):
+        meter.add(Progress(status=f"f{number}", completed=1, total=100), 0.0)
+    assert len(meter.lines(0.0, 5)) == 6
+
+
+def test_what_has_no_total_has_no_row() -> None:
+    meter = Meter()
+    meter.add(Progress(status="starting"), 0.0)
+    assert meter.lines(0.0, 20) == []

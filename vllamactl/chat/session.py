@@ -1,0 +1,183 @@
+"""What is said to which model, and how: the state of one conversation, and its requests.
+
+Pure: no terminal, no sockets, no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from vllamad.errors import BadInput
+from vllamad.wire.modelfile import typed_parameter
+from vllamad.wire.options import option_type
+
+Think = bool | str | None
+
+
+class Said(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message; images are base64."""
+
+    role: str = ""
+    content: str = ""
+    thinking: str = ""
+    images: list[str] = []
+
+    def spelled(self) -> dict[str, object]:
+        """As a request has it: the content always, even empty."""
+        message: dict[str, object] = {"role": self.role, "content": self.content}
+        return message | ({"images": self.images} if self.images else {})
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True):
+    family: str = ""
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/api/show` says of a model."""
+
+    license: str = ""
+    modelfile: str = ""
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    details: Details = Details()
+    messages: list[Said] = []
+    model_info: dict[str, object] = {}
+    capabilities: list[str] = []
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of an answer of chat or generate; durations are nanoseconds."""
+
+    message: Said = msgspec.field(default_factory=Said)
+    response: str = ""
+    thinking: str = ""
+    done: bool = False
+    done_reason: str = ""
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.message.content or self.response
+
+    @property
+    def thought(self) -> str:
+        return self.message.thinking or self.thinking
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One conversation. `settings` hold for every answer in it; a model brings its own `shown`."""
+
+    model: str
+    shown: Shown = field(default_factory=Shown)
+    system: str = ""
+    options: dict[str, object] = field(default_factory=dict[str, object])
+    turns: list[Said] = field(default_factory=list[Said])
+    format: object = None  # "json", or a schema
+    think: Think = None
+    keep_alive: str = ""
+    verbose: bool = False
+    wrap: bool = True
+    hide_thinking: bool = False
+
+    def can(self, what: str) -> bool:
+        return what in self.shown.capabilities
+
+    def begin(self, model: str, shown: Shown) -> None:
+        """Talk to another model, from the beginning."""
+        self.model, self.shown, self.turns = model, shown, []
+
+    def chat(self) -> dict[str, object]:
+        """The request that goes on with the conversation."""
+        system = [Said(role="system", content=self.system)] if self.system else []
+        return self._settings() | {"messages": [one.spelled() for one in (*system, *self.turns)]}
+
+    def generate(self, prompt: str, images: list[str]) -> dict[str, object]:
+        """The request of a single question."""
+        asked: dict[str, object] = {"prompt": prompt}
+        if images:
+            asked["images"] = images
+        if self.system:
+            asked["system"] = self.system
+        return self._settings() | asked
+
+    def load(self) -> dict[str, object]:
+        """The request that only loads the model."""
+        body: dict[str, object] = {"model": self.model, "prompt": ""}
+        return body | ({"keep_alive": self.keep_alive} if self.keep_alive else {})
+
+    def create(self, name: str) -> dict[str, object]:
+        """The request that keeps this conversation as a model."""
+        before = self.shown.messages
+        turns = [one.spelled() for one in (*before, *self.turns)]
+        body: dict[str, object] = {"model": name, "from": self.model}
+        made = {"system": self.system, "parameters": self.options, "messages": turns}
+        return body | {key: value for key, value in made.items() if value}
+
+    def set_option(self, name: str, words: list[str]) -> object:
+        """Set an option written as words; what it is now. Raises BadInput."""
+        if option_type(name) == "array":
+            value: object = words
+        elif len(words) > 1:
+            raise BadInput(f"cannot set {name} to {len(words)} values, it takes one")
+        else:
+            value = typed_parameter(name, words[0])
+        self.options[name] = value
+        return value
+
+    def _settings(self) -> dict[str, object]:
+        body: dict[str, object] = {"model": self.model, "options": self.options}
+        if self.format:
+            body["format"] = self.format
+        if self.keep_alive:
+            body["keep_alive"] = self.keep_alive
+        think = self.think
+        if think is None and self.can("thinking"):
+            think = True
+        return body if think is None else body | {"think": think}
+
+
+def summary(last: Piece) -> list[str]:
+    """The timings of an answer, as the `ollama` command prints them."""
+    lines: list[str] = []
+    if last.total_duration:
+        lines.append(f"total duration:       {go_duration(last.total_duration)}")
+    if last.load_duration:
+        lines.append(f"load duration:        {go_duration(last.load_duration)}")
+    for name, count, spent in (
+        ("prompt eval", last.prompt_eval_count, last.prompt_eval_duration),
+        ("eval", last.eval_count, last.eval_duration),
+    ):
+        if count:
+            lines.append(f"{name + ' count:':<21} {count} token(s)")
+        if spent:
+            lines.append(f"{name + ' duration:':<21} {go_duration(spent)}")
+            lines.append(f"{name + ' rate:':<21} {count / spent * 1e9:.2f} tokens/s")
+    return lines
+
+
+def go_duration(nanoseconds: int) -> str:
+    """As Go prints a duration: "1m2.5s", "1.5ms", "0s"."""
+    for unit, scale in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if nanoseconds < scale * 1000 and nanoseconds:
+            return _decimal(nanoseconds, scale) + unit
+    minutes, rest = divmod(nanoseconds, 60_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{head}{_decimal(rest, 1_000_000_000)}s"
+
+
+def _decimal(count: int, scale: int) -> str:
+    whole, part = divmod(count, scale)
+    digits = f"{part:0{len(str(scale)) - 1}}".rstrip("0") if part else ""
+    return f"{whole}.{digits}" if digits else str(whole)

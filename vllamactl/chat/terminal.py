@@ -1,0 +1,127 @@
+"""Reads what a person types: lines with history and editing, and messages of many lines.
+
+The only place that knows prompt_toolkit; importing it takes a moment, so import it late.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import create_input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from vllamad.config.paths import xdg
+
+QUOTE = '"""'
+_QUOTED_COMMANDS = ("", "/set system ")  # what may stand before a text in quotes
+_PLACEHOLDER = "Send a message (/? for help)"
+
+
+class Lines(Protocol):
+    """Where lines come from. Raises EOFError at the end, KeyboardInterrupt for Ctrl-C."""
+
+    def read(self, prompt: str) -> str: ...
+
+
+class Typed(NamedTuple):
+    """One message or command; what stood in quotes is never a command."""
+
+    text: str
+    quoted: bool
+
+
+def read_message(lines: Lines) -> Typed:
+    """Read a line, or from a line with an opening triple quote to the one that closes it."""
+    first = lines.read(">>> ")
+    before, quote, text = first.lstrip().partition(QUOTE)
+    if not quote or before not in _QUOTED_COMMANDS:
+        return Typed(first, quoted=False)
+    while not text.rstrip().endswith(QUOTE):
+        text += "\n" + lines.read("... ")
+    return Typed(before + text.rstrip().removesuffix(QUOTE), quoted=not before)
+
+
+class Terminal:
+    """Lines typed at a terminal. With a history they can be had again, also in later sessions."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._history = _Kept(_history(environ))
+        self._history.keeps = not environ.get("OLLAMA_NOHISTORY")
+        self._session: PromptSession[str] = PromptSession(
+            history=self._history,
+            key_bindings=_keys(),
+            input=create_input(),
+            # Where the cursor is does not matter to us, and not every terminal can tell.
+            output=Vt100_Output(sys.stdout, _size, term=environ.get("TERM"), enable_cpr=False),
+        )
+
+    def read(self, prompt: str) -> str:
+        placeholder = _PLACEHOLDER if prompt.startswith(">") else ""
+        return self._session.prompt(
+            prompt, placeholder=FormattedText([("ansibrightblack", placeholder)])
+        )
+
+    @property
+    def left(self) -> str:
+        """What stood in the line that Ctrl-C took away."""
+        return self._session.default_buffer.text
+
+    def keep_history(self, wanted: bool) -> None:
+        self._history.keeps = wanted
+
+
+class _Kept(History):
+    """A history that can be told to take nothing more."""
+
+    def __init__(self, inner: History) -> None:
+        super().__init__()
+        self._inner = inner
+        self.keeps = True
+
+    def load_history_strings(self) -> Iterable[str]:
+        return self._inner.load_history_strings()
+
+    def append_string(self, string: str) -> None:
+        if self.keeps:
+            super().append_string(string)
+
+    def store_string(self, string: str) -> None:
+        self._inner.store_string(string)
+
+
+def _history(environ: Mapping[str, str]) -> History:
+    """In the user's state folder; for this session only where that cannot be written."""
+    home = Path(environ.get("HOME") or "/nonexistent")
+    folder = (xdg(environ, "XDG_STATE_HOME") or home / ".local" / "state") / "vllamad"
+    path = folder / "chat_history"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(path)
+
+
+def _size() -> Size:
+    columns, rows = shutil.get_terminal_size()
+    return Size(rows=rows, columns=columns)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+    add: Callable[[Callable[[KeyPressEvent], object]], object] = keys.add("c-g")
+
+    def edit(event: KeyPressEvent) -> None:
+        event.current_buffer.open_in_editor()
+
+    add(edit)
+    return keys
