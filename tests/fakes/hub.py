@@ -33,6 +33,9 @@ class Hub:
     digests: dict[str, str] = field(default_factory=dict[str, str])  # listed in place of the true
     etags: dict[str, str] = field(default_factory=dict[str, str])  # sent in place of the true
     cut: dict[str, list[int]] = field(default_factory=dict[str, list[int]])  # bytes until the cut
+    whole: bool = False  # ranges are not honoured
+    busy: list[int] = field(default_factory=list[int])  # Retry-After of the next answers, all 429
+    ranges: list[str] = field(default_factory=list[str])  # asked of large files
     stall: str = ""  # a file that is sent to half, until `go_on`
     stalled: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -44,8 +47,10 @@ class Hub:
 
     def fetched(self) -> list[str]:
         """The files whose bytes were asked for, in order."""
-        paths = [path for method, path, _ in self.requests if method == "GET"]
-        return [path.rsplit("/", 1)[1] for path in paths if not path.startswith("/api/")]
+        asked = [path for method, path, _ in self.requests if method == "GET"]
+        paths = [path for path in asked if not path.startswith("/api/")]
+        names = [path.rsplit("/", 1)[1] for path in paths if path.startswith("/cdn/")]
+        return names + [path.rsplit("/", 1)[1] for path in paths if not is_large(path)]
 
     def info(self) -> bytes:
         siblings = [self._sibling(name, content) for name, content in self.files.items()]
@@ -88,7 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, "authorization" in self.headers))
         resolved = f"/org/tiny/resolve/{self.hub.commit}/"
-        if path.startswith("/api/models/org/tiny"):
+        if self.hub.busy and path.startswith("/cdn/"):
+            self._answer(429, b"", {"Retry-After": str(self.hub.busy.pop(0))})
+        elif path.startswith("/api/models/org/tiny"):
             self._info()
         elif path.startswith(resolved) and path.removeprefix(resolved) in self.hub.files:
             self._resolve(path.removeprefix(resolved))
@@ -119,7 +126,9 @@ class Handler(BaseHTTPRequestHandler):
         content = self.hub.serve.get(name, self.hub.files[name])
         asked = self.headers.get("Range")
         status = 200
-        if asked:
+        if asked and is_large(name) and self.command == "GET":
+            self.hub.ranges.append(asked)
+        if asked and not self.hub.whole:
             start = int(asked.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             content, status = content[start:], 206

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.daemon import until
 from tests.fakes import hub as fake
 from tests.models.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from vllamad.core.model_name import parse
@@ -75,9 +77,13 @@ async def started(models: Path) -> trio.Process:
     return await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
 
 
+def parts(models: Path) -> list[Path]:
+    return list((models / "hub").rglob("*.incomplete"))
+
+
 def left_over(models: Path) -> list[str]:
     """What is on disk beside whole blobs and the links to them."""
-    return [str(path) for path in (models / "hub").rglob("*.incomplete")]
+    return [str(path) for path in parts(models)]
 
 
 async def test_a_pulled_model_is_whole_verified_and_found(hub, models):
@@ -199,7 +205,8 @@ async def test_a_flipped_byte_is_found_and_the_file_fetched_again(hub, models, n
     hub.serve[name] = true[:-2] + bytes([true[-2] ^ 1]) + true[-1:]
     with pytest.raises(HostProblem, match="digest mismatch, file must be downloaded again: want"):
         await pulled(models)
-    assert list_manifests(models).manifests == ()
+    assert hub.fetched().count(name) == 2
+    assert not (models / "hub/models--org--tiny").exists()
     del hub.serve[name]
     await pulled(models)
     assert Catalog(models, {}).find("org/tiny") is not None
@@ -207,7 +214,7 @@ async def test_a_flipped_byte_is_found_and_the_file_fetched_again(hub, models, n
 
 async def test_a_shorter_file_than_announced_is_refused(hub, models):
     hub.serve["model.safetensors"] = FILES["model.safetensors"][:-500]
-    with pytest.raises(HostProblem, match="cannot pull org/tiny"):
+    with pytest.raises(HostProblem, match="has another size than the hub announced"):
         await pulled(models)
     assert list_manifests(models).manifests == ()
     assert left_over(models) == []
@@ -235,30 +242,68 @@ async def test_a_hostile_header_is_refused_before_the_model_is_visible(hub, mode
     assert not (models / "hub/models--org--tiny").exists()
 
 
-async def test_a_cancelled_pull_leaves_no_partial_file_and_goes_on_later(hub, models):
+async def test_a_cancelled_pull_goes_on_later_from_where_it_was(hub, models):
     hub.stall = "model.safetensors"
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pulled, models)
             await trio.to_thread.run_sync(hub.stalled.wait, 30)
             nursery.cancel_scope.cancel()
-    assert left_over(models) == []
     assert list_manifests(models).manifests == ()
     hub.stall = ""
     await pulled(models)
-    assert hub.fetched().count("config.json") == 1
+    assert Catalog(models, {}).find("org/tiny") is not None
+    assert left_over(models) == []
 
 
-async def test_what_a_killed_pull_left_is_swept_by_the_next(hub, models):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_killed_pull_goes_on_from_what_it_had(hub, models, number):
+    large = FILES["model.safetensors"]
+    hub.files["model.safetensors"] = hub.serve["model.safetensors"] = big = safetensors(12_000_000)
     hub.stall = "model.safetensors"
     process = await started(models)
     await trio.to_thread.run_sync(hub.stalled.wait, 30)
-    process.kill()
+    await trio.to_thread.run_sync(
+        until, lambda: any(part.stat().st_size > len(large) for part in parts(models))
+    )
+    process.send_signal(number)
     await process.wait()
-    assert len(left_over(models)) == 1
+    (had,) = (part.stat().st_size for part in parts(models) if part.stat().st_size > len(large))
     hub.stall = ""
+    hub.ranges.clear()
+    await pulled(models)
+    assert hub.ranges == [f"bytes={had}-"]
+    assert had < len(big)
+    assert left_over(models) == []
+
+
+async def test_a_beginning_that_is_none_of_this_file_is_found_out_and_replaced(hub, models):
+    blobs = models / "hub/models--org--tiny/blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hub.etag('model.safetensors')}.incomplete").write_bytes(b"x" * 5000)
+    (blobs / f"{'0' * 64}.incomplete").write_bytes(b"of another commit")
     await pulled(models)
     assert left_over(models) == []
+    assert Catalog(models, {}).find("org/tiny") is not None
+
+
+async def test_a_hub_that_begins_anew_is_followed(hub, models):
+    blobs = models / "hub/models--org--tiny/blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{hub.etag('model.safetensors')}.incomplete"
+    part.write_bytes(FILES["model.safetensors"][:5000])
+    hub.whole = True
+    steps = await pulled(models)
+    completed = [step.completed for step in steps if step.digest]
+    assert completed == sorted(completed)
+    assert Catalog(models, {}).find("org/tiny") is not None
+
+
+async def test_who_is_asked_too_often_is_heard(hub, models):
+    hub.busy = [1, 1]
+    await pulled(models)
+    assert hub.busy == []
+    assert Catalog(models, {}).find("org/tiny") is not None
 
 
 async def test_two_pulls_of_one_repository_do_not_meet(hub, models):
@@ -278,7 +323,6 @@ async def test_a_pull_nobody_listens_to_ends(hub, models):
     hub.go_on.set()
     with trio.fail_after(30):
         assert await process.wait() == 130
-    assert left_over(models) == []
     assert list_manifests(models).manifests == ()
 
 

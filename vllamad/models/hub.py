@@ -1,4 +1,4 @@
-"""Speaks to a Hugging Face hub: what a repository holds, and its files into our cache.
+"""Speaks to a Hugging Face hub: what a repository holds, and the bytes of its files.
 
 Every other module is spared the hub library and its errors. Runs in the pull's own process.
 """
@@ -10,16 +10,16 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import httpx2
 from huggingface_hub import (
     HfApi,
-    hf_hub_download,  # pyright: ignore[reportUnknownVariableType]
+    hf_hub_url,
     is_offline_mode,
     set_client_factory,
 )
+from huggingface_hub.constants import MAX_HTTP_DOWNLOAD_SIZE
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -28,14 +28,22 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import tqdm
+from huggingface_hub.file_download import (
+    http_get,  # pyright: ignore[reportUnknownVariableType]
+)
+from huggingface_hub.utils import (
+    build_hf_headers,  # pyright: ignore[reportUnknownVariableType]
+    tqdm,
+)
 
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
+from vllamad.models.fetching import Growing, Interrupted, Moved
 from vllamad.models.origins import NO_MANIFEST
 from vllamad.models.plan import RemoteFile
 
 # The library's own types are partly unknown.
-_download = cast("Callable[..., str]", hf_hub_download)
+_headers = cast("Callable[[], dict[str, str]]", build_hf_headers)
+_download = cast("Callable[..., None]", http_get)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r'(W/)?"?([0-9a-f]{40}|[0-9a-f]{64})"?')
@@ -80,33 +88,33 @@ def look_up(repository: str, revision: str) -> Snapshot:
     )
 
 
-def fetch(cache: Path, snapshot: Snapshot, file: RemoteFile, moved: Callable[[int], None]) -> Path:
-    """Bring one file into the cache, unless it is there; `moved` hears of bytes as they come.
+def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -> None:
+    """Append to `target` what it lacks of a file; `moved` hears of bytes as they come.
 
-    An interrupted file leaves nothing. Raises as `look_up` does.
+    A connection that ends early is made again, from where it ended. Raises as `look_up` does.
     """
 
     class Bar(tqdm):
-        """Shows nothing, and passes the bytes on; over Xet the library counts them twice."""
+        """Shows nothing, and passes the bytes on."""
 
         def update(self, n: float | None = 1) -> None:
             moved(int(n or 0))
 
-        def update_transfer(self, n: float) -> None:
-            pass
-
-        def set_transfer_postfix_str(self, text: str, refresh: bool = True) -> None:
-            pass
-
-    with hub_problems(snapshot.repository):
-        path = _download(
-            snapshot.repository,
-            file.path,
-            revision=snapshot.commit,
-            cache_dir=cache,
+    if file.size > MAX_HTTP_DOWNLOAD_SIZE:  # the hub does not send those this way
+        raise BadInput(
+            f"cannot pull {snapshot.repository}: {file.path} has {file.size} bytes, at most "
+            f"{MAX_HTTP_DOWNLOAD_SIZE} can be fetched as one file"
+        )
+    with hub_problems(snapshot.repository, file.path):
+        _download(
+            hf_hub_url(snapshot.repository, file.path, revision=snapshot.commit),
+            cast("BinaryIO", target),  # all that is done with it
+            resume_size=target.start,
+            headers=_headers(),
+            expected_size=file.size,
+            displayed_filename=file.path,
             tqdm_class=Bar,
         )
-    return Path(path)
 
 
 def be_careful() -> None:
@@ -130,34 +138,51 @@ def _check_answer(response: httpx2.Response) -> None:
 
 
 @contextmanager
-def hub_problems(repository: str) -> Generator[None]:
+def hub_problems(repository: str, path: str = "") -> Generator[None]:
     """Say what the hub's library raises in words and kinds of our own."""
     try:
         yield
     except GatedRepoError as error:
         raise NotAllowed(
             f"cannot pull {repository}: it is gated",
-            hint="accept its terms on its page, and give vllamad a token in HF_TOKEN",
+            hint="accept its terms on its page, and give vllamad a token: hub.token_file, or the "
+            "credential hf_token",
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise not_found(repository) from error
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        raise HostProblem(f"cannot pull {repository}: the hub answered {status}") from error
+        raise _refusal(repository, error.response) from error
     except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        raise HostProblem(
+        raise Interrupted(
             f"cannot pull {repository}: the hub cannot be reached",
-            hint="see that this machine is online, or set HF_ENDPOINT to a hub it can reach",
+            hint="see that this machine is online, or set hub.endpoint to a hub it can reach; "
+            "what has come already is kept",
         ) from error
     except OSError as error:
-        # The library's own text for a file of another size than announced
+        # The library's own, for a file of another size than announced
         if error.errno is None:
-            raise HostProblem(f"cannot pull {repository}: {str(error).splitlines()[0]}") from error
-        full = error.errno == errno.ENOSPC
+            raise HostProblem(
+                f"cannot pull {repository}: {path} has another size than the hub announced"
+            ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise HostProblem(
             f"cannot pull {repository}: {error.strerror}",
-            hint="free some space and try again" if full else "",
+            hint="free some space and try again: what had come was removed" if full else "",
         ) from error
+
+
+def _refusal(repository: str, response: httpx2.Response) -> HostProblem:
+    """What an answer other than 2xx means, once the library has tried often enough."""
+    status = response.status_code
+    if status == 429:
+        after = response.headers.get("retry-after", "")
+        return Interrupted(
+            f"cannot pull {repository}: the hub is asked too often for now",
+            hint=(f"try again in {after} s" if after.isdecimal() else "try again later")
+            + "; with a token the hub allows more",
+        )
+    kind = Interrupted if status >= 500 else HostProblem
+    return kind(f"cannot pull {repository}: the hub answered {status}")
 
 
 def not_found(repository: str) -> ModelNotFound:
