@@ -8,7 +8,7 @@ import msgspec
 
 from vllamad.errors import BadInput, HostProblem
 
-_LIMIT = 1 << 20  # bytes of a schema
+LIMIT = 1 << 20  # bytes of a schema
 
 
 def read_format(text: str) -> object:
@@ -33,12 +33,12 @@ def read_format(text: str) -> object:
 def _content(name: str) -> bytes:
     try:
         with Path(name).expanduser().open("rb") as file:
-            content = file.read(_LIMIT + 1)
+            content = file.read(LIMIT + 1)
     except OSError as error:
         raise HostProblem(
             f"cannot read {name}: {(error.strerror or str(error)).lower()}",
             hint='a format is "json", a JSON schema, or a file that holds one',
         ) from error
-    if len(content) > _LIMIT:
-        raise BadInput(f"cannot use {name}: a schema has at most {_LIMIT} bytes")
+    if len(content) > LIMIT:
+        raise BadInput(f"cannot use {name}: a schema has at most {LIMIT} bytes")
     return content
