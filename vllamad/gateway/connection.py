@@ -1,7 +1,8 @@
 """One client connection: Hypercorn's HTTP/1.1 on a socket, time limits and an end of our own.
 
 It must not know any route, nor that there are other connections. Only HTTP/1.x is spoken: no
-WebSockets, no HTTP/2. Applications find the connection's stream as `scope["state"]["stream"]`.
+WebSockets, no HTTP/2. Applications find the connection's stream as `scope["state"]["stream"]`, and
+call `scope["state"]["taken"]` for a body of which they keep nothing.
 A client that shuts down its writing side has left: there is no telling it from one that closed.
 
 Why not Hypercorn's TCPServer: there an application that cancels itself when the client is done
@@ -98,7 +99,7 @@ class Connection:
                         self._shared.config,
                         self._shared.context,
                         tasks,
-                        ConnectionState({"stream": self._stream}),
+                        ConnectionState({"stream": self._stream, "taken": self._taken}),
                         False,
                         _address(sock.getpeername()),
                         _address(sock.getsockname()),
@@ -116,6 +117,9 @@ class Connection:
     def silent_since(self) -> float:
         """Since when this client has not asked for anything; infinite while it is being served."""
         return self._idle_since if self._protocol.between_requests else inf
+
+    def _taken(self) -> None:
+        self._protocol.taken = True
 
     def wake(self) -> None:
         """Have the reader look again at what it waits for."""
@@ -188,7 +192,7 @@ class Connection:
     def _too_much(self, received: int) -> bool:
         """Count what is to be kept; whoever sends a large body when all are too much has to go."""
         arriving = self._shared.arriving
-        if not self._protocol.in_body:
+        if not self._protocol.in_body or self._protocol.taken:
             arriving.pop(self, None)
             return False
         arriving[self] += received
@@ -258,6 +262,7 @@ class Protocol(H11Protocol):
     goes on reading and sees the client leave, also behind pipelined data.
     """
 
+    taken = False  # the body of this request goes where it takes no memory
     _dropped = 0  # bytes of a body that came after its answer
 
     @property
@@ -306,6 +311,7 @@ class Protocol(H11Protocol):
             if event is h11.NEED_DATA:
                 return
             if isinstance(event, h11.Request):
+                self.taken = False
                 if status := refusal(event):
                     await self.refuse(status)
                     return

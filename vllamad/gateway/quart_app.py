@@ -89,6 +89,9 @@ class GatewayConnection(TrioASGIHTTPConnection):
         request = super()._create_request_from_scope(send)
         if request.path.startswith(UPLOADS):
             request.body = PacedBody()
+            taken = _held_by(self.scope).get("taken")
+            if callable(taken):  # else no server of ours counts what is kept of bodies
+                taken()
         return request
 
     async def handle_messages(  # type: ignore[override]
