@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 
+from vllamad.config.settings import EngineSettings
 from vllamad.core.launch import Lora, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import CPU_OVERHEAD, GIB, Machine, Need
@@ -230,21 +231,50 @@ def test_who_waits_for_a_model_that_is_removed_is_refused_and_its_worker_drained
     assert story.scheduler.forget("c", gone, now=0) == []
 
 
+CHANGES: list[dict[str, object]] = [
+    {"folder": "/models/newer"},
+    {"template": "{{ other }}"},
+    {"args": {"seed": 1}},
+    {"env": {"A": "b"}},
+    {"context_length": 1024},
+    {"need": Need(weights=GIB, kv_per_token=0, context_length=2048, gpus=2)},
+    {"need": Need(weights=GIB, kv_per_token=0, context_length=2048, utilization=0.5)},
+    {"engine": EngineSettings(fork=False)},
+    {"engine": EngineSettings(runtime="other")},
+    {"memory_max": GIB},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_worker_started_with_anything_else_does_not_serve(change: dict[str, object]) -> None:
+    changed = replace(spec("a"), **change)  # type: ignore[arg-type]
+    assert not spec("a").serves(changed)
+    assert changed.serves(changed)
+
+
+@pytest.mark.parametrize("change", [{"keep_alive": 7.0}, {"tool_parser": "hermes"}])
+def test_what_a_worker_is_not_started_with_makes_no_difference(change: dict[str, object]) -> None:
+    assert spec("a").serves(replace(spec("a"), **change))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_worker_of_other_files_is_replaced_as_soon_as_nobody_uses_it(busy: bool) -> None:
+@pytest.mark.parametrize("change", [{"folder": "/models/newer"}, {"args": {"seed": 1}}])
+def test_a_worker_of_other_files_or_settings_is_replaced_as_soon_as_nobody_uses_it(
+    busy: bool, change: dict[str, object]
+) -> None:
     story = Story().loaded("a")
     if busy:
         story.ask("a")
-    changed = replace(spec("a"), folder="/models/newer")
+    changed = replace(spec("a"), **change)  # type: ignore[arg-type]
     asked = story.scheduler.arrive(LeaseId(9), changed, keep_alive=None, now=0)
-    stop = Stop("a", "its files are others now")
+    stop = Stop("a", "its files or settings are others now")
     assert asked == ([] if busy else [stop])
     if busy:
         assert story.ask("a") == [], "and takes nobody new"
         assert story.go(2) == [stop]
     (start, *_) = story.stops("a")
     assert isinstance(start, Start)
-    assert start.plan.spec.folder == "/models/newer"
+    assert start.plan.spec == changed
 
 
 def test_a_full_queue_refuses_at_once_and_serves_the_loaded() -> None:
@@ -346,6 +376,59 @@ def test_a_models_own_keep_alive_replaces_the_default() -> None:
     story.ask("a", own=7)
     story.moves("a", State.STARTING, State.READY)
     assert story.scheduler.keep_alive("a") == 7
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "before", "after"),
+    [
+        (None, None, 300, 5),
+        (7, None, 7, 7),
+        (None, 20, 20, 20),
+    ],
+)
+def test_another_default_keep_alive_is_for_who_has_no_other(
+    own: float | None, asked: float | None, before: float, after: float
+) -> None:
+    story = Story()
+    story.ask("a", own=own, keep=asked)
+    story.moves("a", State.STARTING, State.READY)
+    story.go(1)
+    assert story.scheduler.keep_alive("a") == before
+    assert story.scheduler.relimit(limits(keep_alive=5), now=0) == []
+    assert story.scheduler.keep_alive("a") == after
+
+
+def test_another_limit_is_for_those_who_wait_already() -> None:
+    story = Story(max_running=1).loaded("a")
+    story.ask("a")
+    assert story.ask("a") == []
+    assert story.scheduler.relimit(limits(max_running=2), now=0) == [Grant(LeaseId(3), "a")]
+
+
+def test_another_keep_alive_of_the_model_is_for_its_next_request() -> None:
+    story = Story().loaded("a")
+    story.ask("a", own=7)
+    assert story.scheduler.keep_alive("a") == 7
+
+
+def test_draining_serves_what_is_loaded_and_loads_nothing() -> None:
+    story = Story().loaded("a")
+    story.ask("b")
+    story.moves("b", State.STARTING)
+    [refusal] = story.scheduler.drain(now=0)
+    assert isinstance(refusal, Refuse), "who waits for a load would wait for nothing"
+    assert (refusal.lease, refusal.error.kind) == (LeaseId(2), "unavailable")
+    assert story.ask("a") == [Grant(LeaseId(3), "a")]
+    [refusal] = story.ask("c")
+    assert isinstance(refusal, Refuse)
+
+
+def test_draining_a_request_may_still_wait_for_its_turn() -> None:
+    story = Story(max_running=1).loaded("a")
+    story.ask("a")
+    story.scheduler.drain(now=0)
+    assert story.ask("a") == []
+    assert story.go(2) == [Grant(LeaseId(3), "a")]
 
 
 def test_closing_refuses_the_waiting_and_stops_the_living() -> None:

@@ -1,10 +1,8 @@
-"""What the machine offers: files like the kernel's, a driver that says what a test wants."""
+"""What the machine offers: files like the kernel's."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,44 +10,6 @@ from vllamad.core.memory import GIB, Device, Machine
 from vllamad.host import devices
 
 GROUP = "system.slice/vllamad.service"
-
-
-class NVMLError(Exception):
-    """As pynvml's."""
-
-
-class Driver:
-    """The part of pynvml we use; a card is (total, used) bytes, None one that does not answer."""
-
-    NVMLError = NVMLError
-
-    def __init__(self, *cards: tuple[int, int] | None, loads: bool = True, counts: bool = True):
-        self.cards = cards
-        self.loads = loads
-        self.counts = counts
-        self.open = 0
-
-    def nvmlInit(self) -> None:
-        if not self.loads:
-            raise NVMLError("driver not loaded")
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        if not self.counts:
-            raise NVMLError("unknown error")
-        return len(self.cards)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
-        card = self.cards[handle]
-        if card is None:
-            raise NVMLError("GPU is lost")
-        return SimpleNamespace(total=card[0], used=card[1])
 
 
 @pytest.fixture
@@ -70,11 +30,6 @@ def limit(root: Path, group: str, *, memory: str = "max", cpu: str = "max 100000
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{memory}\n")
     (folder / "cpu.max").write_text(f"{cpu}\n")
-
-
-def use(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Driver:
-    monkeypatch.setitem(sys.modules, "pynvml", driver)  # type: ignore[arg-type]
-    return driver
 
 
 def test_main_memory_is_the_machines(root: Path) -> None:
@@ -126,41 +81,12 @@ def test_cores_are_no_more_than_our_share_of_them(
     assert devices.cores(root) == cores
 
 
-def test_gpus_are_counted_with_what_others_hold_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = use(monkeypatch, Driver((80 * GIB, 5 * GIB), (24 * GIB, 0)))
-    assert devices.gpus() == (
-        Device(index=0, total=80 * GIB, foreign=5 * GIB),
-        Device(index=1, total=24 * GIB),
-    )
-    assert driver.open == 0
-
-
-def test_a_gpu_that_is_lost_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = use(monkeypatch, Driver(None, (24 * GIB, 0)))
-    assert devices.gpus() == (Device(index=1, total=24 * GIB),)
-    assert driver.open == 0
-
-
-@pytest.mark.parametrize("driver", [Driver(loads=False), Driver(counts=False), Driver()])
-def test_without_a_driver_that_answers_there_are_no_gpus(
-    monkeypatch: pytest.MonkeyPatch, driver: Driver
-) -> None:
-    use(monkeypatch, driver)
-    assert devices.gpus() == ()
-    assert driver.open == 0
-
-
-def test_the_real_library_is_asked_whatever_this_machine_has() -> None:
-    assert all(device.total > 0 for device in devices.gpus())
-
-
 def test_a_machine_is_an_operators_limit_or_most_of_main_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(devices, "main_memory", lambda: 100 * GIB)
-    use(monkeypatch, Driver((80 * GIB, 0)))
-    asked = devices.machine(device="cpu", memory=4 * GIB, cpu_kv_cache=GIB)
+    asked = devices.machine(memory=4 * GIB, cpu_kv_cache=GIB)
     assert asked == Machine(host=4 * GIB, cpu_kv_cache=GIB)
-    own = devices.machine(device="cuda", memory=0, cpu_kv_cache=GIB)
-    assert own.host == int(85 * GIB)
-    assert own.devices == (Device(index=0, total=80 * GIB),)
+    card = Device(index=0, total=80 * GIB)
+    own = devices.machine(memory=0, cpu_kv_cache=GIB, gpus=(card,))
+    assert own == Machine(host=int(85 * GIB), devices=(card,), cpu_kv_cache=GIB)

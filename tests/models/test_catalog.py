@@ -249,3 +249,18 @@ def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
     assert found.settings is quick
     assert {one.name for one in catalog.all()} == {"plain:latest", "quick:latest"}
     assert reads == ["local", "local"]
+
+
+def test_other_settings_are_those_of_the_next_look(models, tmp_path):
+    install(models, "tiny")
+    catalog = Catalog(models, {"tiny": ModelSettings(context_length=512)})
+    assert catalog.find("tiny").settings.context_length == 512
+    local = write_checkpoint(tmp_path / "local")
+    catalog.configure(
+        {"tiny": ModelSettings(keep_alive=1.0), "here": ModelSettings(path=str(local))}
+    )
+    assert catalog.glance("tiny") is None
+    assert catalog.find("tiny").settings == ModelSettings(keep_alive=1.0)
+    assert catalog.find("here").folder == local
+    catalog.configure({})
+    assert catalog.find("here") is None

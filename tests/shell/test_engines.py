@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+import trio
+from trio.testing import MockClock
 
 from vllamad.config.settings import EngineSettings, Paths, SchedulerSettings, Settings
 from vllamad.core.memory import GIB, Device, Machine
 from vllamad.errors import RuntimeProblem
-from vllamad.host import devices
+from vllamad.host.nvidia import Gpus
 from vllamad.runtimes.facts import RuntimeFacts
 from vllamad.supervisor.engines import Engines
 
 CARD = Device(index=0, total=80 * GIB)
+THERE = Gpus(devices=(CARD,))
+LOADING = Gpus(missing="the driver is not loaded: /dev/nvidiactl is missing", may_come=True)
+NONE = Gpus(missing="there is no NVIDIA GPU on the PCI bus")
+
+
+def NO_LOOK() -> Gpus:
+    raise AssertionError("nobody asked for a GPU")
 
 
 def install(home: Path, name: str, **facts: object) -> None:
@@ -38,28 +49,28 @@ def use(home: Path, name: str) -> None:
     os.symlink(name, home / "runtimes" / "current")
 
 
-def engines_of(home: Path, **engine: str) -> Engines:
+def engines_of(home: Path, gpus: Callable[[], Gpus] = NO_LOOK, **engine: str) -> Engines:
     paths = Paths(state=home, cache=home, logs=home, run=home, control=home / "c")
     return Engines(
         Settings(
             paths=paths,
             engine=EngineSettings(cpu_kv_cache=2 * GIB, **engine),  # type: ignore[arg-type]
             scheduler=SchedulerSettings(memory=16 * GIB),
-        )
+        ),
+        gpus,
     )
 
 
 class Looks:
-    """Counts how often the GPUs were looked at."""
+    """What is seen of the GPUs, look by look; the last one stays."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *cards: Device) -> None:
+    def __init__(self, *seen: Gpus) -> None:
+        self.seen = list(seen)
         self.count = 0
-        self.cards = cards
-        monkeypatch.setattr(devices, "gpus", self.gpus)
 
-    def gpus(self) -> tuple[Device, ...]:
+    def __call__(self) -> Gpus:
         self.count += 1
-        return self.cards
+        return self.seen[min(self.count, len(self.seen)) - 1]
 
 
 async def test_an_engine_is_what_its_runtime_says_of_itself(tmp_path: Path) -> None:
@@ -111,29 +122,112 @@ async def test_a_runtime_that_breaks_is_told_and_not_remembered(tmp_path: Path) 
         await engines.engine()
 
 
-async def test_a_machine_is_measured_again_only_when_the_device_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_gpus_are_looked_for_only_for_an_engine_that_needs_them_and_until_found(
+    tmp_path: Path,
 ) -> None:
-    looks = Looks(monkeypatch, CARD)
+    looks = Looks(THERE)
     install(tmp_path, "cpu")
-    engines = engines_of(tmp_path)
+    engines = engines_of(tmp_path, looks)
     await engines.look()
-    assert engines.machine.devices == ()
+    assert (engines.machine.devices, looks.count) == ((), 0)
     install(tmp_path, "cuda", device="cuda")
     await engines.look()
     assert engines.machine.devices == (CARD,)
     # From now on some of what is held on the card may be held by our own workers.
     install(tmp_path, "newer", device="cuda", version="0.33.0")
     await engines.look()
-    await engines.look()
+    await engines.ready()
     assert looks.count == 1
 
 
-async def test_a_runtime_for_gpus_on_a_machine_without_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_driver_that_is_still_loading_is_waited_for(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Looks(monkeypatch)
+    in_no_thread(monkeypatch)
     install(tmp_path, "cuda", device="cuda")
-    with pytest.raises(RuntimeProblem, match="no NVIDIA GPU answers") as caught:
-        await engines_of(tmp_path).engine()
+    engines = engines_of(tmp_path, Looks(LOADING, LOADING, LOADING, THERE))
+    assert engines.waiting_for == ""
+    waited: list[float] = []
+
+    async def load() -> None:
+        await engines.ready()
+        waited.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        began = trio.current_time()
+        nursery.start_soon(load)
+        nursery.start_soon(load)
+        await trio.sleep(1.5)
+        assert engines.waiting_for == LOADING.missing
+    assert [at - began for at in waited] == [3, 3], "whoever waits looks for all"
+    assert engines.waiting_for == ""
+    assert engines.machine.devices == (CARD,)
+
+
+async def test_who_gives_up_waits_no_more(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_no_thread(monkeypatch)
+    install(tmp_path, "cuda", device="cuda")
+    engines = engines_of(tmp_path, Looks(LOADING))
+    with trio.move_on_after(5):
+        await engines.ready()
+    assert engines.waiting_for == ""
+
+
+async def test_a_driver_that_never_comes_is_waited_for_once_and_named(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_no_thread(monkeypatch)
+    install(tmp_path, "cuda", device="cuda")
+    engines = engines_of(tmp_path, Looks(LOADING))
+    began = trio.current_time()
+    for waited in (120, 120):
+        with pytest.raises(RuntimeProblem, match="/dev/nvidiactl is missing") as caught:
+            await engines.ready()
+        assert trio.current_time() - began == waited
+    assert "nvidia-modprobe" in caught.value.hint
+
+
+async def test_a_driver_that_comes_later_is_used_without_a_restart(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_no_thread(monkeypatch)
+    install(tmp_path, "cuda", device="cuda")
+    looks = Looks(LOADING)
+    engines = engines_of(tmp_path, looks)
+    with pytest.raises(RuntimeProblem):
+        await engines.ready()
+    looks.seen = [THERE]
+    await trio.sleep(1)
+    await engines.ready()
+    assert engines.machine.devices == (CARD,)
+
+
+async def test_an_engine_for_gpus_is_refused_at_once_where_there_is_no_card(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    install(tmp_path, "cuda", device="cuda")
+    engines = engines_of(tmp_path, Looks(NONE))
+    for ask in (engines.ready, engines.engine):
+        with pytest.raises(RuntimeProblem, match="there is no NVIDIA GPU") as caught:
+            await ask()
     assert "vllamactl runtime install --cpu" in caught.value.hint
+
+
+async def test_other_settings_are_measured_with_at_the_next_look(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+    engines = engines_of(tmp_path)
+    await engines.look()
+    engines.settings = replace(engines.settings, scheduler=SchedulerSettings(memory=GIB))
+    await engines.look()
+    assert engines.machine == Machine(host=GIB, cpu_kv_cache=2 * GIB)
+
+
+def in_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that jumps would jump while a thread works."""
+
+    async def here(work: Callable[[], object]) -> object:
+        return work()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", here)

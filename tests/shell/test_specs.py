@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.models.checkpoints import BERT, QWEN25_TEMPLATE, SMOLLM2, write_checkpoint
-from vllamad.config.settings import ModelSettings
+from vllamad.config.settings import EngineSettings, ModelSettings
 from vllamad.core.memory import GIB, Device, Machine
 from vllamad.models.catalog import Catalog, Installed
 from vllamad.supervisor.specs import spec_of
@@ -99,3 +99,30 @@ def test_an_embedding_model_is_one(tmp_path: Path) -> None:
 def test_the_parsers_its_template_calls_for_are_in_it(tmp_path: Path) -> None:
     spec = spec_of(installed(tmp_path / "m", template=QWEN25_TEMPLATE), ROOMY)
     assert (spec.tool_parser, spec.reasoning_parser) == ("hermes", None)
+
+
+def test_the_wishes_for_every_engine_are_in_it_below_the_models_own(tmp_path: Path) -> None:
+    model = installed(tmp_path / "m", args={"seed": 1}, env={"A": "own"})
+    every = EngineSettings(
+        args={"seed": 2, "max-num-seqs": 4}, env={"A": "all", "B": "all"}, fork=False
+    )
+    spec = spec_of(model, ROOMY, own=every)
+    assert spec.args == {"seed": 1, "max-num-seqs": 4}
+    assert spec.env == {"A": "own", "B": "all"}
+    assert spec.engine == EngineSettings(fork=False), "what is merged is not in it twice"
+
+
+@pytest.mark.parametrize(
+    ("every", "serves"),
+    [
+        (EngineSettings(args={"seed": 2}), True),
+        (EngineSettings(args={"max-num-seqs": 4}), False),
+        (EngineSettings(env={"B": "c"}), False),
+        (EngineSettings(python="/other/python"), False),
+    ],
+)
+def test_a_change_for_every_engine_is_one_for_the_model_only_where_it_has_no_own(
+    tmp_path: Path, every: EngineSettings, serves: bool
+) -> None:
+    model = installed(tmp_path / "m", args={"seed": 1})
+    assert spec_of(model, ROOMY).serves(spec_of(model, ROOMY, own=every)) is serves

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from vllamad.config.settings import Flag
+from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least
 from vllamad.errors import DoesNotFit
 
@@ -40,18 +40,32 @@ class Spec:
     template: str = ""  # in place of the checkpoint's own; Jinja
     loras: tuple[Lora, ...] = ()  # all that the worker is to have
     lora: str = ""  # of these, the one that whoever asks wants to use
+    engine: EngineSettings = field(default_factory=EngineSettings)  # less args and env: see above
 
     def serves(self, other: Spec) -> bool:
         """Can a worker that was started for this one answer for `other`?"""
-        return (
-            self.folder == other.folder
-            and self.template == other.template
-            and (not other.lora or other.lora in {lora.name for lora in self.loras})
+        return self._launch == other._launch and (
+            not other.lora or other.lora in {lora.name for lora in self.loras}
         )
 
-    def has_files_of(self, other: Spec) -> bool:
-        """Would the two start with the same files?"""
+    def starts_like(self, other: Spec) -> bool:
+        """Would the two start with the same files and settings?"""
         return self.serves(other) and self.loras == other.loras
+
+    @property
+    def _launch(self) -> tuple[object, ...]:
+        """What a worker is started with and keeps: files, and the operator's wishes."""
+        return (
+            self.folder,
+            self.template,
+            self.args,
+            self.env,
+            self.context_length,
+            self.memory_max,
+            self.need.gpus,
+            self.need.utilization,
+            self.engine,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,13 +74,19 @@ class _Slot:
     """What is known of one model's worker."""
 
     plan: Plan
-    keep_alive: float
+    default_keep_alive: float  # the model's own, or everybody's
     used_at: float
+    asked_keep_alive: float | None = None  # what the last request that asked for one wants
     state: State = State.STOPPED
     stopping: bool = False  # told to stop, whether or not it moved yet
     reason: str = ""
     failed_at: float = -inf
     leases: set[LeaseId] = field(default_factory=set[LeaseId])
+
+    @property
+    def keep_alive(self) -> float:
+        asked = self.asked_keep_alive
+        return self.default_keep_alive if asked is None else asked
 
     @property
     def expires_at(self) -> float:
@@ -116,10 +122,6 @@ class Scheduler:
         self, lease: LeaseId, spec: Spec, *, keep_alive: float | None, now: float
     ) -> list[Decision]:
         """Somebody wants to use `spec`. `keep_alive` sticks to the worker once it is granted."""
-        if self._closing:
-            return [
-                Refuse(lease, Unavailable("vllamad is shutting down", hint="try again shortly"))
-            ]
         self._waiting[lease] = _Waiter(lease, spec, now, keep_alive)
         decisions = self._settle(now)
         # Ollama's rule: the queue holds `max_queue` beside the one being served.
@@ -160,7 +162,7 @@ class Scheduler:
         slot = self._slots.get(model)
         if slot is None:
             return []
-        slot.keep_alive = 0.0
+        slot.asked_keep_alive = 0.0
         return self._settle(now)
 
     def stop(self, model: str, why: str, *, now: float) -> list[Decision]:
@@ -183,15 +185,24 @@ class Scheduler:
                 decisions.append(Refuse(lease, error))
         return decisions + self.stop(model, "it is being removed", now=now)
 
+    def relimit(self, limits: Limits, *, now: float) -> list[Decision]:
+        """Other limits from now on, for who waits and for what is loaded too."""
+        self.limits = limits
+        for slot in self._slots.values():
+            slot.default_keep_alive = self._default_keep_alive(slot.plan.spec)
+        return self._settle(now)
+
+    def drain(self, *, now: float) -> list[Decision]:
+        """The daemon is going: what is loaded serves on, nothing is loaded any more."""
+        self._closing = True
+        return self._settle(now)
+
     def close(self, *, now: float) -> list[Decision]:
         """The daemon is going: refuse who waits, stop every worker."""
-        self._closing = True
-        error = Unavailable("vllamad is shutting down", hint="try again shortly")
-        decisions: list[Decision] = [Refuse(lease, error) for lease in self._waiting]
-        self._waiting.clear()
+        decisions = self.drain(now=now)
         for model in list(self._slots):
             decisions += self.stop(model, "vllamad is shutting down", now=now)
-        return decisions
+        return decisions + self._settle(now)
 
     def tick(self, *, now: float) -> list[Decision]:
         """Time has passed; call it at `deadline()`."""
@@ -265,7 +276,7 @@ class Scheduler:
                 held_back.add(model)
                 if _may_expire(slot) and not slot.leases:
                     slot.stopping = True
-                    yield Stop(model, "its files are others now")
+                    yield Stop(model, "its files or settings are others now")
             elif not blocked and (slot is None or slot.state is State.FAILED):
                 yield from self._load(waiter, held_back, now)
                 blocked = waiter.lease in self._waiting
@@ -280,27 +291,29 @@ class Scheduler:
     def _wanted(self) -> set[str]:
         return {waiter.spec.model for waiter in self._waiting.values()}
 
+    def _may_serve(self, slot: _Slot) -> bool:
+        return slot.state is State.READY and not slot.stopping
+
     def _serves(self, slot: _Slot) -> bool:
-        return (
-            slot.state is State.READY
-            and not slot.stopping
-            and len(slot.leases) < self.limits.max_running
-        )
+        return self._may_serve(slot) and len(slot.leases) < self.limits.max_running
 
     def _grant(self, waiter: _Waiter, slot: _Slot, now: float) -> Grant:
         del self._waiting[waiter.lease]
         slot.leases.add(waiter.lease)
         slot.used_at = now
+        slot.default_keep_alive = self._default_keep_alive(waiter.spec)
         if waiter.keep_alive is not None:
-            slot.keep_alive = waiter.keep_alive
+            slot.asked_keep_alive = waiter.keep_alive
         self._holding[waiter.lease] = waiter.spec.model
         return Grant(waiter.lease, waiter.spec.model)
 
     def _hopeless(self, waiter: _Waiter, slot: _Slot | None, now: float) -> VllamadError | None:
         """Why this waiter should not wait any longer, if so."""
+        if self._closing and not (slot and self._may_serve(slot)):
+            return Unavailable("vllamad is shutting down", hint="try again shortly")
         if slot is not None and slot.state is State.FAILED:
-            # What failed with other files says nothing of these.
-            same = slot.plan.spec.has_files_of(waiter.spec)
+            # What failed with other files or settings says nothing of these.
+            same = slot.plan.spec.starts_like(waiter.spec)
             if same and now < slot.failed_at + self.limits.failed_cooldown:
                 return LoadFailed(
                     f"cannot load {waiter.spec.model}: {slot.reason}",
@@ -347,13 +360,12 @@ class Scheduler:
                 yield Stop(model, f"evicted for {waiter.spec.model}")
 
     def _start(self, plan: Plan, now: float) -> Start:
-        keep_alive = plan.spec.keep_alive
-        self._slots[plan.model] = _Slot(
-            plan=plan,
-            keep_alive=self.limits.keep_alive if keep_alive is None else keep_alive,
-            used_at=now,
-        )
+        default = self._default_keep_alive(plan.spec)
+        self._slots[plan.model] = _Slot(plan=plan, default_keep_alive=default, used_at=now)
         return Start(plan)
+
+    def _default_keep_alive(self, spec: Spec) -> float:
+        return self.limits.keep_alive if spec.keep_alive is None else spec.keep_alive
 
     def _residents(self) -> list[Resident]:
         return [

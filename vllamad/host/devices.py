@@ -1,6 +1,6 @@
-"""What this machine offers, as seen now: memory of GPUs and host, cores.
+"""What this machine offers, as seen now: main memory and cores; its GPUs are in `host/nvidia.py`.
 
-Must not know models. Synchronous: NVML answers in milliseconds, callers on the loop use a thread.
+Must not know models.
 """
 
 from __future__ import annotations
@@ -15,39 +15,10 @@ from vllamad.core.memory import Device, Machine
 HOST_SHARE = 0.85  # of main memory: the rest is the kernel's, the page cache's and ours
 
 
-def machine(*, device: str, memory: int, cpu_kv_cache: int) -> Machine:
+def machine(*, memory: int, cpu_kv_cache: int, gpus: tuple[Device, ...] = ()) -> Machine:
     """What workers may use. `memory` is the operator's limit on main memory, 0 for none."""
     host = memory or int(main_memory() * HOST_SHARE)
-    devices = gpus() if device == "cuda" else ()
-    return Machine(host=host, devices=devices, cpu_kv_cache=cpu_kv_cache)
-
-
-def gpus() -> tuple[Device, ...]:
-    """Every NVIDIA GPU that answers, in PCI order; none where the driver does not."""
-    import pynvml  # here: it loads the driver's library
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        found = (_gpu(index) for index in range(int(pynvml.nvmlDeviceGetCount())))
-        return tuple(device for device in found if device is not None)
-    except pynvml.NVMLError:
-        return ()
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(index: int) -> Device | None:
-    import pynvml
-
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # pyright: ignore[reportUnknownMemberType]
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
-    except pynvml.NVMLError:  # it has fallen off the bus: the others still work
-        return None
-    return Device(index=index, total=int(memory.total), foreign=int(memory.used))
+    return Machine(host=host, devices=gpus, cpu_kv_cache=cpu_kv_cache)
 
 
 def main_memory(root: Path = Path("/")) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from vllamad.errors import RuntimeProblem
-from vllamad.host.devices import gpus
+from vllamad.host import nvidia
 from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
 from vllamad.runtimes.facts import RuntimeFacts, probe, try_engine
 from vllamad.runtimes.installer import Installer, Report, installer_for, make_environment
@@ -40,7 +40,7 @@ def install(
     Takes minutes and 4 to 10 GB; installing what is there already takes seconds.
     Raises RuntimeProblem, and then leaves a log but no runtime.
     """
-    device = device or ("cuda" if gpus() else "cpu")
+    device = device or _device_here()
     engine = _DISTRIBUTION[device]
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, progress):
@@ -55,6 +55,17 @@ def install(
         if current_name(folder) not in healthy:
             use(folder, name)
         return facts
+
+
+def _device_here() -> Device:
+    found = nvidia.look()
+    if found.may_come:  # a CPU build would be the wrong one once the driver is loaded
+        raise RuntimeProblem(
+            f"cannot tell which build of vLLM to install: there is an NVIDIA GPU, but "
+            f"{found.missing}",
+            hint="load its driver and try again, or say --cuda or --cpu",
+        )
+    return "cuda" if found.devices else "cpu"
 
 
 def _build(runtime: Path, spec: str, progress: Report) -> None:

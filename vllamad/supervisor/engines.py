@@ -1,9 +1,16 @@
 """Which engine workers started from now on will run, and on what kind of machine.
 
-Looked up anew for every start, so that `vllamactl runtime use` needs no restart of the daemon.
+Looked up anew for every start, so that `vllamactl runtime use` needs no restart of the daemon. An
+engine for GPUs never runs without: at boot their driver may be long in coming, and is waited for.
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Final
 
 import trio
 
@@ -11,46 +18,108 @@ from vllamad.config.settings import Settings
 from vllamad.core.memory import Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
-from vllamad.host import devices
+from vllamad.host import devices, nvidia
+from vllamad.host.log import event
+from vllamad.host.nvidia import Gpus
 from vllamad.runtimes.catalog import RuntimeFacts, resolve
 from vllamad.wire.control import RuntimeInfo
 from vllamad.wire.gateway import EngineParsers
+
+log = logging.getLogger(__name__)
+
+_DRIVER_LIMIT: Final = 120.0  # seconds from our first look until a driver is not coming any more
+_DRIVER_PAUSE: Final = 1.0
+_GPU_HINT: Final = (
+    "see whether `nvidia-smi` answers; `modprobe nvidia-uvm` and `nvidia-modprobe -u -c0` load the "
+    "driver, nvidia-persistenced.service does so at boot; `vllamactl runtime install --cpu` is an "
+    "engine that needs none"
+)
 
 
 class Engines:
     """The runtime in use and the machine as it sees it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, gpus: Callable[[], Gpus] = nvidia.look) -> None:
+        """`gpus` looks for them."""
+        self.settings = settings
+        self._look_for_gpus = gpus
+        self._looking = trio.Lock()
         self._facts: RuntimeFacts | None = None
         self._problem: RuntimeProblem | None = None
         self._machine = Machine(host=0)
-        self._measured: str = ""  # the device `_machine` is the measure of
+        self._gpus = Gpus()
+        self._looked_for_gpus = -inf
+        self._deadline = inf  # until when a driver may still come
+        self._waiting = 0
 
     @property
     def machine(self) -> Machine:
         """The machine as last looked at; sized for the device the runtime is built for."""
-        return self._machine
+        return replace(self._machine, devices=self._gpus.devices if self._needs_gpus else ())
 
     async def look(self) -> None:
-        """Find the runtime, and measure the machine where the device is another than before.
+        """Find the runtime and measure the machine.
 
-        A missing runtime is told by `engine`.
+        What is missing is told by `ready` and `engine`.
         """
-        self._facts, self._problem = await trio.to_thread.run_sync(self._resolve)
-        device = self._facts.device if self._facts else "cpu"
-        if device != self._measured:
-            self._machine = await trio.to_thread.run_sync(self._measure, device)
-            self._measured = device
+        async with self._looking:
+            await trio.to_thread.run_sync(self._resolve)
+            now = trio.current_time()
+            # Once found, they are not measured again: what is held on them may be our workers'.
+            if self._needs_gpus and not self._gpus.devices and now >= self._looked_for_gpus + 0.5:
+                self._gpus = await trio.to_thread.run_sync(self._look_for_gpus)
+                self._looked_for_gpus = now
+                self._deadline = min(self._deadline, now + _DRIVER_LIMIT)
+
+    async def ready(self) -> None:
+        """Return once a model can be planned for; wait for a driver that may still be coming.
+
+        Raises RuntimeProblem where the engine needs a GPU and there is none.
+        """
+        await self.look()
+        if self._may_come:
+            await self._wait_for_the_driver()
+        if self._missing:
+            raise _without_gpu(self._missing)
+
+    @property
+    def waiting_for(self) -> str:
+        """What is missing that models wait for; empty if none does."""
+        return self._missing if self._waiting else ""
+
+    async def _wait_for_the_driver(self) -> None:
+        began = trio.current_time()
+        if not self._waiting:
+            event(log, logging.WARNING, "waiting for the NVIDIA driver", missing=self._missing)
+        self._waiting += 1
+        try:
+            while self._may_come:
+                await trio.sleep(_DRIVER_PAUSE)
+                await self.look()
+        finally:
+            self._waiting -= 1
+        if not self._waiting:
+            after = f"{trio.current_time() - began:.1f}s"
+            event(log, logging.INFO, "waited for the driver", after=after, missing=self._missing)
+
+    @property
+    def _may_come(self) -> bool:
+        in_time = trio.current_time() < self._deadline
+        return bool(self._missing) and self._gpus.may_come and in_time
+
+    @property
+    def _needs_gpus(self) -> bool:
+        return self._facts is not None and self._facts.device == "cuda"
+
+    @property
+    def _missing(self) -> str:
+        return self._gpus.missing if self._needs_gpus else ""
 
     async def engine(self) -> Engine:
         """What to start workers with. Raises RuntimeProblem where there is nothing to start."""
         facts = await self._look_for_facts()
-        if facts.device == "cuda" and not self._machine.devices:
-            raise RuntimeProblem(
-                "cannot start an engine: the runtime is built for CUDA, no NVIDIA GPU answers",
-                hint="check `nvidia-smi`, or `vllamactl runtime install --cpu`",
-            )
+        if self._missing:
+            raise _without_gpu(self._missing)
         return Engine(
             python=facts.python,
             version=facts.version,
@@ -90,17 +159,21 @@ class Engines:
         assert self._facts is not None
         return self._facts
 
-    def _measure(self, device: str) -> Machine:
-        return devices.machine(
-            device=device,
-            memory=self._settings.scheduler.memory,
-            cpu_kv_cache=self._settings.engine.cpu_kv_cache,
+    def _resolve(self) -> None:
+        settings = self.settings
+        paths, engine = settings.paths, settings.engine
+        self._machine = devices.machine(
+            memory=settings.scheduler.memory, cpu_kv_cache=engine.cpu_kv_cache
         )
-
-    def _resolve(self) -> tuple[RuntimeFacts | None, RuntimeProblem | None]:
-        paths, engine = self._settings.paths, self._settings.engine
         try:
             facts = resolve(paths.runtimes, engine.runtime, engine.python, cache=paths.cache)
         except RuntimeProblem as problem:
-            return None, problem
-        return facts, None
+            self._facts, self._problem = None, problem
+        else:
+            self._facts, self._problem = facts, None
+
+
+def _without_gpu(missing: str) -> RuntimeProblem:
+    return RuntimeProblem(
+        f"cannot start an engine: the runtime is built for CUDA, but {missing}", hint=_GPU_HINT
+    )

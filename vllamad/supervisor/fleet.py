@@ -21,6 +21,7 @@ from vllamad.core.scheduler import (
     Decision,
     Grant,
     LeaseId,
+    Limits,
     Refuse,
     Revoke,
     Scheduler,
@@ -66,6 +67,14 @@ class Fleet:
                     await self._changed.wait()
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
+    def relimit(self, limits: Limits) -> None:
+        """Schedule by other limits from now on."""
+        self._carry_out(self._scheduler.relimit(limits, now=trio.current_time()))
+
+    def drain(self) -> None:
+        """Serve on with what is loaded, and load nothing any more."""
+        self._carry_out(self._scheduler.drain(now=trio.current_time()))
+
     async def close(self) -> None:
         """Refuse who waits, stop every worker, and return when the last one is gone."""
         self._carry_out(self._scheduler.close(now=trio.current_time()))
@@ -90,9 +99,9 @@ class Fleet:
             del self._loras[lease]
             self._carry_out(self._scheduler.leave(lease, now=trio.current_time()))
 
-    async def load(self, spec: Spec) -> None:
+    async def load(self, spec: Spec, keep_alive: float | None = inf) -> None:
         """Load `spec` and keep it, until it is unloaded or evicted. Raises what refuses it."""
-        async with self.lease(spec, inf) as verdicts:
+        async with self.lease(spec, keep_alive) as verdicts:
             async for verdict in verdicts:
                 match verdict:
                     case Granted():
@@ -126,6 +135,11 @@ class Fleet:
         """Refuse with `error` who waits for `model`, and stop it for good."""
         self._carry_out(self._scheduler.forget(model, error, now=trio.current_time()))
         await self.stop(model, "it is being removed")
+
+    def outdated(self, spec: Spec) -> bool:
+        """Is there a worker, started with anything else than `spec` says now?"""
+        worker = self._workers.get(spec.model)
+        return worker is not None and not worker.plan.spec.serves(spec)
 
     def worker(self, model: str) -> Worker | None:
         return self._workers.get(model)

@@ -40,6 +40,12 @@ class Library:
         self._hub = hub_environment(settings, environ)
         self._made: dict[str, tuple[float, Installed, Spec]] = {}  # by name: when, of what
 
+    def configure(self, settings: Settings) -> None:
+        """Go by other settings from now on."""
+        self._settings = settings
+        self._catalog.configure(settings.models)
+        self._made.clear()
+
     async def find(self, name: str) -> Installed:
         """The installed model of that name. Raises ModelNotFound, BadInput, HostProblem."""
         found = await trio.to_thread.run_sync(self._catalog.find, name)
@@ -53,18 +59,19 @@ class Library:
     async def spec(self, name: str) -> Spec:
         """What loading that model takes, on this machine as it is, or just was.
 
-        It is asked for every request, and almost always there is nothing to load.
+        It is asked for every request, and almost always there is nothing to load. Raises what
+        `find` does, and RuntimeProblem where nothing can be loaded at all.
         """
         now = trio.current_time()
         at, seen, spec = self._made.get(name, (0.0, None, None))
         if spec is not None and now - at < RECENT and self._catalog.glance(name) is seen:
             return spec
         found = await self.find(name)
-        await self._engines.look()
+        await self._engines.ready()
         machine = self._engines.machine
         self._measured(machine)
         adapters = await trio.to_thread.run_sync(self._catalog.adapters, found)
-        spec = spec_of(found, machine, adapters, self._engines.parsers)
+        spec = spec_of(found, machine, adapters, self._engines.parsers, self._settings.engine)
         self._made[name] = now, found, spec
         return spec
 

@@ -22,6 +22,7 @@ import trio
 from vllamad.config.settings import Settings
 from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import HostProblem, VllamadError
+from vllamad.host import nvidia
 from vllamad.host.cgroup import Cgroups, claim
 from vllamad.host.control_socket import bind_control
 from vllamad.host.http_server import serve_http
@@ -58,7 +59,7 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
     become_subreaper()
     cgroups = claim_cgroups()
     notify = Notifier(environ)
-    engines = Engines(settings)
+    engines = Engines(settings, partial(nvidia.look, environ.get("CUDA_VISIBLE_DEVICES")))
     await engines.look()
     fleet = make_fleet(settings, engines, environ, cgroups)
     catalog = Catalog(settings.paths.models, settings.models, engine=engines.parsers)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from vllamad.config.settings import EngineSettings
 from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need
 from vllamad.models.adapters import StoredAdapter
@@ -19,12 +21,17 @@ def spec_of(
     machine: Machine,
     adapters: Sequence[StoredAdapter] = (),
     engine: EngineParsers | None = None,
+    own: EngineSettings | None = None,
 ) -> Spec:
-    """What loading `installed` on `machine` would take, with `adapters` for whoever wants them."""
+    """What loading `installed` on `machine` would take, with `adapters` for whoever wants them.
+
+    `own` is what the operator wishes of every engine.
+    """
+    every = own or EngineSettings()
     facts, settings = installed.facts, installed.settings
-    own = settings.context_length or facts.context_length
+    longest = settings.context_length or facts.context_length
     tools, reasoning = usable_parsers(facts, settings.args, engine)
-    cut = _context_for(own, facts.kv_bytes_per_token, machine)
+    cut = _context_for(longest, facts.kv_bytes_per_token, machine)
     return Spec(
         model=installed.runs_as,
         folder=str(installed.folder),
@@ -36,13 +43,14 @@ def spec_of(
             gpus=settings.tensor_parallel_size,
             utilization=settings.gpu_memory_utilization,
         ),
-        context_length=cut if settings.context_length or cut < own else 0,
+        context_length=cut if settings.context_length or cut < longest else 0,
         keep_alive=settings.keep_alive,
         pooling=facts.is_embedding,
         tool_parser=tools,
         reasoning_parser=reasoning,
-        args=dict(settings.args),
-        env=dict(settings.env),
+        args={**every.args, **settings.args},
+        env={**every.env, **settings.env},
+        engine=replace(every, args={}, env={}),
         memory_max=settings.memory_max,
         template=installed.overlay.template,
         loras=tuple(
