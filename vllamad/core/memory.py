@@ -29,6 +29,7 @@ class Device:
     index: int
     total: int
     foreign: int = 0
+    capability: tuple[int, int] = (0, 0)  # compute capability, as 8, 9; zeros: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
