@@ -11,7 +11,7 @@ import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from vllamad.wire import control
 
 CONNECT_LIMIT = 10.0  # seconds
 _LONGEST_LINE = 8 << 20  # bytes: what Ollama's own client takes
+_BLOCK = 1 << 20  # bytes of a file sent at once
 _LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 T = TypeVar("T")
@@ -68,6 +69,12 @@ def _reachable(host: str) -> str:
     return _LOOPBACK[address.version] if address.is_unspecified else host
 
 
+class Source(Protocol):
+    """What can be sent: anything that is read."""
+
+    def read(self, count: int = ..., /) -> bytes: ...
+
+
 class _Refusal(msgspec.Struct, frozen=True):
     error: str = ""
 
@@ -78,8 +85,10 @@ _refusals = msgspec.json.Decoder(_Refusal)
 class Api:
     """One server. Raises NotReachable, or what it refused with, in its own words."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self.address = address
+        key = environ.get("OLLAMA_API_KEY", "").strip()
+        self._key = {"authorization": f"Bearer {key}"} if key else {}
 
     def get(self, path: str, kind: type[T]) -> T:
         with self._exchange("GET", path) as response:
@@ -105,14 +114,14 @@ class Api:
         except ModelNotFound:
             return False
 
-    def upload(self, digest: str, file: BinaryIO, size: int) -> None:
+    def upload(self, digest: str, file: Source, size: int) -> None:
         """Send a file's bytes; `digest` is theirs."""
         with self._exchange("POST", f"/api/blobs/{digest}", file, size) as response:
             response.read()
 
     @contextmanager
     def _exchange(
-        self, method: str, path: str, body: bytes | BinaryIO = b"", size: int | None = None
+        self, method: str, path: str, body: bytes | Source = b"", size: int | None = None
     ) -> Generator[http.client.HTTPResponse]:
         connection = self._connected()
         headers = {"content-type": "application/json"}
@@ -120,7 +129,10 @@ class Api:
             headers = {"content-type": "application/octet-stream", "content-length": str(size)}
         try:
             sock = connection.sock
-            connection.request(method, path, body or None, headers)
+            try:
+                connection.request(method, path, body or None, headers | self._key)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it would not take all of it, and has said why
             sock.settimeout(None)  # a model may take minutes to load before the first word
             response = connection.getresponse()
             if response.status >= 400:
@@ -136,7 +148,9 @@ class Api:
 
     def _connected(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.address.tls else http.client.HTTPConnection
-        connection = kind(self.address.host, self.address.port, timeout=CONNECT_LIMIT)
+        connection = kind(
+            self.address.host, self.address.port, timeout=CONNECT_LIMIT, blocksize=_BLOCK
+        )
         try:
             connection.connect()
         except OSError as error:
@@ -159,6 +173,8 @@ def _refused(response: http.client.HTTPResponse) -> VllamadError:
     match response.status:
         case 404:
             return ModelNotFound(text)
+        case 401:
+            return NotAllowed(text, hint="put the server's API key into OLLAMA_API_KEY")
         case 400:
             return BadInput(text)
         case _:

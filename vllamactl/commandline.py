@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from vllamactl.call import Call
 from vllamactl.commands import config, daemon, models, runtime
+from vllamactl.commands.create import create
 from vllamactl.commands.logs import logs as show_logs
 from vllamactl.commands.run import Wishes, run, spell_think
 
@@ -134,6 +135,15 @@ def _add_chat(commands: _Commands) -> None:
     chat.add_argument("--nowordwrap", action="store_true", help="do not break lines at words")
     chat.add_argument("model", metavar="MODEL")
     chat.add_argument("prompt", metavar="PROMPT", nargs="*", help="without one: a conversation")
+    make = commands.add(
+        "create",
+        "make a model out of a Modelfile",
+        lambda call, args: create(call, args.model, args.file),
+    )
+    make.add_argument(
+        "-f", "--file", default="Modelfile", metavar="FILE", help="the Modelfile; - is stdin"
+    )
+    make.add_argument("model", metavar="NAME")
 
 
 def _add_models(commands: _Commands) -> None:

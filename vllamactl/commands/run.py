@@ -42,7 +42,7 @@ def run(call: Call, model: str, prompt: Sequence[str], wishes: Wishes) -> None:
     piped = "" if sys.stdin.isatty() else _piped()
     text = " ".join([piped, *prompt] if piped else prompt)
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    api = Api(find_api(call.client, call.environ))
+    api = Api(find_api(call.client, call.environ), call.environ)
     if not (at_terminal and not prompt):
         session.shown = _shown(call, api, model)
         _answer(call, api, session, text)

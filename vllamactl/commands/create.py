@@ -1,0 +1,91 @@
+"""Make a model out of a Modelfile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vllamactl import human
+from vllamactl.api import Api, find_api
+from vllamactl.call import Call
+from vllamactl.progress import Progression
+from vllamactl.render import DONE
+from vllamactl.uploads import Report, files_at, local_path, upload
+from vllamad.errors import BadInput, HostProblem
+from vllamad.wire.control import Progress
+from vllamad.wire.modelfile import Modelfile, parse_modelfile
+
+_LIMIT = 16 << 20  # bytes of a Modelfile
+
+
+def create(call: Call, model: str, file: str) -> None:
+    """Read the Modelfile `file`, - for standard input, upload what it names, make `model`."""
+    modelfile = _read(file)
+    for name in modelfile.deprecated:
+        call.screen.note(f"warning: parameter {name} is deprecated")
+    beside = Path() if file == "-" else Path(file).parent
+    api = Api(find_api(call.client, call.environ), call.environ)
+    with Progression(call.screen, f"creating {model}") as progression:
+        body = _request(api, modelfile, beside.absolute(), progression.report) | {"model": model}
+        for step in api.follow("/api/create", body, Progress):
+            if step.status != "success":
+                progression.report(step)
+        elapsed = progression.elapsed
+    if call.screen.json:
+        call.screen.event({"event": "done", "model": model, "elapsed": round(elapsed, 3)})
+        return
+    text = f"{call.screen.mark(DONE)} created {model} in {human.clock(elapsed)}"
+    call.screen.answer(None, text)
+
+
+def _read(file: str) -> Modelfile:
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(_LIMIT + 1)
+        else:
+            with Path(file).open("rb") as source:
+                data = source.read(_LIMIT + 1)
+    except OSError as error:
+        raise HostProblem(
+            f"cannot read {file}: {(error.strerror or str(error)).lower()}",
+            hint="-f FILE names the Modelfile, -f - reads it from standard input",
+        ) from error
+    if len(data) > _LIMIT:
+        raise BadInput(f"cannot read {file}: it has over {_LIMIT} bytes")
+    try:
+        return parse_modelfile(data.decode())
+    except UnicodeDecodeError as error:
+        raise BadInput(f"cannot read {file}: it is no UTF-8 text") from error
+    except BadInput as error:
+        raise BadInput(f"cannot read {file}: {error.message}", hint=error.hint) from error
+
+
+def _request(api: Api, modelfile: Modelfile, beside: Path, report: Report) -> dict[str, object]:
+    """The body of the request, once what it is made of is on the server."""
+    if modelfile.draft:
+        raise BadInput("cannot use DRAFT: there are no draft models here")
+    if len(modelfile.adapters) > 1:
+        raise BadInput("only one adapter is currently supported")
+    body: dict[str, object] = {}
+    files: dict[str, Path] = {}
+    for source in modelfile.sources:
+        path = local_path(source, beside)
+        if path.exists():
+            files |= files_at(path)
+        else:
+            body["from"] = source
+    if files:
+        body["files"] = upload(api, files, report)
+    for adapter in modelfile.adapters:
+        body["adapters"] = upload(api, files_at(local_path(adapter, beside)), report)
+    said = {
+        "template": modelfile.template,
+        "system": modelfile.system,
+        "license": list(modelfile.licenses),
+        "parameters": modelfile.parameters,
+        "messages": modelfile.messages,
+        "renderer": modelfile.renderer,
+        "parser": modelfile.parser,
+        "requires": modelfile.requires,
+    }
+    return body | {name: value for name, value in said.items() if value}
