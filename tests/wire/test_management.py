@@ -128,7 +128,10 @@ def test_an_adapter_is_its_two_files_by_their_digests(sign: str, folder: str) ->
     ("fields", "message"),
     [
         ({}, "neither 'from' or 'files' was specified"),
-        ({"files": {"model.gguf": "sha256:x"}}, "unknown type"),
+        (
+            {"from": "a", "files": {"b": "c"}},
+            "cannot use both 'from' and 'files': name one of them",
+        ),
         ({"remote_host": "https://x"}, "bad remote"),
         ({"quantize": "q4_K_M"}, "quantization is not supported"),
         ({"quantization": "q4_K_M"}, "quantization is not supported"),

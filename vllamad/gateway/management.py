@@ -36,6 +36,7 @@ from vllamad.wire.management import (
     unknown_parameters,
 )
 from vllamad.wire.refusals import api_error
+from vllamad.wire.uploads import checkpoint_of
 
 log = logging.getLogger(__name__)
 
@@ -76,19 +77,21 @@ async def delete(context: Context) -> Response:
 
 
 async def create(context: Context) -> Response:
-    """`POST /api/create`: from a model that is installed, or can be pulled."""
+    """`POST /api/create`: from a model that is installed or can be pulled, or uploaded files."""
     asked = await read(decode_create)
     check_create(asked)
     model = parse(asked.named)
     _record(model)
     overlay = overlay_of(asked)
+    files = checkpoint_of(asked.files) if asked.files else {}
     base, source = split_source(asked.base)
     if source == "cloud":
         raise NotAllowed(CLOUD_DISABLED)
     await trio.to_thread.run_sync(check_template, overlay.template)
     if unknown := unknown_parameters(overlay):
         event(log, logging.WARNING, "unknown parameters", model=model.display(), names=unknown)
-    order = CreateOrder(base=parse(base).display(), overlay=overlay)
+    based = parse(base).display() if asked.base else ""
+    order = CreateOrder(base=based, files=files, overlay=overlay)
     path = model_path(model.display(), "create")
     return await _told(context, path, order, stream=asked.stream)
 

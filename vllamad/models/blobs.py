@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,6 +89,17 @@ class Upload:
                 f"cannot store the blob: the disk has {free >> 20} MiB left",
                 hint="free some space and try again",
             )
+
+
+def release(models: Path, digests: Iterable[str]) -> None:
+    """Remove the blobs of files, by their SHA-256 in hex, that no model is made of any more."""
+    for digest in digests:
+        path = blob_path(models, f"sha256:{digest}")
+        try:
+            if path.stat().st_nlink == 1:  # a model's file is a second name of its blob
+                path.unlink()
+        except FileNotFoundError:
+            continue
 
 
 def sweep(models: Path) -> None:

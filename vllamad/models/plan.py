@@ -39,7 +39,7 @@ class RemoteFile:
 
 def choose(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     """Choose what to fetch, small files first. BadInput where the engine could not use them."""
-    wanted = {file.path: file for file in files if _is_wanted(file.path)}
+    wanted = {file.path: file for file in files if is_wanted(file.path)}
     if len(wanted) > FILES_LIMIT:
         raise BadInput(f"cannot pull {repository}: it has over {FILES_LIMIT} files")
     if "config.json" not in wanted:
@@ -75,7 +75,8 @@ def _check(file: RemoteFile) -> None:
         raise BadInput(f"cannot use {file.path[:80]}: the hub gives no size or digest for it")
 
 
-def _is_wanted(path: str) -> bool:
+def is_wanted(path: str) -> bool:
+    """Is that a file the engine could use, by its name?"""
     folder, _, name = path.rpartition("/")
     in_place = not folder or bool(_MODULE_FOLDER.fullmatch(folder))
     return in_place and any(fnmatchcase(name, pattern) for pattern in _WANTED)

@@ -191,8 +191,10 @@ class Control:
         return _reported(partial(self._daemon.library.pull, name))
 
     def _create(self, model: str, order: CreateOrder) -> StreamResponse:
-        create = self._daemon.orders.create
-        return _reported(partial(create, model, order.base, order.overlay))
+        orders = self._daemon.orders
+        if order.files:
+            return _reported(partial(orders.assemble, model, order.files, order.overlay))
+        return _reported(partial(orders.create, model, order.base, order.overlay))
 
     def _copy(self, source: str, order: CopyOrder) -> StreamResponse:
         async def copy() -> str:

@@ -1,20 +1,20 @@
 """Orders that change what is installed: copy, create, delete. One at a time, each to its end.
 
-The loop's side of `models/derived.py`: what the disk does happens in threads, and a worker whose
-files go is stopped before they do.
+The loop's side of `models/derived.py` and `models/uploaded.py`: what the disk does happens in
+threads, and a worker whose files go is stopped before they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
 
 from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import BadInput, ModelNotFound
-from vllamad.models import adapters, store
+from vllamad.models import adapters, blobs, store, uploaded
 from vllamad.models.catalog import Catalog, Installed
 from vllamad.models.derived import derive, tidy
 from vllamad.models.manifests import Manifest
@@ -72,6 +72,37 @@ class Orders:
         await report(Progress(status="writing manifest"))
         await report(Progress(status="success", done=True))
 
+    async def assemble(
+        self, model: str, files: Mapping[str, str], overlay: Overlay, report: Report
+    ) -> None:
+        """Let `model` mean uploaded files, name to SHA-256, under `overlay`.
+
+        Nothing is reported before the files are seen to be a model. Raises BadInput where they are
+        none; Unavailable while the model's repository is being pulled.
+        """
+        name = self._own(model)
+        async with self._one_at_a_time:
+            made = await trio.to_thread.run_sync(
+                uploaded.planned, self._models, name, files, overlay
+            )
+            before = await trio.to_thread.run_sync(store.meant, self._models, name)
+            async with self._freeing(before, made):
+                await trio.to_thread.run_sync(uploaded.lay_out, self._models, made)
+                await report(Progress(status="converting model"))
+                if left := sorted(files.keys() - {file.path for file in made.files}):
+                    await report(Progress(status=f"leaving out {', '.join(left)}"))
+                for file in made.files:
+                    await report(Progress(status=f"using existing layer sha256:{file.sha256}"))
+                for layer in layers(overlay):
+                    await report(Progress(status=f"creating new layer {layer}"))
+                change = await trio.to_thread.run_sync(
+                    store.rename, self._models, name, lambda: made
+                )
+                if before is not None and _needs_another_worker(before, change.now):
+                    await self._fleet.stop(_shown(before), "it is another model now")
+        await report(Progress(status="writing manifest"))
+        await report(Progress(status="success", done=True))
+
     async def delete(self, model: str) -> None:
         """Take `model` out: nobody new gets it, who uses it may finish, then its files go.
 
@@ -109,29 +140,37 @@ class Orders:
         return name
 
     @asynccontextmanager
-    async def _freeing(self, before: Manifest | None) -> AsyncGenerator[None]:
-        """Afterwards, whatever happens, no file is left that only `before` used."""
-        with _changing(self._models, before):
+    async def _freeing(
+        self, before: Manifest | None, made: Manifest | None = None
+    ) -> AsyncGenerator[None]:
+        """Afterwards, whatever happens, no file is left that only `before` used.
+
+        Nor one of `made`, if nothing came of it.
+        """
+        with _changing(self._models, before, made):
             try:
                 yield
             finally:
-                if before is not None:
-                    # A thread cannot be interrupted, and half a removal would never be finished.
-                    with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(self._tidy, before)
+                # A thread cannot be interrupted, and half a removal would never be finished.
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._tidy, before, made)
 
-    def _tidy(self, before: Manifest) -> None:
-        store.discard(self._models, before.folder)
-        if before.overlay.adapter is not None and self._fleet.worker(_runs_as(before)) is None:
-            tidy(self._models)
+    def _tidy(self, before: Manifest | None, made: Manifest | None) -> None:
+        for manifest in filter(None, (before, made)):
+            store.discard(self._models, manifest.folder)
+            with_adapter = manifest.overlay.adapter is not None
+            if with_adapter and self._fleet.worker(_runs_as(manifest)) is None:
+                tidy(self._models)
+        if before is not None:
+            blobs.release(self._models, (file.sha256 for file in before.files))
 
 
 @contextmanager
-def _changing(models: Path, manifest: Manifest | None) -> Generator[None]:
-    if manifest is None or not manifest.folder:
-        yield
-        return
-    with store.changing(models, store.repository_of(models, manifest.folder).name):
+def _changing(models: Path, *manifests: Manifest | None) -> Generator[None]:
+    folders = {manifest.folder for manifest in manifests if manifest is not None} - {""}
+    with ExitStack() as held:
+        for name in sorted({store.repository_of(models, folder).name for folder in folders}):
+            held.enter_context(store.changing(models, name))
         yield
 
 

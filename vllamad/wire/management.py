@@ -24,7 +24,8 @@ from vllamad.wire.fields import (
 )
 from vllamad.wire.ollama import MAX_MESSAGES, decode_request
 from vllamad.wire.options import check_options, is_option
-from vllamad.wire.overlay import Adapter, Overlay, Turn
+from vllamad.wire.overlay import Overlay, Turn
+from vllamad.wire.uploads import adapter_of, check_files
 
 
 class CopyRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,24 +106,18 @@ def decode_create(body: bytes) -> CreateRequest:
 def check_create(request: CreateRequest) -> None:
     """Refuse what could never become a model here. The name and the base are for the caller."""
     for files in (request.files, request.adapters):
-        for name in files:
-            parts = name.split("/")
-            if not name or "\\" in name or any(part in ("", ".", "..") for part in parts):
-                raise BadInput("file path must be relative")
-        for digest in files.values():
-            if not digest:
-                raise BadInput("invalid digest format")
+        check_files(files)
     if request.draft_quantize and not request.draft_files:
         raise BadInput("--draft-quantize requires a DRAFT model")
 
 
 def overlay_of(request: CreateRequest) -> Overlay:
-    """What a model made by this request adds to its base. Raises BadInput."""
+    """What a model made by this request adds to its base, or to its files. Raises BadInput."""
     _refuse_unsupported(request)
-    if not request.base:
-        raise BadInput(
-            "unknown type" if request.files else "neither 'from' or 'files' was specified"
-        )
+    if not request.base and not request.files:
+        raise BadInput("neither 'from' or 'files' was specified")
+    if request.base and request.files:
+        raise BadInput("cannot use both 'from' and 'files': name one of them")
     return Overlay(
         system=request.system,
         template=request.template,
@@ -130,7 +125,7 @@ def overlay_of(request: CreateRequest) -> Overlay:
         messages=tuple(request.messages),
         licenses=tuple(text for text in request.license if text),
         capabilities=_capabilities(request.info),
-        adapter=_adapter(request.adapters) if request.adapters else None,
+        adapter=adapter_of(request.adapters) if request.adapters else None,
     )
 
 
@@ -168,28 +163,6 @@ def _parameters(parameters: dict[str, object]) -> dict[str, object]:
     except BadInput as error:
         raise BadInput(error.message) from error
     return {name: value for name, value in parameters.items() if value is not None}
-
-
-_ADAPTER_FILES: Final = {"adapter_config.json", "adapter_model.safetensors"}
-
-
-def _adapter(files: dict[str, str]) -> Adapter:
-    by_name = {name.rpartition("/")[2]: digest for name, digest in files.items()}
-    if set(by_name) != _ADAPTER_FILES or len(files) != len(_ADAPTER_FILES):
-        raise BadInput("only one adapter is currently supported")
-    return Adapter(
-        config=_hex(by_name["adapter_config.json"]),
-        weights=_hex(by_name["adapter_model.safetensors"]),
-    )
-
-
-def _hex(digest: str) -> str:
-    kind, text = digest[:6], digest[7:]
-    if kind != "sha256" or digest[6:7] not in ("-", ":") or len(text) != 64:
-        raise BadInput("invalid digest format")
-    if not set(text) <= set("0123456789abcdef"):
-        raise BadInput("invalid digest format")
-    return text
 
 
 _TEXTS: Final = ("model_family", "base_name", "quantization_level", "parameter_size")
