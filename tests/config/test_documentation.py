@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
+from vllamad.config.changes import Effect, effect_of
 from vllamad.config.paths import RUN_LIMIT
 from vllamad.config.schema import SECTIONS
 from vllamad.config.sources import _OLLAMA
@@ -60,3 +61,22 @@ def test_the_examples_of_faults_are_real_ones(place):
     faults = place.faults({"logging.level": "loud"}, {"VLLAMAD_SERVER_GATEWAYS": "0"})
     for fault in faults:
         assert f"    {fault}\n".replace("    etc/", "    /etc/vllamad/") in TEXT
+
+
+def counting(effect):
+    """The settings of which a change counts so, as documented."""
+    words = []
+    for section, known in SECTIONS.items():
+        keys = [key for key in known if effect_of(section, key) is effect]
+        others = [key for key in known if key not in keys]
+        if len(keys) > len(others):
+            but = " but " + ", ".join(f"`{key}`" for key in others) if others else ""
+            words.append(HEADING[section] + but)
+        else:
+            words += [f"`{section}.{key}`" for key in keys]
+    return "; ".join(words)
+
+
+@pytest.mark.parametrize("effect", Effect)
+def test_it_is_documented_of_every_setting_when_a_change_counts(effect):
+    assert f"| {effect} | {counting(effect)} |\n" in TEXT
