@@ -12,6 +12,8 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     POST /v1/models/{name}/restart      -> NDJSON of Progress
     GET  /v1/models/{name}/logs?follow=0|1&lines=N  -> text/plain
     POST /v1/models/pull                -> NDJSON of Progress; body PullRequest
+    POST /v1/models/verify              -> NDJSON of Progress; body VerifyOrder
+    POST /v1/models/prune               -> NDJSON of Progress; body PruneOrder
     POST /v1/models/{name}/copy         -> NDJSON of Progress; body CopyOrder
     POST /v1/models/{name}/create       -> NDJSON of Progress; body CreateOrder
     POST /v1/models/{name}/delete       -> NDJSON of Progress
@@ -98,6 +100,15 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ModelInfo]
 
 
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model takes; bytes, and 0 for what is not known."""
+
+    weights: int = 0
+    kv_per_token: int = 0
+    context_length: int = 0  # tokens it is loaded with here
+    planned: int = 0  # of a worker alone on this machine; 0: it does not fit, or cannot run
+
+
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     """An installed model with everything `/api/show` says of it."""
 
@@ -107,6 +118,9 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     license: str = ""
     model_info: dict[str, object] = {}
+    system: str = ""
+    modelfile: str = ""
+    memory: Memory = Memory()
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,10 +158,26 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     done: bool = False
     elapsed: float = 0.0
     error: Problem | None = None
+    # Of verify and prune: what the step is about, and what is the matter with it.
+    model: str = ""
+    file: str = ""
+    problem: str = ""
 
 
 class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: str
+
+
+class VerifyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Without a model: all of them. A bad file is a step with a `problem`, and no error."""
+
+    model: str = ""
+
+
+class PruneOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A step for each thing no model needs; with `dry_run` nothing is removed."""
+
+    dry_run: bool = False
 
 
 class CopyOrder(msgspec.Struct, frozen=True, kw_only=True):
