@@ -28,6 +28,7 @@ from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.http_server import Request, Response, Send, StreamResponse
 from vllamad.host.log import event
 from vllamad.host.log_files import follow, last_lines
+from vllamad.supervisor import upkeep
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
 from vllamad.supervisor.orders import Orders, Report
@@ -37,9 +38,11 @@ from vllamad.wire.control import (
     Models,
     Problem,
     Progress,
+    PruneOrder,
     PullRequest,
     RuntimeInfo,
     Status,
+    VerifyOrder,
     Version,
     Workers,
     encode,
@@ -111,6 +114,10 @@ class Control:
                 return await self._logs(name, request.query)
             case ("POST", "v1", "models", "pull"):
                 return self._pull(_order(request.body, PullRequest))
+            case ("POST", "v1", "models", "verify"):
+                return self._verify(_order(request.body, VerifyOrder))
+            case ("POST", "v1", "models", "prune"):
+                return self._prune(_order(request.body, PruneOrder))
             case ("POST", "v1", "models", name, "load"):
                 return await self._load(name)
             case ("POST", "v1", "models", name, "unload"):
@@ -195,6 +202,14 @@ class Control:
         if order.files:
             return _reported(partial(orders.assemble, model, order.files, order.overlay))
         return _reported(partial(orders.create, model, order.base, order.overlay))
+
+    def _verify(self, order: VerifyOrder) -> StreamResponse:
+        models = self._daemon.settings.paths.models
+        return _reported(partial(upkeep.verify, models, order.model))
+
+    def _prune(self, order: PruneOrder) -> StreamResponse:
+        models = self._daemon.settings.paths.models
+        return _reported(partial(upkeep.prune, models, dry_run=order.dry_run))
 
     def _copy(self, source: str, order: CopyOrder) -> StreamResponse:
         async def copy() -> str:

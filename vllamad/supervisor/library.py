@@ -9,16 +9,16 @@ import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
-from vllamad.core.memory import Machine
+from vllamad.core.memory import Machine, place
 from vllamad.core.model_name import ModelName
-from vllamad.errors import ModelNotFound
+from vllamad.errors import ModelNotFound, VllamadError
 from vllamad.host.systemd import PRIVATE_VARIABLES
 from vllamad.models import describe, pulling
 from vllamad.models.catalog import RECENT, Catalog, Installed
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.lives import log_file
 from vllamad.supervisor.specs import spec_of
-from vllamad.wire.control import ModelDetail, ModelInfo, Progress
+from vllamad.wire.control import Memory, ModelDetail, ModelInfo, Progress
 
 
 class Library:
@@ -88,6 +88,25 @@ class Library:
             template=found.facts.chat_template,
             license=found.license,
             model_info=dict(describe.model_info(found, found.name)),
+            system=found.overlay.system,
+            modelfile=describe.modelfile(found),
+            memory=await self._memory(found),
+        )
+
+    async def _memory(self, found: Installed) -> Memory:
+        """What it takes; without a runtime that could run it, what its files say."""
+        facts = found.facts
+        known = Memory(weights=facts.weight_bytes, kv_per_token=facts.kv_bytes_per_token)
+        try:
+            need = (await self.spec(found.name)).need
+        except VllamadError:
+            return known
+        placed = place(need, self._engines.machine, ())
+        return Memory(
+            weights=need.weights,
+            kv_per_token=need.kv_per_token,
+            context_length=need.context_length,
+            planned=placed.total if placed else 0,
         )
 
     async def log_file(self, name: str) -> Path:
