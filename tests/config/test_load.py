@@ -329,3 +329,12 @@ def test_the_error_is_one_line_per_fault(place):
         load({}, {}, cwd=place.cwd, home=place.home, euid=1000, etc=place.etc)
     assert str(caught.value).count("\n") == 1
     assert len(caught.value.problems) == 2
+
+
+def test_catalogues_of_models_are_found_where_the_configuration_is(place):
+    (place.etc / "catalog.d").mkdir()
+    for name in ("20.toml", "10.toml", "notes.txt"):
+        place.write("", f"etc/catalog.d/{name}")
+    names = ("etc/catalog.toml", "etc/catalog.d/10.toml", "etc/catalog.d/20.toml",
+             "home/.config/vllamad/catalog.toml")  # fmt: skip
+    assert place.load().paths.catalogs == tuple(place.root / name for name in names)

@@ -45,7 +45,8 @@ def load(
     values: Values = {}
     for source in sources:  # lowest precedence first: a later one wins, whatever it says
         values.update(source.values)
-    settings = _build(values, default_paths(environ, euid, home), home, files)
+    paths = replace(default_paths(environ, euid, home), catalogs=_catalogs(environ, home, etc))
+    settings = _build(values, paths, home, files)
     faults = [fault for source in sources for fault in source.faults]
     settings, unread = _with_secrets(settings, values, environ)
     faults += unread
@@ -64,6 +65,13 @@ def _candidates(environ: Mapping[str, str], cwd: Path, home: Path, etc: Path) ->
         user / "vllamad" / "config.toml",
         cwd / "vllamad.toml",
     ]
+
+
+def _catalogs(environ: Mapping[str, str], home: Path, etc: Path) -> tuple[Path, ...]:
+    """Where models may be made known beside those we ship, lowest precedence first."""
+    user = xdg(environ, "XDG_CONFIG_HOME") or home / ".config"
+    more = sorted((etc / "catalog.d").glob("*.toml"))
+    return etc / "catalog.toml", *more, user / "vllamad" / "catalog.toml"
 
 
 def _read_files(

@@ -25,6 +25,7 @@ class Paths:
     run: Path  # sockets and scratch files of the living
     control: Path  # the control socket
     config_files: tuple[Path, ...] = ()  # what was read, lowest precedence first
+    catalogs: tuple[Path, ...] = ()  # of known models, on top of ours, lowest precedence first
 
     @property
     def broker(self) -> Path:

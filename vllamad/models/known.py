@@ -88,9 +88,11 @@ class Known:
 
     def made_from(self, repository: str) -> KnownModel | None:
         """The model whose weights a repository of GGUF files, by its name, was made from."""
-        wanted = _bare(repository)
+        name = _GGUF.sub("", repository.rpartition("/")[2])
+        # Some put the owner of the original before its name: `Qwen_Qwen3-8B-GGUF`.
+        wanted = {_bare(name), _bare(name.partition("_")[2])}
         for model in self.models:
-            if any(wanted == _bare(variant.repository) for variant in model.variants):
+            if any(_bare(variant.repository) in wanted for variant in model.variants):
                 return model
         return None
 
@@ -115,6 +117,6 @@ def _haystack(model: KnownModel) -> str:
 
 
 def _bare(repository: str) -> str:
-    """A repository's name without its owner, and without what its format adds."""
-    name = _GGUF.sub("", repository.rpartition("/")[2].lower())
-    return re.sub(r"[^a-z0-9]", "", name.removeprefix("meta-"))
+    """A repository's name as its copies have it: without owner, case and signs."""
+    name = re.sub(r"[^a-z0-9]", "", repository.rpartition("/")[2].lower())
+    return name.removeprefix("meta")

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import msgspec
 
@@ -27,6 +27,7 @@ SIZE_LIMIT = 4 << 20  # bytes of one file
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 Table = dict[str, object]
+T = TypeVar("T")
 
 
 class _Repository(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +73,7 @@ class _Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     license: str
     latest: str
-    tags: dict[str, _Tag]
+    tags: dict[str, object]
     kind: Literal["text", "vision", "embedding"] = "text"
     gated: bool = False
 
@@ -92,7 +93,7 @@ def read_known(files: Iterable[Path] = ()) -> Known:
             if file.exists():
                 raise
         except (ValueError, BadInput, RecursionError) as error:
-            text = str(error).replace("`$.", "`").replace("`$`", "the file")
+            text = str(error)
             raise ConfigError((f"{file}: {text[:1].lower()}{text[1:]}",)) from error
     return known
 
@@ -111,19 +112,29 @@ def _lay_over(below: Table, above: Table) -> None:
 
 
 def _known(tables: Table) -> Known:
-    families = {name: table for name, table in tables.items() if name != "unserved"}
-    found = msgspec.convert(families, dict[str, _Family])
+    families = {
+        name: _told(name, table, _Family) for name, table in tables.items() if name != "unserved"
+    }
     return Known(
-        tuple(_models(found)),
-        {name: family.latest for name, family in found.items()},
-        msgspec.convert(tables.get("unserved", {}), dict[str, str]),
+        tuple(_models(families)),
+        {name: family.latest for name, family in families.items()},
+        _told("unserved", tables.get("unserved", {}), dict[str, str]),
     )
+
+
+def _told(where: str, table: object, kind: type[T]) -> T:
+    """What a table says. Raises ValueError that names it and the field."""
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        told = str(error).replace("`$.", "`").removesuffix(" - at `$`")
+        raise ValueError(f"{where}: {told[:1].lower()}{told[1:]}") from error
 
 
 def _models(families: Mapping[str, _Family]) -> Iterator[KnownModel]:
     for name, family in families.items():
-        for tag, one in family.tags.items():
-            yield _model(name, family, tag, one)
+        for tag, table in family.tags.items():
+            yield _model(name, family, tag, _told(f"{name}:{tag}", table, _Tag))
 
 
 def _model(name: str, family: _Family, tag: str, one: _Tag) -> KnownModel:

@@ -1,14 +1,14 @@
-"""Where on the hub a model comes from: the repository and revision that a name stands for.
-
-Knows the names that carry their repository in them; those of the catalogue are in `known.py`.
-"""
+"""Where on the hub a model comes from: the repository and revision that a name stands for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vllamad.core.memory import Machine
 from vllamad.core.model_name import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
-from vllamad.errors import ModelNotFound
+from vllamad.core.variants import choose
+from vllamad.errors import BadInput, ModelNotFound
+from vllamad.models.known import Known, is_gguf
 
 HUB_HOSTS = (DEFAULT_HOST, "hf.co", "huggingface.co")
 MAIN = "main"  # what a hub calls the newest there is
@@ -24,6 +24,40 @@ class Origin:
     repository: str
     revision: str = MAIN
     variant: str = ""
+    passed_over: tuple[str, ...] = ()  # why no better variant was taken
+
+
+def origin_of(name: ModelName, known: Known, machine: Machine, context: int = 0) -> Origin:
+    """The origin of `name`; where it is the name of a known model, of the variant that suits.
+
+    Raises ModelNotFound with Ollama's text and what comes near, BadInput for files of GGUF.
+    """
+    if is_of_hub(name):
+        origin = origin_in(name)
+        if is_gguf(origin.repository):
+            raise _gguf(origin.repository, known)
+        return origin
+    model = known.find(name)
+    if model is None:
+        raise ModelNotFound(NO_MANIFEST, hint=known.hint(name))
+    choice = choose(model, machine, context)
+    return Origin(
+        repository=choice.variant.repository,
+        revision=choice.variant.revision,
+        variant=choice.variant.format,
+        passed_over=choice.passed_over,
+    )
+
+
+def _gguf(repository: str, known: Known) -> BadInput:
+    model = known.made_from(repository)
+    hint = "pull the repository it was made from, most often of the same name without GGUF"
+    if model is not None:
+        hint = f"pull {model.name}, which is {model.variants[0].repository}"
+    return BadInput(
+        f"cannot pull {repository}: it holds GGUF files, and the engine reads safetensors",
+        hint=hint,
+    )
 
 
 def origin_in(name: ModelName) -> Origin:
