@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from vllamad.errors import HostProblem
-from vllamad.host.listeners import all_loopback, bind_http
+from vllamad.host.listeners import Given, address_of, all_loopback, bind_http, given
+
+Opened = Callable[..., socket.socket]
 
 V4 = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
 V6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0))
@@ -127,3 +131,74 @@ def test_a_unix_socket_is_this_machine_alone(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "s"))
         assert all_loopback([sock])
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Generator[Callable[..., socket.socket]]:
+    """Opens sockets as systemd does, and closes what is left of them."""
+    with ExitStack() as stack:
+
+        def listen(
+            family: int, address: object, kind: int = socket.SOCK_STREAM, *, listen: bool = True
+        ) -> socket.socket:
+            sock = stack.enter_context(socket.socket(family, kind))
+            sock.bind(address)  # type: ignore[arg-type]
+            if listen:
+                sock.listen()
+            return sock
+
+        yield listen
+
+
+def test_sockets_are_known_by_their_names_whatever_their_order(
+    opened: Opened, tmp_path: Path
+) -> None:
+    control = opened(socket.AF_UNIX, str(tmp_path / "c"))
+    four = opened(socket.AF_INET, ("127.0.0.1", 0))
+    six = opened(socket.AF_INET6, ("::1", 0))
+    path = opened(socket.AF_UNIX, str(tmp_path / "h"))
+    for names in (("http", "ctl"), ("ctl", "http")):
+        by_name = {"http": [four, six, path], "ctl": [control]}
+        found = given({name: by_name[name] for name in names})
+        assert found == Given(http=(four, six, path), control=control)
+    assert [address_of(sock) for sock in (four, six, path)] == [
+        f"127.0.0.1:{four.getsockname()[1]}",
+        f"[::1]:{six.getsockname()[1]}",
+        str(tmp_path / "h"),
+    ]
+
+
+def test_nothing_given_is_nothing() -> None:
+    assert given({}) == Given()
+
+
+@pytest.mark.parametrize("name", ["vllamad-http.socket", "unknown", "HTTP"])
+def test_a_socket_of_another_name_is_closed_and_the_others_are_used(
+    opened: Opened, name: str
+) -> None:
+    odd, good = (opened(socket.AF_INET, ("127.0.0.1", 0)) for _ in range(2))
+    assert given({name: [odd], "http": [good]}) == Given(http=(good,))
+    assert odd.fileno() == -1, "nobody waits for an answer that never comes"
+
+
+def test_what_cannot_be_what_its_name_says_is_refused_by_its_address(
+    opened: Opened, tmp_path: Path
+) -> None:
+    datagrams = opened(socket.AF_UNIX, str(tmp_path / "d"), socket.SOCK_DGRAM, listen=False)
+    with pytest.raises(HostProblem, match=f"cannot use the socket {tmp_path}/d") as caught:
+        given({"http": [datagrams]})
+    assert "ListenStream=" in caught.value.hint
+    bound = opened(socket.AF_INET, ("127.0.0.1", 0), listen=False)
+    with pytest.raises(HostProblem, match="it is not listening"):
+        given({"http": [bound]})
+    tcp = opened(socket.AF_INET, ("127.0.0.1", 0))
+    with pytest.raises(HostProblem, match="on a Unix socket only"):
+        given({"ctl": [tcp]})
+    two = [opened(socket.AF_UNIX, str(tmp_path / name)) for name in ("one", "two")]
+    with pytest.raises(HostProblem, match="there is one named ctl already"):
+        given({"ctl": two})
+
+
+def test_an_abstract_address_can_be_written_too(opened: Opened) -> None:
+    sock = opened(socket.AF_UNIX, f"\0vllamad-test-{os.getpid()}")
+    assert address_of(sock) == f"@vllamad-test-{os.getpid()}"

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,10 +53,37 @@ def test_each_call_is_one_message(manager, notifier):
     assert manager.heard() == "STOPPING=1"
     notifier.watchdog()
     assert manager.heard() == "WATCHDOG=1"
+    notifier.trigger()
+    assert manager.heard() == "WATCHDOG=trigger"
     notifier.errno(98)
     assert manager.heard() == "ERRNO=98"
     notifier.extend_timeout(1.5)
     assert manager.heard() == "EXTEND_TIMEOUT_USEC=1500000"
+
+
+def test_a_barrier_is_passed_when_the_manager_has_come_to_it(manager, notifier):
+    notifier.ready()
+    with ThreadPoolExecutor(1) as pool:
+        passed = pool.submit(notifier.barrier)
+        assert manager.heard() == "READY=1"
+        said, (descriptor,), *_ = socket.recv_fds(manager.socket, 100, 1)
+        assert said == b"BARRIER=1"
+        assert not passed.done()
+        os.close(descriptor)
+        assert passed.result(timeout=5)
+
+
+def test_a_manager_that_does_not_read_is_not_waited_for_for_ever(manager, notifier):
+    assert not notifier.barrier(0.01)
+
+
+def test_a_manager_that_is_gone_is_not_waited_for(manager, notifier):
+    manager.socket.close()
+    assert not notifier.barrier()
+
+
+def test_without_a_manager_there_is_no_barrier():
+    assert Notifier({}).barrier()
 
 
 def test_a_reload_tells_its_time(manager, notifier):

@@ -1,18 +1,32 @@
-"""The public listening sockets, where systemd did not hand them over."""
+"""The listening sockets: those that systemd handed over, by name, or our own public ones."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from vllamad.config.listen import is_loopback, parse_listen
 from vllamad.errors import HostProblem
+from vllamad.host.log import event
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
+HTTP, CONTROL = "http", "ctl"  # FileDescriptorName= of the units
 
 _ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The sockets that systemd opened for us; the caller owns them."""
+
+    http: tuple[socket.socket, ...] = ()
+    control: socket.socket | None = None
 
 
 def bind_http(listen: Sequence[str]) -> list[socket.socket]:
@@ -23,10 +37,61 @@ def bind_http(listen: Sequence[str]) -> list[socket.socket]:
         return bound
 
 
+def given(inherited: Mapping[str, Sequence[socket.socket]]) -> Given:
+    """Sort what systemd handed over by the names its units give, never by their order.
+
+    Raises HostProblem for a socket that cannot be what its name says. One of another name is
+    closed: nobody would ever answer on it.
+    """
+    for name, sockets in inherited.items():
+        for sock in sockets if name not in (HTTP, CONTROL) else ():
+            event(
+                log,
+                logging.WARNING,
+                "no use for a socket of systemd's",
+                name=name,
+                address=address_of(sock),
+                wanted=f"FileDescriptorName={HTTP} or {CONTROL}",
+            )
+            sock.close()
+    http, control = inherited.get(HTTP, ()), inherited.get(CONTROL, ())
+    for sock in (*http, *control):
+        if not _accepts(sock):
+            raise _useless(sock, "it is not listening", "ListenStream= without Accept=yes")
+    if len(control) > 1:
+        raise _useless(control[1], f"there is one named {CONTROL} already", "one ListenStream=")
+    if control and control[0].family != socket.AF_UNIX:
+        raise _useless(control[0], "orders are taken on a Unix socket only", "a path")
+    return Given(http=tuple(http), control=control[0] if control else None)
+
+
+def address_of(sock: socket.socket) -> str:
+    """Where it listens, as people write it."""
+    name = sock.getsockname()
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if isinstance(name, bytes):  # in no folder
+        return "@" + name.decode(errors="replace").lstrip("\0")
+    return str(name)
+
+
 def all_loopback(sockets: Sequence[socket.socket]) -> bool:
     """Whether only this machine can reach them."""
     return all(
         sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0]) for sock in sockets
+    )
+
+
+def _accepts(sock: socket.socket) -> bool:
+    stream = sock.type == socket.SOCK_STREAM
+    return stream and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _useless(sock: socket.socket, why: str, wanted: str) -> HostProblem:
+    return HostProblem(
+        f"cannot use the socket {address_of(sock)} of systemd's: {why}",
+        hint=f"its .socket unit needs {wanted}",
     )
 
 

@@ -6,6 +6,7 @@ Without systemd everything here does nothing. It must not know what the daemon d
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 import warnings
@@ -23,6 +24,9 @@ PRIVATE_VARIABLES = frozenset(
     }
 )  # fmt: skip
 """What a worker must never inherit: with these it could speak for the daemon."""
+
+STORED = "worker-"
+"""How the names of descriptors begin that are ours, stored by `host/fd_store.py`."""
 
 _FIRST_FD = 3  # sd_listen_fds(3)
 _STATUS_LIMIT = 512
@@ -75,6 +79,10 @@ class Notifier:
         """The loop is alive and has checked itself."""
         self._send("WATCHDOG=1")
 
+    def trigger(self) -> None:
+        """We cannot go on: have us ended and restarted as if the watchdog had not been fed."""
+        self._send("WATCHDOG=trigger")
+
     def errno(self, number: int) -> None:
         """Why the daemon is about to fail, as an errno."""
         self._send(f"ERRNO={number}")
@@ -82,6 +90,27 @@ class Notifier:
     def extend_timeout(self, seconds: float) -> None:
         """Ask for so much more time, from now, to start or to stop."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def barrier(self, patience: float = 5.0) -> bool:
+        """Wait until the manager has read all that was said; False: it has not in `patience` s.
+
+        For the moment before the end: what is read after it may belong to no service any more.
+        """
+        if self._socket is None:
+            return True
+        read, write = os.pipe()
+        try:
+            try:
+                socket.send_fds(self._socket, [b"BARRIER=1"], [write])
+            finally:
+                os.close(write)  # the manager's is the last one: it closes it when it is there
+            poll = select.poll()
+            poll.register(read, 0)  # its end is told in any case
+            return bool(poll.poll(patience * 1000))
+        except OSError:
+            return False
+        finally:
+            os.close(read)
 
     def close(self) -> None:
         if self._socket:
@@ -103,24 +132,33 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
     return microseconds / 1e6
 
 
+def passed_descriptors(environ: Mapping[str, str], pid: int) -> list[tuple[str, int]]:
+    """What systemd passed to us, with the names: sd_listen_fds_with_names(3)."""
+    if environ.get("LISTEN_PID") != str(pid):
+        return []
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    found: list[tuple[str, int]] = []
+    for index in range(_number(environ.get("LISTEN_FDS", ""))):
+        os.set_inheritable(_FIRST_FD + index, False)
+        name = names[index] if index < len(names) and names[index] else "unknown"
+        found.append((name, _FIRST_FD + index))
+    return found
+
+
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
     """The listening sockets systemd opened for us, by FileDescriptorName=; the caller owns them.
 
-    To be called once; what else is passed (stored descriptors that are no sockets) is left alone.
+    To be called once; what we had it store for us, and what is no socket, is left alone.
     """
-    if environ.get("LISTEN_PID") != str(pid):
-        return {}
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, list[socket.socket]] = {}
-    for index in range(_number(environ.get("LISTEN_FDS", ""))):
-        os.set_inheritable(_FIRST_FD + index, False)
+    for name, descriptor in passed_descriptors(environ, pid):
+        if name.startswith(STORED):
+            continue
         try:
             # By itself socket.socket finds out family and type.
-            one = socket.socket(fileno=_FIRST_FD + index)
+            one = socket.socket(fileno=descriptor)
         except OSError:
             continue
-        # sd_listen_fds_with_names(3) calls those without a name "unknown".
-        name = names[index] if index < len(names) and names[index] else "unknown"
         found.setdefault(name, []).append(one)
     return found
 
