@@ -213,12 +213,6 @@ def test_60_show_reads_the_models_files_and_loads_nothing(plain: Daemon) -> None
     assert plain.http.get("/api/ps").json() == {"models": []}
 
 
-def test_a_compressed_body_is_refused_in_words(plain: Daemon) -> None:
-    status, answer = post(plain, "/api/chat", b"\x1f\x8b", **{"content-encoding": "gzip"})
-    assert status == 415
-    assert "gzip" in answer["error"]
-
-
 def test_a_body_over_the_limit_is_refused_with_the_limit(plain: Daemon) -> None:
     with socket.create_connection(("127.0.0.1", plain.port), timeout=20) as sock:
         sock.sendall(

@@ -16,7 +16,7 @@ from quart import Response, g, request
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
-from vllamad.errors import BadInput, Unavailable, VllamadError
+from vllamad.errors import Unavailable, VllamadError
 from vllamad.gateway import account, blobs, embedding, generation, library, management, speech
 from vllamad.gateway.context import Context, Record, context_of
 from vllamad.gateway.errors import status_of, told
@@ -117,9 +117,6 @@ async def _admit() -> ResponseReturnValue | None:
         authorization=request.headers.get("Authorization", ""),
         api_key=request.headers.get("X-Api-Key", ""),
     )
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise BadInput(f"cannot read a body encoded as {encoding[:40]}", status=415)
     return None
 
 

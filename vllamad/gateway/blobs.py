@@ -8,6 +8,7 @@ from quart import Response, request
 from vllamad.errors import BadInput
 from vllamad.gateway.context import Context
 from vllamad.models.blobs import BLOB_LIMIT, Upload, blob_path
+from vllamad.wire.encodings import IDENTITY
 
 
 async def blob(context: Context) -> Response:
@@ -19,6 +20,9 @@ async def blob(context: Context) -> Response:
         return Response(b"", status=200 if present else 404)
     if (request.content_length or 0) > BLOB_LIMIT:
         raise BadInput(f"cannot take a blob over {BLOB_LIMIT} bytes", status=413)
+    encoding = request.headers.get("Content-Encoding", IDENTITY)
+    if encoding.lower() != IDENTITY:
+        raise BadInput(f"cannot take a blob encoded as {encoding[:40]}", status=415)
     if present:
         await _skip()
         return Response(b"", status=200)

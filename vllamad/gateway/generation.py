@@ -23,6 +23,7 @@ from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import shortened
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
+from vllamad.wire.encodings import IDENTITY, unpacked
 from vllamad.wire.fim import filled_in
 from vllamad.wire.fitted import check_tools, fitted
 from vllamad.wire.gojson import is_object, quoted
@@ -120,19 +121,28 @@ async def anthropic_count(context: Context) -> Response:
 
 
 async def read(decode: Callable[[bytes], T]) -> T:
-    """The request's body, decoded; a large one in a thread. Raises what `decode` raises."""
+    """The request's body, unpacked and decoded; a large one in a thread.
+
+    Raises BadInput, and what `decode` raises.
+    """
     body = await request.get_data(cache=False, as_text=False)
     assert isinstance(body, bytes)
+    encoding = request.headers.get("Content-Encoding", IDENTITY).lower()
     try:
-        if len(body) > _LARGE:
-            return await trio.to_thread.run_sync(decode, body)
-        return decode(body)
+        if len(body) <= _LARGE and encoding == IDENTITY:
+            return decode(body)
+        limit = request.max_content_length or 0
+        return await trio.to_thread.run_sync(_unpack, decode, body, encoding, limit)
     except VllamadError as error:
         # Where it was raised holds the body, however large, until a collection comes by.
         error.__traceback__ = error.__context__ = error.__cause__ = None
         raise
     finally:
         del body
+
+
+def _unpack(decode: Callable[[bytes], T], body: bytes, encoding: str, limit: int) -> T:
+    return decode(unpacked(body, encoding, limit))
 
 
 async def _answer(
