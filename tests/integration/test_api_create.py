@@ -96,7 +96,7 @@ def test_59_without_a_stream_only_the_end_is_told(managed: Daemon) -> None:
 @pytest.mark.vector(60)
 def test_60_what_was_created_is_shown(managed: Daemon) -> None:
     make(
-        managed, "shown", parameters={"temperature": 0.7, "stop": ["a"], "my_own": 1},
+        managed, "shown", parameters={"temperature": 0.7, "stop": ["a"], "my_own": 1e6},
         system="Be kind.", license=["MIT", "and more"], template="{{ messages }}",
         messages=[{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}],
     )  # fmt: skip
@@ -104,7 +104,7 @@ def test_60_what_was_created_is_shown(managed: Daemon) -> None:
     assert set(told["parameters"].splitlines()) == {
         "temperature                    0.7",
         'stop                           "a"',
-        "my_own                         1",
+        "my_own                         1e+06",
     }
     assert told["system"] == "Be kind."
     assert told["template"] == "{{ messages }}"
@@ -119,7 +119,7 @@ def test_60_what_was_created_is_shown(managed: Daemon) -> None:
         "FROM test:latest",
         "TEMPLATE {{ messages }}",
         "SYSTEM Be kind.",
-        "PARAMETER my_own 1",
+        "PARAMETER my_own 1e+06",
         'PARAMETER stop "a"',
         "PARAMETER temperature 0.7",
         "MESSAGE user one",

@@ -147,6 +147,12 @@ def test_parameters_are_sorted_lines_of_aligned_names():
     )
 
 
+def test_a_large_number_has_an_exponent_as_in_ollama():
+    assert parameters(installed(generation={"top_k": 1_048_576})) == (
+        "top_k                          1.048576e+06"
+    )
+
+
 def test_the_modelfile_names_the_model_and_what_it_sets():
     model = replace(installed(generation={"top_p": 1.0}), license='MIT "License"\nlong')
     assert show(model)["modelfile"] == (

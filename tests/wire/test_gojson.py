@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
-from vllamad.wire.gojson import MAX_ELEMENTS, decode, quoted
+from vllamad.wire.gojson import MAX_ELEMENTS, decode, quoted, spelled
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text()
@@ -151,3 +151,30 @@ def test_quoting_is_gos(text, printed):
 def test_what_a_client_said_is_not_repeated_without_end():
     assert len(quoted("\x01" * 10_000_000)) < 10_000
     assert quoted("x" * 2001) == '"' + "x" * 2000 + '…"'
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.7, "0.7"),
+        (4096, "4096"),
+        (4096.0, "4096"),
+        (-1, "-1"),
+        (999_999, "999999"),
+        (1_000_000, "1e+06"),
+        (1_048_576, "1.048576e+06"),
+        (-2_500_000.5, "-2.5000005e+06"),
+        (1e22, "1e+22"),
+        (1.5e300, "1.5e+300"),
+        (1e-05, "1e-05"),
+        (0.0001, "0.0001"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_numbers_are_spelled_as_go_prints_them(number, text):
+    assert spelled(number) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_spelled_number_is_the_number(number):
+    assert float(spelled(number)) == number

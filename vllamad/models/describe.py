@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vllamad.models.catalog import Installed
-from vllamad.wire.gojson import is_list, quoted
+from vllamad.wire.gojson import is_list, quoted, spelled
 from vllamad.wire.timestamps import rfc3339
 
 # The numbers a GGUF file has for them
@@ -143,10 +143,10 @@ def _options(model: Installed) -> list[tuple[str, str]]:
 
 def _literal(value: object) -> str:
     """A value as Go prints it."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int | float):
+        return spelled(value)
     return quoted(value) if isinstance(value, str) else str(value)
 
 

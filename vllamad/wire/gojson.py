@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from math import isinf
+from decimal import Decimal
+from math import isfinite, isinf
 from typing import NoReturn, TypeGuard
 
 from vllamad.errors import BadInput
@@ -69,6 +70,14 @@ def quoted(text: str) -> str:
     if len(text) > MAX_QUOTED:
         text = text[:MAX_QUOTED] + "…"
     return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def spelled(number: float) -> str:
+    """Spell a number as Go's %v does a float64: from a million on with an exponent."""
+    if abs(number) < 1e6 or not isfinite(number):
+        return str(int(number)) if float(number).is_integer() else repr(float(number))
+    mantissa, exponent = f"{Decimal(repr(float(number))).normalize():e}".split("e")
+    return f"{mantissa}e{int(exponent):+03}"
 
 
 def _refuse_excess(text: str) -> None:
