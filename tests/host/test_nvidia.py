@@ -49,6 +49,9 @@ class Driver:
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return f"GPU-{handle}{handle}ab-cdef"
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> list[int]:
+        return [8, 9]
+
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         card = self.cards[handle]
         if card is None:
@@ -57,8 +60,8 @@ class Driver:
 
 
 TWO = Driver((80 * GIB, 5 * GIB), (24 * GIB, 0))
-BIG = Device(index=0, total=80 * GIB, foreign=5 * GIB)
-SMALL = Device(index=1, total=24 * GIB)
+BIG = Device(index=0, total=80 * GIB, foreign=5 * GIB, capability=(8, 9))
+SMALL = Device(index=1, total=24 * GIB, capability=(8, 9))
 
 
 def pci(root: Path, address: str, vendor: str = "0x10de", kind: str = "0x030200") -> None:

@@ -97,9 +97,16 @@ def _gpu(index: int) -> _Gpu | None:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # pyright: ignore[reportUnknownMemberType]
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # pyright: ignore[reportUnknownMemberType]
         uuid = str(pynvml.nvmlDeviceGetUUID(handle))  # pyright: ignore[reportUnknownMemberType]
+        capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)  # pyright: ignore[reportUnknownMemberType]
     except pynvml.NVMLError:  # it has fallen off the bus: the others still work
         return None
-    return _Gpu(uuid, Device(index=index, total=int(memory.total), foreign=int(memory.used)))
+    device = Device(
+        index=index,
+        total=int(memory.total),
+        foreign=int(memory.used),
+        capability=(int(capability[0]), int(capability[1])),
+    )
+    return _Gpu(uuid, device)
 
 
 def _visible(found: Sequence[_Gpu], text: str | None) -> list[Device]:
