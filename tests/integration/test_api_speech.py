@@ -65,6 +65,12 @@ def test_a_stream_has_the_name_asked_for(one: Daemon, path: str) -> None:
     assert (done, rest) == ("data: [DONE]", "")
 
 
+@pytest.mark.parametrize("word", ["yes", "on", "t", "TRUE"])
+def test_what_only_the_engine_takes_for_true_is_no_stream(one: Daemon, word: str) -> None:
+    answer = post(one, PATHS[0], model="ears", stream=word)
+    assert answer.json()["text"] == "model=test:latest file=RIFF sound \r\n-- end"
+
+
 def test_the_official_client_hears(one: Daemon) -> None:
     with openai.OpenAI(base_url=f"{one.url}/v1", api_key="none", max_retries=0) as client:
         heard = client.audio.transcriptions.create(model="ears", file=b"RIFF", language="de")

@@ -132,6 +132,8 @@ BASE64_ONLY = "Only base64 images are supported."
         ({"model": "m", "max_tokens": 0}, "max_tokens is required and must be positive"),
         ({"model": "m", "max_tokens": "5"}, "json: cannot unmarshal string into Go struct field "
          "MessagesRequest.max_tokens of type int"),
+        ({"model": "m", "max_tokens": 5, "stream": "yes"}, "json: cannot unmarshal string into Go "
+         "struct field MessagesRequest.stream of type bool"),
         ({"model": "m", "max_tokens": 5}, "messages is required"),
         ({"model": "m", "max_tokens": 5, "messages": []}, "messages is required"),
         ({"model": "m", "max_tokens": 5, "messages": [1]}, "json: cannot unmarshal number into "

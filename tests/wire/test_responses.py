@@ -187,6 +187,12 @@ def test_schemas_are_vetted():
     assert asked(text={"verbosity": "low"})["text"] == {"verbosity": "low"}
 
 
+def test_what_only_the_engine_takes_for_true_is_refused():
+    assert refusal_of(stream=1) == (
+        "json: cannot unmarshal number into Go struct field ResponsesRequest.stream of type bool"
+    )
+
+
 def test_logprobs_are_bounded():
     assert refusal_of(top_logprobs=21) == "top_logprobs must be between 0 and 20"
 

@@ -79,7 +79,7 @@ async def _relayed(context: Context, path: str) -> Response:
     asked = await ask(
         lease.grant.endpoint,
         path,
-        write_form(_allowed(form, served, plain), audio, boundary),
+        write_form(_allowed(form, served, plain, stream), audio, boundary),
         output,
         revoked=lease.revoked,
         limits=context.limits if stream else replace(context.limits, first=WHOLE),
@@ -140,9 +140,11 @@ def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
     return Form(tuple(fields), file)
 
 
-def _allowed(form: Form, served_name: str, plain: bool) -> list[tuple[str, str]]:
-    """What of the form the engine gets; plain text is made of its JSON."""
-    kept = [(name, value) for name, value in form.fields if name in _FIELDS]
-    if plain:
-        kept = [(name, value) for name, value in kept if name != "response_format"]
-    return [("model", served_name), *kept]
+def _allowed(form: Form, served_name: str, plain: bool, stream: bool) -> list[tuple[str, str]]:
+    """What of the form the engine gets: of what we judge too, our judgement.
+
+    Plain text is made of its JSON; and it would stream for "yes" and "on" too.
+    """
+    judged = {"stream", "response_format"} if plain else {"stream"}
+    kept = [(name, value) for name, value in form.fields if name in _FIELDS - judged]
+    return [("model", served_name), *kept, *([("stream", "true")] if stream else [])]

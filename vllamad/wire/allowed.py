@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.fields import misfit
+from vllamad.wire.fields import boolean, misfit
 from vllamad.wire.images import read_image
 from vllamad.wire.schemas import vet, vet_size
 
@@ -42,6 +42,8 @@ def read_request(
     if not name:
         raise BadInput("model is required")
     kept = {key: value for key, value in asked.items() if key in allowed and value is not None}
+    # vLLM would take 1 and "yes" for true, and stream where we expect one object.
+    boolean(kept.get("stream", False), f"{struct}.stream")
     for items, limit in (("messages", MAX_MESSAGES), ("tools", MAX_TOOLS)):
         value = asked.get(items)
         if gojson.is_list(value) and len(value) > limit:

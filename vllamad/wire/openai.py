@@ -11,7 +11,7 @@ import msgspec
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
 from vllamad.wire.allowed import bounded, check_format, effort, inline, only, read_request, refuse
-from vllamad.wire.fields import boolean, misfit
+from vllamad.wire.fields import misfit
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
@@ -101,7 +101,6 @@ def _sampled(
     name, asked, kept = read_request(body, struct, allowed)
     bounded(kept, "n", 1, MAX_CHOICES)
     check_format(kept.get("response_format"), "response_format")
-    boolean(kept.get("stream", False), f"{struct}.stream")  # vLLM would take 1 and "yes" for true
     options = asked.get("stream_options")
     if gojson.is_object(options) and kept.get("stream"):
         kept["stream_options"] = only(options, _STREAM_OPTIONS)
