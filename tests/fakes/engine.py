@@ -191,8 +191,7 @@ class Engine:
         elif POOLING:
             if PLAN["late"] and path != "/pooling":  # where it is asked whether it is ready
                 yield time.monotonic() + PLAN["late"]
-            vector: list[float] | None = PLAN["vector"]
-            yield pooling.answer(path, request, model=MODEL, context=CONTEXT, vector=vector)
+            yield pooled(path, request)
         else:
             yield from self.generation(path, request)
             say(f'INFO:      - "POST {path} HTTP/1.1" 200 OK')
@@ -290,6 +289,14 @@ class Engine:
                 self.family.bury()
             case _:
                 pass
+
+
+def pooled(path: str, request: Json) -> bytes:
+    vector: list[float] | None = PLAN["vector"]
+    try:
+        return pooling.answer(path, request, model=MODEL, context=CONTEXT, vector=vector)
+    except (TypeError, ValueError, AttributeError):  # pydantic says it better
+        return refusal(400, "1 validation error", "Bad Request")
 
 
 def recorded() -> Steps:

@@ -17,10 +17,15 @@ from typing import Any
 from tests.fakes.spelling import Json, dump, refusal, reply
 
 _INPUTS = {
-    "/pooling": ("input",),
-    "/v1/embeddings": ("input",),
-    "/rerank": ("query", "documents"),
-    "/score": ("text_1", "text_2"),
+    "/pooling": [("input",)],
+    "/v1/embeddings": [("input",)],
+    "/rerank": [("query", "documents")],
+    "/score": [
+        ("text_1", "text_2"),
+        ("queries", "documents"),
+        ("queries", "items"),
+        ("data_1", "data_2"),
+    ],
 }
 PATHS = tuple(_INPUTS)
 SIZE = 16  # numbers in a vector
@@ -33,12 +38,15 @@ TOO_LONG = (
 
 def answer(path: str, body: Json, *, model: str, context: int, vector: list[float] | None) -> bytes:
     """The whole HTTP answer; every text has this `vector`, where one is given."""
-    texts = [_listed(body.get(name)) for name in _INPUTS[path]]
-    if not all(texts):
-        return refusal(400, "You must pass at least one prompt", "BadRequestError")
+    names = next((names for names in _INPUTS[path] if body.keys() >= {*names}), ("input",))
+    texts = [_listed(body.get(name)) for name in names]
     limit = body.get("truncate_prompt_tokens")
     cut = context if limit == -1 else limit
     tokens = [[_tokens(text)[:cut] for text in some] for some in texts]
+    if not all(tokens) or not all(one for some in tokens for one in some):
+        return refusal(400, "You must pass at least one prompt", "BadRequestError")
+    if path == "/score" and len(texts[0]) not in (1, len(texts[1])):
+        return refusal(400, "Input lengths must be either 1:1, 1:N or N:N", "BadRequestError")
     if any(len(one) > context for some in tokens for one in some):
         message = TOO_LONG.format(context, context + 1)
         return refusal(400, message, "BadRequestError", "input_tokens")
@@ -84,9 +92,10 @@ def _likeness(one: list[float], other: list[float]) -> float:
 
 
 def _scores(vectors: list[list[list[float]]]) -> list[Json]:
-    [left], rights = vectors
+    """Each with its counterpart, or all with the only one there is."""
+    lefts, rights = vectors
     return [
-        {"index": index, "object": "score", "score": _likeness(left, right)}
+        {"index": index, "object": "score", "score": _likeness(lefts[index % len(lefts)], right)}
         for index, right in enumerate(rights)
     ]
 
