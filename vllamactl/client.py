@@ -51,7 +51,7 @@ class Client:
         with self._exchange("GET", path) as response:
             return _decoded(response.read(), kind)
 
-    def follow(self, path: str, body: msgspec.Struct | None = None) -> Iterator[Progress]:
+    def follow(self, path: str, body: msgspec.Struct | None = None) -> Generator[Progress]:
         """Give an order and watch it: every step until the last. Raises what went wrong."""
         with self._exchange("POST", path, body) as response:
             for line in response:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from vllamactl.call import Call
-from vllamactl.commands import config, daemon, models, runtime
+from vllamactl.commands import config, daemon, models, runtime, upkeep
 from vllamactl.commands.create import create
+from vllamactl.commands.info import info
 from vllamactl.commands.logs import logs as show_logs
 from vllamactl.commands.run import Wishes, run, spell_think
+from vllamactl.commands.search import search
 
 _EPILOG = """\
 exit codes:
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_daemon(commands)
     _add_chat(commands)
     _add_models(commands)
+    _add_upkeep(commands)
     _add_runtime(commands.group("runtime", "the engines that can run models"))
     _add_config(commands)
     return parser
@@ -86,7 +89,15 @@ class _Commands:
 
 def _add_daemon(commands: _Commands) -> None:
     commands.add("status", "the daemon in one look", lambda call, _: daemon.status(call))
-    commands.add("ps", "what is loaded, on its way, or failed", lambda call, _: daemon.ps(call))
+    loaded = commands.add(
+        "ps",
+        "what is loaded, on its way, or failed",
+        lambda call, args: daemon.ps(call, args.beginning),
+    )
+    _with_beginning(loaded)
+    commands.add(
+        "info", "what this machine has: CPU, memory, GPUs, runtimes", lambda call, _: info(call)
+    )
     commands.add("version", "versions of client and daemon", lambda call, _: daemon.version(call))
     logs = commands.add(
         "logs",
@@ -147,12 +158,23 @@ def _add_chat(commands: _Commands) -> None:
 
 
 def _add_models(commands: _Commands) -> None:
-    commands.add("list", "installed models", lambda call, _: models.list_models(call), "ls")
-    _with_model(commands, "show", "what is known of a model", models.show)
-    _with_model(commands, "pull", "download a model", models.pull)
-    _with_model(
-        commands, "rm", "remove a model", lambda call, model: models.order(call, "delete", model)
+    installed = commands.add(
+        "list",
+        "installed models",
+        lambda call, args: models.list_models(call, args.beginning),
+        "ls",
     )
+    _with_beginning(installed)
+    _add_show(commands)
+    pull = _with_model(
+        commands,
+        "pull",
+        "download a model",
+        lambda call, args: models.pull(call, args.model, detach=args.detach),
+    )
+    pull.add_argument("--detach", action="store_true", help="leave it to the daemon")
+    gone = commands.add("rm", "remove models", lambda call, args: models.remove(call, args.models))
+    gone.add_argument("models", metavar="MODEL", nargs="+")
     copy = commands.add(
         "cp",
         "give a model a second name",
@@ -167,15 +189,56 @@ def _add_models(commands: _Commands) -> None:
         ("restart", "end a model's worker and start a new one"),
     ):
         _with_model(
-            orders, verb, about, lambda call, model, verb=verb: models.order(call, verb, model)
+            orders, verb, about, lambda call, args, verb=verb: models.order(call, verb, args.model)
         )
+    _with_model(
+        commands,
+        "stop",
+        "unload a model once nobody uses it",
+        lambda call, args: models.order(call, "unload", args.model),
+    )
 
 
-def _with_model(
-    commands: _Commands, name: str, about: str, run: Callable[[Call, str], None]
-) -> None:
-    parser = commands.add(name, about, lambda call, args: run(call, args.model))
+def _add_show(commands: _Commands) -> None:
+    show = _with_model(
+        commands,
+        "show",
+        "what is known of a model",
+        lambda call, args: models.show(call, args.model, args.text),
+    )
+    which = show.add_mutually_exclusive_group()
+    for text in models.TEXTS:
+        which.add_argument(
+            f"--{text}", dest="text", action="store_const", const=text, default="",
+            help=f"only its {'Modelfile' if text == 'modelfile' else text}",
+        )  # fmt: skip
+
+
+def _add_upkeep(commands: _Commands) -> None:
+    verify = commands.add(
+        "verify",
+        "see that every file is as it was downloaded",
+        lambda call, args: upkeep.verify(call, args.model),
+    )
+    verify.add_argument("model", metavar="MODEL", nargs="?", default="", help="without one: all")
+    prune = commands.add(
+        "prune",
+        "remove what no model needs",
+        lambda call, args: upkeep.prune(call, dry_run=args.dry_run),
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only say what it would remove")
+
+
+def _with_model(commands: _Commands, name: str, about: str, run: Run) -> argparse.ArgumentParser:
+    parser = commands.add(name, about, run)
     parser.add_argument("model", metavar="MODEL")
+    return parser
+
+
+def _with_beginning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "beginning", metavar="PREFIX", nargs="?", default="", help="only names that begin so"
+    )
 
 
 def _add_runtime(commands: _Commands) -> None:

@@ -192,7 +192,7 @@ def test_a_pull_shows_every_tenth(daemon: Daemon, run: Run) -> None:
         "→ pulling smol: downloading  10% of 200 MB\n"
         "→ pulling smol: downloading  100% of 200 MB\n"
     )
-    assert daemon.asked[0].body == b'{"model":"smol"}'
+    assert daemon.asked[0].body == b'{"model":"smol","detach":false}'
 
 
 def test_a_pull_as_json_ends_in_the_known_shape(daemon: Daemon, run: Run) -> None:

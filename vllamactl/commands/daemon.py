@@ -20,9 +20,12 @@ def status(call: Call) -> None:
     call.screen.answer(now, _status_text(call.screen, now))
 
 
-def ps(call: Call) -> None:
-    """Show the workers: what is loaded, on its way, or failed."""
-    workers = call.client.get("/v1/workers", control.Workers)
+def ps(call: Call, beginning: str = "") -> None:
+    """Show the workers: what is loaded, on its way, or failed; or those whose names begin so."""
+    found = call.client.get("/v1/workers", control.Workers).workers
+    workers = control.Workers(
+        workers=[one for one in found if one.model.lower().startswith(beginning.lower())]
+    )
     names = [worker.model for worker in workers.workers]
     call.screen.answer(workers, workers_table(workers.workers), names)
     for line in _reasons(call.screen, workers.workers):

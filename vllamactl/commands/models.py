@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import msgspec
 
 from vllamactl import human
+from vllamactl.about import About, about_text
 from vllamactl.call import Call, model_path
 from vllamactl.progress import Progression
-from vllamactl.render import DONE, blocks, table
+from vllamactl.render import DONE, STEP, table
 from vllamad.wire import control
 
 _ID_LENGTH = 12
@@ -23,9 +25,10 @@ _DOING = {
 }
 
 
-def list_models(call: Call) -> None:
-    """Show the installed models."""
+def list_models(call: Call, beginning: str = "") -> None:
+    """Show the installed models, or those whose names begin so."""
     models = call.client.get("/v1/models", control.Models).models
+    models = [model for model in models if model.name.lower().startswith(beginning.lower())]
     now = time.time()
     rows = [
         (m.name, _short(m.digest), human.size(m.size), human.ago(m.modified_at, now))
@@ -39,9 +42,19 @@ def list_models(call: Call) -> None:
     call.screen.answer(data, table(("NAME", "ID", "SIZE", "MODIFIED"), rows), names)
 
 
-def show(call: Call, model: str) -> None:
-    """Show what is known of one model."""
+TEXTS = ("license", "modelfile", "parameters", "system", "template")
+
+
+def show(call: Call, model: str, text: str = "") -> None:
+    """Show what is known of one model, or only one of its TEXTS, as it stands."""
     detail = call.client.get(model_path(model), control.ModelDetail)
+    if text:
+        value = str(getattr(detail, text))
+        lines = (
+            "\n".join(map(human.clean, value.split("\n"))) if call.screen.out.isatty() else value
+        )
+        call.screen.answer({text: value}, lines, lines.splitlines())
+        return
     call.screen.answer(detail, _detail_text(detail), [detail.info.name])
 
 
@@ -58,6 +71,8 @@ def order(call: Call, verb: str, model: str, body: msgspec.Struct | None = None)
         elapsed = progression.elapsed
     if call.screen.json:
         end = {"event": "done", "model": model, "status": last.status or done}
+        if verb == "delete":
+            end |= {"deleted": True}
         call.screen.event(end | {"elapsed": round(elapsed, 3)})
         return
     told = f": {human.clean(last.status)}" if last.status not in ("", done, "success") else ""
@@ -65,16 +80,30 @@ def order(call: Call, verb: str, model: str, body: msgspec.Struct | None = None)
     call.screen.answer(None, text)
 
 
-def pull(call: Call, model: str) -> None:
-    """Download a model, unless it is here already."""
-    body = control.PullRequest(model=model)
+def remove(call: Call, models: Sequence[str]) -> None:
+    """Remove models, one after the other, up to the first that cannot be."""
+    for model in models:
+        order(call, "delete", model)
+
+
+def pull(call: Call, model: str, *, detach: bool = False) -> None:
+    """Download a model, unless it is here already; with `detach` only see that it has begun."""
+    body = control.PullRequest(model=model, detach=detach)
     moved = 0
     with Progression(call.screen, f"pulling {model}") as progression:
-        for step in call.client.follow("/v1/models/pull", body):
-            moved = max(moved, step.completed)
-            if not step.done:
-                progression.report(step)
+        with closing(call.client.follow("/v1/models/pull", body)) as steps:
+            for step in steps:
+                if detach and step.total and not step.done:
+                    break
+                moved = max(moved, step.completed)
+                if not step.done:
+                    progression.report(step)
+            else:
+                detach = False
         elapsed = progression.elapsed
+    if detach:
+        _leave(call, model)
+        return
     detail = call.client.get(model_path(model), control.ModelDetail)
     if call.screen.json:
         end = {"event": "done", "model": detail.info.name, "cached": moved == 0}
@@ -83,6 +112,14 @@ def pull(call: Call, model: str) -> None:
     size = human.size(detail.info.size)
     how = f"pulled {model} ({size}) in {human.clock(elapsed)}" if moved else f"{model} is here"
     call.screen.answer(None, f"{call.screen.mark(DONE)} {how}")
+
+
+def _leave(call: Call, model: str) -> None:
+    if call.screen.json:
+        call.screen.event({"event": "detached", "model": model})
+        return
+    text = f"{call.screen.mark(STEP)} vllamad goes on pulling {model}"
+    call.screen.answer(None, f"{text}; see it with `vllamactl pull {model}`")
 
 
 def _watch(progression: Progression, steps: Iterator[control.Progress]) -> control.Progress:
@@ -119,29 +156,29 @@ def _listed(model: control.ModelInfo) -> dict[str, object]:
 
 def _detail_text(detail: control.ModelDetail) -> str:
     info = detail.info
-    facts = [
-        ("architecture", info.family),
-        ("parameters", info.parameter_size),
-        ("context length", str(info.context_length or "")),
-        ("quantization", info.quantization),
-        ("size", human.size(info.size)),
-        ("id", _short(info.digest)),
-        ("path", detail.path),
-    ]
-    return blocks(
-        {
-            "Model": [fact for fact in facts if fact[1]],
-            "Capabilities": [(capability,) for capability in info.capabilities],
-            "Parameters": [
-                tuple(line.split(maxsplit=1))
-                for line in detail.parameters.splitlines()
-                if line.strip()
-            ],
-            "License": [(line,) for line in _license_head(detail.license)],
-        }
+    about = About(
+        architecture=info.family,
+        parameter_size=info.parameter_size,
+        quantization=info.quantization,
+        model_info={f"{info.family}.context_length": info.context_length} | detail.model_info,
+        capabilities=info.capabilities,
+        parameters=detail.parameters,
+        system=detail.system,
+        license=detail.license,
     )
+    facts = [("size", human.size(info.size)), ("id", _short(info.digest)), ("path", detail.path)]
+    return about_text(about, facts=facts, memory=_memory(detail.memory))
 
 
-def _license_head(text: str) -> list[str]:
-    """A licence fills screens; its first two lines name it."""
-    return [line.strip() for line in text.splitlines() if line.strip()][:2]
+def _memory(memory: control.Memory) -> list[tuple[str, ...]]:
+    """What it takes to load it here; nothing where the daemon does not say."""
+    if not memory.weights:
+        return []
+    rows = [("weights", human.size(memory.weights))]
+    if memory.kv_per_token:
+        rows.append(("a token of context", human.size(memory.kv_per_token)))
+    if memory.planned:
+        rows.append(
+            ("loaded here", f"{human.size(memory.planned)}, {memory.context_length} tokens")
+        )
+    return rows

@@ -31,4 +31,8 @@ async def prune(models: Path, report: Report, *, dry_run: bool) -> None:
 
 async def _in_thread(work: Callable[[Callable[[Progress], None]], None], report: Report) -> None:
     """Whoever asked may leave: the next report ends the thread."""
-    await trio.to_thread.run_sync(work, lambda step: trio.from_thread.run(report, step))
+
+    def tell(step: Progress) -> None:
+        trio.from_thread.run(report, step)
+
+    await trio.to_thread.run_sync(work, tell)
