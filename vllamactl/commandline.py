@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_daemon(commands)
     _add_chat(commands)
     _add_models(commands)
+    _add_search(commands)
     _add_upkeep(commands)
     _add_runtime(commands.group("runtime", "the engines that can run models"))
     _add_config(commands)
@@ -227,6 +228,15 @@ def _add_upkeep(commands: _Commands) -> None:
         lambda call, args: upkeep.prune(call, dry_run=args.dry_run),
     )
     prune.add_argument("--dry-run", action="store_true", help="only say what it would remove")
+
+
+def _add_search(commands: _Commands) -> None:
+    parser = commands.add(
+        "search",
+        "models that have a short name, by what they are called or are for",
+        lambda call, args: search(call, args.words),
+    )
+    parser.add_argument("words", metavar="TEXT", nargs="*", help="without one: all of them")
 
 
 def _with_model(commands: _Commands, name: str, about: str, run: Run) -> argparse.ArgumentParser:
