@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
+from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.models.checkpoints import QWEN2, SMOLLM2, write_checkpoint
 from vllamad.core.model_name import parse
 from vllamad.models import store
@@ -155,6 +155,14 @@ def test_a_context_larger_or_smaller_than_the_loaded_one_is_no_error(
 ) -> None:
     status, answer = generate(one, prompt="word " * 40, **body)
     assert (status, answer["response"]) == (200, TEXT)
+
+
+def test_a_larger_context_than_the_loaded_one_is_remarked_on_once(one: Daemon) -> None:
+    for num_ctx in (1_000_000, 2_000_000):
+        generate(one, prompt="x", options={"num_ctx": num_ctx})
+    remark = "num_ctx larger than the context model=test:latest "
+    until(lambda: remark in one.text())
+    assert one.text().count(remark) == 1
 
 
 def test_a_picture_of_too_many_pixels_is_refused(one: Daemon) -> None:

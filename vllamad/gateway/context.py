@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from quart import current_app
@@ -28,6 +28,7 @@ class Context:
     gate: Gate
     limits: RelayLimits
     orders: Orders
+    too_large: set[str] = field(default_factory=set[str])  # models whose num_ctx was remarked on
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from vllamad.gateway.generation import JSON, WHOLE, hold, read, relayed
 from vllamad.gateway.leases import Lease
 from vllamad.gateway.models import find, named
 from vllamad.gateway.relay import ask, collect
+from vllamad.gateway.truncation import remark
 from vllamad.models.catalog import Installed
 from vllamad.wire import embeddings as wire
 from vllamad.wire import refusals, scoring
@@ -41,6 +42,7 @@ async def embed(context: Context) -> Response:
     if texts and not _embeds(installed):
         raise BadInput(wire.NOT_SUPPORTED, status=501)
     lease = await _lease(context, installed, asked.keep_alive)
+    remark(context.too_large, installed.name, lease.grant, asked.options)
     received, granted = _record().received, time.monotonic_ns()
     if not texts:
         return Response(wire.embed_reply(asked.model, Vectors([], 0)), content_type=JSON)
@@ -66,6 +68,7 @@ async def embeddings(context: Context) -> Response:
     if asked.prompt and not _embeds(installed):
         raise BadInput(wire.NOT_SUPPORTED, status=500)
     lease = await _lease(context, installed, asked.keep_alive)
+    remark(context.too_large, installed.name, lease.grant, asked.options)
     if not asked.prompt:
         return Response(wire.embeddings_reply(()), content_type=JSON)
     try:

@@ -20,7 +20,7 @@ from vllamad.gateway.models import as_granted, find, traits_of
 from vllamad.gateway.prompts import Prompts
 from vllamad.gateway.quart_app import until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
-from vllamad.gateway.truncation import shortened
+from vllamad.gateway.truncation import remark, shortened
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
 from vllamad.wire.encodings import IDENTITY, unpacked
@@ -162,6 +162,7 @@ async def _answer(
     if asked.is_empty:
         return _settled(asked, spelling, "load")
     granted = time.monotonic_ns()
+    remark(context.too_large, installed.name, lease.grant, traits.stored | asked.options)
     call = await _call(context, asked, traits, lease)
     if asked.debug_render_only:
         return await _rendered(context, asked, call, lease, spelling)

@@ -5,6 +5,7 @@ The engine's own tokenizer counts. What cannot be cut to fit is left to the engi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Final
@@ -13,11 +14,14 @@ import msgspec
 
 from vllamad.errors import WorkerLost
 from vllamad.host.http_client import post
+from vllamad.host.log import event
 from vllamad.wire.broker import Granted
 from vllamad.wire.conversation import keep_newest, without_pictures
 from vllamad.wire.gojson import is_list
 from vllamad.wire.refusals import STOPPED
 from vllamad.wire.requests import CHAT, EngineCall
+
+log = logging.getLogger(__name__)
 
 _ROOM: Final = 1  # tokens at least left for the answer
 _TEMPLATE: Final = 256  # bytes a template may add, where nothing is counted
@@ -44,12 +48,27 @@ async def shortened(grant: Granted, call: EngineCall, options: Mapping[str, obje
     return await _longest_that_fits(grant, call, limit)
 
 
+def remark(remarked: set[str], model: str, grant: Granted, options: Mapping[str, object]) -> None:
+    """Log that `num_ctx` is more than the worker's context, once for each model.
+
+    No error, as in Ollama, but no reload either: whoever wants more has to configure it.
+    """
+    if model in remarked or not 0 < grant.context_length < _num_ctx(options):
+        return
+    remarked.add(model)
+    told = {"num_ctx": _num_ctx(options), "context_length": grant.context_length}
+    event(log, logging.INFO, "num_ctx larger than the context", model=model, **told)
+
+
 def _limit(grant: Granted, options: Mapping[str, object]) -> int:
     """Tokens that a prompt and its answer may have together; 0 where nobody knows."""
+    wanted = _num_ctx(options)
+    return min(wanted, grant.context_length or wanted) if wanted > _ROOM else grant.context_length
+
+
+def _num_ctx(options: Mapping[str, object]) -> int:
     wanted = options.get("num_ctx")
-    if isinstance(wanted, int | float) and wanted > _ROOM:
-        return int(min(wanted, grant.context_length or wanted))
-    return grant.context_length
+    return int(wanted) if isinstance(wanted, int | float) else 0
 
 
 async def _longest_that_fits(grant: Granted, call: EngineCall, limit: int) -> EngineCall:
