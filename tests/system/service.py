@@ -101,20 +101,21 @@ class Service:
     def is_active(self) -> bool:
         return self.show("ActiveState") == "active"
 
-    def ask(self, method: str, path: str, body: object = None) -> Answer:
-        """One request to the API, on a connection of its own."""
+    def ask(self, method: str, path: str, body: object = None, key: str = "") -> Answer:
+        """One request to the API, on a connection of its own, with an API key if there is one."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
             connection.sock = self.box.connect(self.port)
             connection.sock.settimeout(ANSWER_LIMIT)
-            connection.request(method, path, None if body is None else json.dumps(body))
+            text = None if body is None else json.dumps(body)
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            connection.request(method, path, text, headers)
             response = connection.getresponse()
             return Answer(status=response.status, body=response.read())
 
-    def chat(self, model: str = "a") -> Answer:
+    def chat(self, model: str = "a", key: str = "") -> Answer:
         messages = [{"role": "user", "content": "hi"}]
-        return self.ask(
-            "POST", "/api/chat", {"model": model, "messages": messages, "stream": False}
-        )
+        body = {"model": model, "messages": messages, "stream": False}
+        return self.ask("POST", "/api/chat", body, key)
 
     def ctl(self, *words: str, code: int | None = 0) -> str:
         """Run `vllamactl` inside, as root."""

@@ -1,23 +1,74 @@
-"""Starting, stopping, restarting: what systemd and its users may count on."""
+"""Starting, stopping and restarting: what systemd and its users may count on."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.system.service import Service
+from tests.daemon import until
+from tests.system.service import SOCKETS, Service
 
 pytestmark = pytest.mark.system
+
+PAIRS = 10
+
+
+def listening(service: Service) -> list[str]:
+    """The inodes of the listening sockets: the same ones, or new ones."""
+    table = service.box.path("/proc/1/net/tcp").read_text().splitlines()
+    return [line.split()[9] for line in table if line.split()[1].endswith(f":{service.port:04X}")]
 
 
 @pytest.mark.assertion(1)
 def test_start_returns_when_the_api_and_the_control_socket_answer(service: Service):
     service.start()
     assert service.ask("GET", "/api/version").status == 200
-    assert service.ctl("ps") is not None
+    assert service.ctl("ps").startswith("NAME")
     assert service.show("SubState") == "running"
 
 
 @pytest.mark.assertion(1)
-def test_the_first_request_loads_a_model(service: Service):
-    service.start()
+def test_the_first_connection_starts_the_daemon(service: Service):
+    service.box.systemctl("start", *SOCKETS)
+    assert service.show("ActiveState") == "inactive"
     assert service.chat().json()["message"]["content"] == "The capital of France is Paris."
+    assert service.show("ActiveState") == "active"
+
+
+@pytest.mark.assertion(1)
+def test_the_status_is_ascii_and_says_what_is_going_on(service: Service):
+    service.configure(scenarios={"a": {"load": 3.0}})
+    service.setting("WatchdogSec=1")  # it is said three times in that time
+    service.start()
+    until(lambda: service.show("StatusText") != "")
+    service.box.run("vllamactl", "--socket", service.control, "model", "load", "a")
+    until(lambda: "1 ready" in service.show("StatusText"))
+    assert service.show("StatusText").isascii()
+
+
+@pytest.mark.assertion(1)
+def test_a_restart_keeps_the_sockets(service: Service):
+    service.start()
+    before = listening(service)
+    service.restart()
+    assert len(before) == 1
+    assert listening(service) == before
+
+
+@pytest.mark.assertion(1)
+@pytest.mark.parametrize("order", [SOCKETS, SOCKETS[::-1]], ids=["http-first", "control-first"])
+def test_sockets_are_told_by_their_names_not_their_order(service: Service, order: tuple[str, ...]):
+    service.setting("Sockets=", f"Sockets={' '.join(order)}")
+    service.start()
+    assert service.ask("GET", "/api/version").status == 200
+    assert service.ctl("ps")
+
+
+@pytest.mark.assertion(4)
+def test_a_stop_right_after_ready_is_a_clean_one(service: Service):
+    for _ in range(PAIRS):
+        service.start()
+        service.stop()
+        assert service.show("Result") == "success"
+        assert service.show("ExecMainStatus") == "0"
+    journal = service.journal()
+    assert journal.count("stopped\n") >= PAIRS
