@@ -237,10 +237,10 @@ class Scheduler:
     def queued(self) -> int:
         return len(self._waiting)
 
-    def expires_at(self, model: str) -> float | None:
-        """Monotonic seconds at which `model` may go, counted from `used_at` while it is in use."""
+    def expires_at(self, model: str, *, now: float) -> float | None:
+        """Monotonic seconds at which `model` may go, counted from `now` while it is in use."""
         slot = self._slots.get(model)
-        return None if slot is None else slot.used_at + slot.keep_alive
+        return None if slot is None else slot.keep_alive + (now if slot.leases else slot.used_at)
 
     def keep_alive(self, model: str) -> float:
         return self._slots[model].keep_alive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import Final
 
 import msgspec
@@ -52,7 +53,8 @@ async def ps(context: Context) -> Response:
     """`GET /api/ps`: what is loaded, whoever goes last first."""
     workers = await leases.running(context.settings.broker)
     ready = [worker for worker in workers if worker.state in ("ready", "draining")]
-    ready.sort(key=lambda worker: -(worker.expires_in or 1e18))
+    ready.sort(key=lambda worker: inf if worker.expires_in is None else worker.expires_in)
+    ready.reverse()
     entries = [await _ps_entry(context, worker) for worker in ready]
     return _json({"models": [entry for entry in entries if entry]})
 

@@ -154,7 +154,7 @@ class Fleet:
 
     def _info(self, worker: Worker) -> WorkerInfo:
         model, now = worker.model, trio.current_time()
-        expires_at = self._scheduler.expires_at(model)
+        expires_at = self._scheduler.expires_at(model, now=now)
         placement = worker.plan.placement
         return WorkerInfo(
             model=model,
