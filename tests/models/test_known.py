@@ -183,21 +183,29 @@ def test_a_pull_without_a_catalogue_takes_only_names_of_the_hub() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"),
+    ("text", "name", "repository"),
     [
-        ("hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M", "pull qwen3:8b, which is Qwen/Qwen3-8B"),
-        ("Qwen/Qwen3-8B-GGUF", "pull qwen3:8b, which is Qwen/Qwen3-8B"),
-        ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF",
-         "pull llama3.1:8b, which is meta-llama/Llama-3.1-8B-Instruct"),
-        ("bartowski/Qwen_Qwen3-14B-GGUF", "pull qwen3:14b, which is Qwen/Qwen3-14B"),
-        ("ggml-org/gpt-oss-20b-gguf", "pull gpt-oss:20b, which is openai/gpt-oss-20b"),
-        ("TheBloke/Own-Thing-GGUF", "pull the repository it was made from"),
+        ("hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M", "qwen3:8b", "Qwen/Qwen3-8B"),
+        ("Qwen/Qwen3-8B-GGUF", "qwen3:8b", "Qwen/Qwen3-8B"),
+        ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "llama3.1:8b",
+         "meta-llama/Llama-3.1-8B-Instruct"),
+        ("bartowski/Qwen_Qwen3-14B-GGUF", "qwen3:14b", "Qwen/Qwen3-14B"),
+        ("ggml-org/gpt-oss-20b-gguf", "gpt-oss:20b", "openai/gpt-oss-20b"),
     ],
 )  # fmt: skip
-def test_gguf_is_refused_with_the_repository_to_use_instead(text: str, hint: str) -> None:
-    with pytest.raises(BadInput, match="it holds GGUF files, and the engine reads saf") as caught:
+def test_gguf_is_refused_with_the_repository_to_use_instead(
+    text: str, name: str, repository: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
         origin_of(parse(text), KNOWN, CPU)
-    assert hint in caught.value.hint
+    assert "it holds GGUF files, which the engine does not read; " in caught.value.message
+    assert caught.value.message.endswith(f"; {repository} holds the same as safetensors")
+    assert caught.value.hint == f"pull {name}"
+
+
+def test_gguf_of_an_unknown_model_is_refused_too() -> None:
+    with pytest.raises(BadInput, match=r"which the engine does not read$"):
+        origin_of(parse("TheBloke/Own-Thing-GGUF"), KNOWN, CPU)
 
 
 @pytest.mark.parametrize(("name", "said"), [("a/b-GGUF", True), ("a/gguf-b", False)])

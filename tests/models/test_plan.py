@@ -45,10 +45,16 @@ def test_weights_are_fetched_once_where_they_are_there_twice():
     ]
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.gguf", "original/x.safetensors"])
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "original/x.safetensors"])
 def test_a_repository_without_safetensors_is_refused(weights):
     with pytest.raises(BadInput, match="cannot pull org/tiny: it has no safetensors weights"):
         chosen("config.json", weights)
+
+
+@pytest.mark.parametrize("others", [["config.json"], ["model.Q8_0.GGUF", "README.md"]])
+def test_a_repository_of_gguf_files_is_refused_as_such(others):
+    with pytest.raises(BadInput, match="it holds GGUF files, which the engine does not read"):
+        chosen("model-Q4_K_M.gguf", *others)
 
 
 def test_a_repository_without_configuration_is_refused():

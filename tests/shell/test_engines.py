@@ -231,3 +231,13 @@ def in_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         return work()
 
     monkeypatch.setattr(trio.to_thread, "run_sync", here)
+
+
+async def test_without_a_runtime_models_are_pulled_for_the_gpus_there_are(tmp_path: Path) -> None:
+    assert (await engines_of(tmp_path, Looks(THERE)).hardware()).devices == (CARD,)
+
+
+async def test_with_a_runtime_for_cpus_models_are_pulled_for_the_cpu(tmp_path: Path) -> None:
+    install(tmp_path, "one")
+    hardware = await engines_of(tmp_path).hardware()
+    assert (hardware.devices, hardware.host) == ((), 16 * GIB)

@@ -51,12 +51,12 @@ def origin_of(name: ModelName, known: Known, machine: Machine, context: int = 0)
 
 def _gguf(repository: str, known: Known) -> BadInput:
     model = known.made_from(repository)
-    hint = "pull the repository it was made from, most often of the same name without GGUF"
-    if model is not None:
-        hint = f"pull {model.name}, which is {model.variants[0].repository}"
+    what = f"cannot pull {repository}: it holds GGUF files, which the engine does not read"
+    if model is None:
+        return BadInput(what, hint="pull the repository they were made from")
     return BadInput(
-        f"cannot pull {repository}: it holds GGUF files, and the engine reads safetensors",
-        hint=hint,
+        f"{what}; {model.variants[0].repository} holds the same as safetensors",
+        hint=f"pull {model.name}",
     )
 
 

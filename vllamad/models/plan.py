@@ -39,6 +39,8 @@ class RemoteFile:
 
 def choose(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     """Choose what to fetch, small files first. BadInput where the engine could not use them."""
+    files = tuple(files)
+    _refuse_gguf(repository, [file.path for file in files])
     wanted = {file.path: file for file in files if is_wanted(file.path)}
     if len(wanted) > FILES_LIMIT:
         raise BadInput(f"cannot pull {repository}: it has over {FILES_LIMIT} files")
@@ -55,6 +57,15 @@ def choose(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ..
     for file in chosen:
         _check(file)
     return tuple(sorted(chosen, key=lambda file: (file.large, file.path)))
+
+
+def _refuse_gguf(repository: str, paths: Iterable[str]) -> None:
+    endings = {path.rpartition(".")[2].lower() for path in paths}
+    if "gguf" in endings and "safetensors" not in endings:
+        raise BadInput(
+            f"cannot pull {repository}: it holds GGUF files, which the engine does not read",
+            hint="pull the repository they were made from",
+        )
 
 
 def check_space(repository: str, needed: int, free: int) -> None:

@@ -57,6 +57,14 @@ class Engines:
         """The machine as last looked at; sized for the device the runtime is built for."""
         return replace(self._machine, devices=self._gpus.devices if self._needs_gpus else ())
 
+    async def hardware(self) -> Machine:
+        """The machine that models are pulled for: without a runtime, with what GPUs there are."""
+        await self.look()
+        if self._facts is not None:
+            return self.machine
+        gpus = await trio.to_thread.run_sync(self._look_for_gpus)
+        return replace(self._machine, devices=gpus.devices)
+
     async def look(self) -> None:
         """Find the runtime and measure the machine.
 
