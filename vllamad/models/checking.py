@@ -31,7 +31,11 @@ def verify(models: Path, name: ModelName | None, report: Report) -> None:
     files = [(model, file) for model, manifest in found for file in _files(models, manifest)]
     meter = _Meter(report, sum(file.size or 0 for file in {file for _, file in files}))
     problems: dict[_File, str] = {}
+    named = ""
     for model, file in files:
+        if model != named:  # whoever listens hears of each
+            named = model
+            report(meter.step(model, file, ""))
         if file not in problems:
             problems[file] = _problem(file, meter.about(model, file))
             meter.passed(file)
