@@ -38,7 +38,7 @@ class Known:
         """
         self.models = tuple(models)
         self._latest = {family.lower(): tag.lower() for family, tag in (latest or {}).items()}
-        self._unserved = {name.lower(): why for name, why in (unserved or {}).items()}
+        self.unserved = {name.lower(): why for name, why in (unserved or {}).items()}
         self._by_name: dict[str, KnownModel] = {}
         for model in self.models:
             for name in (model.name, *model.also):
@@ -71,7 +71,7 @@ class Known:
         family = name.model.lower()
         if _is_foreign(name):
             return f"a repository of the hub is called org/repo: {name.display()} is none"
-        if why := self._unserved.get(family):
+        if why := self.unserved.get(family):
             return f"{family} cannot be served: {why}"
         tags = [parse(one.name).tag for one in self.models if _family(one) == family]
         if tags:
