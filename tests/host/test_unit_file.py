@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import exposure
+
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ("vllamad.service", "vllamad@.service")
 # What tells an instance from the one and only service; all else is the same.
@@ -68,6 +70,11 @@ def test_that_would_show_a_misspelled_key(units):
 def test_its_exposure_stays_low(units, name):
     done = analyze("security", "--offline=true", "--threshold=25", str(units / name))
     assert done.returncode == 0, done.stdout
+
+
+@needs_systemd_analyze
+def test_it_is_less_exposed_than_ollama(tmp_path):
+    assert exposure.ours() < exposure.ollama(tmp_path) - 5
 
 
 def settings(name):

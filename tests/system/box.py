@@ -45,6 +45,7 @@ class Box:
     """One booted systemd. `with box:` boots it; on leaving, nothing of it is left."""
 
     def __init__(self, name: str, plan: Plan, work: Path) -> None:
+        self.tree = name
         self.name = f"{PREFIX}{os.getpid()}-{name}"
         self.work = work
         self.leader = 0

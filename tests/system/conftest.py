@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import fake_home
-from tests.system import environment, trees
+from tests.system import engine, environment, trees
 from tests.system.box import Box, Plan, sweep
 from tests.system.service import STATE, Service, fresh, install, remove
 
@@ -19,10 +19,13 @@ Boxes = Callable[[str], Box]
 COMPILED = (environment.HOME, f"{environment.SOURCES}/vllamad", f"{environment.SOURCES}/vllamactl")
 
 
+def home() -> Path:
+    """Where `make prepare` puts the engine, and where trees and environments are kept."""
+    return Path(os.environ.get("VLLAMAD_HOME") or Path.home() / ".cache" / "vllamad-dev")
+
+
 def cache() -> Path:
-    """Where trees and environments are kept between runs."""
-    home = os.environ.get("VLLAMAD_HOME")
-    return Path(home or Path.home() / ".cache" / "vllamad-dev") / "system"
+    return home() / "system"
 
 
 def tree(name: str) -> Path:
@@ -52,7 +55,7 @@ def boxes(state: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Bo
                 root, work = tree(name), tmp_path_factory.mktemp(f"box-{name}")
                 plan = Plan(
                     root=root,
-                    read_only={state: STATE},
+                    read_only={state: STATE, **engine.binds(home(), root, work / "engine")},
                     writable={
                         environment.environment(cache(), root): environment.HOME,
                         # Compiled inside: two Pythons must not share a copy.

@@ -112,8 +112,8 @@ class Service:
             response = connection.getresponse()
             return Answer(status=response.status, body=response.read())
 
-    def chat(self, model: str = "a", key: str = "") -> Answer:
-        messages = [{"role": "user", "content": "hi"}]
+    def chat(self, model: str = "a", *, text: str = "hi", key: str = "") -> Answer:
+        messages = [{"role": "user", "content": text}]
         body = {"model": model, "messages": messages, "stream": False}
         return self.ask("POST", "/api/chat", body, key)
 
