@@ -14,6 +14,7 @@ from vllamactl import human
 from vllamactl.call import Call
 from vllamactl.commands.config import read_settings
 from vllamactl.render import blocks
+from vllamad.config.paths import default_paths
 from vllamad.errors import ConfigError, NotAllowed, NotReachable
 from vllamad.wire import control
 
@@ -109,7 +110,8 @@ def _daemon(call: Call) -> tuple[str | None, dict[str, object]]:
         paths = read_settings(call.environ).paths
     except ConfigError as error:
         call.screen.note(error.message)
-        return None, {}
+        home = Path(call.environ.get("HOME", "/"))
+        paths = default_paths(call.environ, os.geteuid(), home)
     names = ("state", "cache", "logs", "run", "control")
     return None, {name: str(getattr(paths, name)) for name in names}
 
