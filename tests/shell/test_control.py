@@ -20,18 +20,25 @@ from tests.shell.test_worker import FakeLife, FakeLives
 from vllamad import __version__
 from vllamad.config.settings import ControlSettings, Paths, SchedulerSettings, Settings
 from vllamad.core.model_name import ModelName
-from vllamad.errors import HostProblem, LoadFailed, NotAllowed, RuntimeProblem, VllamadError
+from vllamad.errors import (
+    ConfigError,
+    HostProblem,
+    LoadFailed,
+    NotAllowed,
+    RuntimeProblem,
+    VllamadError,
+)
 from vllamad.host.control_socket import Peer, bind_control
 from vllamad.host.http_server import Request, serve_http
 from vllamad.models.catalog import Catalog
 from vllamad.supervisor import control
-from vllamad.supervisor.control import Control, Daemon
+from vllamad.supervisor.control import Attempt, Control, Daemon
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
 from vllamad.supervisor.lives import log_file
 from vllamad.supervisor.orders import Orders
-from vllamad.wire.control import Progress
+from vllamad.wire.control import Progress, Reloaded
 
 Report = Callable[[Progress], Awaitable[None]]
 
@@ -42,7 +49,7 @@ class Shelf(Library):
     pulled: list[ModelName]
     breaks: VllamadError | None = None
 
-    async def pull(self, name: ModelName, report: Report) -> None:
+    async def fetch(self, name: ModelName, report: Report) -> None:
         self.pulled.append(name)
         await report(Progress(status="pulling", completed=1, total=2))
         if self.breaks:
@@ -53,11 +60,19 @@ class Shelf(Library):
 class House:
     """A control socket, what is behind it, and a client."""
 
-    def __init__(self, http: httpx.AsyncClient, fleet: Fleet, daemon: Daemon, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        fleet: Fleet,
+        daemon: Daemon,
+        shelf: Shelf,
+        attempt: Attempt,
+    ) -> None:
         self.http = http
         self.fleet = fleet
         self.daemon = daemon
         self.shelf = shelf
+        self.attempt = attempt  # what comes of a reload
 
     async def get(self, path: str) -> Any:
         answer = await self.http.get(path)
@@ -90,10 +105,13 @@ async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGene
     )
     engines = Engines(settings)
     async with fleet_of(FakeLives([*story] or [FakeLife(load=0)])) as fleet:
-        shelf = Shelf(settings, Catalog(paths.models, {}), engines, fleet.measured)
+        shelf = Shelf(settings, Catalog(paths.models, {}), engines, fleet.measured, {})
         shelf.pulled = []
+        attempt = Attempt()
         daemon = Daemon(
             settings=settings,
+            listen=["127.0.0.1:11434"],
+            reload=lambda: attempt,
             fleet=fleet,
             library=shelf,
             orders=Orders(paths.models, Catalog(paths.models, {}), shelf, fleet),
@@ -103,13 +121,15 @@ async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGene
             uid=0,
             gateways=lambda: 2,
             runtime=engines.info,
+            waiting_for=lambda: engines.waiting_for,
         )
         async with trio.open_nursery() as nursery:
+            await nursery.start(shelf.pulls.run)
             bound = trio.socket.from_stdlib_socket(bind_control(paths.control, "no-such-group"))
             nursery.start_soon(serve_http, trio.SocketListener(bound), Control(daemon).handle)
             transport = httpx.AsyncHTTPTransport(uds=str(paths.control))
             async with httpx.AsyncClient(transport=transport, base_url="http://control") as http:
-                yield House(http, fleet, daemon, shelf)
+                yield House(http, fleet, daemon, shelf, attempt)
             nursery.cancel_scope.cancel()
 
 
@@ -363,3 +383,31 @@ async def test_a_runtime_problem_is_no_bug(tmp_path: Path) -> None:
         (tmp_path / "state" / "runtimes" / "current").unlink()
         with pytest.raises(RuntimeProblem):
             await one.daemon.runtime()
+
+
+async def test_a_reload_says_what_was_decided_and_then_when_it_counts(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        one.attempt.outcome = Reloaded(changes={"server.gateways": "at once"})
+        one.attempt.decided.set()
+        async with one.http.stream("POST", "/v1/reload") as answer:
+            lines = answer.aiter_lines()
+            first = json.loads(await anext(lines))
+            assert first["reloaded"]["changes"] == {"server.gateways": "at once"}
+            assert not first.get("done")
+            one.attempt.outcome = Reloaded(changes={}, replaced=["a:latest"])
+            one.attempt.over.set()
+            (last,) = [json.loads(line) async for line in lines]
+    assert (last["done"], last["reloaded"]["replaced"]) == (True, ["a:latest"])
+
+
+async def test_a_reload_of_a_configuration_with_faults_names_them(tmp_path: Path) -> None:
+    async with house(tmp_path) as one:
+        one.attempt.error = ConfigError(("a.toml:1: x: y", "a.toml:2: z: w"), hint="as before")
+        one.attempt.decided.set()
+        one.attempt.over.set()
+        (line,) = await one.order("/v1/reload")
+    assert line["error"] == {
+        "kind": "config",
+        "message": "a.toml:1: x: y\na.toml:2: z: w",
+        "hint": "as before",
+    }

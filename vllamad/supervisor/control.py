@@ -40,6 +40,7 @@ from vllamad.wire.control import (
     Progress,
     PruneOrder,
     PullRequest,
+    Reloaded,
     RuntimeInfo,
     Status,
     VerifyOrder,
@@ -54,11 +55,23 @@ log = logging.getLogger(__name__)
 _TICK = 1.0  # seconds between two lines of progress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A reload on its way. Both events come, whatever becomes of it."""
+
+    def __init__(self) -> None:
+        self.decided = trio.Event()
+        self.over = trio.Event()
+        self.outcome = Reloaded()
+        self.error: VllamadError | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class Daemon:
     """What the control socket may look at and give orders to."""
 
-    settings: Settings
+    settings: Settings  # those in force
+    listen: list[str]
+    reload: Callable[[], Attempt]
     fleet: Fleet
     library: Library
     orders: Orders
@@ -68,6 +81,7 @@ class Daemon:
     uid: int
     gateways: Callable[[], int]
     runtime: Callable[[], Awaitable[RuntimeInfo]]
+    waiting_for: Callable[[], str]  # what is missing of the GPU's driver
 
 
 class Control:
@@ -112,6 +126,8 @@ class Control:
                 return Response(body=msgspec.json.encode(as_json(self._daemon.settings)))
             case ("GET", "v1", "models", name, "logs"):
                 return await self._logs(name, request.query)
+            case ("POST", "v1", "reload"):
+                return StreamResponse(produce=partial(_reload, self._daemon.reload()))
             case ("POST", "v1", "models", "pull"):
                 return self._pull(_order(request.body, PullRequest))
             case ("POST", "v1", "models", "verify"):
@@ -144,7 +160,7 @@ class Control:
             version=__version__,
             pid=daemon.pid,
             uptime=daemon.now() - daemon.started,
-            listen=list(daemon.settings.server.listen),
+            listen=daemon.listen,
             gateways=daemon.gateways(),
             runtime=runtime,
             workers=daemon.fleet.workers(),
@@ -155,18 +171,24 @@ class Control:
 
     async def _load(self, name: str) -> StreamResponse:
         """Load and keep: an operator's load stays until it is unloaded, or evicted for another."""
-        spec = await self._daemon.library.spec(name)
-        await self._forget_failure(spec)
-        return _long(partial(self._loaded, spec), partial(self._doing, spec.model))
+        model = (await self._daemon.library.find(name)).runs_as
 
-    async def _restart(self, name: str) -> StreamResponse:
-        spec = await self._daemon.library.spec(name)
-
-        async def again() -> str:
-            await self._daemon.fleet.stop(spec.model, "restart")
+        async def load() -> str:
+            spec = await self._daemon.library.spec(name)
+            await self._forget_failure(spec)
             return await self._loaded(spec)
 
-        return _long(again, partial(self._doing, spec.model))
+        return _long(load, partial(self._doing, model))
+
+    async def _restart(self, name: str) -> StreamResponse:
+        model = (await self._daemon.library.find(name)).runs_as
+
+        async def again() -> str:
+            spec = await self._daemon.library.spec(name)
+            await self._daemon.fleet.stop(model, "restart")
+            return await self._loaded(spec)
+
+        return _long(again, partial(self._doing, model))
 
     async def _unload(self, name: str) -> StreamResponse:
         model = (await self._daemon.library.find(name)).runs_as
@@ -186,7 +208,8 @@ class Control:
         """What its worker is busy with, in a few words."""
         worker = self._daemon.fleet.worker(model)
         if worker is None or worker.state is State.STOPPED:
-            return "waiting"
+            missing = self._daemon.waiting_for()
+            return f"waiting for the NVIDIA driver: {missing}" if missing else "waiting"
         return worker.doing or worker.state
 
     async def _loaded(self, spec: Spec) -> str:
@@ -195,7 +218,8 @@ class Control:
 
     def _pull(self, order: PullRequest) -> StreamResponse:
         name = parse(order.model)
-        return _reported(partial(self._daemon.library.pull, name))
+        attend = self._daemon.library.pulls.attend
+        return _reported(partial(attend, name, detach=order.detach))
 
     def _create(self, model: str, order: CreateOrder) -> StreamResponse:
         orders = self._daemon.orders
@@ -234,6 +258,18 @@ class Control:
             )
         text = await trio.to_thread.run_sync(last_lines, path, lines)
         return Response(body=text, content_type="text/plain; charset=utf-8")
+
+
+async def _reload(attempt: Attempt, send: Send) -> None:
+    """Say what was decided, and then when it counts. It goes on without whoever asked, too."""
+    await attempt.decided.wait()
+    if attempt.error is None:
+        await send(encode_line(Progress(status="accepted", reloaded=attempt.outcome)))
+    await attempt.over.wait()
+    if attempt.error is not None:
+        await send(encode_line(_failed(attempt.error)))
+    else:
+        await send(encode_line(Progress(status="done", done=True, reloaded=attempt.outcome)))
 
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -17,6 +17,8 @@ from vllamad.models import describe, pulling
 from vllamad.models.catalog import RECENT, Catalog, Installed
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.lives import log_file
+from vllamad.supervisor.origins import origin_for
+from vllamad.supervisor.pulls import Pulls, Report
 from vllamad.supervisor.specs import spec_of
 from vllamad.wire.control import Memory, ModelDetail, ModelInfo, Progress
 
@@ -38,6 +40,7 @@ class Library:
         self._engines = engines
         self._measured = measured
         self._hub = hub_environment(settings, environ)
+        self.pulls = Pulls(self.fetch)
         self._made: dict[str, tuple[float, Installed, Spec]] = {}  # by name: when, of what
 
     def configure(self, settings: Settings) -> None:
@@ -113,9 +116,21 @@ class Library:
         """Where the output of that model's workers is, whether or not it is there yet."""
         return log_file(self._settings.paths.logs, (await self.find(name)).runs_as)
 
-    async def pull(self, name: ModelName, report: Callable[[Progress], Awaitable[None]]) -> None:
-        """Fetch a model from the hub; see `models/pulling.py`."""
-        await pulling.pull(self._settings.paths.models, name, report, environ=self._hub)
+    async def fetch(self, name: ModelName, report: Report) -> None:
+        """Bring a model from the hub into the store: what a pull is."""
+        try:
+            if self._catalog.is_configured(name):  # there is nothing to bring
+                await self.find(name.display())
+                origin = None
+            else:
+                origin = await origin_for(name, self._settings, self._engines)
+        except VllamadError:
+            await report(Progress(status="pulling manifest"))  # as Ollama says before it fails
+            raise
+        if origin is None:
+            await report(Progress(status="success", done=True))
+            return
+        await pulling.pull(self._settings.paths.models, name, report, origin, environ=self._hub)
 
 
 def hub_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

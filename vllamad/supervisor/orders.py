@@ -56,7 +56,7 @@ class Orders:
                 if not progress.done:
                     await report(progress)
 
-            await self._library.pull(parse(base), step)
+            await self._library.pulls.attend(parse(base), step)
         async with self._one_at_a_time:
             found = await self._library.find(base)
             laid = over(found.overlay, overlay)

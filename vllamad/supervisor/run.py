@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,29 +19,34 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import Settings
-from vllamad.core.scheduler import Limits, Scheduler
-from vllamad.errors import HostProblem, VllamadError
+from vllamad.core.launch import Plan
+from vllamad.core.scheduler import Scheduler
+from vllamad.errors import HostProblem
 from vllamad.host import nvidia
 from vllamad.host.cgroup import Cgroups, claim
 from vllamad.host.control_socket import bind_control
 from vllamad.host.http_server import serve_http
 from vllamad.host.journal import open_journal
-from vllamad.host.listeners import all_loopback, bind_http
+from vllamad.host.listeners import address_of, all_loopback, bind_http, given
 from vllamad.host.log import event, is_journal
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
-from vllamad.host.tasks import first_of
+from vllamad.host.unit_job import pending_job
 from vllamad.models import blobs, derived
 from vllamad.models.catalog import Catalog
+from vllamad.supervisor.adoption import Keeping, look_for_survivors
+from vllamad.supervisor.asked import Asked, heeding
 from vllamad.supervisor.broker import Broker, listen
 from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
-from vllamad.supervisor.health import beat, until_serving
+from vllamad.supervisor.health import beat, guarded, until_serving
 from vllamad.supervisor.library import Library
 from vllamad.supervisor.lives import EngineLives
 from vllamad.supervisor.orders import Orders
+from vllamad.supervisor.reload import Parts, Reloader, apply, limits_of, preload
+from vllamad.supervisor.report import ask_for_time, serving, stopping, tell
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.gateway import EngineParsers, encode, for_gateway
 
@@ -54,28 +58,58 @@ _LARGE_BODIES = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 Inherited = Mapping[str, Sequence[socket.socket]]
 
 
-async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, str]) -> None:
-    """Be the supervisor until SIGTERM or SIGINT. Raises HostProblem if it cannot begin."""
+async def run(
+    settings: Settings,
+    inherited: Inherited,
+    environ: Mapping[str, str],
+    read: Callable[[], Settings],
+) -> None:
+    """Be the supervisor until SIGTERM or SIGINT. Raises HostProblem if it cannot begin.
+
+    `read` reads the settings anew, for a reload.
+    """
     become_subreaper()
-    cgroups = claim_cgroups()
     notify = Notifier(environ)
+    notify.status("starting")
+    reloader = Reloader(notify, read)
+    async with heeding(notify, reloader.request) as asked:
+        await supervise(settings, inherited, environ, notify, reloader, asked)
+    event(log, logging.INFO, "stopped")
+
+
+async def supervise(
+    settings: Settings,
+    inherited: Inherited,
+    environ: Mapping[str, str],
+    notify: Notifier,
+    reloader: Reloader,
+    asked: Asked,
+) -> None:
+    """From the first look at the machine to the end of the last worker."""
+    keeping = await look_for_survivors(settings, environ)
+    cgroups = claim_cgroups(settings)
     engines = Engines(settings, partial(nvidia.look, environ.get("CUDA_VISIBLE_DEVICES")))
     await engines.look()
-    fleet = make_fleet(settings, engines, environ, cgroups)
+    lives = make_lives(settings, engines, environ, cgroups, keeping)
+    fleet = make_fleet(settings, engines, lives)
     catalog = Catalog(settings.paths.models, settings.models, engine=engines.parsers)
     library = Library(settings, catalog, engines, fleet.measured, environ)
-    with (
-        sockets(settings, inherited) as (control_socket, http),
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-    ):
+    with sockets(settings, inherited) as (control_socket, http):
         # Only now: while another vllamad lives, what is in these folders is not left behind.
-        prepare_folders(settings)
-        if cgroups and (found := await cgroups.sweep((), limit=settings.worker.kill_timeout)):
+        kept = {one.name for one in keeping.survivors.values()}
+        prepare_folders(settings, kept)
+        if cgroups and (found := await cgroups.sweep(kept, limit=settings.worker.kill_timeout)):
             event(log, logging.WARNING, "ended what was left of workers", workers=len(found))
         await trio.to_thread.run_sync(sweep, settings.paths.models)
-        gateways = make_gateways(settings, http, environ, engines.parsers)
+
+        def launch(settings: Settings) -> GatewayLaunch:
+            return gateway_launch(settings, http, environ, engines.parsers)
+
+        gateways = Gateways(launch(settings), settings.server.gateways)
         daemon = Daemon(
             settings=settings,
+            listen=[address_of(sock) for sock in http],
+            reload=reloader.request,
             fleet=fleet,
             library=library,
             orders=Orders(settings.paths.models, catalog, library, fleet),
@@ -85,35 +119,53 @@ async def run(settings: Settings, inherited: Inherited, environ: Mapping[str, st
             uid=os.geteuid(),
             gateways=lambda: len(gateways.pids),
             runtime=engines.info,
+            waiting_for=lambda: engines.waiting_for,
         )
+
+        def doing() -> str:
+            if asked.stop.is_set():
+                return stopping(fleet.workers(), trio.current_time() - asked.stop_since)
+            missing, problem = engines.waiting_for, reloader.problem
+            return serving(fleet.workers(), waiting_for=missing, problem=problem)
+
         broker = Broker(fleet, library.spec)
-        async with (
-            control_plane(fleet, broker, daemon, control_socket) as up,
-            trio.open_nursery() as data_plane,
-        ):
-            data_plane.start_soon(gateways.run)
+        async with control_plane(fleet, broker, daemon, control_socket, keeping, notify) as up:
+            up.start_soon(tell, notify, doing)
+            async with trio.open_nursery() as data_plane:
+                data_plane.start_soon(gateways.run)
+                async with trio.open_nursery() as meanwhile:  # until we are asked to stop
+                    parts = Parts(
+                        daemon=daemon, fleet=fleet, library=library, engines=engines, lives=lives,
+                        gateways=gateways, launch=launch, background=meanwhile,
+                    )  # fmt: skip
 
-            async def serve() -> None:
-                await until_serving(http[0], settings.paths.control)
-                notify.ready()
-                event(log, logging.INFO, "ready", listen=", ".join(settings.server.listen))
-                up.start_soon(heartbeat, notify, environ, daemon)
-                up.start_soon(preload, settings, fleet, library)
-                await trio.sleep_forever()
+                    async def serve() -> None:
+                        await until_serving(http[0], settings.paths.control)
+                        asked.ready()
+                        event(log, logging.INFO, "ready", listen=", ".join(daemon.listen))
+                        up.start_soon(heartbeat, notify, environ, daemon)
+                        meanwhile.start_soon(preload, fleet, library, settings.scheduler.preload)
+                        await reloader.run(lambda: daemon.settings, partial(apply, parts))
 
-            await first_of(serve, partial(anext, signals))
-            notify.stopping()
-            event(log, logging.INFO, "stopping")
-            up.start_soon(skip_the_drain, signals, up.cancel_scope)
-            close_own(http, inherited)
-            gateways.stop()
-            await fleet.close()
-    event(log, logging.INFO, "stopped")
+                    meanwhile.start_soon(serve)
+                    await asked.stop.wait()
+                    meanwhile.cancel_scope.cancel()
+                up.start_soon(ask_for_time, notify, stop_limit(daemon.settings))
+                fleet.drain()
+                close_own(http, inherited)
+                gateways.stop()
+            # Only when the last answer is over: until then, who is answered may ask once more.
+            await fleet.close(keep=keeping.store is not None and await pending_job() != "stop")
 
 
 @asynccontextmanager
 async def control_plane(
-    fleet: Fleet, broker: Broker, daemon: Daemon, control: socket.socket
+    fleet: Fleet,
+    broker: Broker,
+    daemon: Daemon,
+    control: socket.socket,
+    keeping: Keeping,
+    notify: Notifier,
 ) -> AsyncGenerator[trio.Nursery]:
     """Fleet, broker and control socket, from here to the end of the block."""
     paths = daemon.settings.paths
@@ -121,7 +173,10 @@ async def control_plane(
     control_listener = trio.SocketListener(trio.socket.from_stdlib_socket(control))
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(fleet.run)
+            await nursery.start(guarded, notify, fleet.run)
+            for survivor in [*keeping.survivors.values()]:
+                fleet.adopt(survivor.facts.plan, survivor.keep_alive)
+            await nursery.start(daemon.library.pulls.run)
             nursery.start_soon(trio.serve_listeners, broker.attend, [broker_listener])
             nursery.start_soon(serve_http, control_listener, Control(daemon).handle)
             yield nursery
@@ -130,46 +185,47 @@ async def control_plane(
         paths.broker.unlink(missing_ok=True)
 
 
-def claim_cgroups() -> Cgroups | None:
+def claim_cgroups(settings: Settings) -> Cgroups | None:
     """What was delegated to us; None, and why, where nothing was."""
     try:
-        return claim(keeping=False)
+        return claim(keeping=settings.worker.keep_workers)
     except HostProblem as problem:
         event(log, logging.INFO, "process groups, no cgroups", why=problem.message)
         return None
 
 
-def make_fleet(
-    settings: Settings, engines: Engines, environ: Mapping[str, str], cgroups: Cgroups | None
-) -> Fleet:
-    """The fleet and what its workers are made of."""
-    own = settings.scheduler
-    limits = Limits(
-        keep_alive=own.keep_alive,
-        max_loaded=own.max_loaded_models,
-        max_queue=own.max_queue,
-        max_running=own.max_running,
-        queue_timeout=own.queue_timeout,
-        failed_cooldown=settings.worker.failed_cooldown,
-    )
+def make_lives(
+    settings: Settings,
+    engines: Engines,
+    environ: Mapping[str, str],
+    cgroups: Cgroups | None,
+    keeping: Keeping,
+) -> EngineLives:
+    """Where workers come from."""
     journal = open_journal() if is_journal(environ) else None
-    lives = EngineLives(settings, engines, environ, journal, cgroups)
-    return Fleet(
-        Scheduler(limits, engines.machine),
-        lambda plan, moved: Worker(plan, lives, settings.worker, own, moved),
-    )
+    return EngineLives(settings, engines, environ, journal, cgroups, keeping)
 
 
-def make_gateways(
+def make_fleet(settings: Settings, engines: Engines, lives: EngineLives) -> Fleet:
+    """The fleet; each worker goes by the settings that are in force when it starts."""
+
+    def worker(plan: Plan, moved: Callable[[Worker], None]) -> Worker:
+        now = engines.settings
+        return Worker(plan, lives, now.worker, now.scheduler, moved)
+
+    return Fleet(Scheduler(limits_of(settings), engines.machine), worker)
+
+
+def gateway_launch(
     settings: Settings,
     http: Sequence[socket.socket],
     environ: Mapping[str, str],
     parsers: EngineParsers | None,
-) -> Gateways:
-    """The gateways, which inherit the listening sockets and nothing that is systemd's or ours."""
+) -> GatewayLaunch:
+    """Gateways inherit the listening sockets, and nothing that is systemd's or ours."""
     numbers = tuple(sock.fileno() for sock in http)
     told = for_gateway(settings, numbers, loopback=all_loopback(http), parsers=parsers)
-    launch = GatewayLaunch(
+    return GatewayLaunch(
         settings=encode(told),
         sockets=numbers,
         environment=_LARGE_BODIES
@@ -177,7 +233,6 @@ def make_gateways(
         | {k: v for k, v in environ.items() if k not in PRIVATE_VARIABLES - {"JOURNAL_STREAM"}},
         drain_timeout=settings.server.drain_timeout,
     )
-    return Gateways(launch, settings.server.gateways)
 
 
 @contextmanager
@@ -185,14 +240,14 @@ def sockets(
     settings: Settings, inherited: Inherited
 ) -> Generator[tuple[socket.socket, list[socket.socket]]]:
     """The control socket and the public ones: systemd's, or bound here and unlinked at the end."""
+    systemds = given(inherited)
     with ExitStack() as stack:
-        if inherited.get("ctl"):
-            control = inherited["ctl"][0]
-        else:
+        control = systemds.control
+        if control is None:
             control = bind_control(settings.paths.control, settings.control.group)
             stack.callback(settings.paths.control.unlink, missing_ok=True)
         stack.enter_context(control)
-        http = list(inherited.get("http", ())) or bind_http(settings.server.listen)
+        http = list(systemds.http) or bind_http(settings.server.listen)
         for sock in http:
             stack.enter_context(sock)
         yield control, http
@@ -205,14 +260,21 @@ def close_own(http: Sequence[socket.socket], inherited: Inherited) -> None:
             sock.close()
 
 
-def prepare_folders(settings: Settings) -> None:
-    """Make our directories, ours alone, and clear away what a daemon that died left in `run`."""
+def prepare_folders(settings: Settings, kept: Collection[str] = ()) -> None:
+    """Make our directories, ours alone, and clear away what a daemon that died left in `run`.
+
+    But the folders of workers that are `kept` are left alone.
+    """
     paths = settings.paths
     try:
         for folder in (paths.state, paths.cache, paths.logs, paths.run):
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        shutil.rmtree(paths.run / "w", ignore_errors=True)
-        (paths.run / "w").mkdir(mode=0o700)
+        workers = paths.run / "w"
+        workers.mkdir(exist_ok=True)
+        workers.chmod(0o700)
+        for folder in workers.iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise HostProblem(
             f"cannot make {error.filename}: {error.strerror}",
@@ -236,21 +298,12 @@ async def heartbeat(notify: Notifier, environ: Mapping[str, str], daemon: Daemon
         watchdog_interval(environ, daemon.pid),
         broker=daemon.settings.paths.broker,
         control=daemon.settings.paths.control,
-        workers=daemon.fleet.workers,
     )
 
 
-async def preload(settings: Settings, fleet: Fleet, library: Library) -> None:
-    """Load what should be there from the start, one after the other, and keep it."""
-    for name in settings.scheduler.preload:
-        try:
-            await fleet.load(await library.spec(name))
-        except VllamadError as error:
-            event(log, logging.ERROR, "cannot preload", model=name, error=error.message)
-
-
-async def skip_the_drain(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    """A second signal means: now."""
-    async for _ in signals:
-        event(log, logging.WARNING, "stopping at once")
-        scope.cancel()
+def stop_limit(settings: Settings) -> float:
+    """Seconds that a stop takes at most: gateways, then workers, then what is ours."""
+    server, worker = settings.server, settings.worker
+    return (
+        server.drain_timeout + worker.drain_timeout + worker.stop_timeout + worker.kill_timeout + 30
+    )

@@ -18,6 +18,8 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     POST /v1/models/{name}/create       -> NDJSON of Progress; body CreateOrder
     POST /v1/models/{name}/delete       -> NDJSON of Progress
     GET  /v1/config                     -> the effective configuration as JSON
+    POST /v1/reload                     -> NDJSON of Progress, each with `reloaded`: one once the
+                                           configuration is accepted, the last once it counts
 
 `{name}` is percent-encoded, `/` included. Every refusal is a `Problem` with the HTTP status that
 fits its kind. A GET needs read access, a POST admin access; both are decided from the kernel's
@@ -148,6 +150,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload found: each setting that differs, with when it counts, in words."""
+
+    changes: dict[str, str] = {}
+    replaced: list[str] = []  # models whose workers are replaced as soon as they are idle
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a long answer. The last has `done` true, or an `error`."""
 
@@ -157,6 +166,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     total: int = 0
     done: bool = False
     elapsed: float = 0.0
+    reloaded: Reloaded | None = None
     error: Problem | None = None
     # Of verify and prune: what the step is about, and what is the matter with it.
     model: str = ""
@@ -165,7 +175,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`detach`: go on when nobody listens any more."""
+
     model: str
+    detach: bool = False
 
 
 class VerifyOrder(msgspec.Struct, frozen=True, kw_only=True):
