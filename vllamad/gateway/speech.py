@@ -6,6 +6,7 @@ Only for models that hear; the engine's own words come back.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +15,15 @@ import msgspec
 from quart import Response, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import (
+    Data,
+    Epilogue,
+    Event,
+    Field,
+    File,
+    MultipartDecoder,
+    NeedData,
+)
 
 from vllamad.errors import BadInput, NotSupported
 from vllamad.gateway.context import Context, Record
@@ -30,6 +39,7 @@ _FIELDS = frozenset({
     "temperature", "timestamp_granularities[]", "to_language", "top_p",
 })  # fmt: skip
 _PARTS_LIMIT = 64
+_PIECE = 64 * 1024
 
 
 class Form(NamedTuple):
@@ -119,13 +129,11 @@ def write_form(fields: list[tuple[str, str]], audio: bytes, boundary: str) -> by
 
 
 def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
-    decoder.receive_data(body)
-    decoder.receive_data(None)
     fields: list[tuple[str, str]] = []
     file: bytes | None = None
     part: Field | File | None = None
     content = bytearray()
-    while not isinstance(event := decoder.next_event(), Epilogue | NeedData):
+    for event in _events(decoder, body):
         if isinstance(event, Field | File):
             part, content = event, bytearray()
         if not isinstance(event, Data) or part is None:
@@ -138,6 +146,15 @@ def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
         elif part.name == "file":
             file = bytes(content)
     return Form(tuple(fields), file)
+
+
+def _events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
+    """What there is in `body`. At once, its search would hold up everything in this process."""
+    pieces = (body[at : at + _PIECE] for at in range(0, len(body), _PIECE))
+    for piece in (*pieces, None):
+        decoder.receive_data(piece)
+        while not isinstance(event := decoder.next_event(), Epilogue | NeedData):
+            yield event
 
 
 def _allowed(form: Form, served_name: str, plain: bool, stream: bool) -> list[tuple[str, str]]:
