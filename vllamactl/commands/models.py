@@ -93,7 +93,7 @@ def pull(call: Call, model: str, *, detach: bool = False) -> None:
     with Progression(call.screen, f"pulling {model}") as progression:
         with closing(call.client.follow("/v1/models/pull", body)) as steps:
             for step in steps:
-                if detach and step.total and not step.done:
+                if detach and step.completed < step.total:  # the plan stands, and bytes are to come
                     break
                 moved = max(moved, step.completed)
                 if not step.done:
