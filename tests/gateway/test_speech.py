@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
-from vllamad.gateway.speech import Form, read_form, write_form
+from vllamad.gateway.speech import PIECE, Form, read_form, write_form
 
 FORM = "multipart/form-data; boundary=x"
 NAMES = st.sampled_from(["model", "prompt", "timestamp_granularities[]"])
@@ -21,6 +21,16 @@ def test_what_was_written_is_read(fields, audio):
     body = write_form(fields, audio, boundary)
     form = read_form(body, content_type=f"multipart/form-data; boundary={boundary}")
     assert form == Form(tuple(fields), audio)
+
+
+@pytest.mark.parametrize("size", [PIECE, 2 * PIECE])
+@pytest.mark.parametrize("cut", range(0, 120, 7))
+@pytest.mark.parametrize("content", [b"x", b"\r\n", b"\r\n--x-", b"\r"])
+def test_it_does_not_matter_where_a_large_form_is_cut(size, cut, content):
+    audio = (content * size)[: size - cut]
+    body = write_form([("model", "m")], audio, "x-y")
+    form = read_form(body, content_type="multipart/form-data; boundary=x-y")
+    assert form == Form((("model", "m"),), audio)
 
 
 @given(st.binary() | st.binary().map(lambda data: b"--x\r\n" + data + b"\r\n--x--"))

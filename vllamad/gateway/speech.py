@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -39,7 +40,7 @@ _FIELDS = frozenset({
     "temperature", "timestamp_granularities[]", "to_language", "top_p",
 })  # fmt: skip
 _PARTS_LIMIT = 64
-_PIECE = 64 * 1024
+PIECE = 64 * 1024  # bytes of a form read at once
 
 
 class Form(NamedTuple):
@@ -150,8 +151,8 @@ def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
 
 def _events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
     """What there is in `body`. At once, its search would hold up everything in this process."""
-    pieces = (body[at : at + _PIECE] for at in range(0, len(body), _PIECE))
-    for piece in (*pieces, None):
+    pieces = (body[at : at + PIECE] for at in range(0, len(body), PIECE))
+    for piece in chain(pieces, (None,)):
         decoder.receive_data(piece)
         while not isinstance(event := decoder.next_event(), Epilogue | NeedData):
             yield event
