@@ -100,6 +100,12 @@ def _add_daemon(commands: _Commands) -> None:
         "info", "what this machine has: CPU, memory, GPUs, runtimes", lambda call, _: info(call)
     )
     commands.add("version", "versions of client and daemon", lambda call, _: daemon.version(call))
+    reload = commands.add(
+        "reload",
+        "have the daemon read its configuration again",
+        lambda call, args: daemon.reload(call, wait=args.wait),
+    )
+    reload.add_argument("--wait", action="store_true", help="until the new configuration counts")
     logs = commands.add(
         "logs",
         "what a model's worker wrote, or the daemon",

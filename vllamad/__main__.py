@@ -7,6 +7,7 @@ import faulthandler
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -43,7 +44,7 @@ def main() -> None:
     if arguments.check_config:
         _say_checked(settings)
     else:
-        sys.exit(_supervise(settings))
+        sys.exit(_supervise(settings, arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +93,7 @@ def _say_checked(settings: Settings) -> None:
     print(f"the configuration is good: {files}")
 
 
-def _supervise(settings: Settings) -> int:
+def _supervise(settings: Settings, arguments: argparse.Namespace) -> int:
     from vllamad.host import log
     from vllamad.host.systemd import Notifier, inherited_sockets
     from vllamad.supervisor.run import run
@@ -100,14 +101,20 @@ def _supervise(settings: Settings) -> int:
     log.configure(settings.logging.format, settings.logging.level)
     problems: list[VllamadError] = []
     try:
-        trio.run(run, settings, inherited_sockets(os.environ, os.getpid()), dict(os.environ))
+        sockets = inherited_sockets(os.environ, os.getpid())
+        trio.run(run, settings, sockets, dict(os.environ), partial(_settings, arguments))
     except* VllamadError as group:
         problems += _leaves(group)
+    notify = Notifier(os.environ)
     for problem in problems:
         hint = f"\n  {problem.hint}" if problem.hint else ""
         print(f"vllamad: {problem.message}{hint}", file=sys.stderr)
+        notify.status(problem.message)
         if isinstance(problem, HostProblem) and problem.errno:
-            Notifier(os.environ).errno(problem.errno)
+            notify.errno(problem.errno)
+    # What we said last is lost where systemd reads it after we are gone.
+    notify.barrier()
+    notify.close()
     return EXIT_PROBLEM if problems else 0
 
 

@@ -109,8 +109,8 @@ class ConfigError(VllamadError):
 
     kind = "config"
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
+    def __init__(self, problems: tuple[str, ...], *, hint: str = "") -> None:
+        super().__init__("\n".join(problems), hint=hint)
         self.problems = problems
 
 
@@ -138,4 +138,6 @@ def from_kind(kind: str, message: str, hint: str = "") -> VllamadError:
             return cls(message, hint=hint)
     if kind == ServerBusy.kind:
         return ServerBusy(message)
+    if kind == ConfigError.kind:
+        return ConfigError(tuple(message.splitlines()), hint=hint)
     return VllamadError(message, hint=hint)

@@ -395,7 +395,7 @@ def test_another_default_keep_alive_is_for_who_has_no_other(
     story.moves("a", State.STARTING, State.READY)
     story.go(1)
     assert story.scheduler.keep_alive("a") == before
-    assert story.scheduler.relimit(limits(keep_alive=5), now=0) == []
+    assert story.scheduler.relimit(limits(keep_alive=5), {"a": own, "b": 1}, now=0) == []
     assert story.scheduler.keep_alive("a") == after
 
 
@@ -403,7 +403,14 @@ def test_another_limit_is_for_those_who_wait_already() -> None:
     story = Story(max_running=1).loaded("a")
     story.ask("a")
     assert story.ask("a") == []
-    assert story.scheduler.relimit(limits(max_running=2), now=0) == [Grant(LeaseId(3), "a")]
+    assert story.scheduler.relimit(limits(max_running=2), {}, now=0) == [Grant(LeaseId(3), "a")]
+
+
+def test_another_keep_alive_of_the_models_own_counts_at_once() -> None:
+    story = Story().loaded("a")
+    story.scheduler.relimit(limits(), {"a": 7}, now=0)
+    assert story.scheduler.keep_alive("a") == 7
+    assert story.scheduler.deadline() == 7
 
 
 def test_another_keep_alive_of_the_model_is_for_its_next_request() -> None:

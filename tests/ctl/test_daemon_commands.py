@@ -176,3 +176,63 @@ def test_version_needs_no_daemon(run: Run, tmp_path: Path) -> None:
     ran = run("version", "--socket", str(tmp_path / "none"))
     assert ran.code == 0
     assert ran.out.endswith("vllamad   does not answer\n")
+
+
+ACCEPTED = control.Progress(
+    status="accepted", reloaded=control.Reloaded(changes={"server.gateways": "at once"})
+)
+COUNTS = control.Progress(
+    status="done",
+    done=True,
+    reloaded=control.Reloaded(
+        changes={"server.gateways": "at once", "paths.logs": "after a restart"},
+        replaced=["a:latest"],
+    ),
+)
+
+
+def test_a_reload_ends_when_the_configuration_is_accepted(daemon: Daemon, run: Run) -> None:
+    daemon.says("POST", "/v1/reload", [ACCEPTED, COUNTS])
+    ran = run("reload")
+    assert (ran.code, ran.err) == (0, "→ reloading\n")
+    assert ran.out == ("✓ the new configuration is accepted\n  • server.gateways  at once\n")
+
+
+def test_a_reload_that_waits_ends_when_it_counts(daemon: Daemon, run: Run) -> None:
+    daemon.says("POST", "/v1/reload", [ACCEPTED, COUNTS])
+    ran = run("reload", "--wait")
+    assert ran.code == 0
+    assert ran.out == (
+        "✓ the new configuration is in force\n"
+        "  • server.gateways  at once\n"
+        "  • paths.logs       after a restart\n"
+        "  → replaced as soon as idle: a:latest\n"
+    )
+
+
+def test_a_reload_has_a_twin_for_scripts(daemon: Daemon, run: Run) -> None:
+    daemon.says("POST", "/v1/reload", [ACCEPTED, COUNTS])
+    ran = run("reload", "--wait", "--json")
+    assert ran.events()[-1] == {
+        "event": "done",
+        "changes": {"server.gateways": "at once", "paths.logs": "after a restart"},
+        "replaced": ["a:latest"],
+    }
+
+
+def test_a_reload_of_nothing_new_says_so(daemon: Daemon, run: Run) -> None:
+    daemon.says("POST", "/v1/reload", [control.Progress(done=True, reloaded=control.Reloaded())])
+    assert run("reload", "--wait").out == "✓ nothing has changed\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--wait",)])
+def test_a_reload_with_faults_names_each_and_is_refused(
+    daemon: Daemon, run: Run, words: tuple[str, ...]
+) -> None:
+    problem = control.Problem(kind="config", message="a.toml:1: x\na.toml:2: y", hint="as before")
+    daemon.says("POST", "/v1/reload", [control.Progress(done=True, error=problem)])
+    ran = run("reload", *words)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("✗ a.toml:1: x\n  a.toml:2: y\n  as before\n")
+    ran = run("reload", *words, "--json")
+    assert ran.events()[-1]["error"]["kind"] == "config"  # type: ignore[index]

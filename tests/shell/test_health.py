@@ -13,7 +13,6 @@ from trio.testing import MockClock, memory_stream_pair
 
 from vllamad.host.systemd import Notifier
 from vllamad.supervisor import health
-from vllamad.wire.control import WorkerInfo
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -63,7 +62,7 @@ async def part(path: Path, handler: Handler) -> AsyncGenerator[None]:
 
 async def beat(heard: Heard, folder: Path, interval: float | None) -> None:
     broker, control = folder / "broker", folder / "control"
-    await health.beat(heard, interval, broker=broker, control=control, workers=list)
+    await health.beat(heard, interval, broker=broker, control=control)
 
 
 async def pings_within(seconds: float, folder: Path, broker: Handler, control: Handler) -> int:
@@ -71,7 +70,6 @@ async def pings_within(seconds: float, folder: Path, broker: Handler, control: H
     async with part(folder / "broker", broker), part(folder / "control", control):
         with trio.move_on_after(seconds):
             await beat(heard, folder, 0.03)
-    assert heard.words, "the status is told in any case"
     return len(heard.pings)
 
 
@@ -174,20 +172,31 @@ async def test_every_sort_of_listening_socket_can_be_asked(
             pass
 
 
-def worker(model: str, state: str, leases: int = 0) -> WorkerInfo:
-    return WorkerInfo(model=model, state=state, leases=leases)
+async def test_a_bug_in_the_owner_of_all_state_is_the_watchdogs() -> None:
+    heard = Heard()
+
+    async def own(*, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise AssertionError("a worker cannot go from ready to stopped")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await health.guarded(heard, own)
+    assert caught.group_contains(AssertionError)
+    assert [word for _, word in heard.words] == ["WATCHDOG=trigger"]
 
 
-@pytest.mark.parametrize(
-    ("workers", "text"),
-    [
-        ([], "0 ready, 0 in use"),
-        ([worker("a:latest", "ready", 2), worker("b", "ready", 1)], "2 ready, 3 in use"),
-        (
-            [worker("a:latest", "ready"), worker("b:latest", "starting"), worker("c", "failed")],
-            "1 ready, 0 in use; b:latest: starting; c: failed",
-        ),
-    ],
-)
-def test_the_status_is_one_line(workers: list[WorkerInfo], text: str) -> None:
-    assert health.summary(workers) == text
+async def test_an_owner_that_is_cancelled_is_well() -> None:
+    heard = Heard()
+    started: list[None] = []
+
+    async def own(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        started.append(None)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(health.guarded, heard, own)
+        nursery.cancel_scope.cancel()
+    assert started
+    assert heard.words == []

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 import stat
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-import trio
 
 from vllamad.config.settings import Paths, ServerSettings, Settings
 from vllamad.errors import HostProblem
-from vllamad.supervisor.run import close_own, prepare_folders, skip_the_drain, sockets
+from vllamad.supervisor.run import close_own, prepare_folders, sockets
 
 
 @pytest.fixture
@@ -77,18 +75,15 @@ def test_folders_are_ours_alone_and_what_was_left_in_them_is_gone(settings: Sett
     prepare_folders(settings)
 
 
+def test_the_folder_of_a_worker_that_is_kept_is_left_alone(settings: Settings) -> None:
+    for name in ("kept", "gone"):
+        (settings.paths.run / "w" / name).mkdir(parents=True)
+    prepare_folders(settings, {"kept"})
+    assert [path.name for path in (settings.paths.run / "w").iterdir()] == ["kept"]
+
+
 def test_a_folder_that_cannot_be_made_is_named_with_advice(settings: Settings) -> None:
     settings.paths.cache.write_text("in the way")
     with pytest.raises(HostProblem, match=r"cannot make \S+/cache: File exists") as caught:
         prepare_folders(settings)
     assert "VLLAMAD_HOME" in caught.value.hint
-
-
-async def test_a_second_signal_skips_what_is_left_of_the_drain() -> None:
-    async def signals() -> AsyncGenerator[int]:
-        yield 15
-
-    with trio.CancelScope() as drain:
-        await skip_the_drain(signals(), drain)
-        await trio.sleep_forever()
-    assert drain.cancelled_caught

@@ -1,11 +1,13 @@
-"""Commands that look at the daemon: status, ps, version."""
+"""Commands on the daemon itself: status, ps, version, reload."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from vllamactl import human
 from vllamactl.call import Call
+from vllamactl.progress import Progression
 from vllamactl.render import BULLET, DONE, FAILED, STEP, Screen, table
 from vllamad.errors import NotReachable
 from vllamad.wire import control
@@ -44,6 +46,42 @@ def version(call: Call) -> None:
     data = {"client": own, "daemon": daemon and daemon.version, "api": control.API_VERSION}
     told = f"vllamad   {daemon.version}" if daemon else "vllamad   does not answer"
     call.screen.answer(data, f"vllamactl {own}\n{told}", [own])
+
+
+def reload(call: Call, *, wait: bool) -> None:
+    """Have the daemon read its configuration again; with `wait`, until the new one counts."""
+    found = control.Reloaded()
+    with (
+        Progression(call.screen, "reloading") as progression,
+        closing(call.client.follow("/v1/reload")) as steps,
+    ):
+        for step in steps:
+            found = step.reloaded or found
+            if not wait:
+                break
+            if not step.done:
+                progression.report(step)
+    if call.screen.json:
+        done = {"event": "done", "changes": found.changes, "replaced": found.replaced}
+        call.screen.event(done)
+        return
+    call.screen.answer(None, _reload_text(call.screen, found, "in force" if wait else "accepted"))
+
+
+def _reload_text(screen: Screen, found: control.Reloaded, how: str) -> str:
+    if not found.changes:
+        return f"{screen.mark(DONE)} nothing has changed"
+    bullet = screen.mark(BULLET)
+    width = max(map(len, found.changes))
+    lines = [f"{screen.mark(DONE)} the new configuration is {how}"]
+    lines += [
+        f"  {bullet} {human.clean(key):<{width}}  {human.clean(effect)}"
+        for key, effect in found.changes.items()
+    ]
+    if found.replaced:
+        names = human.clean(", ".join(found.replaced))
+        lines.append(f"  {screen.mark(STEP)} replaced as soon as idle: {names}")
+    return "\n".join(lines)
 
 
 def workers_table(workers: list[control.WorkerInfo]) -> str:

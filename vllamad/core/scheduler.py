@@ -8,7 +8,7 @@ that measures free memory must not see another one grow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NewType
@@ -185,22 +185,33 @@ class Scheduler:
                 decisions.append(Refuse(lease, error))
         return decisions + self.stop(model, "it is being removed", now=now)
 
-    def relimit(self, limits: Limits, *, now: float) -> list[Decision]:
-        """Other limits from now on, for who waits and for what is loaded too."""
+    def relimit(
+        self, limits: Limits, keep_alives: Mapping[str, float | None], *, now: float
+    ) -> list[Decision]:
+        """Other limits from now on, for who waits and for what is loaded too.
+
+        `keep_alives` are those that models have of their own.
+        """
         self.limits = limits
-        for slot in self._slots.values():
-            slot.default_keep_alive = self._default_keep_alive(slot.plan.spec)
+        for model, slot in self._slots.items():
+            if model in keep_alives:
+                slot.default_keep_alive = self._default_keep_alive(keep_alives[model])
         return self._settle(now)
+
+    def adopt(self, plan: Plan, *, keep_alive: float | None, now: float) -> None:
+        """A worker of a daemon before us lives; `keep_alive` is what was last asked of it."""
+        self._start(plan, now)
+        self._slots[plan.model].asked_keep_alive = keep_alive
 
     def drain(self, *, now: float) -> list[Decision]:
         """The daemon is going: what is loaded serves on, nothing is loaded any more."""
         self._closing = True
         return self._settle(now)
 
-    def close(self, *, now: float) -> list[Decision]:
-        """The daemon is going: refuse who waits, stop every worker."""
+    def close(self, *, now: float, keep: Collection[str] = ()) -> list[Decision]:
+        """The daemon is going: refuse who waits, stop every worker but those of `keep`."""
         decisions = self.drain(now=now)
-        for model in list(self._slots):
+        for model in [model for model in self._slots if model not in keep]:
             decisions += self.stop(model, "vllamad is shutting down", now=now)
         return decisions + self._settle(now)
 
@@ -244,6 +255,11 @@ class Scheduler:
 
     def keep_alive(self, model: str) -> float:
         return self._slots[model].keep_alive
+
+    def asked_keep_alive(self, model: str) -> float | None:
+        """What the last request that said so wants; None: the default."""
+        slot = self._slots.get(model)
+        return slot.asked_keep_alive if slot else None
 
     def leases_of(self, model: str) -> int:
         slot = self._slots.get(model)
@@ -301,7 +317,7 @@ class Scheduler:
         del self._waiting[waiter.lease]
         slot.leases.add(waiter.lease)
         slot.used_at = now
-        slot.default_keep_alive = self._default_keep_alive(waiter.spec)
+        slot.default_keep_alive = self._default_keep_alive(waiter.spec.keep_alive)
         if waiter.keep_alive is not None:
             slot.asked_keep_alive = waiter.keep_alive
         self._holding[waiter.lease] = waiter.spec.model
@@ -360,12 +376,12 @@ class Scheduler:
                 yield Stop(model, f"evicted for {waiter.spec.model}")
 
     def _start(self, plan: Plan, now: float) -> Start:
-        default = self._default_keep_alive(plan.spec)
+        default = self._default_keep_alive(plan.spec.keep_alive)
         self._slots[plan.model] = _Slot(plan=plan, default_keep_alive=default, used_at=now)
         return Start(plan)
 
-    def _default_keep_alive(self, spec: Spec) -> float:
-        return self.limits.keep_alive if spec.keep_alive is None else spec.keep_alive
+    def _default_keep_alive(self, own: float | None) -> float:
+        return self.limits.keep_alive if own is None else own
 
     def _residents(self) -> list[Resident]:
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import trio
 
-from vllamad.core.lifecycle import State
 from vllamad.host.systemd import Notifier
 from vllamad.wire.broker import ListRunning, encode
-from vllamad.wire.control import WorkerInfo
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds a part of ours may take to answer
 _PAUSE = 0.05
@@ -52,33 +53,36 @@ async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question:
     return False
 
 
-async def beat(
-    notify: Notifier,
-    interval: float | None,
-    *,
-    broker: Path,
-    control: Path,
-    workers: Callable[[], list[WorkerInfo]],
-) -> None:
-    """Tell systemd what is going on, and that the loop, the broker and the control socket are well.
+async def beat(notify: Notifier, interval: float | None, *, broker: Path, control: Path) -> None:
+    """Feed the watchdog as long as the loop, the broker and the control socket are well.
 
     The ping is sent only after both sockets have answered: a loop that turns but serves nobody is
     as dead as one that is stuck.
     """
     pause = interval / 3 if interval else _QUIET_INTERVAL
     while True:
-        notify.status(summary(workers()))
         if await broker_answers(broker) and await control_answers(control):
             notify.watchdog()
         await trio.sleep(pause)
 
 
-def summary(workers: list[WorkerInfo]) -> str:
-    """What `systemctl status` shows: ASCII, one line."""
-    busy = [f"{worker.model}: {worker.state}" for worker in workers if worker.state != State.READY]
-    ready = sum(worker.state == State.READY for worker in workers)
-    leases = sum(worker.leases for worker in workers)
-    return "; ".join([f"{ready} ready, {leases} in use", *busy])
+async def guarded(
+    notify: Notifier,
+    own: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the owner of all state; if a bug ends it, have systemd end and restart all of us.
+
+    Whoever unwinds from here acts on a state of which nothing is sure any more, for as long as
+    workers take to stop. The watchdog's way is short, and leaves every stack in the journal.
+    """
+    try:
+        await own(task_status=task_status)
+    except* Exception:
+        log.exception("an invariant broke: the state of the workers is lost")
+        notify.trigger()
+        raise
 
 
 async def _connect(sock: socket.socket) -> trio.SocketStream:

@@ -1,0 +1,81 @@
+"""What signals do: stop, stop at once, reload; and that none of them ends us as we stand."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from vllamad.host.systemd import Notifier
+from vllamad.supervisor.asked import heeding
+
+
+class Heard(Notifier):
+    """What the service manager would hear, but for the requests for more time."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.words: list[str] = []
+
+    def _send(self, state: str) -> None:
+        self.words.append(state.partition("=")[0])
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_to_stop_is_told_at_once(number: int) -> None:
+    heard = Heard()
+    with trio.fail_after(5):
+        async with heeding(heard, nothing) as asked:
+            asked.ready()
+            os.kill(os.getpid(), number)
+            await asked.stop.wait()
+            assert asked.stop_since <= trio.current_time()
+    assert heard.words[-2:] == ["READY", "STOPPING"]
+
+
+async def test_a_second_signal_to_stop_means_now() -> None:
+    with trio.fail_after(5):
+        async with heeding(Heard(), nothing) as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asked.stop.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trio.sleep_forever()
+
+
+async def test_a_hangup_asks_for_a_reload_and_stops_nothing() -> None:
+    asked_for: list[None] = []
+    reloading = trio.Event()
+
+    def reload() -> None:
+        asked_for.append(None)
+        reloading.set()
+
+    with trio.fail_after(5):
+        async with heeding(Heard(), reload) as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await reloading.wait()
+            assert not asked.stop.is_set()
+    assert len(asked_for) == 1
+
+
+async def test_more_time_is_asked_for_until_it_is_ready() -> None:
+    heard = Heard()
+    async with heeding(heard, nothing) as asked:
+        assert heard.words == ["EXTEND_TIMEOUT_USEC"]
+        asked.ready()
+    assert heard.words == ["EXTEND_TIMEOUT_USEC", "READY"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_the_signals_are_as_before_afterwards(number: int) -> None:
+    before: Callable[..., object] | int | None = signal.getsignal(number)
+    async with heeding(Heard(), nothing):
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before

@@ -1,0 +1,177 @@
+"""Another configuration without a restart: what differs is applied, nobody is cut off.
+
+What a difference takes is decided in `config/changes.py`, whether a worker must be replaced in
+`core/launch.py`. A configuration with a fault changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import trio
+
+from vllamad.config.changes import changes, in_force
+from vllamad.config.settings import Settings
+from vllamad.core.launch import Spec
+from vllamad.core.scheduler import Limits
+from vllamad.errors import ConfigError, ModelNotFound, VllamadError
+from vllamad.host import log as own_log
+from vllamad.host.log import event
+from vllamad.host.systemd import Notifier
+from vllamad.supervisor.control import Attempt, Daemon
+from vllamad.supervisor.engines import Engines
+from vllamad.supervisor.fleet import Fleet
+from vllamad.supervisor.gateways import GatewayLaunch, Gateways
+from vllamad.supervisor.library import Library
+from vllamad.supervisor.lives import EngineLives
+from vllamad.wire.control import Reloaded
+
+log = logging.getLogger(__name__)
+
+_HINT = "nothing has changed: the configuration before stays in force"
+
+Apply = Callable[[Settings], Awaitable[list[str]]]
+
+
+class Reloader:
+    """Reloads when asked, one time after the other."""
+
+    def __init__(self, notify: Notifier, read: Callable[[], Settings]) -> None:
+        """`read` reads every source anew, in a thread. Raises ConfigError."""
+        self.problem = ""  # why the last attempt failed
+        self._notify = notify
+        self._read = read
+        self._waiting: Attempt | None = None
+        self._news = trio.Event()
+
+    def request(self) -> Attempt:
+        """Have it done soon; whoever asks before it is begun asks for the same."""
+        if self._waiting is None:
+            self._waiting = Attempt()
+            self._news.set()
+        return self._waiting
+
+    async def run(self, present: Callable[[], Settings], apply: Apply) -> None:
+        """Do what is asked for, until cancelled.
+
+        `apply` makes the given settings those in force, and says which models' workers go by
+        others and are replaced.
+        """
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            attempt, self._waiting = self._waiting, None
+            assert attempt is not None
+            self._notify.reloading()
+            try:
+                await self._reload(attempt, present(), apply)
+            except VllamadError as error:
+                attempt.error = error
+                self.problem = error.message.partition("\n")[0]
+                event(log, logging.ERROR, "cannot reload", error=error.message, hint=error.hint)
+            finally:
+                self._notify.ready()
+                attempt.decided.set()
+                attempt.over.set()
+
+    async def _reload(self, attempt: Attempt, old: Settings, apply: Apply) -> None:
+        try:
+            new = await trio.to_thread.run_sync(self._read)
+        except ConfigError as error:
+            raise ConfigError(error.problems, hint=_HINT) from error
+        differences = {key: str(effect) for key, effect in changes(old, new).items()}
+        attempt.outcome = Reloaded(changes=differences)
+        attempt.decided.set()
+        replaced = await apply(in_force(old, new))
+        attempt.outcome = Reloaded(changes=differences, replaced=replaced)
+        self.problem = ""
+        event(
+            log,
+            logging.INFO,
+            "reloaded",
+            changed=", ".join(differences) or "nothing",
+            replaced=", ".join(replaced) or None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """All that goes by the settings."""
+
+    daemon: Daemon
+    fleet: Fleet
+    library: Library
+    engines: Engines
+    lives: EngineLives
+    gateways: Gateways
+    launch: Callable[[Settings], GatewayLaunch]
+    background: trio.Nursery
+
+
+async def apply(parts: Parts, new: Settings) -> list[str]:
+    """Make `new` the settings in force; the models whose workers are replaced when idle.
+
+    Raises HostProblem, with nothing changed, where no gateways come to serve with them.
+    """
+    old = parts.daemon.settings
+    launch, count = parts.launch(new), new.server.gateways
+    if not parts.gateways.serve(launch, count):
+        await parts.gateways.renew(launch, count)
+    own_log.configure(new.logging.format, new.logging.level)
+    parts.daemon.settings = parts.engines.settings = new
+    parts.lives.configure(new)
+    parts.library.configure(new)
+    await parts.engines.look()
+    parts.fleet.measured(parts.engines.machine)
+    wanted = await _specs(parts)
+    parts.fleet.relimit(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
+    outdated = [spec for spec in wanted if parts.fleet.outdated(spec)]
+    for spec in outdated:
+        keep_alive = parts.fleet.asked_keep_alive(spec.model)
+        parts.background.start_soon(load, parts.fleet, parts.library, spec.model, keep_alive)
+    more = [name for name in new.scheduler.preload if name not in old.scheduler.preload]
+    parts.background.start_soon(preload, parts.fleet, parts.library, more)
+    return [spec.model for spec in outdated]
+
+
+async def preload(fleet: Fleet, library: Library, names: Sequence[str]) -> None:
+    """Load what nobody has asked for yet, one after the other, and keep it."""
+    for name in names:
+        await load(fleet, library, name, inf)
+
+
+async def load(fleet: Fleet, library: Library, name: str, keep_alive: float | None) -> None:
+    """Load one model; a worker of other settings makes way when idle."""
+    try:
+        await fleet.load(await library.spec(name), keep_alive)
+    except VllamadError as error:
+        event(log, logging.ERROR, "cannot load", model=name, error=error.message)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The scheduler's part of the settings."""
+    own = settings.scheduler
+    return Limits(
+        keep_alive=own.keep_alive,
+        max_loaded=own.max_loaded_models,
+        max_queue=own.max_queue,
+        max_running=own.max_running,
+        queue_timeout=own.queue_timeout,
+        failed_cooldown=settings.worker.failed_cooldown,
+    )
+
+
+async def _specs(parts: Parts) -> list[Spec]:
+    """What every worker there is would be started with now; those of models gone are let go."""
+    specs: list[Spec] = []
+    for worker in parts.fleet.workers():
+        try:
+            specs.append(await parts.library.spec(worker.model))
+        except ModelNotFound:  # it was a folder that is no longer in the configuration
+            parts.fleet.unload(worker.model)
+        except VllamadError as error:
+            event(log, logging.WARNING, "cannot plan", model=worker.model, error=error.message)
+    return specs
