@@ -152,9 +152,9 @@ def test_each_component_is_used() -> None:
 
 @pytest.mark.parametrize("operation", operations().values(), ids=lambda one: one.get("operationId"))
 def test_what_can_happen_on_every_route_is_there(operation: dict[str, Any]) -> None:
-    everywhere = {"403", "415"} | ({"408", "413"} if "requestBody" in operation else set())
-    everywhere |= set() if operation.get("security") == [] else {"401"}
-    assert everywhere <= set(operation["responses"])
+    common = {"403"} | ({"408", "413", "415"} if "requestBody" in operation else set())
+    common |= set() if operation.get("security") == [] else {"401"}
+    assert common <= set(operation["responses"])
 
 
 @pytest.mark.parametrize(("method", "path"), operations())
@@ -209,7 +209,8 @@ def test_what_a_name_may_be_is_one(text: str) -> None:
 
 @given(st.from_regex(SCHEMAS["KeepAlive"]["anyOf"][1]["pattern"], fullmatch=True))
 def test_what_a_duration_may_be_is_one(text: str) -> None:
-    assume(len(text) < 20)  # longer than 292 years is none
+    assume(len(text) < 20)
+    assume(not re.search("[0-9]{6}", text))  # longer than 292 years is none
     assert parse_keep_alive(text) is not None
 
 
