@@ -6,10 +6,10 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import trio
-from quart import Response, g, request
+from quart import Response, current_app, g, request
 
 from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported, VllamadError
 from vllamad.gateway import leases
@@ -18,7 +18,7 @@ from vllamad.gateway.exchange import Output
 from vllamad.gateway.leases import Lease
 from vllamad.gateway.models import as_granted, find, traits_of
 from vllamad.gateway.prompts import Prompts
-from vllamad.gateway.quart_app import until_answered
+from vllamad.gateway.quart_app import GatewayApp, until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import remark, shortened
 from vllamad.models.catalog import Installed
@@ -131,8 +131,8 @@ async def read(decode: Callable[[bytes], T]) -> T:
     try:
         if len(body) <= _LARGE and encoding == IDENTITY:
             return decode(body)
-        limit = request.max_content_length or 0
-        return await trio.to_thread.run_sync(_unpack, decode, body, encoding, limit)
+        limit, turn = request.max_content_length or 0, cast("GatewayApp", current_app).reading
+        return await trio.to_thread.run_sync(_unpack, decode, body, encoding, limit, limiter=turn)
     except VllamadError as error:
         # Where it was raised holds the body, however large, until a collection comes by.
         error.__traceback__ = error.__context__ = error.__cause__ = None

@@ -74,6 +74,8 @@ class GatewayApp(QuartTrio):
     def __init__(self, import_name: str, *, hub: Hub | None = None, max_body: int) -> None:
         super().__init__(import_name, static_folder=None)
         self.hub = hub
+        # Large bodies at a time: a thread that reads one holds the interpreter again and again.
+        self.reading = trio.CapacityLimiter(1)
         self.config["RESPONSE_TIMEOUT"] = None  # 60 s would cut a long answer, without a word
         self.config["BODY_TIMEOUT"] = BODY_TIMEOUT
         self.config["MAX_CONTENT_LENGTH"] = max_body
