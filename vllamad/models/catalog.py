@@ -75,19 +75,25 @@ class Catalog:
         """
         self._models = models
         self._clock = clock
-        self._engine = engine
+        self._engine: EngineParsers | None
         self._settings: dict[str, ModelSettings]
         self._local: dict[str, ModelName]
         self._seen: dict[_Place, _Seen]
         self._found: dict[str, tuple[float, _Place]]  # by key: when, and where
         self._shelves: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
         self._lock = Lock()
-        self.configure(settings)
+        self.configure(settings, engine)
 
-    def configure(self, settings: Mapping[str, ModelSettings]) -> None:
-        """Go by other settings from now on. Raises BadInput where a key is no name."""
+    def configure(
+        self, settings: Mapping[str, ModelSettings], engine: EngineParsers | None
+    ) -> None:
+        """Go by other settings and engine from now on.
+
+        Raises BadInput where a key is no name.
+        """
         named = {parse(text): one for text, one in settings.items()}
         with self._lock:
+            self._engine = engine
             self._settings = {name.key(): one for name, one in named.items()}
             self._local = {name.key(): name for name, one in named.items() if one.path}
             self._seen, self._found = {}, {}

@@ -46,7 +46,7 @@ class Library:
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on."""
         self._settings = settings
-        self._catalog.configure(settings.models)
+        self._catalog.configure(settings.models, self._engines.parsers)
         self._made.clear()
 
     async def find(self, name: str) -> Installed:

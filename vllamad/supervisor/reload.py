@@ -17,7 +17,7 @@ from vllamad.config.changes import changes, in_force
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
 from vllamad.core.scheduler import Limits
-from vllamad.errors import ConfigError, ModelNotFound, VllamadError
+from vllamad.errors import ConfigError, HostProblem, ModelNotFound, VllamadError
 from vllamad.host import log as own_log
 from vllamad.host.log import event
 from vllamad.host.systemd import Notifier
@@ -117,14 +117,19 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     Raises HostProblem, with nothing changed, where no gateways come to serve with them.
     """
     old = parts.daemon.settings
+    parts.engines.settings = new
+    await parts.engines.look()  # a launch tells gateways what its parsers can tell apart
     launch, count = parts.launch(new), new.server.gateways
-    if not parts.gateways.serve(launch, count):
-        await parts.gateways.renew(launch, count)
+    try:
+        if not parts.gateways.serve(launch, count):
+            await parts.gateways.renew(launch, count)
+    except HostProblem:
+        parts.engines.settings = old
+        raise
     own_log.configure(new.logging.format, new.logging.level)
-    parts.daemon.settings = parts.engines.settings = new
+    parts.daemon.settings = new
     parts.lives.configure(new)
     parts.library.configure(new)
-    await parts.engines.look()
     parts.fleet.measured(parts.engines.machine)
     wanted = await _specs(parts)
     parts.fleet.relimit(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
