@@ -257,10 +257,10 @@ def test_other_settings_are_those_of_the_next_look(models, tmp_path):
     assert catalog.find("tiny").settings.context_length == 512
     local = write_checkpoint(tmp_path / "local")
     catalog.configure(
-        {"tiny": ModelSettings(keep_alive=1.0), "here": ModelSettings(path=str(local))}
+        {"tiny": ModelSettings(keep_alive=1.0), "here": ModelSettings(path=str(local))}, None
     )
     assert catalog.glance("tiny") is None
     assert catalog.find("tiny").settings == ModelSettings(keep_alive=1.0)
     assert catalog.find("here").folder == local
-    catalog.configure({})
+    catalog.configure({}, None)
     assert catalog.find("here") is None
