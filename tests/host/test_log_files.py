@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from vllamad.errors import HostProblem
-from vllamad.host.log_files import WorkerLog, follow, last_lines, worker_log
+from vllamad.host.log_files import Mark, WorkerLog, follow, last_lines, worker_log
 
 
 class Seen(list[str]):
@@ -34,9 +34,14 @@ class Seen(list[str]):
 
 @asynccontextmanager
 async def following(
-    path: Path, hear: Callable[[str], None], *, max_bytes: int = 1 << 20, keep: int = 2
+    path: Path,
+    hear: Callable[[str], None],
+    *,
+    max_bytes: int = 1 << 20,
+    keep: int = 2,
+    resume: Mark | None = None,
 ) -> AsyncGenerator[WorkerLog]:
-    with worker_log(path, max_bytes=max_bytes, keep=keep, on_line=hear) as log:
+    with worker_log(path, max_bytes=max_bytes, keep=keep, on_line=hear, resume=resume) as log:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log.keep_up)
             yield log
@@ -65,6 +70,34 @@ async def test_each_line_is_heard_whole_however_it_was_written(tmp_path: Path) -
             await trio.testing.wait_all_tasks_blocked()
         await seen.until("end")
     assert seen == ["one", "two", "three\N{REPLACEMENT CHARACTER}", "10%", "20%", "30%", "end"]
+
+
+async def test_who_goes_on_with_a_life_hears_what_came_since_and_each_line_once(
+    tmp_path: Path,
+) -> None:
+    path, first, then = tmp_path / "log", Seen(), Seen()
+    append(path, b"of an earlier life\n")
+    marks: list[int] = []
+    async with following(path, first.hear) as log:
+        log.on_read = marks.append
+        append(path, b"one\ntw")
+        await first.until("one")
+        await trio.testing.wait_all_tasks_blocked()
+        mark = Mark(log.began, marks[-1])
+    append(path, b"o\nthree\n")
+    async with following(path, then.hear, resume=mark) as log:
+        await then.until("three")
+        assert log.tail() == "one\ntwo\nthree\n"
+    assert (first, then) == (["one"], ["two", "three"])
+
+
+async def test_who_goes_on_after_a_rotation_takes_all_that_is_there(tmp_path: Path) -> None:
+    path, seen = tmp_path / "log", Seen()
+    append(path, b"one\n")
+    async with following(path, seen.hear, resume=Mark(began=500, read=900)) as log:
+        append(path, b"two\n")
+        await seen.until("two")
+        assert log.tail() == "one\ntwo\n"
 
 
 async def test_what_an_earlier_life_wrote_is_not_heard_again(tmp_path: Path) -> None:

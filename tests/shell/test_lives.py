@@ -241,6 +241,7 @@ class Unkillable:
     """A group that is still there after KILL, and goes in its own time."""
 
     pid = 4711
+    kept = False
 
     def __init__(self) -> None:
         self.is_gone = False

@@ -42,6 +42,9 @@ class FakeLife:
     pid: int = 4711
     endpoint: Path = Path("/run/w/1/s")
     hurried: bool = False
+    can_be_kept: bool = False
+    kept: bool = False
+    asked: float | None = None
     doing: str = "loading weights"
 
     async def ready(self) -> int:
@@ -61,6 +64,12 @@ class FakeLife:
 
     def hurry(self) -> None:
         self.hurried = True
+
+    async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
+        self.kept = self.can_be_kept
+
+    def note_keep_alive(self, asked: float | None) -> None:
+        self.asked = asked
 
 
 @dataclass

@@ -93,6 +93,7 @@ class WorkerSettings:
     max_failures: int = 5  # starts in a row that never got ready
     failed_cooldown: float = 600.0
     memory_max: int = 0  # bytes of main memory a worker may take; 0: no limit
+    keep_workers: bool = False  # over a restart or crash of the daemon; needs systemd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

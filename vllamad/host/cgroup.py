@@ -85,6 +85,11 @@ class Cgroups:
             raise HostProblem(f"cannot make {one.path}: {problem.strerror}") from problem
         return one
 
+    def find(self, name: str) -> Cgroup | None:
+        """That of a worker which a daemon before us has started, if it has one."""
+        folder = self.top / (_WORKER + name)
+        return Cgroup(folder, _number(folder / "memory.max") or 0) if folder.exists() else None
+
     async def sweep(self, keep: Collection[str], *, limit: float) -> list[str]:
         """Empty and remove the cgroups of workers other than `keep`; those that had processes."""
         found: list[str] = []

@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -28,10 +29,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def worker_log(
-    path: Path, *, max_bytes: int, keep: int, on_line: Callable[[str], None]
+    path: Path,
+    *,
+    max_bytes: int,
+    keep: int,
+    on_line: Callable[[str], None],
+    resume: Mark | None = None,
 ) -> Generator[WorkerLog]:
     """Open the log of one life of a worker, before it starts; what is already in it is not ours.
 
+    With `resume` the life goes on where somebody else has stopped reading.
     Rotated files are named `.1` (newest) to `.KEEP`, of which there is at least one; all together
     take (keep + 1) * max_bytes, plus what a flood adds before we look. Raises HostProblem.
     """
@@ -41,9 +48,16 @@ def worker_log(
         raise HostProblem(f"cannot open {path}: {problem.strerror}") from problem
     try:
         with _watching(path) as changed:
-            yield WorkerLog(descriptor, path, changed, max_bytes, keep, on_line)
+            yield WorkerLog(descriptor, path, changed, max_bytes, keep, on_line, resume)
     finally:
         os.close(descriptor)
+
+
+class Mark(NamedTuple):
+    """Where in its file the output of a life begins, and how far it was read."""
+
+    began: int
+    read: int
 
 
 class WorkerLog:
@@ -57,15 +71,22 @@ class WorkerLog:
         max_bytes: int,
         keep: int,
         on_line: Callable[[str], None],
+        resume: Mark | None,
     ) -> None:
         self._descriptor = descriptor
-        self._path = path
+        self.path = path
         self._changed = changed
         self._max_bytes = max_bytes
         self._keep = keep
         self._on_line = on_line
-        self._offset = os.fstat(descriptor).st_size
-        self._tail = bytearray()
+        self.on_read: Callable[[int], None] = lambda _: None  # is told how far we have read
+        size = os.fstat(descriptor).st_size
+        self.began, self._offset = resume or Mark(size, size)
+        # A file that is smaller has been rotated since: all of it is of this life.
+        start = self.began if self._offset >= self.began else 0
+        self._offset = self._offset if self._offset <= size else 0
+        start = max(start, self._offset - TAIL)
+        self._tail = bytearray(os.pread(descriptor, max(0, self._offset - start), start))
         self._partial = b""
         self._unread = b""  # of a file that was rotated meanwhile
 
@@ -82,10 +103,11 @@ class WorkerLog:
             if size > self._max_bytes or (size > self._max_bytes * 3 // 4 and not read):
                 copied = await trio.to_thread.run_sync(self._rotate)
                 start = max(self._offset, copied - _BACKLOG)
-                self._unread += _read_from(_older(self._path, 1), start) if copied else b""
+                self._unread += _read_from(_older(self.path, 1), start) if copied else b""
                 self._offset = 0
             elif not read:
                 await self._changed()
+            self.on_read(self._offset - len(self._partial))
             await trio.lowlevel.checkpoint()
 
     def catch_up(self) -> None:
@@ -119,8 +141,8 @@ class WorkerLog:
         copied, size = 0, os.fstat(self._descriptor).st_size
         if size <= self._max_bytes:
             for number in range(self._keep - 1, 0, -1):
-                _rename(_older(self._path, number), _older(self._path, number + 1))
-            copied, size = _copy(self._descriptor, _older(self._path, 1), self._max_bytes)
+                _rename(_older(self.path, number), _older(self.path, number + 1))
+            copied, size = _copy(self._descriptor, _older(self.path, 1), self._max_bytes)
         # What did not fit is dropped, but for its end: a flood may close with the reason for it.
         start = max(copied, size - _CHUNK)
         last = os.pread(self._descriptor, _CHUNK, start) if size > copied else b""

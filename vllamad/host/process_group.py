@@ -13,12 +13,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -52,11 +52,45 @@ async def spawn(
     """
     shim.become_subreaper()
     group = await _start_shim(launch)
-    try:
+    async with _held(group, term_timeout, kill_timeout):
         await group.start(launch)
         yield group
+
+
+@asynccontextmanager
+async def adopt(
+    line: LifeLine, cgroup: Cgroup | None, *, term_timeout: float, kill_timeout: float
+) -> AsyncGenerator[ProcessGroup]:
+    """Take over a group from a supervisor that is gone; otherwise as `spawn`."""
+    control = trio.SocketStream(trio.socket.from_stdlib_socket(line.control))
+    group = ProcessGroup(_Orphan(line.shim), control, cgroup)
+    group.pid = line.leader
+    try:
+        async with _held(group, term_timeout, kill_timeout):
+            yield group
     finally:
-        await group.empty(term_timeout, kill_timeout)
+        os.close(line.shim)
+
+
+@asynccontextmanager
+async def _held(
+    group: ProcessGroup, term_timeout: float, kill_timeout: float
+) -> AsyncGenerator[None]:
+    """Empty the group at the end, unless it is kept and the end is a cancellation: our own."""
+    kept = False
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        kept = group.kept
+        raise
+    finally:
+        if kept:
+            group.release()
+        else:
+            group.kept = False
+            await group.empty(term_timeout, kill_timeout)
 
 
 async def _start_shim(launch: Launch) -> ProcessGroup:
@@ -93,14 +127,49 @@ class Usage(NamedTuple):
     cpu: float | None = None  # seconds of processor time
 
 
+class LifeLine(NamedTuple):
+    """What a group hangs on: it lives while anybody has the control socket open."""
+
+    control: socket.socket
+    shim: int  # a pidfd
+    leader: int
+
+
+class _Shim(Protocol):
+    """The process that holds the group."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def wait(self) -> int:
+        """Wait for its end; not 0 if that may have left processes of the group to us."""
+        ...
+
+
+class _Orphan:
+    """A shim that another supervisor has started, known by a pidfd."""
+
+    def __init__(self, pidfd: int) -> None:
+        self.pid = pid_of(pidfd)
+        self._pidfd = pidfd
+
+    async def wait(self) -> int:
+        await trio.lowlevel.wait_readable(self._pidfd)
+        return 0
+
+
 class ProcessGroup:
-    """A running group: `pid` is its leader. Set `kill_now` while TERM would only be ignored."""
+    """A running group: `pid` is its leader. Set `kill_now` while TERM would only be ignored.
+
+    Set `kept` once others hold its life line too: it then survives that we are cancelled.
+    """
 
     def __init__(
-        self, shim_process: trio.Process, control: trio.SocketStream, cgroup: Cgroup | None
+        self, shim_process: _Shim, control: trio.SocketStream, cgroup: Cgroup | None
     ) -> None:
         self.pid = 0
         self.kill_now = False
+        self.kept = False
         self.cgroup = cgroup
         self._shim = shim_process
         self._control = control
@@ -165,6 +234,19 @@ class ProcessGroup:
         if self.cgroup:
             self.cgroup.remove()
 
+    @contextmanager
+    def line(self) -> Generator[tuple[int, int]]:
+        """Its life line as two descriptors to be given away: control socket, pidfd of the shim."""
+        pidfd = os.pidfd_open(self._shim.pid)
+        try:
+            yield self._control.socket.fileno(), pidfd
+        finally:
+            os.close(pidfd)
+
+    def release(self) -> None:
+        """Let go of it; it ends once nobody else holds its life line either."""
+        self._control.socket.close()
+
     async def empty(self, term_timeout: float, kill_timeout: float) -> None:
         """Return when no process of the group is left; see `spawn`."""
         try:
@@ -211,6 +293,15 @@ class ProcessGroup:
         line, _, self._unread = self._unread.partition(b"\n")
         what, _, value = line.decode(errors="replace").partition(" ")
         return what, value
+
+
+def pid_of(pidfd: int) -> int:
+    """The process a pidfd stands for, -1 if it is gone; ValueError if it is no pidfd."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise ValueError(f"descriptor {pidfd} is no pidfd")
 
 
 async def first_exit(pids: Iterable[int]) -> int:

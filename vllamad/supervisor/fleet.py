@@ -7,7 +7,7 @@ can happen, so no state read elsewhere is ever acted upon.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from math import inf
@@ -67,19 +67,35 @@ class Fleet:
                     await self._changed.wait()
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
-    def relimit(self, limits: Limits) -> None:
-        """Schedule by other limits from now on."""
-        self._carry_out(self._scheduler.relimit(limits, now=trio.current_time()))
+    def relimit(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
+        """Schedule by other limits from now on; `keep_alives` are the models' own."""
+        now = trio.current_time()
+        self._carry_out(self._scheduler.relimit(limits, keep_alives, now=now))
+
+    def asked_keep_alive(self, model: str) -> float | None:
+        """What a request has asked for, if one has."""
+        return self._scheduler.asked_keep_alive(model)
 
     def drain(self) -> None:
         """Serve on with what is loaded, and load nothing any more."""
         self._carry_out(self._scheduler.drain(now=trio.current_time()))
 
-    async def close(self) -> None:
-        """Refuse who waits, stop every worker, and return when the last one is gone."""
-        self._carry_out(self._scheduler.close(now=trio.current_time()))
-        for worker in list(self._workers.values()):
-            await worker.gone.wait()
+    async def close(self, *, keep: bool = False) -> None:
+        """Refuse who waits, stop every worker, and return when the last one is gone.
+
+        With `keep`, those that can outlive us are not stopped: they do when `run` is cancelled.
+        """
+        kept = {model for model, worker in self._workers.items() if keep and worker.kept}
+        self._carry_out(self._scheduler.close(now=trio.current_time(), keep=kept))
+        for model, worker in list(self._workers.items()):
+            if model not in kept:
+                await worker.gone.wait()
+
+    def adopt(self, plan: Plan, keep_alive: float | None) -> None:
+        """Go on with a worker of a daemon before us."""
+        self._scheduler.adopt(plan, keep_alive=keep_alive, now=trio.current_time())
+        event(log, logging.INFO, "take over", model=plan.model)
+        self._start(plan)
 
     @asynccontextmanager
     async def lease(self, spec: Spec, keep_alive: float | None) -> AsyncGenerator[Verdicts]:
@@ -188,6 +204,7 @@ class Fleet:
         for decision in decisions:
             match decision:
                 case Start(plan):
+                    event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
                     self._start(plan)
                 case Stop(model, why):
                     self._workers[model].stop(why)
@@ -200,6 +217,7 @@ class Fleet:
                     self._tell(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
+            worker.note_keep_alive(self._scheduler.asked_keep_alive(model))
         if self._scheduler.deadline() < self._until:
             self._changed.set()
 
@@ -207,7 +225,6 @@ class Fleet:
         if self._nursery is None:
             raise Unavailable("vllamad is not up yet")
         worker = self._workers[plan.model] = self._make_worker(plan, self._moved)
-        event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
         self._nursery.start_soon(worker.keep)
 
     def _granted(self, lease: LeaseId, model: str) -> Granted | Refused:

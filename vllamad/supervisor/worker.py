@@ -62,6 +62,19 @@ class Life(Protocol):
         """End it without asking: it is dead already, or cannot hear."""
         ...
 
+    @property
+    def kept(self) -> bool:
+        """Whether it lives on when its block is left because we are cancelled."""
+        ...
+
+    async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
+        """Have it kept, where workers are: it is ready, as `plan` says."""
+        ...
+
+    def note_keep_alive(self, asked: float | None) -> None:
+        """Have whoever finds it know how long it was asked to stay."""
+        ...
+
 
 class Lives(Protocol):
     """Where lives come from: the real one is in `supervisor/lives.py`, a fake in the tests."""
@@ -102,6 +115,7 @@ class Worker:
         self.gone = trio.Event()  # set when the owner task is over: stopped or failed
         self.log_file = lives.log_file(plan.model)
         self._life: Life | None = None
+        self._keep_alive: float | None = None
         self._lives = lives
         self._settings = settings
         self._load_timeout = scheduler.load_timeout
@@ -118,6 +132,12 @@ class Worker:
         """What a load is busy with; empty in any other state."""
         return self._life.doing if self._life and self.state is State.STARTING else ""
 
+    @property
+    def kept(self) -> bool:
+        """Whether it outlives us: it serves, and nobody wants it to stop."""
+        serves = self.state is State.READY and not self._stop_wanted.is_set()
+        return serves and self._life is not None and self._life.kept
+
     def stop(self, why: str) -> None:
         """Ask it to drain and stop; asking twice is asking once."""
         if not self._stop_wanted.is_set():
@@ -130,6 +150,12 @@ class Worker:
             self._idle.set()
         elif self._idle.is_set():  # else somebody may be waiting for this one
             self._idle = trio.Event()
+
+    def note_keep_alive(self, asked: float | None) -> None:
+        """How long the last request that said so wants it to stay."""
+        self._keep_alive = asked
+        if self._life:
+            self._life.note_keep_alive(asked)
 
     async def keep(self) -> None:
         """Live, and live again after a crash, until asked to stop or past hope."""
@@ -179,6 +205,11 @@ class Worker:
                 if outcome is None:
                     ready_at = trio.current_time()
                     self._enter(State.READY)
+                    await life.keep(
+                        self.plan,
+                        context_length=self.context_length,
+                        keep_alive=self._keep_alive,
+                    )
                     outcome = await self._serve(life)
                 if not isinstance(outcome, _Asked) or ready_at is None:
                     life.hurry()
@@ -194,7 +225,12 @@ class Worker:
     async def _load(self, life: Life) -> str | _Asked | None:
         """None when it is ready; otherwise why it will not be."""
         with trio.move_on_after(self._load_timeout):
-            return await first_of(partial(self._until_ready, life), life.ended, self._until_asked)
+            try:
+                return await first_of(
+                    partial(self._until_ready, life), life.ended, self._until_asked
+                )
+            except VllamadError as error:
+                return error.message
         return f"not ready after {self._load_timeout:.0f} s"
 
     async def _serve(self, life: Life) -> str | _Asked:

@@ -1,0 +1,54 @@
+"""What the lines of one life of an engine mean: how far it is, why it died; and for the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from vllamad.config.settings import LogSettings
+from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line, progress
+from vllamad.host.journal import EngineLines
+from vllamad.host.log import escape
+from vllamad.host.log_files import Mark, WorkerLog, worker_log
+
+
+class Output:
+    """What the lines of one life mean."""
+
+    def __init__(self, journal: EngineLines | None) -> None:
+        self.fatal = trio.Event()
+        self.doing = "starting"
+        self.file: WorkerLog | None = None
+        self.pid = 0
+        self._journal = journal
+
+    def on_line(self, line: str) -> None:
+        if self._journal:
+            self._journal.send(escape(line), self.pid)
+        self.doing = progress(line) or self.doing
+        if is_fatal_start_line(line):
+            self.fatal.set()
+
+    def reason(self) -> str:
+        """The last meaningful line so far; empty if there is none."""
+        if self.file is None:
+            return ""
+        self.file.catch_up()
+        return last_meaningful_line(self.file.tail())
+
+
+@contextmanager
+def worker_output(
+    path: Path, settings: LogSettings, journal: EngineLines | None, resume: Mark | None
+) -> Generator[tuple[WorkerLog, Output]]:
+    """Open the log of one life, or of the rest of one, and make sense of it."""
+    output = Output(journal)
+    limit, keep = settings.max_bytes, settings.keep
+    with worker_log(
+        path, max_bytes=limit, keep=keep, on_line=output.on_line, resume=resume
+    ) as file:
+        output.file = file
+        yield file, output
