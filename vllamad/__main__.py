@@ -38,6 +38,8 @@ def main() -> None:
         sys.exit(gateway())
     try:
         settings = _settings(arguments)
+        if arguments.check_config:
+            _check_catalogues(settings)
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         sys.exit(EXIT_PROBLEM if arguments.check_config else EXIT_CONFIG)
@@ -86,6 +88,13 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return load(
         cli, os.environ, cwd=Path.cwd(), home=Path.home(), euid=os.geteuid(), only=arguments.config
     )
+
+
+def _check_catalogues(settings: Settings) -> None:
+    """Read what models the operator makes known; a fault there does not keep the daemon down."""
+    from vllamad.models.known_file import read_known
+
+    read_known(settings.paths.catalogs)
 
 
 def _say_checked(settings: Settings) -> None:

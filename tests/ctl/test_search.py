@@ -69,3 +69,11 @@ def test_a_fault_in_the_operators_own_is_named(run: Run, tmp_path: Path) -> None
     ran = run("search", "qwen")
     assert ran.code == 1
     assert "catalog.toml: house: object contains unknown field `abot`" in ran.err
+
+
+def test_a_fault_there_is_a_fault_of_the_configuration(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "vllamad").mkdir()
+    (tmp_path / "vllamad" / "catalog.toml").write_text("[house]\nabot = 1\n")
+    ran = run("config", "--check")
+    assert (ran.code, ran.out) == (1, "")
+    assert "catalog.toml: house: object contains unknown field `abot`" in ran.err

@@ -86,6 +86,15 @@ def test_faults_are_named_one_a_line_and_nothing_is_started(home: Path) -> None:
     assert sorted(path.name for path in home.iterdir()) == ["vllamad.toml"]
 
 
+def test_a_fault_in_a_catalogue_of_models_is_named_too(home: Path) -> None:
+    folder = home / ".config" / "vllamad"
+    folder.mkdir(parents=True)
+    (folder / "catalog.toml").write_text("[mine]\nabout = 1\n")
+    done = vllamad(home, "--check-config")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "catalog.toml: mine: expected `str`, got `int` - at `about`" in done.stderr
+
+
 def test_a_daemon_with_a_faulty_configuration_is_not_worth_a_restart(home: Path) -> None:
     done = vllamad(home, "--set", "server.gateways=0")
     assert done.returncode == 78

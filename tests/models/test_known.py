@@ -9,7 +9,7 @@ import pytest
 from vllamad.core.memory import GIB, Device, Machine
 from vllamad.core.model_name import parse
 from vllamad.core.variants import FORMATS, KnownModel
-from vllamad.errors import BadInput, ConfigError, HostProblem, ModelNotFound
+from vllamad.errors import BadInput, ConfigError, ModelNotFound
 from vllamad.models.known import Known, is_gguf
 from vllamad.models.known_file import SHIPPED, read_known
 from vllamad.models.origins import MAIN, origin_in, origin_of
@@ -319,7 +319,7 @@ def test_a_fault_names_the_file_and_the_field(tmp_path: Path, text: str, fault: 
 
 
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(HostProblem, match="cannot read"):
+    with pytest.raises(ConfigError, match="cannot read"):
         read_known([tmp_path])
 
 

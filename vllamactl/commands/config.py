@@ -29,7 +29,11 @@ def show(call: Call) -> None:
 
 def check(call: Call) -> None:
     """Say whether the configuration is without fault; every fault is named otherwise."""
-    files = [str(file) for file in read_settings(call.environ).paths.config_files]
+    from vllamad.models.known_file import read_known
+
+    paths = read_settings(call.environ).paths
+    read_known(paths.catalogs)
+    files = [str(file) for file in paths.config_files]
     lines = [f"{call.screen.mark(DONE)} the configuration is valid"]
     lines += [f"  {call.screen.mark(BULLET)} {file}" for file in files or ["no file, all defaults"]]
     call.screen.answer({"valid": True, "files": files}, "\n".join(lines))

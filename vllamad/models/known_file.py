@@ -89,9 +89,9 @@ def read_known(files: Iterable[Path] = ()) -> Known:
         try:
             _lay_over(tables, tomllib.loads(read_bounded(file, SIZE_LIMIT).decode()))
             known = _known(tables)
-        except HostProblem:
+        except HostProblem as error:
             if file.exists():
-                raise
+                raise ConfigError((f"{file}: {error.message}",)) from error
         except (ValueError, BadInput, RecursionError) as error:
             text = str(error)
             raise ConfigError((f"{file}: {text[:1].lower()}{text[1:]}",)) from error
