@@ -20,6 +20,7 @@ from vllamactl.render import DONE, Screen
 from vllamad.config.paths import default_paths
 from vllamad.config.settings import Paths
 from vllamad.core import model_name
+from vllamad.core.hearing import lacking
 from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
 from vllamad.models import manifests, store
 from vllamad.runtimes import smollm2
@@ -70,6 +71,14 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
         try:
             facts = resolve(paths.runtimes, cache=paths.cache)
             told.result = f"{facts.name} ({THERE})"
+            if lacking("only", facts.sound):
+                facts = install(
+                    paths.runtimes,
+                    device="cuda" if facts.device == "cuda" else "cpu",
+                    version=facts.version,
+                    progress=told.progress,
+                )
+                told.result = f"{facts.name}, with what reads sound"
         except RuntimeProblem:
             facts = install(paths.runtimes, progress=told.progress)
             told.result = f"{facts.name}, one token made"

@@ -166,6 +166,7 @@ def fake_home(
     models: Sequence[str] = ("a", "b"),
     *,
     tool_parsers: str = TOOL_PARSERS,
+    sound: Sequence[str] = ("av", "soundfile", "torchaudio"),
     python: str = sys.executable,
 ) -> Path:
     """A home with the scripted engine as its runtime and tiny checkpoints under `models`."""
@@ -179,6 +180,7 @@ def fake_home(
         flags=[],
         tool_parsers=[*tool_parsers.split()],
         reasoning_parsers=[*REASONING_PARSERS.split()],
+        sound=[*sound],
         fork=False,
     )
     runtime = home / "state" / "runtimes" / "fake"

@@ -73,6 +73,7 @@ def flag(name: str, default: str = "") -> str:
 
 MODEL = flag("served-model-name", "fake")
 POOLING = flag("runner") == "pooling"
+ONLY_HEARS = "Whisper" in spelling.architectures(flag("model"))
 CONTEXT = int(flag("max-model-len", "256" if POOLING else "2048"))
 
 
@@ -153,14 +154,16 @@ class Engine:
                 yield from self.model_answer(method, path, head, body)
             case _ if POOLING:
                 yield reply(404, b'{"detail":"Not Found"}')
+            case "/v1/audio/transcriptions" | "/v1/audio/translations":
+                yield from spelling.heard(head, body)
+            case _ if ONLY_HEARS:
+                yield reply(404, b'{"detail":"Not Found"}')
             case "/detokenize":
                 yield from self.model_answer(method, path, head, body)
             case "/tokenize" | "/v1/chat/completions" | "/v1/completions" | "/v1/responses":
                 yield from self.model_answer(method, path, head, body)
             case "/v1/messages" | "/v1/messages/count_tokens":
                 yield from self.model_answer(method, path, head, body)
-            case "/v1/audio/transcriptions" | "/v1/audio/translations":
-                yield from spelling.heard(head, body)
             case _:
                 yield reply(404, b'{"detail":"Not Found"}')
 
@@ -326,6 +329,9 @@ def main() -> None:
         time.sleep(PLAN["load"] / len(LOADING))
     for line in PLAN["log"]:
         say(line)
+    if ONLY_HEARS and '"audio":1' not in flag("limit-mm-per-prompt"):
+        say("AssertionError: Encoder-decoder models are expected to implement the multimodal")
+        raise SystemExit(1)
     if PLAN["exit"] is not None:
         raise SystemExit(PLAN["exit"])
     listener.listen(4096)

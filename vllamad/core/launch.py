@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.hearing import Hearing
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least
 from vllamad.errors import DoesNotFit
 
@@ -32,6 +33,7 @@ class Spec:
     context_length: int = 0  # 0: left to the engine
     keep_alive: float | None = None
     pooling: bool = False
+    hearing: Hearing = ""  # as far as the engine can
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     args: dict[str, Flag] = field(default_factory=dict[str, Flag])

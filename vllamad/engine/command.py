@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.hearing import lacking
 from vllamad.core.launch import Plan
 from vllamad.errors import RuntimeProblem
 
@@ -42,6 +43,7 @@ class Engine:
     flags: frozenset[str]  # without the leading dashes; empty: unknown, pass everything
     tool_parsers: frozenset[str] = frozenset()
     reasoning_parsers: frozenset[str] = frozenset()
+    sound: frozenset[str] = frozenset()  # packages it can read sound with
     fork: bool = True  # whether its children may be forks
     launcher: str = str(LAUNCHER)
 
@@ -68,6 +70,7 @@ def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettin
     """The worker's argument list. Raises RuntimeProblem for a flag this vLLM does not know."""
     wished = _dashed(settings.args) | _dashed(plan.spec.args)
     _refuse_bad_wishes(engine, plan, wished)
+    _refuse_deafness(engine, plan)
     ours = {name: value for name, value in _defaults(engine, plan).items() if _knows(engine, name)}
     if SHARE in wished:
         ours.pop(BYTES, None)
@@ -138,7 +141,7 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
         "disable-fastapi-docs": True,
         "disable-access-log-for-endpoints": "/health,/metrics,/v1/models",
         "allowed-media-domains": "media.invalid",  # no URL is ever fetched for a client
-        "limit-mm-per-prompt": '{"image":8,"video":0,"audio":0}',
+        "limit-mm-per-prompt": f'{{"image":8,"video":0,"audio":{1 if spec.hearing else 0}}}',
     }
     if spec.context_length:
         flags["max-model-len"] = spec.context_length
@@ -157,7 +160,7 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
 def _gpu_flags(plan: Plan) -> dict[str, Flag]:
     need, placement = plan.spec.need, plan.placement
     flags: dict[str, Flag] = {}
-    if not plan.spec.pooling:
+    if not plan.spec.pooling and plan.spec.hearing != "only":
         flags |= {
             "max-num-batched-tokens": 16384,
             "enable-chunked-prefill": True,
@@ -209,6 +212,18 @@ def _refuse_bad_wishes(engine: Engine, plan: Plan, wished: Mapping[str, Flag]) -
                 f"cannot start {plan.model}: vLLM {engine.version} does not know --{name}",
                 hint=f"did you mean {near[0]}?" if near else "see `vllm serve --help=all`",
             )
+
+
+def _refuse_deafness(engine: Engine, plan: Plan) -> None:
+    """Without them the engine starts, and then calls every sound invalid."""
+    missing = lacking(plan.spec.hearing, engine.sound)
+    if plan.spec.hearing == "only" and missing:
+        raise RuntimeProblem(
+            f"cannot start {plan.model}: it reads sound with {' and '.join(missing)}, which the"
+            " runtime does not have",
+            hint="`vllamactl runtime install` adds it; to a Python of your own: pip install "
+            + " ".join(missing),
+        )
 
 
 def _spell(engine: Engine, name: str, value: Flag) -> list[str]:

@@ -5,6 +5,8 @@ Speaks to one engine over its Unix socket. Knows nothing of states or restarts.
 
 from __future__ import annotations
 
+import wave
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import trio
 from vllamad.errors import LoadFailed
 from vllamad.host.http_client import client_for
 
+_SOUND_RATE = 16_000  # samples a second: what models hear in
 _PAUSE = 0.2  # seconds between two looks while it starts: far below any load time
 
 
@@ -42,8 +45,10 @@ class Progress(NamedTuple):
     cache: float  # share in use: it grows while a long prompt is read, before any token counts
 
 
-async def until_ready(endpoint: Path, *, model: str, pooling: bool) -> int:
-    """Wait for /health and one generated token; return the context length the engine settled on.
+async def until_ready(
+    endpoint: Path, *, model: str, pooling: bool, transcribes: bool = False
+) -> int:
+    """Wait for /health and one answer; return the context length the engine settled on.
 
     Health alone lies: a server can be up and die of its first request (an engine whose JIT may
     not write executable memory does). Raises LoadFailed when that first request is refused.
@@ -51,7 +56,8 @@ async def until_ready(endpoint: Path, *, model: str, pooling: bool) -> int:
     async with client_for(str(endpoint)) as client:
         while not await _healthy(client):  # noqa: ASYNC110 - it tells nobody when it is up
             await trio.sleep(_PAUSE)
-        await _first_token(client, model=model, pooling=pooling)
+        asked = _silence(client, model) if transcribes else _words(client, model, pooling=pooling)
+        await _answered(client, asked)
         return await _context_length(client)
 
 
@@ -88,14 +94,35 @@ async def _healthy(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _first_token(client: httpx.AsyncClient, *, model: str, pooling: bool) -> None:
+def _words(client: httpx.AsyncClient, model: str, *, pooling: bool) -> httpx.Request:
     if pooling:
         # A model that ranks has no /v1/embeddings.
         path, body = "/pooling", {"model": model, "input": "ready?"}
     else:
         path, body = "/v1/completions", {"model": model, "prompt": "ready?", "max_tokens": 1}
+    return client.build_request("POST", path, json=body, timeout=None)  # the caller limits the load
+
+
+def _silence(client: httpx.AsyncClient, model: str) -> httpx.Request:
+    """A second of it: what only transcribes has no route for words."""
+    content = BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_SOUND_RATE)
+        file.writeframes(bytes(2 * _SOUND_RATE))
+    return client.build_request(
+        "POST",
+        "/v1/audio/transcriptions",
+        data={"model": model, "language": "en", "max_completion_tokens": "1"},
+        files={"file": ("ready.wav", content.getvalue(), "audio/wav")},
+        timeout=None,
+    )
+
+
+async def _answered(client: httpx.AsyncClient, asked: httpx.Request) -> None:
     try:
-        answer = await client.post(path, json=body, timeout=None)  # the caller limits the load
+        answer = await client.send(asked)
     except httpx.TransportError as error:
         raise LoadFailed(f"the engine died of its first request: {error}") from error
     if answer.status_code != 200:

@@ -26,12 +26,14 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
+from vllamad.core.hearing import lacking
 from vllamad.errors import BadInput, NotSupported
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.generation import JSON, SSE, WHOLE, hold, read, recorded
 from vllamad.gateway.models import find
 from vllamad.gateway.quart_app import until_answered
 from vllamad.gateway.relay import ask, collect, relay
+from vllamad.models.catalog import Installed
 from vllamad.wire.gojson import quoted
 from vllamad.wire.verbatim import Verbatim
 
@@ -80,7 +82,7 @@ async def _relayed(context: Context, path: str) -> Response:
     installed = await find(context, name, missing=BadInput("model is required"))
     record.model = installed.name
     if "audio" not in installed.capabilities:
-        raise NotSupported(f"{quoted(name)} does not support audio transcription")
+        raise _deaf(name, installed, context)
     lease = await hold(context, installed, None)
     served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
     plain = form.value("response_format") == "text"
@@ -103,6 +105,14 @@ async def _relayed(context: Context, path: str) -> Response:
         text = msgspec.json.decode(body, type=_Heard).text
         return Response(text, content_type="text/plain; charset=utf-8")
     return Response(body, content_type=JSON)
+
+
+def _deaf(name: str, installed: Installed, context: Context) -> NotSupported:
+    refusal = f"{quoted(name)} does not support audio transcription"
+    engine = context.settings.parsers
+    if missing := lacking(installed.facts.hearing, engine.sound if engine else ()):
+        refusal += f": the engine's runtime lacks {' and '.join(missing)}"
+    return NotSupported(refusal, hint="vllamactl runtime install" if missing else "")
 
 
 def read_form(body: bytes, *, content_type: str) -> Form:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vllamad.core.hearing import Hearing
 from vllamad.errors import BadInput
 from vllamad.models.files import list_files, read_bounded
 from vllamad.models.fim import added_tokens, fim_tokens
+from vllamad.models.hearing import hearing_of
 from vllamad.models.json_values import Json, decode_object, items, mapping, number, text, whole
 from vllamad.models.safetensors import Tensor, read_header
 from vllamad.models.texts import license_of, special_token, template_file, template_of
@@ -29,6 +31,11 @@ from vllamad.wire.fim import FimTokens
 TOKENIZER = "tokenizer.json"
 JSON_LIMIT = 16 << 20  # bytes; a tokenizer_config.json with thousands of tokens is under 2 MiB
 INDEX_LIMIT = 64 << 20
+# What families call the same number.
+_CONTEXT = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
+)  # fmt: skip
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "decoder_layers")
 KV_BYTES = 2  # of one cached element: vLLM keeps the cache in the 16-bit type it computes in
 
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -59,6 +66,7 @@ class Facts:
     is_embedding: bool
     pooling: str  # how an embedding is made of the tokens': mean, cls, last, or rank for a score
     has_vision: bool
+    hearing: Hearing
     fim: FimTokens | None  # how it is asked to fill in the middle, if it can
     chat_template: str
     bos_token: str
@@ -119,9 +127,9 @@ def derive(
     inner = language_part(config)
     names = names_of(config)
     dtype = main_dtype(tensors.values())
-    context = whole(inner, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    context = whole(inner, *_CONTEXT)
     hidden = whole(inner, "hidden_size", "n_embd", "d_model")
-    heads = whole(inner, "num_attention_heads", "n_head")
+    heads = whole(inner, "num_attention_heads", "n_head", "decoder_attention_heads")
     kv_heads = whole(inner, "num_key_value_heads") or heads
     head_dim = whole(inner, "head_dim") or (hidden // heads if heads else 0)
     vision = mapping(config, "vision_config")
@@ -134,11 +142,11 @@ def derive(
         quantization=quantization_label(config, dtype),
         context_length=min(context, whole(sentence or {}, "max_seq_length") or context),
         hidden_size=hidden,
-        layers=whole(inner, "num_hidden_layers", "n_layer", "num_layers"),
+        layers=whole(inner, *_LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        feed_forward=whole(inner, "intermediate_size", "n_inner"),
+        feed_forward=whole(inner, "intermediate_size", "n_inner", "decoder_ffn_dim"),
         vocab=whole(inner, "vocab_size"),
         rope_base=number({**mapping(inner, "rope_parameters"), **inner}, "rope_theta") or 0.0,
         norm_epsilon=number(inner, "rms_norm_eps") or 0.0,
@@ -147,6 +155,7 @@ def derive(
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
         pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
+        hearing=hearing_of(config),
         fim=fim,
         chat_template=template,
         bos_token=special_token(tokenizer or {}, "bos_token"),
@@ -196,7 +205,7 @@ def kv_bytes_per_token(config: Json, kv_heads: int, head_dim: int) -> int:
 
     An upper bound where some layers forget what is outside a window.
     """
-    layers = whole(config, "num_hidden_layers", "n_layer", "num_layers")
+    layers = whole(config, *_LAYERS)
     kinds = [str(kind) for kind in items(config, "layer_types")]
     if kinds:
         # Linear-attention and state-space layers keep a state of fixed size instead.

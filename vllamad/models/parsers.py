@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vllamad.config.settings import Flag
+from vllamad.core.hearing import lacking
 from vllamad.models.facts import Facts
 from vllamad.wire.gateway import EngineParsers
 
@@ -181,15 +182,20 @@ def capabilities(
 ) -> tuple[str, ...]:
     """What a client may ask of the model, in Ollama's words.
 
-    Tools and thinking are promised only where a parser separates them.
+    Tools and thinking are promised only where a parser separates them, hearing only where the
+    engine has what it takes to read sound.
     """
+    hears = bool(facts.hearing) and not (engine and lacking(facts.hearing, engine.sound))
     if facts.is_embedding:
         return ("embedding",)
+    if facts.hearing == "only":
+        return ("audio",) if hears else ()
     tool_parser, reasoning_parser = usable_parsers(facts, args, engine)
     offered = {
         "completion": True,
         "insert": facts.fim,
         "vision": facts.has_vision,
+        "audio": hears,
         "tools": tool_parser,
         "thinking": reasoning_parser,
     }

@@ -35,6 +35,7 @@ class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
     flags: list[str]  # every long option, dashes included, sorted
     tool_parsers: list[str]
     reasoning_parsers: list[str]
+    sound: list[str] = []  # the packages it has of those that read sound files
     fork: bool  # whether the fork launcher may be used
     installed_at: str = ""  # RFC 3339, UTC
 

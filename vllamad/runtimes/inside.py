@@ -42,6 +42,7 @@ def probe() -> dict[str, object]:
         "flags": known_flags(),
         "tool_parsers": tool_parsers(),
         "reasoning_parsers": reasoning_parsers(),
+        "sound": [name for name in SOUND if find_spec(name) is not None],
         # Forking is safe only while nobody has touched CUDA, and was never tried there.
         "fork": device == "cpu" and hasattr(EngineArgs, "create_engine_config"),
     }
@@ -94,6 +95,9 @@ def reasoning_parsers() -> list[str]:
 
     return sorted(ReasoningParserManager.list_registered())
 
+
+# What vLLM reads and resamples sound with: its extra `audio`, and torch's own package.
+SOUND = ("av", "soundfile", "torchaudio")
 
 # Small, but real: a head size below 32 is refused by the CPU's attention kernel.
 TINY = {

@@ -16,6 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal
 
+from vllamad.core.hearing import lacking
 from vllamad.errors import RuntimeProblem
 from vllamad.host import nvidia
 from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
@@ -37,7 +38,8 @@ def install(
     """Install vLLM as a runtime in `folder`; the first runtime there becomes the one in use.
 
     Without `device`: cuda where an NVIDIA GPU is found, else cpu. Without `version`: the newest.
-    Takes minutes and 4 to 10 GB; installing what is there already takes seconds.
+    Takes minutes and 4 to 10 GB; installing what is there already takes seconds, and adds to it
+    what an older one lacks for sound.
     Raises RuntimeProblem, and then leaves a log but no runtime.
     """
     device = device or _device_here()
@@ -49,8 +51,11 @@ def install(
         name = f"{engine}-{version}"
         if all(info.name != name or info.problem for info in list_runtimes(folder)):
             _refuse_without_room(folder, device)
-            _build(folder / name, f"{engine}=={version}", progress)
+            # The extra is what vLLM reads sound with; one that has no such extra does without.
+            _build(folder / name, f"{engine}[audio]=={version}", progress)
         facts = read(folder, name)
+        if missing := lacking("only", facts.sound):
+            facts = _complete(folder / name, facts, missing, progress)
         healthy = {info.name for info in list_runtimes(folder) if not info.problem}
         if current_name(folder) not in healthy:
             use(folder, name)
@@ -89,6 +94,23 @@ def _build(runtime: Path, spec: str, progress: Report) -> None:
         raise
     write(runtime / FACTS_FILE, facts)
     log.unlink()
+
+
+def _complete(
+    runtime: Path, facts: RuntimeFacts, missing: tuple[str, ...], progress: Report
+) -> RuntimeFacts:
+    """Add what reads sound, and ask it again what it knows; most models do without."""
+    log = runtime.with_name(f"{runtime.name}.log")
+    progress(f"adding {' and '.join(missing)}")
+    try:
+        installer_for(facts.python, log=log, progress=progress).install(*missing)
+    except RuntimeProblem as problem:
+        progress(f"going without {' and '.join(missing)}: {problem.message}")
+        return facts
+    found = probe(facts.python, name=facts.name, installed_at=facts.installed_at)
+    write(runtime / FACTS_FILE, found)
+    log.unlink(missing_ok=True)
+    return found
 
 
 def _install_engine(installer: Installer, spec: str) -> None:

@@ -136,6 +136,7 @@ class Engines:
             flags=frozenset(flag.removeprefix("--") for flag in facts.flags),
             tool_parsers=frozenset(facts.tool_parsers),
             reasoning_parsers=frozenset(facts.reasoning_parsers),
+            sound=frozenset(facts.sound),
         )
 
     @property
@@ -145,7 +146,9 @@ class Engines:
         if facts is None:
             return None
         return EngineParsers(
-            tools=frozenset(facts.tool_parsers), reasoning=frozenset(facts.reasoning_parsers)
+            tools=frozenset(facts.tool_parsers),
+            reasoning=frozenset(facts.reasoning_parsers),
+            sound=frozenset(facts.sound),
         )
 
     async def info(self) -> RuntimeInfo:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vllamad.config.settings import EngineSettings
+from vllamad.core.hearing import Hearing, lacking
 from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need
 from vllamad.models.adapters import StoredAdapter
@@ -46,6 +47,7 @@ def spec_of(
         context_length=cut if settings.context_length or cut < longest else 0,
         keep_alive=settings.keep_alive,
         pooling=facts.is_embedding,
+        hearing=_hearing(facts.hearing, engine),
         tool_parser=tools,
         reasoning_parser=reasoning,
         args={**every.args, **settings.args},
@@ -59,6 +61,12 @@ def spec_of(
         ),
         lora=installed.overlay.adapter.id if installed.overlay.adapter else "",
     )
+
+
+def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
+    """A model that talks goes without its ears where the engine cannot read sound."""
+    deaf = own == "beside" and engine and lacking(own, engine.sound)
+    return "" if deaf else own
 
 
 def _context_for(own: int, kv_per_token: int, machine: Machine) -> int:

@@ -21,10 +21,14 @@ RETIRE: Final = signal.SIGUSR1  # take nobody new, and end with the last answer,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineParsers:
-    """The names of what the engine in use can tell apart: tool calls, and thinking."""
+    """The names of what the engine in use can tell apart: tool calls, and thinking.
+
+    `sound` are the packages for sound files that it has.
+    """
 
     tools: frozenset[str]
     reasoning: frozenset[str]
+    sound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
