@@ -8,37 +8,32 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from hashlib import sha256
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from vllamad.config.settings import Settings, WorkerSettings
+from vllamad.config.settings import Settings
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Workplace, command, environment
-from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line, progress
-from vllamad.errors import HostProblem
+from vllamad.errors import HostProblem, LoadFailed
 from vllamad.host import devices
 from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.http_client import client_for
 from vllamad.host.journal import EngineLines, Journal
-from vllamad.host.log import escape, event
-from vllamad.host.log_files import WorkerLog, worker_log
-from vllamad.host.process_group import Launch, ProcessGroup, Usage, first_exit, spawn
+from vllamad.host.log import event
+from vllamad.host.process_group import Launch, ProcessGroup, Usage, adopt, first_exit, spawn
 from vllamad.host.tasks import first_of
+from vllamad.supervisor.adoption import Facts, Keeper, Keeping, Survivor
 from vllamad.supervisor.engines import Engines
+from vllamad.supervisor.output import Output, worker_output
+from vllamad.supervisor.places import log_file, run_folder, worker_id
 
 log = logging.getLogger(__name__)
 
 _ENGINE_PROCESSES = "VLLM::"  # how vLLM titles its core and workers
-
-
-def log_file(folder: Path, model: str) -> Path:
-    """Where the output of the workers of `model` goes; neither sign occurs in a model's name."""
-    return folder / (model.replace("/", "+").replace(":", "@") + ".log")
 
 
 class EngineLives:
@@ -51,43 +46,74 @@ class EngineLives:
         environ: Mapping[str, str],
         journal: Journal | None = None,
         cgroups: Cgroups | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self._settings = settings
+        self._keeping = keeping or Keeping(None, {})
         self._cgroups = cgroups
         self._engines = engines
         self._environ = environ
         self._journal = journal
+
+    def configure(self, settings: Settings) -> None:
+        """Go by other settings from the next start on."""
+        self._settings = settings
 
     def log_file(self, model: str) -> Path:
         return log_file(self._settings.paths.logs, model)
 
     @asynccontextmanager
     async def live(self, plan: Plan) -> AsyncGenerator[EngineLife]:
-        """Start an engine for `plan`; leaving the block ends it and waits until it is gone."""
-        settings = self._settings
+        """Start an engine for `plan`, or go on with one that a daemon before us has started.
+
+        Leaving the block ends it and waits until it is gone; but one that is kept is let go when
+        we are cancelled.
+        """
+        settings, place = self._settings, self._place(plan.model)
+        keeper = self._keeping.keeper(plan.model)
+        lines = EngineLines(self._journal, plan.model) if self._journal else None
+        group: ProcessGroup | None = None
+        try:
+            opened = await self._open(plan, place, keeper.survivor)
+            mark = keeper.survivor.mark if keeper.survivor else None
+            path = self.log_file(plan.model)
+            with worker_output(path, settings.logging, lines, mark) as (file, output):
+                async with _emptied(opened) as group, trio.open_nursery() as nursery:
+                    output.pid = group.pid
+                    nursery.start_soon(file.keep_up)
+                    yield EngineLife(plan, place, group, output, settings, keeper)
+                    nursery.cancel_scope.cancel()
+                file.catch_up()
+        finally:
+            if group is None or not group.kept:
+                keeper.forget()
+                shutil.rmtree(place.run, ignore_errors=True)  # vLLM leaves its sockets behind
+
+    def _place(self, model: str) -> Workplace:
+        paths = self._settings.paths
+        return Workplace(run=run_folder(paths.run, model), cache=paths.cache, cores=devices.cores())
+
+    async def _open(
+        self, plan: Plan, place: Workplace, survivor: Survivor | None
+    ) -> AbstractAsyncContextManager[ProcessGroup]:
+        settings, own, groups = self._settings, self._settings.worker, self._cgroups
+        if survivor:
+            return adopt(
+                survivor.line,
+                groups.find(survivor.name) if groups else None,
+                term_timeout=own.stop_timeout,
+                kill_timeout=own.kill_timeout,
+            )
         engine = await self._engines.engine()
-        name = sha256(plan.model.encode()).hexdigest()[:12]
-        place = Workplace(
-            run=settings.paths.run / "w" / name,
-            cache=settings.paths.cache,
-            cores=devices.cores(),
-        )
         launch = Launch(
             argv=tuple(command(engine, plan, place, settings.engine)),
             env=environment(engine, plan, place, settings.engine, self._environ),
             cwd=place.run,
             log_path=self.log_file(plan.model),
-            cgroup=self._cgroup(name, plan),
+            cgroup=self._cgroup(worker_id(plan.model), plan),
         )
-        own = settings.worker
-        lines = EngineLines(self._journal, plan.model) if self._journal else None
-        with _folder(place, plan), _log(launch.log_path, settings, lines) as (file, output):
-            async with _emptied(launch, own) as group, trio.open_nursery() as nursery:
-                output.pid = group.pid
-                nursery.start_soon(file.keep_up)
-                yield EngineLife(plan, place.endpoint, group, output, own)
-                nursery.cancel_scope.cancel()
-            file.catch_up()
+        _make_folder(place, plan)
+        return spawn(launch, term_timeout=own.stop_timeout, kill_timeout=own.kill_timeout)
 
     def _cgroup(self, name: str, plan: Plan) -> Cgroup | None:
         wanted = plan.spec.memory_max or self._settings.worker.memory_max
@@ -102,16 +128,19 @@ class EngineLife:
     def __init__(
         self,
         plan: Plan,
-        endpoint: Path,
+        place: Workplace,
         group: ProcessGroup,
-        output: _Output,
-        settings: WorkerSettings,
+        output: Output,
+        settings: Settings,
+        keeper: Keeper,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = place.endpoint
         self._plan = plan
         self._group = group
         self._output = output
-        self._settings = settings
+        self._settings = settings.worker
+        self._paths = settings.paths
+        self._keeper = keeper
 
     @property
     def pid(self) -> int:
@@ -121,7 +150,13 @@ class EngineLife:
     def doing(self) -> str:
         return self._output.doing
 
+    @property
+    def kept(self) -> bool:
+        return self._group.kept
+
     async def ready(self) -> int:
+        if self._keeper.survivor:
+            return await self._still_there(self._keeper.survivor)
         return await probe.until_ready(
             self.endpoint,
             model=self._plan.model,
@@ -142,6 +177,29 @@ class EngineLife:
 
     def hurry(self) -> None:
         self._group.kill_now = True
+
+    async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
+        if file := self._output.file:
+            facts = Facts(
+                plan=plan,
+                leader=self.pid,
+                context_length=context_length,
+                log_began=file.began,
+                run=str(self.endpoint.parent),
+                log_file=str(file.path),
+            )
+            await self._keeper.keep(self._group, file, facts, keep_alive)
+
+    def note_keep_alive(self, asked: float | None) -> None:
+        self._keeper.note_keep_alive(asked)
+
+    async def _still_there(self, survivor: Survivor) -> int:
+        settings = self._settings
+        async with client_for(str(self.endpoint)) as client:
+            for _ in range(settings.probe_misses):
+                if await probe.alive(client, limit=settings.probe_timeout):
+                    return survivor.facts.context_length
+        raise LoadFailed(f"no answer to {settings.probe_misses} health probes after our restart")
 
     def _starved(self) -> str:
         return self._group.cgroup.out_of_memory() if self._group.cgroup else ""
@@ -192,45 +250,8 @@ class EngineLife:
         return f"no token for {limit:g} s while requests run"
 
 
-class _Output:
-    """What the lines of one life mean."""
-
-    def __init__(self, journal: EngineLines | None) -> None:
-        self.fatal = trio.Event()
-        self.doing = "starting"
-        self.file: WorkerLog | None = None
-        self.pid = 0
-        self._journal = journal
-
-    def on_line(self, line: str) -> None:
-        if self._journal:
-            self._journal.send(escape(line), self.pid)
-        self.doing = progress(line) or self.doing
-        if is_fatal_start_line(line):
-            self.fatal.set()
-
-    def reason(self) -> str:
-        """The last meaningful line so far; empty if there is none."""
-        if self.file is None:
-            return ""
-        self.file.catch_up()
-        return last_meaningful_line(self.file.tail())
-
-
-@contextmanager
-def _log(
-    path: Path, settings: Settings, journal: EngineLines | None
-) -> Generator[tuple[WorkerLog, _Output]]:
-    output = _Output(journal)
-    own = settings.logging
-    with worker_log(path, max_bytes=own.max_bytes, keep=own.keep, on_line=output.on_line) as file:
-        output.file = file
-        yield file, output
-
-
-@contextmanager
-def _folder(place: Workplace, plan: Plan) -> Generator[None]:
-    """The worker's private folder, 0700, gone afterwards: vLLM leaves its sockets behind."""
+def _make_folder(place: Workplace, plan: Plan) -> None:
+    """The worker's private folder, 0700. Raises HostProblem."""
     shutil.rmtree(place.run, ignore_errors=True)
     try:
         for folder in (place.run, place.run / "tmp", place.run / "rpc", place.cache / "vllm"):
@@ -239,20 +260,16 @@ def _folder(place: Workplace, plan: Plan) -> Generator[None]:
             place.template.write_text(plan.spec.template)
     except OSError as error:
         raise HostProblem(f"cannot make {error.filename}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        shutil.rmtree(place.run, ignore_errors=True)
 
 
 @asynccontextmanager
-async def _emptied(launch: Launch, settings: WorkerSettings) -> AsyncGenerator[ProcessGroup]:
-    """`spawn`; but what will not die is waited for: its memory is not free before it is gone."""
+async def _emptied(
+    opened: AbstractAsyncContextManager[ProcessGroup],
+) -> AsyncGenerator[ProcessGroup]:
+    """What will not die is waited for: its memory is not free before it is gone."""
     group: ProcessGroup | None = None
     try:
-        async with spawn(
-            launch, term_timeout=settings.stop_timeout, kill_timeout=settings.kill_timeout
-        ) as group:
+        async with opened as group:
             yield group
     except HostProblem as problem:
         if group is None:
