@@ -37,6 +37,7 @@ _KEYS = {
     "server.listen": Effect.RESTART,
     "scheduler.load_timeout": Effect.LOAD,
     "worker.failed_cooldown": Effect.NOW,
+    "worker.keep_workers": Effect.RESTART,
     "model.keep_alive": Effect.NOW,
     "logging.max_bytes": Effect.LOAD,
     "logging.keep": Effect.LOAD,
