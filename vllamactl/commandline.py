@@ -13,6 +13,7 @@ from vllamactl.commands.info import info
 from vllamactl.commands.logs import logs as show_logs
 from vllamactl.commands.run import Wishes, run, spell_think
 from vllamactl.commands.search import search
+from vllamactl.human import as_text
 
 _EPILOG = """\
 exit codes:
@@ -34,9 +35,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; `run` in what comes back is what to do. Leaves for --help."""
     parser = _parser()
     namespace = argparse.Namespace(json=False, quiet=False, socket=None)
-    args, rest = parser.parse_known_args(
-        spell_think(sys.argv[1:] if argv is None else argv), namespace
-    )
+    words = [as_text(word) for word in (sys.argv[1:] if argv is None else argv)]
+    args, rest = parser.parse_known_args(spell_think(words), namespace)
     # argparse takes the words of a prompt only up to the next option.
     if rest and ("prompt" not in args or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

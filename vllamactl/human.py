@@ -14,6 +14,16 @@ def clean(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def clean_lines(text: str) -> str:
+    """Lines that cannot steer a terminal."""
+    return "\n".join(map(clean, text.split("\n")))
+
+
+def as_text(words: str) -> str:
+    """What was typed, as text that can be sent: bytes that are no UTF-8 are shown as such."""
+    return words.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def size(count: int) -> str:
     """Bytes in decimal units, as the `ollama` command prints them."""
     for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):

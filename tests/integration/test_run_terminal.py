@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home
+from tests.fakes.hub import Hub
 from tests.models.checkpoints import BERT, GEMMA3, write_checkpoint
 from tests.terminal import at_terminal
 
@@ -24,17 +25,18 @@ PARIS = "The capital of France is Paris."
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
-    """A daemon with a quick model `a` and one, `slow`, that has much to say."""
-    home = fake_home(tmp_path_factory.mktemp("run"), ["a", "slow"])
+def served(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]:
+    """A daemon with a quick model `a`, one, `slow`, that has much to say, and one that dies."""
+    home = fake_home(tmp_path_factory.mktemp("run"), ["a", "slow", "mortal"])
     more = ""
     for folder in (
         write_checkpoint(home / "bert", BERT, modules_json="[]"),
         write_checkpoint(home / "eyes", GEMMA3),
     ):
         more += f'[model.{folder.name}]\npath = "{folder}"\n'
-    config = fake_config(scenarios={"slow": {"rate": 10.0, "tokens": 600}}, more=more)
-    with daemon(home, config=config) as one:
+    scenarios = {"slow": {"rate": 10.0, "tokens": 600}, "mortal": {"die_after": 3}}
+    config = fake_config(scenarios=scenarios, more=more)
+    with daemon(home, config=config, environ={"HF_ENDPOINT": hub.endpoint}) as one:
         yield one
 
 
@@ -244,6 +246,51 @@ def test_without_a_prompt_nothing_but_the_model_is_loaded(served: Daemon) -> Non
     assert piped(served, "run", "--keepalive", "1h", "a").stdout == b""
     loaded = served.http.get("/api/ps").json()["models"]
     assert "a:latest" in [model["name"] for model in loaded]
+
+
+def test_a_prompt_larger_than_the_server_takes_is_refused(served: Daemon) -> None:
+    done = piped(served, "run", "a", given=b"x" * (40 << 20), code=1)
+    assert done.stderr.decode().startswith("✗ ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_odd_bytes_and_a_closed_input_are_no_reason_to_fail(served: Daemon) -> None:
+    assert piped(served, "run", "a", "\udcff", given=b"\xff\x00").stdout.decode().strip() == PARIS
+    command = f"{sys.executable} -m vllamactl run a hi <&-"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=served.environment() | {"VLLAMAD_CONTROL": str(served.run / "control.sock")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout.strip(), done.stderr) == (PARIS, "")
+
+
+def test_a_conversation_outlives_the_engine(served: Daemon) -> None:
+    with at_terminal(served, "run", "mortal") as terminal:
+        terminal.reads(">>>")
+        terminal.type("hi")
+        terminal.reads("✗", ">>>")
+        terminal.type("/set verbose")
+        terminal.reads("Set 'verbose' mode.", ">>>")
+        terminal.press("d")
+        assert terminal.ends() == 0
+
+
+def test_a_pull_at_a_terminal_draws_bars_and_leaves_a_line(served: Daemon, hub: Hub) -> None:
+    hub.stall = "model.safetensors"
+    hub.stalled.clear()
+    hub.go_on.clear()
+    try:
+        with at_terminal(served, "pull", "org/tiny") as terminal:
+            terminal.reads("pulling org/tiny", "╺", " B/")
+            hub.go_on.set()
+            terminal.reads("✓", " pulled org/tiny")
+            assert terminal.ends() == 0
+    finally:
+        hub.stall = ""
+        hub.go_on.set()
 
 
 @pytest.mark.parametrize(

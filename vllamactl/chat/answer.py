@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from vllamactl.chat.session import Piece, Said
-from vllamactl.human import clean
+from vllamactl.human import clean_lines
 from vllamactl.render import Screen
 
 _MARGIN = 5  # columns left free at the right
@@ -92,7 +92,7 @@ class Writer:
 
     def write(self, text: str) -> None:
         if self._careful:
-            text = "\n".join(map(clean, text.split("\n")))
+            text = clean_lines(text)
         if not self._width:
             self._out.write(text)
         else:

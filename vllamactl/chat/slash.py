@@ -144,7 +144,7 @@ class Slash:
                 text = shown.template or "No prompt template was specified for this model."
             case _:
                 text = f"Unknown command '/show {what}'. Type /? for help"
-        self._say(_cleaned(text))
+        self._say(human.clean_lines(text))
 
     def _load(self, name: str) -> None:
         if not name or " " in name:
@@ -225,10 +225,6 @@ def _parameters(shown: Shown, session: Session) -> str:
 
 def _spelled(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _cleaned(text: str) -> str:
-    return "\n".join(map(human.clean, text.split("\n")))
 
 
 _HELP: Final[dict[str, str]] = {

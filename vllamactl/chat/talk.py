@@ -12,7 +12,8 @@ from vllamactl.chat.session import Piece, Said, Session, summary
 from vllamactl.chat.slash import Slash
 from vllamactl.chat.terminal import Terminal, read_message
 from vllamactl.chat.waiting import awaited, waiting
-from vllamad.errors import NotReachable, VllamadError
+from vllamactl.human import as_text, clean_lines
+from vllamad.errors import VllamadError
 
 _LEAVE = "\nUse Ctrl + d or /bye to exit."
 
@@ -36,7 +37,7 @@ class _Talk:
         while True:
             try:
                 typed = read_message(self._terminal)
-                if not self._understood(typed.text, quoted=typed.quoted):
+                if not self._understood(as_text(typed.text), quoted=typed.quoted):
                     return
             except EOFError:
                 self.say("")
@@ -44,8 +45,6 @@ class _Talk:
             except KeyboardInterrupt:
                 if not self._terminal.left:
                     self.say(_LEAVE)
-            except NotReachable:
-                raise
             except VllamadError as error:
                 self._call.screen.error(error)
 
@@ -64,7 +63,7 @@ class _Talk:
         """What the model was made with comes before what is said now."""
         for one in self._session.shown.messages:
             if one.role == "user":
-                self.say(f">>> {one.content}")
+                self.say(clean_lines(f">>> {one.content}"))
             elif one.role == "assistant":
                 answer = self._answer()
                 answer.add(Piece(message=one))

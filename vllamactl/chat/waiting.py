@@ -30,6 +30,9 @@ def awaited(call: Call, model: str, pieces: Generator[Piece]) -> Generator[Piece
             if piece.text or piece.thought or piece.done:
                 spinner.close()
             yield piece
+            if piece.done:
+                return
+    raise VllamadError("the answer broke off", hint="see `vllamactl logs` for the reason")
 
 
 @contextmanager

@@ -50,9 +50,7 @@ def show(call: Call, model: str, text: str = "") -> None:
     detail = call.client.get(model_path(model), control.ModelDetail)
     if text:
         value = str(getattr(detail, text))
-        lines = (
-            "\n".join(map(human.clean, value.split("\n"))) if call.screen.out.isatty() else value
-        )
+        lines = human.clean_lines(value) if call.screen.out.isatty() else value
         call.screen.answer({text: value}, lines, lines.splitlines())
         return
     call.screen.answer(detail, _detail_text(detail), [detail.info.name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 import msgspec
 
@@ -39,11 +40,11 @@ class Wishes:
 def run(call: Call, model: str, prompt: Sequence[str], wishes: Wishes) -> None:
     """Talk until the person leaves, or answer once: a prompt, what is piped in, or both."""
     session = _session(model, wishes)
-    piped = "" if sys.stdin.isatty() else _piped()
+    typing = _is_terminal(sys.stdin)
+    piped = "" if typing else _piped()
     text = " ".join([piped, *prompt] if piped else prompt)
-    at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     api = Api(find_api(call.client, call.environ), call.environ)
-    if not (at_terminal and not prompt):
+    if prompt or not (typing and _is_terminal(sys.stdout)):
         session.shown = _shown(call, api, model)
         _answer(call, api, session, text)
         return
@@ -84,9 +85,14 @@ def _think(word: str | None) -> Think:
     return {"true": True, "false": False, None: None}.get(word, word)
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
 def _piped() -> str:
-    """What comes on standard input, whatever its bytes."""
-    return sys.stdin.buffer.read().decode(errors="replace")
+    """What comes on standard input, whatever its bytes; nothing where that is closed."""
+    stream: TextIO | None = sys.stdin
+    return "" if stream is None else stream.buffer.read().decode(errors="replace")
 
 
 def _shown(call: Call, api: Api, model: str) -> Shown:
