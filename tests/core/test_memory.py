@@ -17,6 +17,7 @@ from vllamad.core.memory import (
     Placement,
     largest_room,
     least,
+    longest_context,
     place,
 )
 
@@ -125,3 +126,45 @@ def test_a_plan_never_exceeds_the_room(weights: list[int], totals: list[int], ho
         assert used <= device.total * GPU_SHARE
     if not devices:
         assert sum(other.total for other in taken) <= host
+
+
+@pytest.mark.parametrize(
+    ("need", "machine", "tokens"),
+    [
+        (Need(weights=GIB, kv_per_token=1024, context_length=0), Machine(host=0), 1 << 20),
+        (Need(weights=GIB, kv_per_token=0, context_length=0), Machine(host=0), 0),
+        (Need(weights=GIB, kv_per_token=0, context_length=0), Machine(host=0, devices=(CARD,)), 0),
+        (Need(weights=90 * GIB, kv_per_token=1, context_length=0),
+         Machine(host=0, devices=(CARD,)), 0),
+        (Need(weights=GIB, kv_per_token=1, context_length=0, gpus=2),
+         Machine(host=0, devices=(CARD,)), 0),
+        (Need(weights=GIB, kv_per_token=GIB, context_length=0, utilization=0.5),
+         Machine(host=0, devices=(CARD,)), 36),
+    ],
+)  # fmt: skip
+def test_the_longest_context_is_what_the_cache_holds(
+    need: Need, machine: Machine, tokens: int
+) -> None:
+    assert longest_context(need, machine) == tokens
+
+
+@given(
+    weights=st.integers(0, 100 * GIB),
+    kv=st.integers(1024, 1 << 20),
+    totals=st.lists(st.integers(GIB, 80 * GIB), min_size=1, max_size=4),
+    gpus=st.sampled_from([1, 2, 4]),
+)
+def test_the_longest_context_fits_and_a_longer_one_does_not(
+    weights: int, kv: int, totals: list[int], gpus: int
+) -> None:
+    devices = tuple(Device(index=i, total=total) for i, total in enumerate(totals))
+    machine = Machine(host=0, devices=devices)
+
+    def fits(context: int) -> bool:
+        need = Need(weights=weights, kv_per_token=kv, context_length=context, gpus=gpus)
+        return place(need, machine, []) is not None
+
+    need = Need(weights=weights, kv_per_token=kv, context_length=0, gpus=gpus)
+    longest = longest_context(need, machine)
+    assert fits(longest) or not longest
+    assert not fits(longest + 1 + gpus)

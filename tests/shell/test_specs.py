@@ -83,6 +83,26 @@ def test_a_context_is_cut_to_what_the_cache_of_a_cpu_holds(
     assert spec.need.context_length == (told or 8192)
 
 
+@pytest.mark.parametrize(
+    ("total", "wanted", "told"),
+    [
+        (4 * GIB, 0, 7424),  # 0.92 of it, less 3 GiB, in whole blocks
+        (8 * GIB, 0, 0),
+        (4 * GIB, 8192, 8192),  # as it was asked for: refused when it does not fit
+        (2 * GIB, 0, 0),  # nothing fits: the refusal names the model's own
+    ],
+)
+def test_a_context_is_cut_to_what_a_gpu_could_hold(
+    tmp_path: Path, total: int, wanted: int, told: int
+) -> None:
+    machine = Machine(host=64 * GIB, devices=(Device(index=0, total=total),))
+    model = installed(tmp_path / "m", context_length=wanted)
+    facts = replace(model.facts, kv_bytes_per_token=96 << 10)
+    spec = spec_of(replace(model, facts=facts), machine)
+    assert spec.context_length == told
+    assert spec.need.context_length == (told or 8192)
+
+
 def test_what_is_not_known_of_a_model_cuts_nothing(tmp_path: Path) -> None:
     model = installed(tmp_path / "m")
     facts = replace(model.facts, kv_bytes_per_token=0, context_length=0)

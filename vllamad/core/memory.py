@@ -91,12 +91,24 @@ def least(need: Need, machine: Machine) -> int:
     return _fixed(need) + _kv_least(need)
 
 
+def longest_context(need: Need, machine: Machine) -> int:
+    """How many tokens one worker's cache could hold, were it alone on the machine; 0 for none."""
+    cache = machine.cpu_kv_cache
+    if machine.devices:
+        devices = _roomiest(need, machine, {})
+        room = min(_room(device, {}) for device in devices)
+        if need.utilization:
+            room = int(need.utilization * min(device.total for device in devices))
+        cache = max(0, room - _fixed(need)) * need.gpus if len(devices) == need.gpus else 0
+    return cache // need.kv_per_token if need.kv_per_token else 0
+
+
 def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -> Placement | None:
     used: dict[int, int] = {}
     for other in taken:
         for index in other.devices:
             used[index] = used.get(index, 0) + other.per_device
-    roomiest = sorted(machine.devices, key=lambda device: -_room(device, used))[: need.gpus]
+    roomiest = _roomiest(need, machine, used)
     if len(roomiest) < need.gpus:
         return None
     room = min(_room(device, used) for device in roomiest)
@@ -109,6 +121,10 @@ def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -
         kv_cache=max(0, per_device - _fixed(need)) * need.gpus,
         share=floor(1000 * per_device / max(1, *(device.total for device in roomiest))) / 1000,
     )
+
+
+def _roomiest(need: Need, machine: Machine, used: Mapping[int, int]) -> list[Device]:
+    return sorted(machine.devices, key=lambda device: -_room(device, used))[: need.gpus]
 
 
 def _share_of(need: Need, room: int, devices: list[Device]) -> int | None:

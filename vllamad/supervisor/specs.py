@@ -8,7 +8,7 @@ from dataclasses import replace
 from vllamad.config.settings import EngineSettings
 from vllamad.core.hearing import Hearing, lacking
 from vllamad.core.launch import Lora, Spec
-from vllamad.core.memory import Machine, Need
+from vllamad.core.memory import Machine, Need, longest_context
 from vllamad.models.adapters import StoredAdapter
 from vllamad.models.catalog import Installed
 from vllamad.models.parsers import usable_parsers
@@ -32,18 +32,19 @@ def spec_of(
     facts, settings = installed.facts, installed.settings
     longest = settings.context_length or facts.context_length
     tools, reasoning = usable_parsers(facts, settings.args, engine)
-    cut = _context_for(longest, facts.kv_bytes_per_token, machine)
+    need = Need(
+        weights=facts.weight_bytes + sum(adapter.size for adapter in adapters),
+        kv_per_token=facts.kv_bytes_per_token,
+        context_length=longest,
+        gpus=settings.tensor_parallel_size,
+        utilization=settings.gpu_memory_utilization,
+    )
+    cut = _context_for(need, machine, asked=bool(settings.context_length))
     return Spec(
         model=installed.runs_as,
         folder=str(installed.folder),
         digest=installed.digest,
-        need=Need(
-            weights=facts.weight_bytes + sum(adapter.size for adapter in adapters),
-            kv_per_token=facts.kv_bytes_per_token,
-            context_length=cut,
-            gpus=settings.tensor_parallel_size,
-            utilization=settings.gpu_memory_utilization,
-        ),
+        need=replace(need, context_length=cut),
         context_length=cut if settings.context_length or cut < longest else 0,
         keep_alive=settings.keep_alive,
         pooling=facts.is_embedding,
@@ -69,8 +70,9 @@ def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
     return "" if deaf else own
 
 
-def _context_for(own: int, kv_per_token: int, machine: Machine) -> int:
-    """The longest context the cache of a CPU worker can hold once; a GPU's is planned for it."""
-    if machine.devices or not kv_per_token:
-        return own
-    return min(own, machine.cpu_kv_cache // kv_per_token // _BLOCK * _BLOCK)
+def _context_for(need: Need, machine: Machine, *, asked: bool) -> int:
+    """The longest context that can be held once; what an operator asked of GPUs is not cut."""
+    held = longest_context(need, machine) // _BLOCK * _BLOCK
+    if (machine.devices and (asked or not held)) or not need.kv_per_token:
+        return need.context_length
+    return min(need.context_length, held)
