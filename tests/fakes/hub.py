@@ -31,6 +31,8 @@ class Hub:
     refuse: tuple[int, str] | None = None  # status and error code of the model info
     serve: dict[str, bytes] = field(default_factory=dict[str, bytes])  # in place of the true bytes
     digests: dict[str, str] = field(default_factory=dict[str, str])  # listed in place of the true
+    sizes: dict[str, int] = field(default_factory=dict[str, int])  # listed in place of the true
+    location: str = ""  # where large files are said to be, in place of our own
     etags: dict[str, str] = field(default_factory=dict[str, str])  # sent in place of the true
     cut: dict[str, list[int]] = field(default_factory=dict[str, list[int]])  # bytes until the cut
     whole: bool = False  # ranges are not honoured
@@ -60,11 +62,12 @@ class Hub:
         ).encode()
 
     def _sibling(self, name: str, content: bytes) -> dict[str, object]:
-        sibling: dict[str, object] = {"rfilename": name, "size": len(content)}
+        size = self.sizes.get(name, len(content))
+        sibling: dict[str, object] = {"rfilename": name, "size": size}
         if is_large(name):
             sha256 = self.digests.get(name, hashlib.sha256(content).hexdigest())
             sibling["blobId"] = git_digest(b"pointer")
-            sibling["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+            sibling["lfs"] = {"sha256": sha256, "size": size, "pointerSize": 134}
         else:
             sibling["blobId"] = self.digests.get(name, git_digest(content))
         return sibling
@@ -117,7 +120,8 @@ class Handler(BaseHTTPRequestHandler):
             self._bytes(name, headers)
             return
         # Another host name, as a hub's content network has: no token may follow there.
-        headers["Location"] = f"http://localhost:{self.hub.port}/cdn/{name}"
+        place = self.hub.location or f"http://localhost:{self.hub.port}/cdn"
+        headers["Location"] = f"{place}/{name}"
         headers["X-Linked-Etag"] = headers["ETag"]
         headers["X-Linked-Size"] = str(len(self.hub.files[name]))
         self._answer(302, b"", headers)
@@ -137,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         if name == self.hub.stall and self.command == "GET":
             self._answer(status, content, headers, sent=len(content) // 2)
             self.hub.stalled.set()
-            self.hub.go_on.wait(30)
+            self.hub.go_on.wait(120)
             self.wfile.write(content[len(content) // 2 :])
             return
         self._answer(status, content, headers, sent=sent)

@@ -74,7 +74,7 @@ async def pulled(models: Path, name: str = "org/tiny") -> list[Progress]:
 async def started(models: Path) -> trio.Process:
     """A pull as a process that the test itself holds."""
     command = [sys.executable, "-m", "vllamad.models.pull", str(models), "org/tiny"]
-    return await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def parts(models: Path) -> list[Path]:

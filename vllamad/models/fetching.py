@@ -43,6 +43,7 @@ class Growing:
 
     def __init__(self, path: Path, file: RemoteFile) -> None:
         self._announced = b"" if file.large else b"blob %d\0" % file.size
+        self._wanted = file
         self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
         if os.fstat(self._file.fileno()).st_size > file.size:
             self._file.truncate(0)
@@ -50,6 +51,8 @@ class Growing:
         self.start = self._file.tell()
 
     def write(self, data: bytes) -> int:
+        if self._file.tell() + len(data) > self._wanted.size:
+            raise another_size(self._wanted)
         for digest in self._digests:
             digest.update(data)
         return self._file.write(data)
@@ -86,6 +89,11 @@ class Growing:
                 digest.update(data)
 
 
+def another_size(file: RemoteFile) -> HostProblem:
+    """The hub said how many bytes there are, and then sent others."""
+    return HostProblem(f"cannot pull {file.path}: it has another size than the hub announced")
+
+
 Fetch = Callable[[RemoteFile, Growing, Moved], None]
 
 
@@ -98,6 +106,7 @@ class Fetching:
         self._fetch = fetch
         self._report = report
         self._telling = threading.Lock()
+        self._told: dict[str, int] = {}  # bytes, by digest
         self._over = False
 
     def missing(self, file: RemoteFile) -> int:
@@ -182,6 +191,8 @@ class Fetching:
 
     def _tell(self, file: RemoteFile, completed: int) -> None:
         if file.large:  # the others are kilobytes, and the hub gives no SHA-256 of them
+            # A file that is fetched anew is not told to shrink.
+            completed = self._told[file.digest] = max(completed, self._told.get(file.digest, 0))
             self._say(
                 Progress(
                     status=f"pulling {file.digest[:12]}",
@@ -221,13 +232,10 @@ class _Meter:
         self._file = file
         self._tell = tell
         self._completed = start
-        self._most = start
         self._told = time.monotonic()
 
     def moved(self, count: int) -> None:
-        # Where the hub begins anew the count goes back; what is told never does.
-        self._completed += count
-        self._most = min(max(self._most, self._completed), self._file.size)
+        self._completed += count  # less than nothing, where the hub begins anew
         if time.monotonic() - self._told >= REPORT_INTERVAL:
             self._told = time.monotonic()
-            self._tell(self._file, self._most)
+            self._tell(self._file, min(self._completed, self._file.size))

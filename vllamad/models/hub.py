@@ -15,11 +15,11 @@ from typing import BinaryIO, cast
 import httpx2
 from huggingface_hub import (
     HfApi,
+    constants,
     hf_hub_url,
     is_offline_mode,
     set_client_factory,
 )
-from huggingface_hub.constants import MAX_HTTP_DOWNLOAD_SIZE
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -37,13 +37,15 @@ from huggingface_hub.utils import (
 )
 
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
-from vllamad.models.fetching import Growing, Interrupted, Moved
+from vllamad.models.fetching import Growing, Interrupted, Moved, another_size
 from vllamad.models.origins import NO_MANIFEST
 from vllamad.models.plan import RemoteFile
 
 # The library's own types are partly unknown.
 _headers = cast("Callable[[], dict[str, str]]", build_hf_headers)
 _download = cast("Callable[..., None]", http_get)
+
+_PIECE = 256 << 10
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r'(W/)?"?([0-9a-f]{40}|[0-9a-f]{64})"?')
@@ -100,12 +102,12 @@ def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -
         def update(self, n: float | None = 1) -> None:
             moved(int(n or 0))
 
-    if file.size > MAX_HTTP_DOWNLOAD_SIZE:  # the hub does not send those this way
+    if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the hub does not send those this way
         raise BadInput(
             f"cannot pull {snapshot.repository}: {file.path} has {file.size} bytes, at most "
-            f"{MAX_HTTP_DOWNLOAD_SIZE} can be fetched as one file"
+            f"{constants.MAX_HTTP_DOWNLOAD_SIZE} can be fetched as one file"
         )
-    with hub_problems(snapshot.repository, file.path):
+    with hub_problems(snapshot.repository, file):
         _download(
             hf_hub_url(snapshot.repository, file.path, revision=snapshot.commit),
             cast("BinaryIO", target),  # all that is done with it
@@ -118,7 +120,7 @@ def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -
 
 
 def be_careful() -> None:
-    """Check every answer of the hub before the hub library makes file names of it."""
+    """Check every answer of the hub before anything is made of it, and keep more of what comes."""
 
     def client() -> httpx2.Client:
         return httpx2.Client(
@@ -126,6 +128,9 @@ def be_careful() -> None:
         )
 
     set_client_factory(client)
+    # What a connection has brought of a piece is lost with it, and five that bring none are the
+    # end: 10 MiB, the library's own measure, is more than some lines bring.
+    constants.DOWNLOAD_CHUNK_SIZE = _PIECE
 
 
 def _check_answer(response: httpx2.Response) -> None:
@@ -138,7 +143,7 @@ def _check_answer(response: httpx2.Response) -> None:
 
 
 @contextmanager
-def hub_problems(repository: str, path: str = "") -> Generator[None]:
+def hub_problems(repository: str, file: RemoteFile | None = None) -> Generator[None]:
     """Say what the hub's library raises in words and kinds of our own."""
     try:
         yield
@@ -161,9 +166,8 @@ def hub_problems(repository: str, path: str = "") -> Generator[None]:
     except OSError as error:
         # The library's own, for a file of another size than announced
         if error.errno is None:
-            raise HostProblem(
-                f"cannot pull {repository}: {path} has another size than the hub announced"
-            ) from error
+            assert file is not None
+            raise another_size(file) from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise HostProblem(
             f"cannot pull {repository}: {error.strerror}",

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,7 @@ def main() -> int:
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_leave_with_the_daemon, daemon=True).start()
     try:
         origin = msgspec.json.decode(sys.argv[3], type=Origin) if sys.argv[3:] else None
         pull(Path(sys.argv[1]), parse(sys.argv[2]), _print, origin)
@@ -116,6 +118,12 @@ def _print(progress: Progress) -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """At once: the beginnings that are on disk are what the next try goes on from."""
+    os._exit(INTERRUPTED)
+
+
+def _leave_with_the_daemon() -> None:
+    """It holds the other end of our standard input as long as it lives, and writes nothing."""
+    os.read(0, 1)
     os._exit(INTERRUPTED)
 
 

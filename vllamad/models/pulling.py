@@ -39,7 +39,7 @@ async def pull(
     if origin is not None:
         command.append(msgspec.json.encode(origin).decode())
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environ
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
     )
     last = Progress()
     try:
@@ -77,5 +77,6 @@ async def _end(process: trio.Process) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                await pipe.aclose()
