@@ -203,7 +203,8 @@ def test_a_pull_as_json_ends_in_the_known_shape(daemon: Daemon, run: Run) -> Non
     assert expected.items() <= last.items()
 
 
-def test_a_pull_of_what_is_here_says_so(daemon: Daemon, run: Run) -> None:
-    daemon.says("POST", "/v1/models/pull", [Progress(status="success", done=True)])
+@pytest.mark.parametrize("told", [[], [Progress(digest="sha256:a", completed=9, total=9)] * 2])
+def test_a_pull_of_what_is_here_says_so(daemon: Daemon, run: Run, told: list[Progress]) -> None:
+    daemon.says("POST", "/v1/models/pull", [*told, Progress(status="success", done=True)])
     daemon.says("GET", "/v1/models/smol", DETAIL)
     assert run("pull", "smol").out == "✓ smol is here\n"

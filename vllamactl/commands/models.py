@@ -86,14 +86,15 @@ def remove(call: Call, models: Sequence[str]) -> None:
 
 def pull(call: Call, model: str, *, detach: bool = False) -> None:
     """Download a model, unless it is here already; with `detach` only see that it has begun."""
-    body = control.PullRequest(model=model, detach=detach)
-    moved = 0
+    found: dict[str, int] = {}  # bytes of each file that were here
+    moved = False
     with Progression(call.screen, f"pulling {model}") as progression:
-        with closing(call.client.follow("/v1/models/pull", body)) as steps:
+        wanted = control.PullRequest(model=model, detach=detach)
+        with closing(call.client.follow("/v1/models/pull", wanted)) as steps:
             for step in steps:
                 if detach and step.completed < step.total:  # the plan stands, and bytes are to come
                     break
-                moved = max(moved, step.completed)
+                moved |= step.completed > found.setdefault(step.digest, step.completed)
                 if not step.done:
                     progression.report(step)
             else:
@@ -104,7 +105,7 @@ def pull(call: Call, model: str, *, detach: bool = False) -> None:
         return
     detail = call.client.get(model_path(model), control.ModelDetail)
     if call.screen.json:
-        end = {"event": "done", "model": detail.info.name, "cached": moved == 0}
+        end = {"event": "done", "model": detail.info.name, "cached": not moved}
         call.screen.event(end | {"path": detail.path, "elapsed": round(elapsed, 3)})
         return
     size = human.size(detail.info.size)
