@@ -46,6 +46,13 @@ class Manager:
 
     def start(self, environ: Mapping[str, str] | None = None, words: Sequence[str] = ()) -> None:
         """Start the daemon with what it has stored, and wait until it is ready."""
+        self.begin(environ, words)
+        daemon = self.daemon
+        until(lambda: self.ready.is_set() or daemon.process_ended())
+        assert not daemon.process_ended(), daemon.text()
+
+    def begin(self, environ: Mapping[str, str] | None = None, words: Sequence[str] = ()) -> None:
+        """Start it, and wait for nothing."""
         self.ready.clear()
         daemon = self.daemon
         pairs = [(name, one) for name, ones in self.stored.items() for one in ones]
@@ -63,8 +70,6 @@ class Manager:
                 process_group=0,
                 pass_fds=[one for _, one in pairs],
             )
-        until(lambda: self.ready.is_set() or daemon.process_ended())
-        assert not daemon.process_ended(), daemon.text()
 
     def restart(self, number: int = signal.SIGTERM, words: Sequence[str] = ()) -> None:
         self.daemon.stop(number)
