@@ -49,7 +49,12 @@ def use(home: Path, name: str) -> None:
     os.symlink(name, home / "runtimes" / "current")
 
 
-def engines_of(home: Path, gpus: Callable[[], Gpus] = NO_LOOK, **engine: str) -> Engines:
+def engines_of(
+    home: Path,
+    gpus: Callable[[], Gpus] = NO_LOOK,
+    cards: Callable[[], list[str]] = list,
+    **engine: str,
+) -> Engines:
     paths = Paths(state=home, cache=home, logs=home, run=home, control=home / "c")
     return Engines(
         Settings(
@@ -58,6 +63,7 @@ def engines_of(home: Path, gpus: Callable[[], Gpus] = NO_LOOK, **engine: str) ->
             scheduler=SchedulerSettings(memory=16 * GIB),
         ),
         gpus,
+        cards,
     )
 
 
@@ -222,6 +228,25 @@ async def test_other_settings_are_measured_with_at_the_next_look(tmp_path: Path)
     engines.settings = replace(engines.settings, scheduler=SchedulerSettings(memory=GIB))
     await engines.look()
     assert engines.machine == Machine(host=GIB, cpu_kv_cache=2 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "warnings"),
+    [("cpu", ["0000:01:00.0"], 1), ("cpu", [], 0), ("cuda", ["0000:01:00.0"], 0)],
+)
+async def test_a_runtime_that_leaves_a_gpu_idle_is_told_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+    cards: list[str],
+    warnings: int,
+) -> None:
+    install(tmp_path, "one", device=device)
+    engines = engines_of(tmp_path, lambda: THERE, lambda: cards)
+    with caplog.at_level("WARNING", "vllamad"):
+        await engines.look()
+        await engines.look()
+    assert len(caplog.records) == warnings
 
 
 def in_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ engine for GPUs never runs without: at boot their driver may be long in coming, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Final
@@ -39,10 +39,17 @@ _GPU_HINT: Final = (
 class Engines:
     """The runtime in use and the machine as it sees it."""
 
-    def __init__(self, settings: Settings, gpus: Callable[[], Gpus] = nvidia.look) -> None:
-        """`gpus` looks for them."""
+    def __init__(
+        self,
+        settings: Settings,
+        gpus: Callable[[], Gpus] = nvidia.look,
+        cards: Callable[[], Sequence[str]] = nvidia.cards,
+    ) -> None:
+        """`gpus` looks for them, `cards` for what could be some."""
         self.settings = settings
         self._look_for_gpus = gpus
+        self._look_for_cards = cards
+        self._warned_of = ""  # the runtime that leaves a card idle
         self._looking = trio.Lock()
         self._facts: RuntimeFacts | None = None
         self._problem: RuntimeProblem | None = None
@@ -182,6 +189,22 @@ class Engines:
             self._facts, self._problem = None, problem
         else:
             self._facts, self._problem = facts, None
+            self._warn_of_idle_cards(facts)
+
+    def _warn_of_idle_cards(self, facts: RuntimeFacts) -> None:
+        """Nobody should find out from the speed that the CPU does the work."""
+        if facts.device == "cuda" or facts.name == self._warned_of:
+            return
+        self._warned_of = facts.name
+        if cards := self._look_for_cards():
+            event(
+                log,
+                logging.WARNING,
+                "models run on the CPU: the runtime in use is built for it",
+                runtime=facts.name,
+                idle_nvidia_gpus=len(cards),
+                hint="vllamactl runtime install --cuda",
+            )
 
 
 def _without_gpu(missing: str) -> RuntimeProblem:
