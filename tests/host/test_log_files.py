@@ -77,13 +77,11 @@ async def test_who_goes_on_with_a_life_hears_what_came_since_and_each_line_once(
 ) -> None:
     path, first, then = tmp_path / "log", Seen(), Seen()
     append(path, b"of an earlier life\n")
-    marks: list[int] = []
     async with following(path, first.hear) as log:
-        log.on_read = marks.append
         append(path, b"one\ntw")
         await first.until("one")
         await trio.testing.wait_all_tasks_blocked()
-        mark = Mark(log.began, marks[-1])
+        mark = log.mark
     append(path, b"o\nthree\n")
     async with following(path, then.hear, resume=mark) as log:
         await then.until("three")

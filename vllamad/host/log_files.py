@@ -81,14 +81,19 @@ class WorkerLog:
         self._on_line = on_line
         self.on_read: Callable[[int], None] = lambda _: None  # is told how far we have read
         size = os.fstat(descriptor).st_size
-        self.began, self._offset = resume or Mark(size, size)
+        self._began, self._offset = resume or Mark(size, size)
         # A file that is smaller has been rotated since: all of it is of this life.
-        start = self.began if self._offset >= self.began else 0
+        start = self._began if self._offset >= self._began else 0
         self._offset = self._offset if self._offset <= size else 0
         start = max(start, self._offset - TAIL)
         self._tail = bytearray(os.pread(descriptor, max(0, self._offset - start), start))
         self._partial = b""
         self._unread = b""  # of a file that was rotated meanwhile
+
+    @property
+    def mark(self) -> Mark:
+        """Where who goes on with this life begins: with the first line not yet heard."""
+        return Mark(self._began, self._offset - len(self._partial))
 
     def tail(self) -> str:
         """Return the last 64 KiB of this life's output."""
@@ -107,7 +112,7 @@ class WorkerLog:
                 self._offset = 0
             elif not read:
                 await self._changed()
-            self.on_read(self._offset - len(self._partial))
+            self.on_read(self.mark.read)
             await trio.lowlevel.checkpoint()
 
     def catch_up(self) -> None:

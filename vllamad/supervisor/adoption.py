@@ -131,7 +131,8 @@ class Keeper:
         if self._store is None:
             return
         if self._note is None:
-            self._note = Note(os.memfd_create("vllamad-worker"), keep_alive=keep_alive)
+            memory = os.memfd_create("vllamad-worker")
+            self._note = Note(memory, keep_alive=keep_alive, log_read=file.mark.read)
             self._note.write(facts)
             try:
                 with group.line() as line:

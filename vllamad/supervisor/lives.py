@@ -184,7 +184,7 @@ class EngineLife:
                 plan=plan,
                 leader=self.pid,
                 context_length=context_length,
-                log_began=file.began,
+                log_began=file.mark.began,
                 run=str(self.endpoint.parent),
                 log_file=str(file.path),
             )
