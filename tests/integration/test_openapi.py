@@ -219,6 +219,19 @@ def test_an_answer_is_what_the_document_says(one: Daemon, ask: Ask) -> None:
     check(OPERATIONS[ask.label].Case(path_parameters=parameters), answer)
 
 
+@pytest.mark.parametrize(
+    ("method", "origin", "status", "length"),
+    [("OPTIONS", "http://localhost", 204, None), ("GET", "http://example.com", 403, "0")],
+)
+def test_who_is_judged_before_any_route_is_told_nothing_of_no_type(
+    one: Daemon, method: str, origin: str, status: int, length: str | None
+) -> None:
+    answer = one.http.request(method, "/api/tags", headers={"Origin": origin})
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert answer.headers.get("content-length") == length
+    assert not content_type(answer)
+
+
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_no_request_makes_an_answer_that_is_not_in_the_document(one: Daemon, label: str) -> None:
     @seed(SEED)
@@ -277,7 +290,10 @@ def check(case: Case, answer: httpx.Response | schemathesis.Response) -> None:
     case.validate_response(answer, checks=PROMISES)
     operation = operations()[case.method, case.path]
     content = resolved(operation["responses"][str(answer.status_code)]).get("content", {})
-    if answer.content and (lines := content.get(NDJSON)) and NDJSON in content_type(answer):
+    assert content or not answer.content
+    if not content and case.method != "HEAD":
+        assert not content_type(answer), "nothing is of no type"
+    if (lines := content.get(NDJSON)) and NDJSON in content_type(answer):
         judge = jsonschema.Draft202012Validator({**DOCUMENT, **lines["schema"]})
         for line in answer.text.splitlines():
             judge.validate(json.loads(line))

@@ -125,6 +125,10 @@ async def _finish(response: Response) -> Response:
         # Refused unread: were the answer there before the body, the connection could not go on.
         with trio.move_on_after(_PATIENCE):
             await request.get_data(cache=False)
+    if response.headers.get("Content-Length") == "0":
+        response.headers.pop("Content-Type", None)  # Quart says text/html of nothing, too
+    if response.status_code == 204:
+        response.headers.pop("Content-Length", None)  # which has none, RFC 9110 says
     for name, value in g.get("headers", ()):
         response.headers.add(name, value)
     record: Record = g.record
