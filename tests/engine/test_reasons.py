@@ -185,6 +185,7 @@ INFO = "(Worker pid=13548) INFO 11-23 03:58:07 [x.py:1] "
         ),
         (INFO + "Loading weights took 2.27 seconds", "preparing the cache"),
         (INFO + "CPU KV cache size: 93,184 tokens, Maximum concurrency for 2,048", "warming up"),
+        ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):   3%|", "capturing graphs"),
         (INFO + "Graph capturing finished in 21 secs, took 0.84 GiB", "warming up"),
         (
             INFO + "init engine (profile, create kv cache, warmup model) took 1 s",

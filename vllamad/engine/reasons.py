@@ -72,7 +72,7 @@ _PHASES = (
     ("Model loading took", "preparing the cache"),
     ("KV cache size:", "warming up"),
     ("Warming up", "warming up"),
-    ("Capturing CUDA graphs", "warming up"),
+    ("Capturing CUDA graphs", "capturing graphs"),
     ("Graph capturing finished", "warming up"),
     ("init engine (profile", "starting its server"),
     ("Application startup complete", "making the first token"),
