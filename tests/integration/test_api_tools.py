@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ollama
 import pytest
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.acts import ACTS, TOOLS, Act
 from tests.integration.conftest import install
+from tests.models.families import TOOL_PARSERS
 
 pytestmark = pytest.mark.integration
 
@@ -120,6 +122,27 @@ def test_a_parser_that_the_engine_lacks_is_not_promised(tmp_path: Path) -> None:
         ]
         body = {"model": "hermes", **next(act for act in ACTS if act.name == "hermes").request}
         assert one.http.post("/api/chat", json=body).status_code == 400
+
+
+def test_what_another_runtime_can_parse_is_promised_after_a_reload(tmp_path: Path) -> None:
+    home = fake_home(tmp_path, [], tool_parsers="mistral")
+    for act in ACTS:
+        install(home, act)
+    with daemon(home, config=fake_config()) as one:
+        assert "tools" not in capabilities_of(one, "hermes")
+        facts = home / "state" / "runtimes" / "fake" / "runtime.json"
+        parsers = {"tool_parsers": TOOL_PARSERS.split()}
+        facts.write_text(json.dumps(json.loads(facts.read_text()) | parsers))
+        one.ctl("reload", "--wait")
+        assert "tools" in capabilities_of(one, "hermes")
+        listed = json.loads(one.ctl("list", "--json"))["models"]
+        [hermes] = [model for model in listed if model["name"] == "hermes:latest"]
+        assert "tools" in hermes["capabilities"]
+
+
+def capabilities_of(one: Daemon, model: str) -> list[str]:
+    """On a connection of its own: an old one may be with a gateway from before the reload."""
+    return httpx.post(f"{one.url}/api/show", json={"model": model}).json()["capabilities"]
 
 
 @pytest.mark.vector(35)
