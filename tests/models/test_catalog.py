@@ -254,13 +254,19 @@ def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
 def test_other_settings_are_those_of_the_next_look(models, tmp_path):
     install(models, "tiny")
     catalog = Catalog(models, {"tiny": ModelSettings(context_length=512)})
-    assert catalog.find("tiny").settings.context_length == 512
+    assert found(catalog, "tiny").settings.context_length == 512
     local = write_checkpoint(tmp_path / "local")
     catalog.configure(
         {"tiny": ModelSettings(keep_alive=1.0), "here": ModelSettings(path=str(local))}, None
     )
     assert catalog.glance("tiny") is None
-    assert catalog.find("tiny").settings == ModelSettings(keep_alive=1.0)
-    assert catalog.find("here").folder == local
+    assert found(catalog, "tiny").settings == ModelSettings(keep_alive=1.0)
+    assert found(catalog, "here").folder == local
     catalog.configure({}, None)
     assert catalog.find("here") is None
+
+
+def found(catalog: Catalog, name: str) -> Installed:
+    one = catalog.find(name)
+    assert one is not None
+    return one
