@@ -1,7 +1,7 @@
 """Workers that outlive the daemon: what is written down of one, and what the next daemon finds.
 
 The service manager keeps, for each worker, the end of its shim's control socket that is ours, a
-pidfd of the shim, and a note in memory. While it does the worker lives; see docs/decisions/0007.
+pidfd of the shim, and a note in memory. While it does the worker lives; see docs/decisions/0008.
 """
 
 from __future__ import annotations
