@@ -13,7 +13,7 @@ from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, HostProblem
 from vllamad.models import catalog as catalog_module
 from vllamad.models import store
-from vllamad.models.catalog import Catalog
+from vllamad.models.catalog import Catalog, Installed
 from vllamad.models.facts import read_facts
 
 
