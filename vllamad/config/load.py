@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vllamad.config.listen import is_loopback, parse_listen
-from vllamad.config.paths import default_paths, path_problem, xdg
+from vllamad.config.paths import default_paths, hub_cache, path_problem, xdg
 from vllamad.config.schema import SECTIONS
 from vllamad.config.secrets import api_keys, hub_token
 from vllamad.config.settings import ModelSettings, Paths, Settings
@@ -45,7 +45,11 @@ def load(
     values: Values = {}
     for source in sources:  # lowest precedence first: a later one wins, whatever it says
         values.update(source.values)
-    paths = replace(default_paths(environ, euid, home), catalogs=_catalogs(environ, home, etc))
+    paths = replace(
+        default_paths(environ, euid, home),
+        catalogs=_catalogs(environ, home, etc),
+        hub_caches=(hub_cache(environ, home),),
+    )
     settings = _build(values, paths, home, files)
     faults = [fault for source in sources for fault in source.faults]
     settings, unread = _with_secrets(settings, values, environ)

@@ -54,6 +54,15 @@ def control_candidates(environ: Mapping[str, str], euid: int, home: Path) -> tup
     return tuple(dict.fromkeys((own, SYSTEM_CONTROL, Path("/run/vllamad/control.sock"))))
 
 
+def hub_cache(environ: Mapping[str, str], home: Path) -> Path:
+    """Where huggingface_hub, and all that is built on it, keeps what it downloads."""
+    if environ.get("HF_HUB_CACHE"):
+        return Path(environ["HF_HUB_CACHE"])
+    if environ.get("HF_HOME"):
+        return Path(environ["HF_HOME"]) / "hub"
+    return (xdg(environ, "XDG_CACHE_HOME") or home / ".cache") / "huggingface" / "hub"
+
+
 def path_problem(name: str, path: Path) -> str | None:
     """Why a socket could not be made there, or None. The kernel's limit is in bytes."""
     length = len(os.fsencode(path))

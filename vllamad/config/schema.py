@@ -61,6 +61,9 @@ SPECIAL: dict[str, Kind] = {
     "model.memory_max": values.size(),
     "hub.endpoint": values.text(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "an http or https address"),
     "hub.token_file": _FILE,
+    "hub.caches": values.listing(
+        values.text(r"/[^\x00]*", "the absolute path of a folder"), "a list of folders"
+    ),
     "logging.level": values.choice("debug", "info", "warning", "error"),
     "logging.format": values.choice("text", "json"),
     "logging.max_bytes": values.size(1 << 16),

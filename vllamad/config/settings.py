@@ -26,6 +26,7 @@ class Paths:
     control: Path  # the control socket
     config_files: tuple[Path, ...] = ()  # what was read, lowest precedence first
     catalogs: tuple[Path, ...] = ()  # of known models, on top of ours, lowest precedence first
+    hub_caches: tuple[Path, ...] = ()  # what huggingface_hub uses here
 
     @property
     def broker(self) -> Path:
@@ -128,6 +129,7 @@ class HubSettings:
 
     endpoint: str = ""  # empty: HF_ENDPOINT, else Hugging Face's
     token_file: str = ""  # in place of systemd's credential `hf_token`
+    caches: tuple[str, ...] = ()  # of other tools; empty: the one of huggingface_hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,3 +166,8 @@ class Settings:
     # What the files and credentials held; never shown.
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     hub_token: str = field(default="", repr=False)
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The Hugging Face caches of other tools."""
+        return self.hub.caches or tuple(map(str, self.paths.hub_caches))

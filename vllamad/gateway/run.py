@@ -48,8 +48,9 @@ def main() -> int:
     )
     # Whatever else runs in this interpreter must not keep the tokens waiting for 5 ms.
     sys.setswitchinterval(0.0005)
-    # Ctrl-C at a terminal reaches the whole foreground group; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C at a terminal, and its end, reach all of us; the supervisor decides what they mean.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     trio.run(_run, settings)
     return 0
 
@@ -59,7 +60,12 @@ async def _run(settings: GatewaySettings) -> None:
     async with open_hub() as hub:
         context = Context(
             settings=settings,
-            catalog=Catalog(settings.models_dir, settings.models, engine=settings.parsers),
+            catalog=Catalog(
+                settings.models_dir,
+                settings.models,
+                engine=settings.parsers,
+                caches=settings.caches,
+            ),
             gate=_gate(settings),
             limits=RelayLimits(),
             orders=Orders(settings.control),

@@ -1,4 +1,4 @@
-"""What is installed: the store's models, and the local folders named in the configuration.
+"""What is installed: the store's models, local folders of the configuration, caches of others.
 
 Looks at the disk on every call, but reads a file again only when it changed. Blocks, so call it
 in a thread, all but `glance`; any number of threads may.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -21,6 +21,7 @@ from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.models.adapters import WEIGHTS, StoredAdapter, adapter_folder, on_shelf, shelf
+from vllamad.models.caches import cached, find_cached
 from vllamad.models.facts import Facts, read_facts
 from vllamad.models.files import list_files
 from vllamad.models.manifests import Manifest, check_whole, load, manifest_paths, path_of
@@ -48,7 +49,7 @@ class Installed:
     capabilities: tuple[str, ...]
     license: str  # the text where there is one, else an identifier
     settings: ModelSettings
-    stored: bool = True  # False for a folder that the configuration names
+    stored: bool = True  # False for a folder of the configuration, or in a cache of others
     base: str = ""  # the name, as shown, of the model it was made from
     overlay: Overlay = NOTHING
     worker: str = ""  # the name its worker goes by, where it shares another's
@@ -68,12 +69,16 @@ class Catalog:
         settings: Mapping[str, ModelSettings],
         clock: Callable[[], float] = time.monotonic,
         engine: EngineParsers | None = None,
+        caches: Iterable[str | Path] = (),
     ) -> None:
         """`models` is the store's root, `engine` what the engine in use can parse, if known.
 
-        Raises BadInput where a key of `settings` is no name.
+        `caches` are Hugging Face caches whose models are to be had as well. Raises BadInput where
+        a key of `settings` is no name.
         """
         self._models = models
+        self._caches: tuple[Path, ...]
+        self._useless: dict[_Place, Stamp] = {}  # what is in a cache and is no model for us
         self._clock = clock
         self._engine: EngineParsers | None
         self._settings: dict[str, ModelSettings]
@@ -82,18 +87,22 @@ class Catalog:
         self._found: dict[str, tuple[float, _Place]]  # by key: when, and where
         self._shelves: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
         self._lock = Lock()
-        self.configure(settings, engine)
+        self.configure(settings, engine, caches)
 
     def configure(
-        self, settings: Mapping[str, ModelSettings], engine: EngineParsers | None
+        self,
+        settings: Mapping[str, ModelSettings],
+        engine: EngineParsers | None,
+        caches: Iterable[str | Path] = (),
     ) -> None:
-        """Go by other settings and engine from now on.
+        """Go by other settings, engine and caches from now on.
 
         Raises BadInput where a key is no name.
         """
         named = {parse(text): one for text, one in settings.items()}
         with self._lock:
             self._engine = engine
+            self._caches = tuple(map(Path, caches))
             self._settings = {name.key(): one for name, one in named.items()}
             self._local = {name.key(): name for name, one in named.items() if one.path}
             self._seen, self._found = {}, {}
@@ -112,6 +121,9 @@ class Catalog:
             else:
                 place = _Place(path_of(self._models, name))
                 found = self._stored_model(place.path) if os.path.isfile(place.path) else None
+                if found is None and (folder := find_cached(self._caches, name)):
+                    place = _Place(folder, key)
+                    found = self._cached_model(name, folder)
         if isinstance(found, HostProblem):
             raise found
         if found is not None:
@@ -161,17 +173,34 @@ class Catalog:
         with self._lock:
             found = [self._local_model(name) for name in self._local.values()]
             stored = [self._stored_model(path) for path in manifest_paths(self._models)]
-            present = {one.folder for one in found + stored if isinstance(one, Installed)}
+            caches = [self._cached_model(*one) for one in cached(self._caches)]
+            present = {one.folder for one in found + stored + caches if isinstance(one, Installed)}
             self._seen = {
                 place: seen
                 for place, seen in self._seen.items()
                 if seen.installed.folder in present
             }
-        return found + [one for one in stored if not self._is_hidden(one)]
+        found += [one for one in stored if not self._is_hidden(one)]
+        taken = {one.canonical.lower() for one in found if isinstance(one, Installed)}
+        return found + [one for one in caches if one and one.canonical.lower() not in taken]
 
     def _is_hidden(self, found: Installed | HostProblem) -> bool:
         """A folder in the configuration stands in place of an installed model of that name."""
         return isinstance(found, Installed) and found.canonical.lower() in self._local
+
+    def _cached_model(self, name: ModelName, folder: Path) -> Installed | None:
+        """A model in a cache of others; None for what is no model, or not all of one."""
+        place = _Place(folder, name.key())
+        useless = self._useless.get(place)
+        try:
+            if useless and useless == _stamp(folder, folder):
+                return None
+            found = self._fresh(place, lambda: _held_local(name, folder))
+            if isinstance(found, HostProblem):
+                self._useless[place] = _stamp(folder, folder)
+        except HostProblem:  # it has just gone
+            return None
+        return found if isinstance(found, Installed) else None
 
     def _stored_model(self, path: Path) -> Installed | HostProblem:
         def look() -> _Held:
@@ -193,14 +222,16 @@ class Catalog:
         )
 
     def _held_outside(self, manifest: Manifest) -> _Held:
-        """A model derived from a folder of the configuration: its files are looked for there."""
+        """A model derived from a folder that is not ours: its files are looked for there."""
         base = parse(manifest.base)
-        if base.key() not in self._local:
+        if base.key() in self._local:
+            folder = Path(self._settings[base.key()].path)
+        elif (folder := find_cached(self._caches, base)) is None:
             raise HostProblem(
                 f"cannot use {parse(manifest.name).display()}: {base.display()} is no longer in"
-                " the configuration"
+                " the configuration, nor in a cache"
             )
-        held = _held_local(base, Path(self._settings[base.key()].path))
+        held = _held_local(base, folder)._replace(stored=True)
         return held._replace(name=parse(manifest.name), modified_at=manifest.created)
 
     def _under(self, manifest: Manifest, held: _Held) -> _Held:
@@ -261,7 +292,7 @@ class Catalog:
             capabilities=overlay.capabilities or capabilities(facts, settings.args, self._engine),
             license="\n".join(filter(None, (facts.license or held.license, *overlay.licenses))),
             settings=settings,
-            stored=held.name.key() not in self._local,
+            stored=held.stored,
             base=base.display() if base else "",
             overlay=overlay,
             worker=base.display() if base and shares else "",
@@ -286,6 +317,7 @@ class _Held(NamedTuple):
     license: str = ""
     base: ModelName | None = None
     overlay: Overlay = NOTHING
+    stored: bool = True
 
 
 class _Seen(NamedTuple):
@@ -303,6 +335,7 @@ def _held_local(name: ModelName, folder: Path) -> _Held:
         digest=hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest(),
         size=sum(size for _, size, _ in stamp[1:]),
         modified_at=max(changed for _, _, changed in stamp) / 1e9,
+        stored=False,
     )
 
 

@@ -39,14 +39,14 @@ class Library:
         self._catalog = catalog
         self._engines = engines
         self._measured = measured
-        self._hub = hub_environment(settings, environ)
+        self._environ = environ
         self.pulls = Pulls(self.fetch)
         self._made: dict[str, tuple[float, Installed, Spec]] = {}  # by name: when, of what
 
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on."""
         self._settings = settings
-        self._catalog.configure(settings.models, self._engines.parsers)
+        self._catalog.configure(settings.models, self._engines.parsers, settings.caches)
         self._made.clear()
 
     async def find(self, name: str) -> Installed:
@@ -130,7 +130,8 @@ class Library:
         if origin is None:
             await report(Progress(status="success", done=True))
             return
-        await pulling.pull(self._settings.paths.models, name, report, origin, environ=self._hub)
+        environ = hub_environment(self._settings, self._environ)
+        await pulling.pull(self._settings.paths.models, name, report, origin, environ=environ)
 
 
 def hub_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -111,6 +111,8 @@ class Orders:
         name = self._own(model)
         async with self._one_at_a_time:
             before = await trio.to_thread.run_sync(store.meant, self._models, name)
+            if before is None:
+                await self._refuse_others(name)
             async with self._freeing(before):
                 await trio.to_thread.run_sync(store.withdraw, self._models, name)
                 shown = name.display() if before is None else _shown(before)
@@ -128,6 +130,15 @@ class Orders:
             change = await trio.to_thread.run_sync(derive, self._models, base, name, overlay)
             if before is not None and _needs_another_worker(before, change.now):
                 await self._fleet.stop(_shown(before), "it is another model now")
+
+    async def _refuse_others(self, name: ModelName) -> None:
+        """Raise BadInput for a model that lies in a cache of other tools."""
+        found = await trio.to_thread.run_sync(self._catalog.find, name.canonical())
+        if found is not None:
+            raise BadInput(
+                f"cannot delete {name.display()}: it lies in a cache that other tools use too",
+                hint=f"remove {found.folder.parents[1]} with the tool that brought it",
+            )
 
     def _own(self, text: str) -> ModelName:
         """The name, if it is ours to change."""

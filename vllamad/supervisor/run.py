@@ -72,7 +72,7 @@ async def run(
     notify = Notifier(environ)
     notify.status("starting")
     reloader = Reloader(notify, read)
-    async with heeding(notify, reloader.request) as asked:
+    async with heeding(notify, reloader.request, terminal=os.isatty(0)) as asked:
         await supervise(settings, inherited, environ, notify, reloader, asked)
     event(log, logging.INFO, "stopped")
 
@@ -92,7 +92,9 @@ async def supervise(
     await engines.look()
     lives = make_lives(settings, engines, environ, cgroups, keeping)
     fleet = make_fleet(settings, engines, lives)
-    catalog = Catalog(settings.paths.models, settings.models, engine=engines.parsers)
+    catalog = Catalog(
+        settings.paths.models, settings.models, engine=engines.parsers, caches=settings.caches
+    )
     library = Library(settings, catalog, engines, fleet.measured, environ)
     with sockets(settings, inherited) as (control_socket, http):
         # Only now: while another vllamad lives, what is in these folders is not left behind.
@@ -140,8 +142,9 @@ async def supervise(
                     )  # fmt: skip
 
                     async def serve() -> None:
+                        asked.prepared()
                         await until_serving(http[0], settings.paths.control)
-                        asked.ready()
+                        notify.ready()
                         event(log, logging.INFO, "ready", listen=", ".join(daemon.listen))
                         up.start_soon(heartbeat, notify, environ, daemon)
                         meanwhile.start_soon(preload, fleet, library, settings.scheduler.preload)

@@ -44,6 +44,7 @@ class GatewaySettings:
     logging: LogSettings
     models: dict[str, ModelSettings]
     api_keys: tuple[ApiKey, ...] = ()
+    caches: tuple[str, ...] = ()  # of other tools
     parsers: EngineParsers | None = None  # None while no engine is installed
 
 
@@ -66,6 +67,7 @@ def for_gateway(
         # How long a model stays is the scheduler's business, and JSON has no word for ever.
         models={name: replace(model, keep_alive=None) for name, model in settings.models.items()},
         api_keys=settings.api_keys,
+        caches=settings.caches,
         parsers=parsers,
     )
 

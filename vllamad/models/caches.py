@@ -1,0 +1,66 @@
+"""Models that other tools have brought into a Hugging Face cache: found there, never copied.
+
+    CACHE/models--ORG--REPO/refs/REF         the commit a branch or tag means
+    CACHE/models--ORG--REPO/snapshots/COMMIT its files
+
+`org/repo` is the `main` of one, `org/repo:REF` another. Reads names only, no file of a model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vllamad.core.model_name import DEFAULT_TAG, ModelName, parse
+from vllamad.errors import BadInput
+
+_FOLDER = re.compile(r"models--([^/]+?)--([^/]+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REF_LIMIT = 64  # bytes of a file that names a commit
+
+
+def cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
+    """Every name there is in the caches, with the folder it means; the first cache wins."""
+    seen: set[str] = set()
+    for cache in caches:
+        for repository in _entries(cache):
+            if not (found := _FOLDER.fullmatch(repository)):
+                continue
+            for ref in _entries(cache / repository / "refs"):
+                name = _name(found[1], found[2], ref)
+                folder = _snapshot(cache / repository, ref)
+                if name and folder and name.key() not in seen:
+                    seen.add(name.key())
+                    yield name, folder
+
+
+def find_cached(caches: Iterable[Path], name: ModelName) -> Path | None:
+    """The folder that `name`, in any case, means in the caches."""
+    key = name.key()
+    return next((folder for other, folder in cached(caches) if other.key() == key), None)
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:  # there is none, or it is not ours to read
+        return []
+
+
+def _name(namespace: str, model: str, ref: str) -> ModelName | None:
+    try:
+        return parse(f"{namespace}/{model}:{DEFAULT_TAG if ref == 'main' else ref}")
+    except BadInput:
+        return None  # no name that anybody could ask for
+
+
+def _snapshot(repository: Path, ref: str) -> Path | None:
+    try:
+        with (repository / "refs" / ref).open("rb") as file:
+            commit = file.read(_REF_LIMIT).decode("ascii", "replace").strip()
+    except OSError:
+        return None
+    folder = repository / "snapshots" / commit
+    return folder if _COMMIT.fullmatch(commit) and folder.is_dir() else None
