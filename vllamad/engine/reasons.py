@@ -35,6 +35,7 @@ _WRAPPER = re.compile(
     r"|EngineDeadError"
     r"|EngineGenerateError"
     r"|validation errors? for "
+    r"|failed to be inspected"  # says to look into the log, where its import failed
     r"|leaked (?:instance|type|function)"
     r"|nanobind"
 )
