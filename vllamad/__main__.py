@@ -43,7 +43,10 @@ def main() -> None:
             _check_catalogues(settings)
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
-        sys.exit(EXIT_PROBLEM if arguments.check_config else EXIT_CONFIG)
+        if arguments.check_config:
+            sys.exit(EXIT_PROBLEM)
+        _last_words([error])
+        sys.exit(EXIT_CONFIG)
     if arguments.check_config:
         _say_checked(settings)
     else:
@@ -105,7 +108,7 @@ def _say_checked(settings: Settings) -> None:
 
 def _supervise(settings: Settings, arguments: argparse.Namespace) -> int:
     from vllamad.host import log
-    from vllamad.host.systemd import Notifier, inherited_sockets
+    from vllamad.host.systemd import inherited_sockets
     from vllamad.supervisor.run import run
 
     log.configure(settings.logging.format, settings.logging.level)
@@ -115,17 +118,24 @@ def _supervise(settings: Settings, arguments: argparse.Namespace) -> int:
         trio.run(run, settings, sockets, dict(os.environ), partial(_settings, arguments))
     except* VllamadError as group:
         problems += _leaves(group)
-    notify = Notifier(os.environ)
     for problem in problems:
         hint = f"\n  {problem.hint}" if problem.hint else ""
         print(f"vllamad: {problem.message}{hint}", file=sys.stderr)
+    _last_words(problems)
+    return EXIT_PROBLEM if problems else 0
+
+
+def _last_words(problems: Sequence[VllamadError]) -> None:
+    """Tell systemd why we end, and wait until it has read it: from the dead it takes nothing."""
+    from vllamad.host.systemd import Notifier
+
+    notify = Notifier(os.environ)
+    for problem in problems:
         notify.status(problem.message)
         if isinstance(problem, HostProblem) and problem.errno:
             notify.errno(problem.errno)
-    # What we said last is lost where systemd reads it after we are gone.
     notify.barrier()
     notify.close()
-    return EXIT_PROBLEM if problems else 0
 
 
 def _leaves(group: BaseExceptionGroup[VllamadError]) -> Iterator[VllamadError]:

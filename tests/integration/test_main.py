@@ -112,19 +112,6 @@ def test_a_taken_address_is_named_before_anything_is_started(home: Path) -> None
     assert not (home / "run" / "control.sock").exists()
 
 
-def test_the_service_manager_is_told_the_errno(home: Path) -> None:
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        manager.bind(str(home / "notify"))
-        manager.settimeout(PATIENCE)
-        listen = f"127.0.0.1:{other.getsockname()[1]}"
-        done = vllamad(home, "--listen", listen, NOTIFY_SOCKET=str(home / "notify"))
-        assert done.returncode == 1
-        assert manager.recv(100) == b"ERRNO=98"
-
-
 def test_a_folder_that_cannot_be_made_is_named_with_advice(home: Path) -> None:
     (home / "state").write_text("in the way")
     done = vllamad(home, "--listen", f"127.0.0.1:{free_port()}")

@@ -103,6 +103,15 @@ def test_an_address_in_use_is_told_with_its_number_before_the_end(home: Path) ->
         assert "READY=1" not in manager.heard
 
 
+def test_faults_in_the_configuration_are_told_before_the_end(home: Path) -> None:
+    with managed(home, "[server]\ngateways = 0\n") as manager:
+        manager.begin()
+        until(manager.daemon.process_ended)
+        assert manager.daemon.stop() == 78
+        until(lambda: status(manager, r".*vllamad\.toml:2: server\.gateways: must be .*"))
+        assert words(manager) == ["BARRIER"]
+
+
 def test_starts_that_are_stopped_at_once_all_end_in_order(home: Path) -> None:
     with managed(home) as manager:
         hold_both(manager)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from vllamad.host.systemd import Notifier
 from vllamad.supervisor.asked import heeding
@@ -33,11 +34,10 @@ async def test_the_first_signal_to_stop_is_told_at_once(number: int) -> None:
     heard = Heard()
     with trio.fail_after(5):
         async with heeding(heard, nothing) as asked:
-            asked.ready()
             os.kill(os.getpid(), number)
             await asked.stop.wait()
             assert asked.stop_since <= trio.current_time()
-    assert heard.words[-2:] == ["READY", "STOPPING"]
+    assert heard.words[-1] == "STOPPING"
 
 
 async def test_a_second_signal_to_stop_means_now() -> None:
@@ -65,12 +65,21 @@ async def test_a_hangup_asks_for_a_reload_and_stops_nothing() -> None:
     assert len(asked_for) == 1
 
 
-async def test_more_time_is_asked_for_until_it_is_ready() -> None:
+async def test_the_end_of_the_terminal_is_ours() -> None:
+    with trio.fail_after(5):
+        async with heeding(Heard(), nothing, terminal=True) as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asked.stop.wait()
+
+
+async def test_more_time_is_asked_for_until_all_is_prepared(autojump_clock: MockClock) -> None:
     heard = Heard()
     async with heeding(heard, nothing) as asked:
-        assert heard.words == ["EXTEND_TIMEOUT_USEC"]
-        asked.ready()
-    assert heard.words == ["EXTEND_TIMEOUT_USEC", "READY"]
+        await trio.sleep(7)
+        assert heard.words == ["EXTEND_TIMEOUT_USEC"] * 2
+        asked.prepared()
+        await trio.sleep(60)
+    assert heard.words == ["EXTEND_TIMEOUT_USEC"] * 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -1,4 +1,7 @@
-"""What the outside asks by signals: to stop, to stop at once, to reload."""
+"""What the outside asks by signals: to stop, to stop at once, to reload.
+
+It must not know how any of it is done.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ _START_LIMIT = 600.0  # seconds for which the manager is asked for more time to 
 class Asked:
     """What was asked so far."""
 
-    def __init__(self, notify: Notifier, starting: trio.CancelScope) -> None:
+    def __init__(self, notify: Notifier, starting: trio.CancelScope, *, terminal: bool) -> None:
+        """At a `terminal` a hangup is its end, and ours."""
         self.stop = trio.Event()
         self.stop_since = 0.0
         self._notify = notify
         self._starting = starting
+        self._terminal = terminal
 
-    def ready(self) -> None:
-        """We have started: tell the manager, and ask for no more time."""
+    def prepared(self) -> None:
+        """What may take its time before we serve is done: ask for no more of it."""
         self._starting.cancel()
-        self._notify.ready()
 
     async def heed(
         self,
@@ -40,7 +44,7 @@ class Asked:
     ) -> None:
         """Do as the signals say; a second one to stop means: now."""
         async for number in signals:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and not self._terminal:
                 reload()
             elif not self.stop.is_set():
                 self._notify.stopping()
@@ -53,13 +57,15 @@ class Asked:
 
 
 @asynccontextmanager
-async def heeding(notify: Notifier, reload: Callable[[], object]) -> AsyncGenerator[Asked]:
+async def heeding(
+    notify: Notifier, reload: Callable[[], object], *, terminal: bool = False
+) -> AsyncGenerator[Asked]:
     """Heed signals for as long as the block lasts; by default each would end us as we stand."""
     heeded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as nursery:
             starting: trio.CancelScope = await nursery.start(ask_for_time, notify, _START_LIMIT)
-            one = Asked(notify, starting)
+            one = Asked(notify, starting, terminal=terminal)
             nursery.start_soon(one.heed, signals, reload, nursery.cancel_scope)
             yield one
             nursery.cancel_scope.cancel()
