@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from vllamad.errors import BadInput, HostProblem
 from vllamad.wire.control import Progress
 
 _CHUNK = 1 << 20
+_EVERY = 0.1  # seconds between two steps about one file
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt")
 _DEPTH = 2  # folders below each other: sentence-transformers keep a config in each module's
 
@@ -67,11 +69,14 @@ class _Counted:
         self._size = size
         self._report = report
         self._done = 0
+        self._told = 0.0
 
     def read(self, count: int = _CHUNK) -> bytes:
         data = self._file.read(count)
         self._done += len(data)
-        if data:
+        now = time.monotonic()
+        if data and (self._done >= self._size or now - self._told >= _EVERY):
+            self._told = now
             step = Progress(status=self._status, completed=self._done, total=self._size)
             self._report(step)
         return data

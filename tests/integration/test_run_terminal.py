@@ -26,15 +26,19 @@ PARIS = "The capital of France is Paris."
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]:
-    """A daemon with a quick model `a`, one, `slow`, that has much to say, and one that dies."""
-    home = fake_home(tmp_path_factory.mktemp("run"), ["a", "slow", "mortal"])
+    """A daemon with a quick model `a`, some that are slow, or die."""
+    home = fake_home(tmp_path_factory.mktemp("run"), ["a", "slow", "mortal", "late"])
     more = ""
     for folder in (
         write_checkpoint(home / "bert", BERT, modules_json="[]"),
         write_checkpoint(home / "eyes", GEMMA3),
     ):
         more += f'[model.{folder.name}]\npath = "{folder}"\n'
-    scenarios = {"slow": {"rate": 10.0, "tokens": 600}, "mortal": {"die_after": 3}}
+    scenarios = {
+        "slow": {"rate": 10.0, "tokens": 600},
+        "mortal": {"die_after": 3},
+        "late": {"load": 4.0},
+    }
     config = fake_config(scenarios=scenarios, more=more)
     with daemon(home, config=config, environ={"HF_ENDPOINT": hub.endpoint}) as one:
         yield one
@@ -265,6 +269,11 @@ def test_odd_bytes_and_a_closed_input_are_no_reason_to_fail(served: Daemon) -> N
         timeout=120,
     )
     assert (done.stdout.strip(), done.stderr) == (PARIS, "")
+
+
+def test_a_load_shows_how_far_it_is(served: Daemon) -> None:
+    with at_terminal(served, "run", "late") as terminal:
+        terminal.reads("loading late", ">>>")
 
 
 def test_a_conversation_outlives_the_engine(served: Daemon) -> None:
