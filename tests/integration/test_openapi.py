@@ -232,6 +232,17 @@ def test_who_is_judged_before_any_route_is_told_nothing_of_no_type(
     assert not content_type(answer)
 
 
+@pytest.mark.parametrize("method", ["PATCH", "PROPFIND"])
+@pytest.mark.parametrize("path", sorted({path for _, path in operations()}))
+def test_another_method_is_told_which_ones_there_are(one: Daemon, path: str, method: str) -> None:
+    answer = one.http.request(method, re.sub("{.*}", "x", path))
+    assert (answer.status_code, answer.text) == (405, "405 method not allowed")
+    allowed = [
+        known for known in ("HEAD", "GET", "POST", "DELETE") if (known, path) in operations()
+    ]
+    assert answer.headers["allow"] == ", ".join(allowed)
+
+
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_no_request_makes_an_answer_that_is_not_in_the_document(one: Daemon, label: str) -> None:
     @seed(SEED)

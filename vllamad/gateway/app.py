@@ -12,7 +12,7 @@ from itertools import count
 from typing import Final
 
 import trio
-from quart import Response, g, request
+from quart import Response, current_app, g, request
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
@@ -185,6 +185,9 @@ async def _http_refused(error: HTTPException) -> Response:
     status = error.code or 500
     if isinstance(error, NotFound):
         return _unknown_route()
+    if status == 405:  # a method that no route has
+        endpoint, _ = current_app.url_map.bind("").match(request.path, method="GET")
+        return _not_allowed(next(methods for path, methods, _ in ROUTES if path == endpoint))
     if status == 413:
         limit = context_of().settings.server.max_body
         return _error(413, f"the request body is larger than {limit} bytes (server.max_body)")

@@ -363,7 +363,7 @@ def refusal(request: h11.Request) -> int | None:
     if request.http_version not in {b"1.0", b"1.1"}:
         return 505
     if request.method in {b"CONNECT", b"TRACE"}:
-        return 405
+        return 501
     if len(request.target) > TARGET_LIMIT:
         return 414
     if len(headers) > HEADERS_LIMIT or size > HEAD_LIMIT:
