@@ -13,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/ready
 CLIENTS := .venv-conformance
 CLIENTS_READY := $(CLIENTS)/ready
-UNIT := not integration and not e2e and not conformance and not system
+UNIT := not integration and not e2e and not conformance and not system and not vm
 PYTEST := $(BIN)/coverage run --append -m pytest -q
 # Of core and wire, branches counted, in percent.
 COVERAGE_FLOOR ?= 100
@@ -56,6 +56,9 @@ integration: $(READY) ## real processes, sockets and signals, with the scripted 
 system: $(READY) ## the units under a real systemd in a container; needs root
 	$(BIN)/pytest -q -m system
 
+vm: $(READY) ## limits of memory in a virtual machine, a few minutes; needs root
+	$(BIN)/pytest -q -m vm
+
 e2e: prepare ## the real engine and a real model
 	$(BIN)/pytest -q -m e2e
 
@@ -92,4 +95,4 @@ clean: ## remove the environment and what was built
 distclean: clean ## remove the runtimes and models as well
 	rm -rf '$(VLLAMAD_HOME)'
 
-.PHONY: help setup demo check fmt lint types floors unit integration system e2e conformance prepare test bench clean distclean
+.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test bench clean distclean

@@ -61,6 +61,30 @@ def test_without_socket_units_it_binds_its_own(alone: Service):
     assert not alone.box.path(alone.control).exists()
 
 
+@pytest.mark.assertion(11)
+def test_without_delegation_it_works_with_process_groups_and_says_so(service: Service):
+    service.setting("Delegate=no")
+    service.start()
+    assert service.chat().status == 200
+    assert service.journal().count("process groups, no cgroups") == 1
+    service.stop()
+    assert service.box.run("pgrep", "-u", "vllamad", "-a", code=None) == ""
+
+
+@pytest.mark.assertion(11)
+def test_without_d_bus_it_works(service: Service):
+    service.box.systemctl("stop", "dbus.socket", "dbus.service")
+    try:
+        service.start()
+        assert service.chat().status == 200
+        service.restart()
+        assert service.chat().status == 200
+        service.stop()
+        assert service.show("Result") == "success"
+    finally:
+        service.box.systemctl("start", "dbus.socket")
+
+
 @contextmanager
 def taken(service: Service) -> Generator[None]:
     """Another unit listens on the port."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.daemon import until
@@ -20,6 +22,16 @@ def hang_here(*_):
 signal.signal(signal.SIGUSR2, hang_here)
 """
 PLACE = "/opt/hangs"
+# The same trick: from the signal on, the schedule breaks with the next event.
+BREAKS = """
+import signal
+
+def break_here(*_):
+    from vllamad.core.scheduler import Scheduler
+    Scheduler.deadline = None
+
+signal.signal(signal.SIGUSR2, break_here)
+"""
 
 
 @pytest.fixture
@@ -64,3 +76,17 @@ def test_a_daemon_at_rest_is_left_alone(can_hang: Service):
     until(three_pings)
     assert can_hang.show("NRestarts") == "0"
     assert HOME in can_hang.box.run("ps", "-o", "args=", "-p", str(can_hang.pid))
+
+
+@pytest.mark.assertion(2)
+def test_a_broken_invariant_ends_the_daemon_at_once(service: Service):
+    service.write(f"{PLACE}/sitecustomize.py", BREAKS)
+    service.setting("RestartSec=100ms", f"Environment=PYTHONPATH={PLACE}")  # WatchdogSec=30
+    service.start()
+    service.kill("USR2")
+    with ThreadPoolExecutor(1) as other:
+        other.submit(service.chat)
+        service.until_restarted()
+    assert "Failed with result 'watchdog'" in service.box.journal("-u", service.name)
+    assert "an invariant broke" in service.journal()
+    assert service.chat().status == 200

@@ -34,7 +34,7 @@ def have_host() -> None:
     """Have all that booting this machine's own system takes. Raises CannotBoot."""
     if os.geteuid() != 0:
         raise CannotBoot("only root can boot a system in a container")
-    _install(_HOST_NEEDS)
+    install(_HOST_NEEDS)
     if not Path("/usr/bin/python3").exists():
         raise CannotBoot("there is no /usr/bin/python3")
 
@@ -46,13 +46,13 @@ def have(name: str, cache: Path) -> Path:
         return Path("/")
     tree = cache / name
     if not tree.exists():
-        _install(_NEWER_NEEDS)
+        install(_NEWER_NEEDS)
         cache.mkdir(parents=True, exist_ok=True)
         making = cache / f".{name}"
         shutil.rmtree(making, ignore_errors=True)
         print(f"→ system tests: making a tree of Debian {name}", flush=True)
         # fmt: off
-        _must("mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}",
+        must("mmdebstrap", "--quiet", "--variant=minbase", f"--include={_PACKAGES}",
               name, str(making), *_mirror())
         # fmt: on
         making.rename(tree)
@@ -66,15 +66,16 @@ def systemd_version(tree: Path) -> str:
     return found[0].stem.rpartition("-")[2].partition(".")[0] if found else "?"
 
 
-def _install(needs: dict[str, str]) -> None:
+def install(needs: dict[str, str]) -> None:
+    """Have these programs, by the packages they are in. Raises CannotBoot."""
     absent = [needs[program] for program in missing(list(needs))]
     if not absent:
         return
     if missing(["apt-get"]) or os.geteuid() != 0:
         raise CannotBoot(f"not installed: {', '.join(absent)}")
     print(f"→ system tests: installing {', '.join(absent)}", flush=True)
-    _must("apt-get", "update", "-q")
-    _must("apt-get", "install", "-qy", "--no-install-recommends", *absent)
+    must("apt-get", "update", "-q")
+    must("apt-get", "install", "-qy", "--no-install-recommends", *absent)
 
 
 def _mirror() -> list[str]:
@@ -87,10 +88,12 @@ def _mirror() -> list[str]:
     return found[:1]
 
 
-def _must(*command: str) -> None:
+def must(*command: str, cwd: Path | None = None) -> str:
+    """Run a command; what it printed. Raises CannotBoot."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         command,
+        cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -100,3 +103,4 @@ def _must(*command: str) -> None:
     )
     if done.returncode != 0:
         raise CannotBoot(f"{command[0]} failed: {done.stdout.strip()[-500:]}")
+    return done.stdout
