@@ -26,6 +26,11 @@ def test_settings_survive_the_way_to_a_gateway() -> None:
     assert told.models["a"].keep_alive is None
 
 
+def test_the_environment_of_workers_is_not_told() -> None:
+    settings = Settings(paths=PATHS, models={"a": ModelSettings(env={"HF_TOKEN": "secret"})})
+    assert b"secret" not in encode(for_gateway(settings, (3,), loopback=True))
+
+
 def test_garbage_is_refused() -> None:
     with pytest.raises(msgspec.DecodeError):
         decode(b"{")

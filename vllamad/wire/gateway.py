@@ -64,8 +64,11 @@ def for_gateway(
         loopback=loopback,
         server=settings.server,
         logging=settings.logging,
-        # How long a model stays is the scheduler's business, and JSON has no word for ever.
-        models={name: replace(model, keep_alive=None) for name, model in settings.models.items()},
+        # How long a model stays is the scheduler's business, and JSON has no word for ever. An
+        # environment may hold secrets, and a gateway reads what strangers send.
+        models={
+            name: replace(model, keep_alive=None, env={}) for name, model in settings.models.items()
+        },
         api_keys=settings.api_keys,
         caches=settings.caches,
         parsers=parsers,
