@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from vllamad.core.memory import GIB, Device, Machine
 from vllamad.errors import RuntimeProblem
 from vllamad.host.nvidia import Gpus
 from vllamad.runtimes.facts import RuntimeFacts
+from vllamad.supervisor import engines as module
 from vllamad.supervisor.engines import Engines
 
 CARD = Device(index=0, total=80 * GIB)
@@ -170,6 +172,26 @@ async def test_a_driver_that_is_still_loading_is_waited_for(
     assert engines.machine.devices == (CARD,)
 
 
+async def test_a_driver_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_NVML_LIMIT", 0.1)
+    install(tmp_path, "cuda", device="cuda")
+    over = threading.Event()
+
+    def hang() -> Gpus:
+        over.wait(20)
+        return THERE
+
+    engines = engines_of(tmp_path, hang)
+    with trio.fail_after(10):
+        await engines.look()
+    over.set()
+    assert engines.machine.devices == ()
+    with pytest.raises(RuntimeProblem, match="NVML has not answered"):
+        await engines.engine()
+
+
 async def test_who_gives_up_waits_no_more(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +274,7 @@ async def test_a_runtime_that_leaves_a_gpu_idle_is_told_once(
 def in_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that jumps would jump while a thread works."""
 
-    async def here(work: Callable[[], object]) -> object:
+    async def here(work: Callable[[], object], *, abandon_on_cancel: bool = False) -> object:
         return work()
 
     monkeypatch.setattr(trio.to_thread, "run_sync", here)

@@ -142,6 +142,23 @@ async def test_whoever_asks_while_one_is_under_way_shares_the_next() -> None:
     assert house.applied == [TWO, OLD]
 
 
+async def test_stopped_on_the_way_it_is_not_told_that_it_is_ready() -> None:
+    house = House(TWO)
+
+    async def apply(_: Settings) -> list[str]:
+        applying.set()
+        await trio.sleep_forever()
+        return []
+
+    applying = trio.Event()
+    house.apply = apply  # type: ignore[method-assign]
+    async with reloading(house) as reloader:
+        attempt = reloader.request()
+        await applying.wait()
+    assert attempt.over.is_set(), "whoever waits is not left waiting"
+    assert house.heard.words == ["RELOADING=1"]
+
+
 async def test_asked_before_it_runs_it_reloads_when_it_does() -> None:
     house = House(replace(OLD, models={"a": ModelSettings(keep_alive=1.0)}))
     attempt = house.reloader.request()

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _DRIVER_LIMIT: Final = 120.0  # seconds from our first look until a driver is not coming any more
 _DRIVER_PAUSE: Final = 1.0
+_NVML_LIMIT: Final = 30.0  # it takes a second or two for each GPU where nothing else has it open
 _GPU_HINT: Final = (
     "see whether `nvidia-smi` answers; `modprobe nvidia-uvm` and `nvidia-modprobe -u -c0` load the "
     "driver, nvidia-persistenced.service does so at boot; `vllamactl runtime install --cpu` is an "
@@ -69,7 +70,7 @@ class Engines:
         await self.look()
         if self._facts is not None:
             return self.machine
-        gpus = await trio.to_thread.run_sync(self._look_for_gpus)
+        gpus = await self._in_time()
         return replace(self._machine, devices=gpus.devices)
 
     async def look(self) -> None:
@@ -82,9 +83,15 @@ class Engines:
             now = trio.current_time()
             # Once found, they are not measured again: what is held on them may be our workers'.
             if self._needs_gpus and not self._gpus.devices and now >= self._looked_for_gpus + 0.5:
-                self._gpus = await trio.to_thread.run_sync(self._look_for_gpus)
+                self._gpus = await self._in_time()
                 self._looked_for_gpus = now
                 self._deadline = min(self._deadline, now + _DRIVER_LIMIT)
+
+    async def _in_time(self) -> Gpus:
+        """What is seen of the GPUs; a driver that hangs must not hang us."""
+        with trio.move_on_after(_NVML_LIMIT):
+            return await trio.to_thread.run_sync(self._look_for_gpus, abandon_on_cancel=True)
+        return Gpus(missing=f"NVML has not answered for {_NVML_LIMIT:.0f} s", may_come=True)
 
     async def ready(self) -> None:
         """Return once a model can be planned for; wait for a driver that may still be coming.

@@ -73,9 +73,9 @@ class Reloader:
                 self.problem = error.message.partition("\n")[0]
                 event(log, logging.ERROR, "cannot reload", error=error.message, hint=error.hint)
             finally:
-                self._notify.ready()
                 attempt.decided.set()
                 attempt.over.set()
+            self._notify.ready()  # but not after STOPPING, where we are cancelled
 
     async def _reload(self, attempt: Attempt, old: Settings, apply: Apply) -> None:
         try:
