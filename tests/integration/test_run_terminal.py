@@ -302,6 +302,11 @@ def test_a_pull_at_a_terminal_draws_bars_and_leaves_a_line(served: Daemon, hub: 
         hub.go_on.set()
 
 
+def test_a_model_is_kept_for_as_long_as_was_wished(served: Daemon) -> None:
+    piped(served, "run", "a", "--keepalive=-1m", "hi")
+    assert "Forever" in served.ctl("ps", "a:")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
