@@ -17,7 +17,8 @@ import trio
 from tests.host.test_process_group import alive, pids_of_tree, shim_of, tree
 from vllamad.errors import HostProblem
 from vllamad.host.cgroup import Cgroup, Cgroups, claim, folder_of, unit_of
-from vllamad.host.process_group import kill_strays, spawn
+from vllamad.host.process_group import spawn
+from vllamad.host.processes import kill_strays
 
 UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (

@@ -18,7 +18,8 @@ import trio
 from vllamad.errors import HostProblem
 from vllamad.host import shim
 from vllamad.host.cgroup import Cgroup
-from vllamad.host.process_group import Launch, ProcessGroup, first_exit, kill_strays, spawn
+from vllamad.host.process_group import Launch, ProcessGroup, spawn
+from vllamad.host.processes import first_exit, kill_strays
 
 pytestmark = pytest.mark.integration
 
@@ -361,6 +362,8 @@ def test_a_shim_whose_supervisor_dies_before_the_job_just_leaves() -> None:
 SHARES = """
 from multiprocessing import resource_tracker, shared_memory
 import os, sys, time
+if "child" in sys.argv and os.fork():
+    time.sleep(60)
 memory = shared_memory.SharedMemory(create=True, size=4096)
 resource_tracker.unregister(memory._name, "shared_memory")  # nobody else will remove it
 print(memory.name, flush=True)
@@ -380,4 +383,14 @@ async def test_shared_memory_of_the_tree_is_removed_with_it(tmp_path: Path, poli
             shared = Path("/dev/shm") / log.read_text().strip()
             assert shared.exists()
             group.kill_now = not politely
+    assert not shared.exists()
+
+
+async def test_shared_memory_is_removed_though_the_shim_was_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with spawned(launch(tmp_path, sys.executable, "-c", SHARES, "child")) as group:
+        await until(lambda: log.read_text().endswith("\n"))
+        shared = Path("/dev/shm") / log.read_text().strip()
+        assert shared.exists()
+        os.kill(shim_of(group), signal.SIGKILL)
     assert not shared.exists()

@@ -125,6 +125,13 @@ class Cgroup:
         """Whether a process is in it."""
         return _table(self.path / "cgroup.events").get("populated", 0) > 0
 
+    def pids(self) -> list[int]:
+        """The processes in it."""
+        try:
+            return [int(pid) for pid in (self.path / "cgroup.procs").read_text().split()]
+        except OSError:
+            return []
+
     async def end(self) -> None:
         """Kill what is in it, and return when that is nothing."""
         while self.populated():

@@ -1,9 +1,6 @@
 """Starts a worker's processes and promises that leaving the block leaves none of them.
 
 Knows nothing of models or engines. Each group is held by a shim (`host/shim.py`).
-
-Orphans can reach the supervisor itself only when somebody kills a shim. They are told from our own
-children by their session, so nothing in this process may start a child with a session of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +10,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,7 +21,7 @@ import trio
 from vllamad.errors import HostProblem
 from vllamad.host import shim
 from vllamad.host.cgroup import Cgroup
-from vllamad.host.tasks import first_of
+from vllamad.host.processes import end_strays, pid_of, pss, remove, shared_memory, strays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +213,7 @@ class ProcessGroup:
         group = self.cgroup
         held = group.memory() if group else None
         if held is None:  # each shared page counted once
-            held = sum(_pss(pid) for pid, _ in self.members())
+            held = sum(pss(pid) for pid, _ in self.members())
         return Usage(
             memory=held,
             memory_peak=group.memory_peak() if group else None,
@@ -227,10 +223,13 @@ class ProcessGroup:
     async def gone(self) -> None:
         """Wait until no process of the group is left, however long that takes."""
         killed = await self._shim.wait() != 0
+        left = self.cgroup.pids() if self.cgroup else []  # none, unless the shim was killed
+        shared = shared_memory([*left, *strays()] if killed else left)
         if self.cgroup:
             await self.cgroup.end()
         if killed:
-            await _end_strays()
+            await end_strays()
+        remove(shared)
         if self.cgroup:
             self.cgroup.remove()
 
@@ -293,60 +292,3 @@ class ProcessGroup:
         line, _, self._unread = self._unread.partition(b"\n")
         what, _, value = line.decode(errors="replace").partition(" ")
         return what, value
-
-
-def pid_of(pidfd: int) -> int:
-    """The process a pidfd stands for, -1 if it is gone; ValueError if it is no pidfd."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line[4:])
-    raise ValueError(f"descriptor {pidfd} is no pidfd")
-
-
-async def first_exit(pids: Iterable[int]) -> int:
-    """Wait until one of these processes, ours or not, has ended, and say which."""
-    return await first_of(*(partial(_ended, pid) for pid in pids))
-
-
-async def _ended(pid: int) -> int:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return pid
-    try:
-        await trio.lowlevel.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
-    return pid
-
-
-async def _end_strays() -> None:
-    """Kill and reap what a killed shim left to us, however deep it was."""
-    while kill_strays():  # noqa: ASYNC110 - several may die behind one SIGCHLD
-        await trio.sleep(0.01)
-
-
-def kill_strays() -> list[int]:
-    """Kill and reap the children that we did not start; empty when there were none."""
-    # A worker's leader begins with setsid, and from there no process comes back to our session.
-    session = os.getsid(0)
-    strays = [
-        process
-        for process in shim.processes()
-        if process.parent == os.getpid() and process.session != session
-    ]
-    for process in strays:
-        shim.kill(process)
-        os.waitpid(process.pid, os.WNOHANG)
-    return [process.pid for process in strays]
-
-
-def _pss(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            return next(
-                (int(line.split()[1]) << 10 for line in file if line.startswith(b"Pss:")), 0
-            )
-    except OSError:
-        return 0  # it has just gone

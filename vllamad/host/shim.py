@@ -151,7 +151,7 @@ def watch(leader: int, wake: int, linger: float, shared: set[str]) -> bool:
             if exited:
                 # Python's resource tracker needs a moment to remove shared memory: nobody else.
                 until = time.monotonic() + linger
-                shared |= shared_memory()
+                shared |= shared_memory(descendants(os.getpid()))
         if CONTROL in ready:
             try:
                 order = os.read(CONTROL, 1)
@@ -160,13 +160,13 @@ def watch(leader: int, wake: int, linger: float, shared: set[str]) -> bool:
             if not order:
                 return True
             if order == TERM and until is None:
-                shared |= shared_memory()
+                shared |= shared_memory(descendants(os.getpid()))
                 os.kill(leader, signal.SIGTERM)
 
 
 def kill_all(leader: int, wake: int, cgroup: str, shared: set[str]) -> None:
     """Kill every descendant, again and again, until none is left to wait for."""
-    shared |= shared_memory()
+    shared |= shared_memory(descendants(os.getpid()))
     pause = 0.01
     while True:
         if cgroup:
@@ -235,13 +235,13 @@ def descendants(root: int) -> list[Process]:
     return found
 
 
-def shared_memory() -> set[str]:
-    """List the files under /dev/shm that the tree has mapped, and nobody will remove after it.
+def shared_memory(tree: list[Process]) -> set[str]:
+    """List the files under /dev/shm that a tree has mapped, and nobody will remove after it.
 
     Their names carry no pid, so they can be told only while somebody still maps them.
     """
     found: set[str] = set()
-    for process in descendants(os.getpid()):
+    for process in tree:
         try:
             with open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as file:
                 paths = {line[73:].rstrip("\n") for line in file if line[73:82] == "/dev/shm/"}

@@ -24,7 +24,8 @@ from vllamad.errors import HostProblem
 from vllamad.host.fd_store import FdStore, close_all, open_store, stored
 from vllamad.host.log import event
 from vllamad.host.log_files import Mark, WorkerLog
-from vllamad.host.process_group import LifeLine, ProcessGroup, pid_of
+from vllamad.host.process_group import LifeLine, ProcessGroup
+from vllamad.host.processes import pid_of
 from vllamad.supervisor.places import log_file, run_folder, worker_id
 
 log = logging.getLogger(__name__)

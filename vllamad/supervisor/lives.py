@@ -24,7 +24,8 @@ from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.http_client import client_for
 from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import event
-from vllamad.host.process_group import Launch, ProcessGroup, Usage, adopt, first_exit, spawn
+from vllamad.host.process_group import Launch, ProcessGroup, Usage, adopt, spawn
+from vllamad.host.processes import first_exit
 from vllamad.host.tasks import first_of
 from vllamad.supervisor.adoption import Facts, Keeper, Keeping, Survivor
 from vllamad.supervisor.engines import Engines

@@ -1,0 +1,96 @@
+"""What can be asked of processes, and done with those a killed shim has left to us.
+
+Orphans can reach the supervisor itself only when somebody kills a shim. They are told from our own
+children by their session, so nothing in this process may start a child with a session of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from functools import partial
+
+import trio
+
+from vllamad.host import shim
+from vllamad.host.tasks import first_of
+
+
+def pid_of(pidfd: int) -> int:
+    """The process a pidfd stands for, -1 if it is gone; ValueError if it is no pidfd."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise ValueError(f"descriptor {pidfd} is no pidfd")
+
+
+async def first_exit(pids: Iterable[int]) -> int:
+    """Wait until one of these processes, ours or not, has ended, and say which."""
+    return await first_of(*(partial(_ended, pid) for pid in pids))
+
+
+async def _ended(pid: int) -> int:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return pid
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+    return pid
+
+
+async def end_strays() -> None:
+    """Kill and reap what a killed shim left to us, however deep it was."""
+    while kill_strays():  # noqa: ASYNC110 - several may die behind one SIGCHLD
+        await trio.sleep(0.01)
+
+
+def kill_strays() -> list[int]:
+    """Kill and reap the children that we did not start; empty when there were none."""
+    found = _strays()
+    for process in found:
+        shim.kill(process)
+        os.waitpid(process.pid, os.WNOHANG)
+    return [process.pid for process in found]
+
+
+def strays() -> list[int]:
+    """List the children that we did not start."""
+    return [process.pid for process in _strays()]
+
+
+def _strays() -> list[shim.Process]:
+    # A worker's leader begins with setsid, and from there no process comes back to our session.
+    session = os.getsid(0)
+    return [
+        process
+        for process in shim.processes()
+        if process.parent == os.getpid() and process.session != session
+    ]
+
+
+def shared_memory(pids: Collection[int]) -> set[str]:
+    """What these, and all below them, have in shared memory and would leave there."""
+    if not pids:
+        return set()
+    tree = [process for process in shim.processes() if process.pid in pids]
+    return shim.shared_memory(tree + [below for pid in pids for below in shim.descendants(pid)])
+
+
+def remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        shim.remove(path)
+
+
+def pss(pid: int) -> int:
+    """Bytes of memory a process holds, those it shares with others divided among them."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return next(
+                (int(line.split()[1]) << 10 for line in file if line.startswith(b"Pss:")), 0
+            )
+    except OSError:
+        return 0  # it has just gone
