@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,9 @@ def references(node: object) -> Iterator[str]:
             yield from references(value)
 
 
-def test_it_is_a_valid_document() -> None:
+def test_it_is_a_valid_document_of_this_version() -> None:
     validate(DOCUMENT)
+    assert DOCUMENT["info"]["version"] == version("vllamad")
 
 
 def test_it_has_every_route_and_no_other() -> None:

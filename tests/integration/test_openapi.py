@@ -15,7 +15,7 @@ import httpx
 import jsonschema
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis import Case as AnyCase
 from schemathesis import GenerationMode
@@ -253,11 +253,11 @@ def test_no_request_makes_an_answer_that_is_not_in_the_document(one: Daemon, lab
     )
     @given(case=requests_to(label))
     def ask(case: Case) -> None:
-        note(f"HOSTILE_SEED={SEED}")
         answer = case.call(base_url=one.url, timeout=PATIENCE)
         assert answer.status_code < 500 or OLLAMAS_OWN.search(answer.text), answer.text
         check(case, answer)
 
+    print(f"HOSTILE_SEED={SEED}")  # shown if it fails
     ask()
 
 
