@@ -451,9 +451,29 @@ def test_closing_refuses_the_waiting_and_stops_the_living() -> None:
     assert isinstance(refusal.error, Unavailable)
 
 
+def test_a_model_that_is_kept_is_not_stopped_and_serves_to_the_end() -> None:
+    story = Story().loaded("a").loaded("b")
+    assert kinds(story.scheduler.close(now=0, keep={"a"})) == [("stop", "b")]
+    assert isinstance(story.ask("a")[0], Grant)
+
+
+def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> None:
+    story = Story(Machine(host=10 * GIB + CPU_OVERHEAD + GIB))
+    plan = Story().loaded("a", 10).scheduler.plan_of("a")
+    assert plan is not None
+    story.scheduler.adopt(plan, keep_alive=7, now=0)
+    assert story.ask("b", 10) == [], "no room, and what is on its way is not evicted"
+    assert story.go(1) == []
+    story.moves("a", State.STARTING, State.READY)
+    assert story.scheduler.asked_keep_alive("a") == 7
+    assert kinds(story.at(6)) == []
+    assert kinds(story.at(7)) == [("stop", "a")]
+
+
 def test_questions_about_what_is_not_there_have_answers() -> None:
     scheduler = Story().scheduler
     assert scheduler.expires_at("a", now=0) is None
+    assert scheduler.asked_keep_alive("a") is None
     assert scheduler.plan_of("a") is None
     assert scheduler.leases_of("a") == 0
     assert scheduler.waiting_for("a") == scheduler.queued == 0

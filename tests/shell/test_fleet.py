@@ -13,10 +13,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.shell.test_worker import FakeLife, FakeLives
 from vllamad.config.settings import SchedulerSettings, WorkerSettings
-from vllamad.core.launch import Lora, Spec
-from vllamad.core.memory import GIB, Machine, Need
+from vllamad.core.launch import Lora, Plan, Spec
+from vllamad.core.memory import GIB, Machine, Need, Placement
 from vllamad.core.scheduler import Limits, Scheduler
-from vllamad.errors import ModelNotFound
+from vllamad.errors import ModelNotFound, Unavailable
 from vllamad.supervisor.fleet import Fleet, Verdicts
 from vllamad.supervisor.worker import Worker
 from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
@@ -149,6 +149,36 @@ async def test_closing_waits_for_the_streams_and_then_for_the_groups(
         await fleet.close()
         assert ended
         assert lives.alive == 0
+
+
+async def test_what_can_outlive_us_is_not_stopped_at_our_end(autojump_clock: MockClock) -> None:
+    story = [FakeLife(can_be_kept=True), FakeLife(), FakeLife(can_be_kept=True, load=1000)]
+    lives = FakeLives(story)
+    async with fleet_of(lives) as fleet, trio.open_nursery() as nursery:
+        for model in "ab":
+            await fleet.load(spec(model), keep_alive=7)
+
+        async def load_in_vain() -> None:
+            with pytest.raises(Unavailable):
+                await fleet.load(spec("c"))
+
+        nursery.start_soon(load_in_vain)
+        await trio.sleep(1)
+        assert (lives.born[0].asked, lives.born[0].kept) == (7, True)
+        await fleet.close(keep=True)
+        assert {info.model: info.state for info in fleet.workers()} == {"a": "ready"}
+
+
+async def test_a_worker_of_a_daemon_before_us_is_gone_on_with(autojump_clock: MockClock) -> None:
+    lives = FakeLives([FakeLife(load=0)])
+    async with fleet_of(lives) as fleet:
+        plan = Plan(spec=spec("a"), placement=Placement(devices=(), per_device=1, kv_cache=1))
+        fleet.adopt(plan, inf)
+        async with fleet.lease(spec("a"), None) as verdicts:
+            await granted(verdicts)
+        (info,) = fleet.workers()
+        assert (info.state, info.expires_in) == ("ready", None)
+        assert lives.plans == [plan]
 
 
 @pytest.mark.parametrize("moment", [0.0, 2.0, 7.0])
