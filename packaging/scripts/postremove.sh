@@ -1,0 +1,24 @@
+#!/bin/sh
+# After the files have gone. Of dpkg: remove, purge, upgrade and more; of rpm a number.
+set -e
+units="vllamad-http.socket vllamad-control.socket vllamad.service"
+
+if [ "$1" = remove ] && command -v deb-systemd-helper >/dev/null; then
+    for unit in $units; do
+        deb-systemd-helper mask "$unit" >/dev/null || true
+    done
+fi
+if [ "$1" = purge ]; then
+    if command -v deb-systemd-helper >/dev/null; then
+        for unit in $units; do
+            deb-systemd-helper purge "$unit" >/dev/null || true
+            deb-systemd-helper unmask "$unit" >/dev/null || true
+        done
+    fi
+    # Models and runtimes too: a purge is a purge. The user stays, as Debian asks of packages.
+    rm -rf /var/lib/vllamad /var/cache/vllamad /var/log/vllamad /run/vllamad /etc/vllamad \
+        /etc/systemd/system/vllamad.service.d
+fi
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || true
+fi
