@@ -85,6 +85,9 @@ test: lint types floors prepare ## everything this machine can run, but the clie
 	$(PYTEST) -m e2e
 	$(BIN)/coverage report --include='vllamad/core/*,vllamad/wire/*' --fail-under=$(COVERAGE_FLOOR)
 
+package: $(READY) ## the deb and the rpm, into dist/; PYTHON_OF=3.13 for another distribution's
+	$(BIN)/python packaging/package.py $(if $(PYTHON_OF),--python $(PYTHON_OF))
+
 bench: $(READY) ## the relay beside a bare relay and the engine itself
 	$(BIN)/python -m tests.bench
 
@@ -95,4 +98,4 @@ clean: ## remove the environment and what was built
 distclean: clean ## remove the runtimes and models as well
 	rm -rf '$(VLLAMAD_HOME)'
 
-.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test bench clean distclean
+.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test package bench clean distclean
