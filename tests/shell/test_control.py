@@ -36,8 +36,8 @@ from vllamad.supervisor.control import Attempt, Control, Daemon
 from vllamad.supervisor.engines import Engines
 from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.library import Library
-from vllamad.supervisor.lives import log_file
 from vllamad.supervisor.orders import Orders
+from vllamad.supervisor.places import log_file
 from vllamad.wire.control import Progress, Reloaded
 
 Report = Callable[[Progress], Awaitable[None]]

@@ -15,8 +15,15 @@ import trio
 
 from tests.daemon import FAKE_SITE, ROOT, fake_home, is_alive
 from tests.fakes.test_engine import stream
-from vllamad.config.settings import EngineSettings, Paths, Settings, WorkerSettings
+from vllamad.config.settings import (
+    EngineSettings,
+    Paths,
+    SchedulerSettings,
+    Settings,
+    WorkerSettings,
+)
 from vllamad.core.launch import Plan, Spec
+from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
 from vllamad.errors import HostProblem, RuntimeProblem
 from vllamad.host.cgroup import Cgroups
@@ -24,7 +31,9 @@ from vllamad.host.http_client import client_for
 from vllamad.host.process_group import Launch
 from vllamad.supervisor import lives
 from vllamad.supervisor.engines import Engines
-from vllamad.supervisor.lives import EngineLife, EngineLives, log_file
+from vllamad.supervisor.lives import EngineLife, EngineLives
+from vllamad.supervisor.places import log_file
+from vllamad.supervisor.worker import Worker
 
 pytestmark = pytest.mark.integration
 
@@ -143,6 +152,16 @@ async def test_an_end_for_lack_of_memory_says_so(tmp_path: Path) -> None:
             assert await life.ended() == (
                 "out of memory: it took 1024 MiB, its memory_max is 1024 MiB"
             )
+
+
+async def test_a_first_token_that_is_refused_is_why_it_failed(tmp_path: Path) -> None:
+    once = replace(WATCHFUL, max_failures=1)
+    lives = lives_of(settings_of(tmp_path, once, status=500))
+    worker = Worker(PLAN, lives, once, SchedulerSettings(), lambda _: None)
+    with trio.fail_after(30):
+        await worker.keep()
+    assert worker.state is State.FAILED
+    assert worker.reason.startswith("the engine refused its first request: ")
 
 
 async def test_an_end_by_a_signal_names_it(tmp_path: Path) -> None:

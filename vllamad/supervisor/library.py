@@ -16,8 +16,8 @@ from vllamad.host.systemd import PRIVATE_VARIABLES
 from vllamad.models import describe, pulling
 from vllamad.models.catalog import RECENT, Catalog, Installed
 from vllamad.supervisor.engines import Engines
-from vllamad.supervisor.lives import log_file
 from vllamad.supervisor.origins import origin_for
+from vllamad.supervisor.places import log_file
 from vllamad.supervisor.pulls import Pulls, Report
 from vllamad.supervisor.specs import spec_of
 from vllamad.wire.control import Memory, ModelDetail, ModelInfo, Progress
