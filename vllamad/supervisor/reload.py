@@ -136,7 +136,7 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     outdated = [spec for spec in wanted if parts.fleet.outdated(spec)]
     for spec in outdated:
         keep_alive = parts.fleet.asked_keep_alive(spec.model)
-        parts.background.start_soon(load, parts.fleet, parts.library, spec.model, keep_alive)
+        parts.background.start_soon(replace, parts.fleet, parts.library, spec.model, keep_alive)
     more = [name for name in new.scheduler.preload if name not in old.scheduler.preload]
     parts.background.start_soon(preload, parts.fleet, parts.library, more)
     return [spec.model for spec in outdated]
@@ -145,15 +145,18 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
 async def preload(fleet: Fleet, library: Library, names: Sequence[str]) -> None:
     """Load what nobody has asked for yet, one after the other, and keep it."""
     for name in names:
-        await load(fleet, library, name, inf)
+        try:
+            await fleet.load(await library.spec(name), inf)
+        except VllamadError as error:
+            event(log, logging.ERROR, "cannot preload", model=name, error=error.message)
 
 
-async def load(fleet: Fleet, library: Library, name: str, keep_alive: float | None) -> None:
-    """Load one model; a worker of other settings makes way when idle."""
+async def replace(fleet: Fleet, library: Library, model: str, keep_alive: float | None) -> None:
+    """Load a model again as it is configured now; its worker of other settings makes way."""
     try:
-        await fleet.load(await library.spec(name), keep_alive)
+        await fleet.load(await library.spec(model), keep_alive)
     except VllamadError as error:
-        event(log, logging.ERROR, "cannot load", model=name, error=error.message)
+        event(log, logging.ERROR, "cannot replace", model=model, error=error.message)
 
 
 def limits_of(settings: Settings) -> Limits:
