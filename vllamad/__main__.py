@@ -122,6 +122,8 @@ def _supervise(settings: Settings, arguments: argparse.Namespace) -> int:
         hint = f"\n  {problem.hint}" if problem.hint else ""
         print(f"vllamad: {problem.message}{hint}", file=sys.stderr)
     _last_words(problems)
+    if any(isinstance(problem, ConfigError) for problem in problems):
+        return EXIT_CONFIG
     return EXIT_PROBLEM if problems else 0
 
 

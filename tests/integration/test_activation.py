@@ -114,6 +114,15 @@ def test_a_control_socket_alone_leaves_the_public_one_to_us(home: Path) -> None:
         assert "vllamad" in manager.daemon.ctl("status")
 
 
+def test_a_public_socket_without_keys_is_no_way_around_the_configuration(home: Path) -> None:
+    with managed(home) as manager:
+        hold(manager, "http", socket.AF_INET, ("0.0.0.0", manager.daemon.port))
+        manager.begin()
+        until(manager.daemon.process_ended)
+        assert manager.daemon.stop() == 78
+        assert "server.allow_unauthenticated = true" in manager.daemon.text()
+
+
 class Load:
     """Clients that never rest, and what became of every request."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vllamad.config.settings import Paths, ServerSettings, Settings
-from vllamad.errors import HostProblem
+from vllamad.config.settings import ApiKey, Paths, ServerSettings, Settings
+from vllamad.errors import ConfigError, HostProblem
 from vllamad.supervisor.run import close_own, prepare_folders, sockets
 
 
@@ -52,6 +53,26 @@ def test_systemds_sockets_are_used_and_their_files_stay(settings: Settings, tmp_
         close_own(http, inherited)
         assert http[0].fileno() >= 0, "it keeps who calls for the next of us"
     assert (tmp_path / "c").exists()
+    assert not settings.paths.control.exists()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "keys", "good"),
+    [(False, (), False), (True, (), True), (False, (ApiKey(digest="d", scope="infer"),), True)],
+)
+def test_a_public_socket_of_systemds_needs_what_one_of_ours_would(
+    settings: Settings, allowed: bool, keys: tuple[ApiKey, ...], good: bool
+) -> None:
+    server = replace(settings.server, allow_unauthenticated=allowed)
+    wanted = replace(settings, server=server, api_keys=keys)
+    with socket.create_server(("0.0.0.0", 0)) as public:
+        if good:
+            with sockets(wanted, {"http": [public]}) as (_, http):
+                assert http == [public]
+            return
+        told = r"a socket of systemd's: cannot listen on 0\.0\.0\.0:\d+: the API asks"
+        with pytest.raises(ConfigError, match=told), sockets(wanted, {"http": [public]}):
+            pass
     assert not settings.paths.control.exists()
 
 

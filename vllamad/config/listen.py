@@ -32,6 +32,15 @@ def spell_listen(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def unguarded(address: str) -> str:
+    """Why not to listen there where nobody is asked for a key."""
+    return (
+        f"cannot listen on {address}: the API asks nobody for a password, so whoever reaches it "
+        "may use, load and unload models; listen on 127.0.0.1, give it keys with "
+        "server.api_keys_file, or allow it with server.allow_unauthenticated = true"
+    )
+
+
 def is_loopback(host: str) -> bool:
     """Can only this machine reach it? A name other than localhost may resolve to anything."""
     if not _is_ip(host):

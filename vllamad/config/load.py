@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vllamad.config.listen import is_loopback, parse_listen
+from vllamad.config.listen import is_loopback, parse_listen, unguarded
 from vllamad.config.paths import default_paths, hub_cache, path_problem, xdg
 from vllamad.config.schema import SECTIONS
 from vllamad.config.secrets import api_keys, hub_token
@@ -152,12 +152,7 @@ def _contradictions(settings: Settings, values: Values) -> list[str]:
             faults.append(f"{at('paths', name)}: {problem}")
     public = [one for one in settings.server.listen if not is_loopback(parse_listen(one)[0])]
     if public and not (settings.api_keys or settings.server.allow_unauthenticated):
-        faults.append(
-            f"{at('server', 'listen')}: cannot listen on {public[0]}: the API asks nobody for a "
-            "password, so whoever reaches it may use, load and unload models; listen on 127.0.0.1, "
-            "give it keys with server.api_keys_file, or allow it with "
-            "server.allow_unauthenticated = true"
-        )
+        faults.append(f"{at('server', 'listen')}: {unguarded(public[0])}")
     worker = settings.worker
     if worker.backoff_limit < worker.backoff_base:
         faults.append(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from vllamad.config.listen import is_loopback, parse_listen
+from vllamad.config.listen import is_loopback, parse_listen, spell_listen
 from vllamad.errors import HostProblem
 from vllamad.host.log import event
 
@@ -70,7 +70,7 @@ def address_of(sock: socket.socket) -> str:
     name = sock.getsockname()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host, port = name[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return spell_listen(host, port)
     if isinstance(name, bytes):  # in no folder
         return "@" + name.decode(errors="replace").lstrip("\0")
     return str(name)

@@ -17,7 +17,7 @@ from vllamad.config.changes import changes, in_force
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
 from vllamad.core.scheduler import Limits
-from vllamad.errors import ConfigError, HostProblem, ModelNotFound, VllamadError
+from vllamad.errors import ConfigError, ModelNotFound, VllamadError
 from vllamad.host import log as own_log
 from vllamad.host.log import event
 from vllamad.host.systemd import Notifier
@@ -114,16 +114,17 @@ class Parts:
 async def apply(parts: Parts, new: Settings) -> list[str]:
     """Make `new` the settings in force; the models whose workers are replaced when idle.
 
-    Raises HostProblem, with nothing changed, where no gateways come to serve with them.
+    Raises, with nothing changed, ConfigError where they are none for our sockets, and HostProblem
+    where no gateways come to serve with them.
     """
     old = parts.daemon.settings
     parts.engines.settings = new
     await parts.engines.look()  # a launch tells gateways what its parsers can tell apart
-    launch, count = parts.launch(new), new.server.gateways
     try:
+        launch, count = parts.launch(new), new.server.gateways
         if not parts.gateways.serve(launch, count):
             await parts.gateways.renew(launch, count)
-    except HostProblem:
+    except VllamadError:
         parts.engines.settings = old
         raise
     own_log.configure(new.logging.format, new.logging.level)

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import trio
 
+from vllamad.config.listen import unguarded
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Plan
 from vllamad.core.scheduler import Scheduler
-from vllamad.errors import HostProblem
+from vllamad.errors import ConfigError, HostProblem
 from vllamad.host import nvidia
 from vllamad.host.cgroup import Cgroups, claim
 from vllamad.host.control_socket import bind_control
@@ -105,6 +106,7 @@ async def supervise(
         await trio.to_thread.run_sync(sweep, settings.paths.models)
 
         def launch(settings: Settings) -> GatewayLaunch:
+            refuse_unguarded(settings, http)
             return gateway_launch(settings, http, environ, engines.parsers)
 
         gateways = Gateways(launch(settings), settings.server.gateways)
@@ -253,7 +255,15 @@ def sockets(
         http = list(systemds.http) or bind_http(settings.server.listen)
         for sock in http:
             stack.enter_context(sock)
+        refuse_unguarded(settings, http)
         yield control, http
+
+
+def refuse_unguarded(settings: Settings, http: Sequence[socket.socket]) -> None:
+    """Raise ConfigError for an address of systemd's that the configuration would not have had."""
+    public = [sock for sock in http if not all_loopback([sock])]
+    if public and not (settings.api_keys or settings.server.allow_unauthenticated):
+        raise ConfigError((f"a socket of systemd's: {unguarded(address_of(public[0]))}",))
 
 
 def close_own(http: Sequence[socket.socket], inherited: Inherited) -> None:
