@@ -1,12 +1,9 @@
-"""Deadlines of start and stop, and what is left of workers: nothing."""
+"""What is left of workers: nothing."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
-from tests.daemon import until
 from tests.system.service import Service
 
 pytestmark = pytest.mark.system
@@ -64,17 +61,3 @@ def test_a_worker_could_not_speak_for_the_daemon(service: Service):
     assert "VLLM_CACHE_ROOT" in names or "HOME" in names
     assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID",
                         "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY"}  # fmt: skip
-
-
-@pytest.mark.assertion(3)
-def test_a_long_drain_outlives_a_short_stop_timeout(service: Service):
-    service.configure(scenarios={"a": {"tokens": 60, "rate": 10.0}})  # an answer takes 6 s
-    service.setting("TimeoutStopSec=2")
-    service.start()
-    service.ctl("model", "load", "a")
-    with ThreadPoolExecutor(1) as other:
-        answer = other.submit(service.chat)
-        until(lambda: any(worker["leases"] for worker in service.workers()))
-        service.stop()
-        assert answer.result().json()["done"] is True
-    assert service.show("Result") == "success"

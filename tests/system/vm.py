@@ -17,7 +17,7 @@ from tests.system import environment, trees
 from tests.system.service import UNITS
 
 LIMIT = 900.0
-MEMORY = 3072  # MiB, of which the RAM disk takes the larger part
+MEMORY = 6144  # MiB, of which the RAM disk takes a part
 _NEEDS = {"qemu-system-x86_64": "qemu-system-x86", "cpio": "cpio"}
 _PROBE = """[Unit]
 SuccessAction=poweroff-force
