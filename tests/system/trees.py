@@ -14,6 +14,7 @@ from tests.system.box import missing
 
 HOST, NEWER = "host", "trixie"
 NAMES = (HOST, NEWER)
+RELEASES = ("bookworm", "trixie")  # bare trees, to install packages in
 
 # Program: Debian's package.
 _HOST_NEEDS = {
