@@ -97,7 +97,8 @@ class Manager:
                 return
             data, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 16)
             self.heard.append(data.decode())
-            told = dict(line.partition("=")[::2] for line in data.decode().splitlines())
+            pairs = (line.partition("=") for line in data.decode().splitlines())
+            told = {name: value for name, _, value in pairs}
             if "READY" in told:
                 self.ready.set()
             if "FDSTORE" in told:
