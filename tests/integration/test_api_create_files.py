@@ -164,6 +164,20 @@ def test_a_file_that_is_not_what_it_should_be_is_named(
     assert in_store(one, "hub/models--library--x/**/*") == []
 
 
+def test_an_adapter_of_another_model_leaves_nothing_of_either(
+    one: Daemon, folder: Path, tmp_path: Path
+) -> None:
+    shapes = {f"model.layers.0.q_proj.lora_{part}.weight": ("BF16", (4, 4)) for part in "AB"}
+    (tmp_path / "lora").mkdir()
+    write_safetensors(tmp_path / "lora/adapter_model.safetensors", shapes)
+    (tmp_path / "lora/adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    body = {"model": "x", "files": upload(one, folder), "adapters": upload(one, tmp_path / "lora")}
+    answer = ask(one, "/api/create", body)
+    said = {"error": "cannot use the adapter: none of its layers is one of the model"}
+    assert (answer.status_code, answer.json()) == (400, said)
+    assert in_store(one, "hub/models--library--x/**/*") == in_store(one, "adapters/**/*") == []
+
+
 def test_two_sources_are_one_too_many(one: Daemon, folder: Path) -> None:
     answer = ask(one, "/api/create", {"model": "x", "from": "test", "files": upload(one, folder)})
     said = {"error": "cannot use both 'from' and 'files': name one of them"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.models.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
+from tests.models.test_adapters import adapter, base_of
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, HostProblem, VllamadError
 from vllamad.models import blobs, store, uploaded
@@ -63,6 +64,18 @@ def refusal(models: Path, files: Mapping[str, str]) -> str:
     assert Catalog(models, {}).all() == []
     assert [path for path in (models / "hub").glob("**/*") if path.is_file()] == []
     return refused.value.message
+
+
+def test_an_adapter_may_come_with_the_files(models: Path, tmp_path: Path) -> None:
+    folder = base_of(tmp_path / "made", SMOLLM2)
+    (folder / "tokenizer.json").write_text("{}")
+    overlay = Overlay(adapter=adapter(models))
+    assemble(models, upload(models, folder), overlay=overlay)
+    catalog = Catalog(models, {})
+    found = catalog.find("mine")
+    assert found is not None
+    assert found.overlay == overlay
+    assert len(catalog.adapters(found)) == 1
 
 
 def test_what_was_uploaded_is_a_model_with_all_that_was_said_of_it(
