@@ -193,6 +193,18 @@ def test_an_unload_by_the_next_daemon_leaves_nothing_stored(manager: Manager) ->
     assert "Application shutdown complete." in log(manager), "it was asked before it was killed"
 
 
+def test_one_that_is_being_ended_is_not_taken_over(manager: Manager) -> None:
+    patient = KEEP.replace("stop_timeout = 2", "stop_timeout = 60")
+    pids = family(begin(manager, more=patient, ignore_term=True)["pid"])
+    manager.daemon.http.post("/api/generate", json={"model": "a", "keep_alive": 0})
+    until(lambda: worker(manager)["state"] == "stopping")
+    until(lambda: not manager.stored)
+    manager.daemon.stop(signal.SIGKILL)
+    until(lambda: not living(pids))
+    manager.start()
+    assert manager.daemon.workers() == []
+
+
 def test_how_long_it_was_asked_to_stay_is_not_forgotten(manager: Manager) -> None:
     begin(manager)
     manager.daemon.chat("a", keep_alive=-1)

@@ -12,7 +12,8 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -124,6 +125,7 @@ class Keeper:
         self._store = store
         self._name = name
         self._note = survivor.note if survivor else None
+        self._group: ProcessGroup | None = None
 
     async def keep(
         self, group: ProcessGroup, file: WorkerLog, facts: Facts, keep_alive: float | None
@@ -142,17 +144,36 @@ class Keeper:
                 why = str(problem)
                 event(log, logging.WARNING, "worker not kept", model=facts.plan.model, why=why)
                 return
-        group.kept = True
-        file.on_read = self._note.log_read
+        self._group, group.kept = group, True
+        file.on_read = self._note_log_read
 
     def note_keep_alive(self, asked: float | None) -> None:
         if self._note:
             self._note.keep_alive(asked)
 
+    def _note_log_read(self, offset: int) -> None:
+        if self._note:
+            self._note.log_read(offset)
+
+    @contextmanager
+    def forgetting(self) -> Generator[None]:
+        """Forget the worker at the end of the block, unless that is our own cancellation.
+
+        Before it is ended, not after: if we are killed meanwhile, nobody takes over what is dying.
+        """
+        try:
+            yield
+        except Exception:
+            self.forget()
+            raise
+        self.forget()
+
     def forget(self) -> None:
-        """It is gone."""
+        """It is to end, or has ended: nobody shall find it. May be said again."""
         if self._store:
             self._store.remove(self._name)
+        if self._group:
+            self._group.kept = False
         if self._note:
             os.close(self._note.descriptor)
             self._note = None

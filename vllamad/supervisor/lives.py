@@ -82,11 +82,14 @@ class EngineLives:
                 async with _emptied(opened) as group, trio.open_nursery() as nursery:
                     output.pid = group.pid
                     nursery.start_soon(file.keep_up)
-                    yield EngineLife(plan, place, group, output, settings, keeper)
+                    with keeper.forgetting():
+                        yield EngineLife(plan, place, group, output, settings, keeper)
                     nursery.cancel_scope.cancel()
                 file.catch_up()
         finally:
-            if group is None or not group.kept:
+            if group and group.kept:
+                event(log, logging.INFO, "worker let go", model=plan.model, worker_pid=group.pid)
+            else:
                 keeper.forget()
                 shutil.rmtree(place.run, ignore_errors=True)  # vLLM leaves its sockets behind
 
