@@ -16,10 +16,11 @@ from tests.daemon import until
 from tests.fakes import hub as fake
 from tests.models.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from vllamad.core.model_name import parse
-from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed, Unavailable
+from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
 from vllamad.models import store
 from vllamad.models.catalog import Catalog
 from vllamad.models.manifests import list_manifests
+from vllamad.models.origins import Origin
 from vllamad.models.pulling import pull
 from vllamad.wire.control import Progress
 
@@ -60,14 +61,16 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-async def pulled(models: Path, name: str = "org/tiny") -> list[Progress]:
+async def pulled(
+    models: Path, name: str = "org/tiny", origin: Origin | None = None
+) -> list[Progress]:
     steps: list[Progress] = []
 
     async def report(step: Progress) -> None:
         steps.append(step)
 
     with trio.fail_after(60):
-        await pull(models, parse(name), report, environ=os.environ)
+        await pull(models, parse(name), report, origin, environ=os.environ)
     return steps
 
 
@@ -306,12 +309,45 @@ async def test_who_is_asked_too_often_is_heard(hub, models):
     assert Catalog(models, {}).find("org/tiny") is not None
 
 
-async def test_two_pulls_of_one_repository_do_not_meet(hub, models):
-    with (
-        store.changing(models, store.repository_folder("org", "tiny")),
-        pytest.raises(Unavailable, match="another pull or removal"),
-    ):
-        await pulled(models)
+async def test_a_pull_waits_for_who_changes_its_repository_and_tells_of_what_comes(hub, models):
+    size = len(FILES["model.safetensors"])
+    part = models / f"hub/models--org--tiny/blobs/{hub.etag('model.safetensors')}.incomplete"
+    part.parent.mkdir(parents=True)
+    with store.changing(models, store.repository_folder("org", "tiny")):
+        waiting = await started(models)
+        assert waiting.stdout is not None
+        heard = await waiting.stdout.receive_some()
+        part.write_bytes(FILES["model.safetensors"][: size // 2])
+        with trio.fail_after(30):
+            while f'"completed":{size // 2}'.encode() not in heard:
+                heard += await waiting.stdout.receive_some()
+        assert hub.fetched() == []
+    with trio.fail_after(30):
+        while more := await waiting.stdout.receive_some():
+            heard += more
+        assert await waiting.wait() == 0
+    assert list_manifests(models).manifests != ()
+
+
+async def test_of_two_names_for_one_repository_the_second_finds_what_the_first_brought(hub, models):
+    hub.stall = "model.safetensors"
+    origin = Origin(repository="org/tiny", variant="bf16")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pulled, models)
+        await trio.to_thread.run_sync(hub.stalled.wait, 30)
+        nursery.start_soon(pulled, models, "tiny:1b", origin)
+        await trio.to_thread.run_sync(until, lambda: len(looked_up(hub)) == 2)
+        hub.go_on.set()
+    first, second = list_manifests(models).manifests
+    assert first.folder == second.folder
+    assert {parse(first.name).display(), parse(second.name).display()} == {
+        "org/tiny:latest", "tiny:1b",
+    }  # fmt: skip
+    assert sorted(hub.fetched()) == sorted(set(hub.fetched()))
+
+
+def looked_up(hub: fake.Hub) -> list[str]:
+    return [path for _, path, _ in hub.requests if path.startswith("/api/")]
 
 
 async def test_a_pull_nobody_listens_to_ends(hub, models):

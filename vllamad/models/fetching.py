@@ -104,7 +104,7 @@ class Fetching:
         self._blobs = repository / "blobs"
         self._place = repository / "snapshots" / commit
         self._fetch = fetch
-        self._report = report
+        self.report = report
         self._telling = threading.Lock()
         self._told: dict[str, int] = {}  # bytes, by digest
         self._over = False
@@ -120,15 +120,18 @@ class Fetching:
             if part not in wanted:
                 part.unlink()
 
+    def tell(self, files: Iterable[RemoteFile]) -> None:
+        """Report how much there is of each, whoever brings it."""
+        for file in files:
+            self._tell(file, self._size(file))
+
     def run(self, files: Sequence[RemoteFile]) -> tuple[StoredFile, ...]:
         """Bring them all, in the order given. Raises what stopped the first that was stopped.
 
         The others are then abandoned where they are: this is for a process that ends with it.
         """
         self._blobs.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            if file.large:
-                self._tell(file, self._size(file))
+        self.tell(files)
         pool = ThreadPoolExecutor(max_workers=AT_ONCE)
         try:
             futures = [pool.submit(self._bring, file) for file in files]
@@ -204,7 +207,7 @@ class Fetching:
 
     def _say(self, progress: Progress) -> None:
         with self._telling:
-            self._report(progress)
+            self.report(progress)
 
     def _size(self, file: RemoteFile) -> int:
         for path in (self._blobs / file.digest, self._part(file)):

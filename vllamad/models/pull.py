@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,9 +23,9 @@ from vllamad.errors import VllamadError
 from vllamad.models import store
 from vllamad.models.facts import read_facts
 from vllamad.models.fetching import Fetching, Interrupted, Report
-from vllamad.models.manifests import Manifest
+from vllamad.models.manifests import Manifest, StoredFile
 from vllamad.models.origins import Origin, origin_in
-from vllamad.models.plan import check_space, choose
+from vllamad.models.plan import RemoteFile, check_space, choose
 from vllamad.wire.control import Problem, Progress, encode_line
 
 INTERRUPTED = 130  # exit status, as of a program that Ctrl-C ended
@@ -62,7 +63,8 @@ def main() -> int:
 def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = None) -> Manifest:
     """Fetch, verify and publish `origin`, else the repository that `name` itself spells.
 
-    Nothing is visible before all of it is. Raises whatever stopped it, each with its own text.
+    Nothing is visible before all of it is. What another pull or removal does to the repository is
+    waited for, and told as if it was ours. Raises whatever stopped it, each with its own text.
     """
     from vllamad.models import hub
 
@@ -71,34 +73,43 @@ def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = 
     repository = origin.repository
     hub.be_careful()
     folder = store.repository_folder(*repository.split("/", 1))
-    place = store.hub(models) / folder
-    with store.changing(models, folder), store.disk_problems(f"pull {repository}"):
+    with store.disk_problems(f"pull {repository}"):
         snapshot = hub.look_up(repository, origin.revision)
         files = choose(repository, snapshot.files)
+        place = store.hub(models) / folder
         fetching = Fetching(place, snapshot.commit, partial(hub.fetch, snapshot), report)
-        fetching.keep_only(files)
-        models.mkdir(parents=True, exist_ok=True)
-        missing = sum(fetching.missing(file) for file in files)
-        check_space(repository, missing, shutil.disk_usage(models).free)
-        place /= f"snapshots/{snapshot.commit}"
-        try:
-            stored = fetching.run(files)
-            report(Progress(status="verifying sha256 digest"))
-            read_facts(place)  # here a hostile header can hurt nobody
-        except Interrupted:
-            raise
-        except VllamadError:
-            store.discard(models, str(place.relative_to(models)))
-            raise
-        report(Progress(status="writing manifest"))
-        _note_revision(place, origin.revision)
-        manifest = store.publish(
-            models, name, place, stored,
-            source=repository, revision=snapshot.commit, license=snapshot.license,
-            variant=origin.variant,
-        )  # fmt: skip
+        with store.changing(models, folder, meanwhile=partial(fetching.tell, files)):
+            place /= f"snapshots/{snapshot.commit}"
+            stored = _bring(models, repository, place, fetching, files)
+            report(Progress(status="writing manifest"))
+            _note_revision(place, origin.revision)
+            manifest = store.publish(
+                models, name, place, stored,
+                source=repository, revision=snapshot.commit, license=snapshot.license,
+                variant=origin.variant,
+            )  # fmt: skip
     report(Progress(status="success", done=True))
     return manifest
+
+
+def _bring(
+    models: Path, repository: str, place: Path, fetching: Fetching, files: Sequence[RemoteFile]
+) -> tuple[StoredFile, ...]:
+    """Have all files in `place`. What could be of no use to another try is removed."""
+    fetching.keep_only(files)
+    models.mkdir(parents=True, exist_ok=True)
+    missing = sum(fetching.missing(file) for file in files)
+    check_space(repository, missing, shutil.disk_usage(models).free)
+    try:
+        stored = fetching.run(files)
+        fetching.report(Progress(status="verifying sha256 digest"))
+        read_facts(place)  # here a hostile header can hurt nobody
+    except Interrupted:
+        raise
+    except VllamadError:
+        store.discard(models, str(place.relative_to(models)))
+        raise
+    return stored
 
 
 def _note_revision(place: Path, revision: str) -> None:

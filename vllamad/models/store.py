@@ -15,11 +15,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
@@ -37,6 +38,7 @@ from vllamad.models.manifests import (
 )
 
 _CHUNK = 1 << 20
+_LOOK_INTERVAL = 0.2  # seconds between two looks at a lock somebody holds
 
 # file name, bytes of it done, bytes of it in all
 Progress = Callable[[str, int, int], None]
@@ -212,20 +214,34 @@ def hash_file(folder: Path, name: str, progress: Progress | None = None) -> Stor
 
 
 @contextmanager
-def changing(models: Path, repository: str) -> Generator[None]:
-    """Be the only process that changes a repository's folder; a dead owner's lock is no lock."""
+def changing(
+    models: Path, repository: str, meanwhile: Callable[[], None] | None = None
+) -> Generator[None]:
+    """Be the only process that changes a repository's folder; a dead owner's lock is no lock.
+
+    Raises Unavailable while another one is, or waits for it, calling `meanwhile` now and then.
+    """
     path = models / "locks" / f"{repository}.lock"
     with disk_problems("lock the model store"):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("wb")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unavailable(
-                f"cannot change {repository}: another pull or removal of it is going on"
-            ) from error
+        while not _locked(file):
+            if meanwhile is None:
+                raise Unavailable(
+                    f"cannot change {repository}: another pull or removal of it is going on"
+                )
+            meanwhile()
+            threading.Event().wait(_LOOK_INTERVAL)
         yield
+
+
+def _locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
