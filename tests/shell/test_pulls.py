@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -76,7 +74,7 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-async def pulls(hub: Hub, nursery: trio.Nursery) -> AsyncGenerator[Pulls]:
+async def pulls(hub: Hub, nursery: trio.Nursery) -> Pulls:
     pulls = Pulls(hub.fetch)
     await nursery.start(pulls.run)
     return pulls
