@@ -140,3 +140,22 @@ def write_checkpoint(folder: Path, config: Mapping[str, object] = SMOLLM2, **fil
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / f"{stem}.{ending}").write_text(text)
     return folder
+
+
+CACHED_COMMIT = "a" * 40
+
+
+def bring(cache: Path, repository: str, commit: str = CACHED_COMMIT, *, ref: str = "main") -> Path:
+    """Put a checkpoint into a cache as huggingface_hub does: the files are links to blobs."""
+    place = cache / f"models--{repository.replace('/', '--')}"
+    made = write_checkpoint(cache.parent / "made" / repository / commit)
+    (place / "blobs").mkdir(parents=True, exist_ok=True)
+    snapshot = place / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(made.iterdir()):
+        blob = place / "blobs" / f"{commit[:8]}{number}"
+        file.rename(blob)
+        (snapshot / file.name).symlink_to(blob)
+    (place / "refs").mkdir(exist_ok=True)
+    (place / "refs" / ref).write_text(commit)
+    return snapshot

@@ -6,35 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.checkpoints import write_checkpoint
+from tests.models.checkpoints import bring, write_checkpoint
 from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import parse
 from vllamad.models import caches, catalog, store
 from vllamad.models.catalog import Catalog
 
-COMMIT = "a" * 40
 OTHER = "b" * 40
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
-
-
-def bring(cache: Path, repository: str, commit: str = COMMIT, *, ref: str = "main") -> Path:
-    """Put a checkpoint there as huggingface_hub does: the files are links to blobs."""
-    place = cache / f"models--{repository.replace('/', '--')}"
-    made = write_checkpoint(cache.parent / "made" / repository / commit)
-    (place / "blobs").mkdir(parents=True, exist_ok=True)
-    snapshot = place / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    for number, file in enumerate(made.iterdir()):
-        blob = place / "blobs" / f"{commit[:8]}{number}"
-        file.rename(blob)
-        (snapshot / file.name).symlink_to(blob)
-    (place / "refs").mkdir(exist_ok=True)
-    (place / "refs" / ref).write_text(commit)
-    return snapshot
 
 
 def looking(tmp_path: Path, *places: Path, settings: dict[str, ModelSettings] | None = None):
@@ -49,6 +32,13 @@ def test_a_model_in_a_cache_is_listed_and_found_where_it_lies(tmp_path, cache):
     assert models.find("org/tiny-1.5b") is found
     assert models.glance("org/tiny-1.5b") is found
     assert not (tmp_path / "models").exists()
+
+
+def test_a_cached_model_has_one_name_however_it_is_asked_for(tmp_path, cache):
+    bring(cache, "Org/Tiny-1.5B")
+    found = looking(tmp_path, cache).find("ORG/tiny-1.5b")
+    assert found is not None
+    assert found.name == "Org/Tiny-1.5B:latest"
 
 
 def test_a_branch_or_tag_is_asked_for_as_a_tag(tmp_path, cache):

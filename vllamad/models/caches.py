@@ -36,10 +36,10 @@ def cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
                     yield name, folder
 
 
-def find_cached(caches: Iterable[Path], name: ModelName) -> Path | None:
-    """The folder that `name`, in any case, means in the caches."""
+def find_cached(caches: Iterable[Path], name: ModelName) -> tuple[ModelName, Path] | None:
+    """What `name`, in any case, means in the caches: the name as it stands there, its folder."""
     key = name.key()
-    return next((folder for other, folder in cached(caches) if other.key() == key), None)
+    return next((found for found in cached(caches) if found[0].key() == key), None)
 
 
 def _entries(folder: Path) -> list[str]:

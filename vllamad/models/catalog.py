@@ -121,9 +121,9 @@ class Catalog:
             else:
                 place = _Place(path_of(self._models, name))
                 found = self._stored_model(place.path) if os.path.isfile(place.path) else None
-                if found is None and (folder := find_cached(self._caches, name)):
-                    place = _Place(folder, key)
-                    found = self._cached_model(name, folder)
+                if found is None and (there := find_cached(self._caches, name)):
+                    place = _Place(there[1], key)
+                    found = self._cached_model(*there)
         if isinstance(found, HostProblem):
             raise found
         if found is not None:
@@ -226,7 +226,9 @@ class Catalog:
         base = parse(manifest.base)
         if base.key() in self._local:
             folder = Path(self._settings[base.key()].path)
-        elif (folder := find_cached(self._caches, base)) is None:
+        elif found := find_cached(self._caches, base):
+            base, folder = found
+        else:
             raise HostProblem(
                 f"cannot use {parse(manifest.name).display()}: {base.display()} is no longer in"
                 " the configuration, nor in a cache"
