@@ -169,6 +169,7 @@ class ProcessGroup:
         self.cgroup = cgroup
         self._shim = shim_process
         self._control = control
+        self._shared: set[str] = set()
         self._unread = b""
         self._code: int | None = None
         self._reading = trio.Lock()
@@ -210,6 +211,7 @@ class ProcessGroup:
 
     def usage(self) -> Usage:
         """Return what the group holds and has used. Slow: use a thread."""
+        self._shared = shim.shared_memory(shim.descendants(self._shim.pid))
         group = self.cgroup
         held = group.memory() if group else None
         if held is None:  # each shared page counted once
@@ -224,7 +226,8 @@ class ProcessGroup:
         """Wait until no process of the group is left, however long that takes."""
         killed = await self._shim.wait() != 0
         left = self.cgroup.pids() if self.cgroup else []  # none, unless the shim was killed
-        shared = shared_memory([*left, *strays()] if killed else left)
+        # What nobody of those maps was last seen when its use was measured.
+        shared = self._shared | shared_memory([*left, *strays()] if killed else left)
         if self.cgroup:
             await self.cgroup.end()
         if killed:
