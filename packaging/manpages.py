@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,21 @@ _SIGNALS = {
     "are unloaded. A second one stops at once.",
     "SIGHUP": "Read the settings again, as vllamactl reload does.",
 }
-_SEE = "vllamad(8), vllamactl(1), vllamad.toml(5), systemctl(1), journalctl(1)"
+_STATUS = {
+    "0": "Stopped as asked; with --check-config, no fault.",
+    "1": "The machine says no: a port that is taken, say. With --check-config, faults.",
+    "2": "The command line makes no sense.",
+    "78": "Faults in the configuration. systemd does not try again.",
+}
+_SERVICE = {
+    "state": "/var/lib/vllamad",
+    "cache": "/var/cache/vllamad",
+    "logs": "/var/log/vllamad",
+    "run": "/run/vllamad",
+    "control": "/run/vllamad-control.sock",
+}
+_SEE = ("vllamad(8)", "vllamactl(1)", "vllamad.toml(5)", "systemctl(1)", "journalctl(1)")
+_MORE = "All of the documentation is in /usr/share/doc/vllamad."
 
 
 def pages() -> dict[str, str]:
@@ -64,10 +78,10 @@ def daemon() -> Iterator[str]:
     yield section("SYNOPSIS", synopsis(parser))
     yield section("DESCRIPTION", text(_DAEMON))
     yield section("OPTIONS", "".join(options(parser)))
-    yield section("SIGNALS", "".join(map(entry, *zip(*_SIGNALS.items(), strict=True))))
-    yield section("EXIT STATUS", epilog(parser))
-    yield section("FILES", "".join(map(entry, *zip(*_FILES.items(), strict=True))))
-    yield section("SEE ALSO", _SEE)
+    yield section("SIGNALS", table(_SIGNALS))
+    yield section("EXIT STATUS", table(_STATUS))
+    yield section("FILES", table(_FILES))
+    yield see_also("vllamad(8)")
 
 
 def client() -> Iterator[str]:
@@ -78,8 +92,11 @@ def client() -> Iterator[str]:
     yield section("DESCRIPTION", text(parser.description or ""))
     yield section("OPTIONS", "".join(options(parser)))
     yield section("COMMANDS", "".join(commands(parser)))
-    yield section("NOTES", epilog(parser))
-    yield section("SEE ALSO", _SEE)
+    codes, _, control = (parser.epilog or "").partition("\n\n")
+    rows = [line.split(maxsplit=1) for line in codes.splitlines()[1:]]
+    yield section("EXIT STATUS", table({code: sentence(meaning) for code, meaning in rows}))
+    yield section("ENVIRONMENT", text(control))
+    yield see_also("vllamactl(1)")
 
 
 def settings() -> Iterator[str]:
@@ -95,10 +112,14 @@ def settings() -> Iterator[str]:
     ))  # fmt: skip
     for name, body in _SECTION.findall(document):
         intro = body.partition("| key |")[0]
-        rows = [entry(f"{key} = {plain(default)}", plain(meaning))
-                for key, default, meaning in _ROW.findall(body)]  # fmt: skip
-        yield section(name, text(intro) + "".join(rows))
-    yield section("SEE ALSO", _SEE)
+        if name == "[paths]":
+            intro = "As a service has them; others: configuration.md."
+        rows = {
+            f"{key} = {_SERVICE[key] if name == '[paths]' else plain(default)}": plain(meaning)
+            for key, default, meaning in _ROW.findall(body)
+        }
+        yield section(name, text(intro) + table(rows).replace(", see below", ""))
+    yield see_also("vllamad.toml(5)")
 
 
 def commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]:
@@ -127,12 +148,12 @@ def usage(parser: argparse.ArgumentParser, words: str) -> str:
     for action in parser._actions:
         if action.dest in ("help", "json", "quiet", "socket") or action.help == argparse.SUPPRESS:
             continue
-        value = str(action.metavar or action.dest.upper())
         if action.option_strings:
-            shown = action.option_strings[-1] + ("" if action.nargs == 0 else f" {value}")
-            parts.append(f"[{shown}]")
+            parts.append(f"[{action.option_strings[-1]}{value(action)}]")
         else:
-            parts.append(f"[{value}]" if action.nargs in ("?", "*") else value)
+            many = "..." if action.nargs in ("*", "+") else ""
+            shown = f"{action.metavar or action.dest.upper()}{many}"
+            parts.append(f"[{shown}]" if action.nargs in ("?", "*") else shown)
     return " ".join(parts)
 
 
@@ -142,8 +163,13 @@ def options(parser: argparse.ArgumentParser, *, common: bool = True) -> Iterator
         if hidden or (not common and action.dest in ("help", "json", "quiet", "socket")):
             continue
         names = ", ".join(action.option_strings)
-        value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
-        yield entry(names + value, sentence(str(action.help) % vars(action)))
+        yield entry(names + value(action), str(action.help) % vars(action))
+
+
+def value(action: argparse.Action) -> str:
+    """What stands behind an option."""
+    name = str(action.metavar or action.dest.upper())
+    return "" if action.nargs == 0 else f"[={name}]" if action.nargs == "?" else f" {name}"
 
 
 def title(name: str, number: int) -> str:
@@ -158,8 +184,13 @@ def synopsis(parser: argparse.ArgumentParser) -> str:
     return f".B {parser.prog}\n" + escape(usage(parser, "").strip())
 
 
-def epilog(parser: argparse.ArgumentParser) -> str:
-    return f".nf\n{escape((parser.epilog or '').strip())}\n.fi"
+def see_also(own: str) -> str:
+    others = ", ".join(page for page in _SEE if page != own)
+    return section("SEE ALSO", text(f"{others}\n\n{_MORE}"))
+
+
+def table(rows: Mapping[str, str]) -> str:
+    return "".join(entry(term, meaning) for term, meaning in rows.items())
 
 
 def entry(term: str, meaning: str) -> str:

@@ -20,7 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "/usr/lib/vllamad"
+MAINTAINER = "The vllamad project <vllamad@localhost>"
 COMMANDS = ("vllamad", "vllamactl")
+OLDEST_LIBC = "2.17"  # what the wheels we bundle are made for: manylinux2014
 _SCRIPT = """#!{home}/bin/python -P
 import sys
 from {name}.__main__ import main
@@ -28,7 +30,7 @@ sys.exit(main())
 """
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # What is not a unit of the system itself goes elsewhere, or is for the operator to copy.
-_UNITS = {
+_FILES = {
     "systemd/*.service": "/usr/lib/systemd/system",
     "systemd/*.socket": "/usr/lib/systemd/system",
     "systemd/*.slice": "/usr/lib/systemd/system",
@@ -37,6 +39,7 @@ _UNITS = {
     "systemd/sysusers.d/*.conf": "/usr/lib/sysusers.d",
     "systemd/tmpfiles.d/*.conf": "/usr/lib/tmpfiles.d",
     "systemd/drop-ins/*.conf": "/usr/share/doc/vllamad/examples",
+    "packaging/examples/*": "/usr/share/doc/vllamad/examples",
     "docs/*.md": "/usr/share/doc/vllamad",
     "README.md": "/usr/share/doc/vllamad",
 }
@@ -57,6 +60,7 @@ def main() -> int:
     print(f"→ package: vllamad {project['version']} for Python {options.python}", flush=True)
     make_environment(build / "home", options.python)
     contents = [*tree(build / "home"), *commands(), *files(), *made(build)]
+    contents += papers(build, f"{project['version']}-{options.release}")
     for packager in ("deb", "rpm"):
         config = build / f"nfpm-{packager}.json"  # JSON is YAML
         config.write_text(json.dumps(recipe(project, contents, options, packager), indent=1))
@@ -84,7 +88,7 @@ def make_environment(home: Path, version: str) -> None:
     """A venv as it will lie in /usr/lib/vllamad: three files and a folder, for any Python."""
     site = home / "lib" / f"python{version}" / "site-packages"
     (home / "bin").mkdir(parents=True)
-    (home / "bin" / "python").symlink_to(f"/usr/bin/python{version}")
+    (home / "bin" / "python").symlink_to(f"../../../bin/python{version}")
     (home / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
     for name in COMMANDS:
         script = home / "bin" / name
@@ -92,9 +96,11 @@ def make_environment(home: Path, version: str) -> None:
         script.chmod(0o755)
     run(beside("uv"), "pip", "install", "--quiet", "--python-version", version,
         "--target", str(site), "--link-mode", "copy", str(ROOT))  # fmt: skip
-    for left in (site / "bin", site / ".lock"):
-        shutil.rmtree(left, ignore_errors=True)
-        left.unlink(missing_ok=True)
+    shutil.rmtree(site / "bin")
+    (site / ".lock").unlink(missing_ok=True)
+    for told in ("direct_url.json", "uv_*.json"):  # where it was built
+        for path in site.glob(f"vllamad-*.dist-info/{told}"):
+            path.unlink()
 
 
 def tree(home: Path) -> Iterator[Content]:
@@ -110,11 +116,12 @@ def tree(home: Path) -> Iterator[Content]:
 
 def commands() -> Iterator[Content]:
     for name in COMMANDS:
-        yield {"src": f"{HOME}/bin/{name}", "dst": f"/usr/bin/{name}", "type": "symlink"}
+        there = HOME.replace("/usr", "..", 1)
+        yield {"src": f"{there}/bin/{name}", "dst": f"/usr/bin/{name}", "type": "symlink"}
 
 
 def files() -> Iterator[Content]:
-    for pattern, folder in _UNITS.items():
+    for pattern, folder in _FILES.items():
         for path in sorted(ROOT.glob(pattern)):
             yield content(path, f"{folder}/{path.name}")
     yield {
@@ -123,11 +130,10 @@ def files() -> Iterator[Content]:
         "type": "config|noreplace",
         "file_info": {"mode": 0o644},
     }
-    yield content(ROOT / "LICENSE", "/usr/share/doc/vllamad/copyright")
 
 
 def made(build: Path) -> Iterator[Content]:
-    """What is written here: man pages, completions, and the changelog where Debian has it."""
+    """What is written here: man pages and completions."""
     import shtab
     from manpages import pages, vllamactl_parser
 
@@ -138,8 +144,26 @@ def made(build: Path) -> Iterator[Content]:
         path = build / f"completion.{shell}"
         path.write_text(shtab.complete(vllamactl_parser(), shell=shell))
         yield content(path, there)
-    changes = (ROOT / "CHANGELOG.md").read_text()
-    yield packed(build / "changelog", changes, "/usr/share/doc/vllamad/changelog.gz")
+
+
+def papers(build: Path, version: str) -> Iterator[Content]:
+    """Changelogs, the licence, and those of what is bundled, where each distribution has them."""
+    import papers
+
+    doc = "/usr/share/doc/vllamad"
+    (site,) = (build / "home" / "lib").glob("*/site-packages")
+    bundled = build / "third-party.txt"
+    bundled.write_text(papers.third_party(site, f"{HOME}/{site.relative_to(build / 'home')}"))
+    yield content(bundled, f"{doc}/third-party.txt")
+    yield packed(build / "changelog", (ROOT / "CHANGELOG.md").read_text(), f"{doc}/changelog.gz")
+    changes = packed(build / "changelog.Debian", papers.debian_changelog(version, MAINTAINER),
+                     f"{doc}/changelog.Debian.gz")  # fmt: skip
+    copyright = build / "copyright"
+    copyright.write_text(papers.COPYRIGHT)
+    for one in (changes, content(copyright, f"{doc}/copyright")):
+        yield one | {"packager": "deb"}
+    licence = content(ROOT / "LICENSE", "/usr/share/licenses/vllamad/LICENSE")
+    yield licence | {"packager": "rpm", "type": "license"}
 
 
 def recipe(
@@ -153,8 +177,14 @@ def recipe(
             f"python3 (>= {options.python})",
             f"python3 (<< {after})",
             f"python{options.python}",
+            f"libc6 (>= {OLDEST_LIBC})",
         ],
         "rpm": [f"python(abi) = {options.python}"],
+    }
+    # What `vllamactl runtime install` takes, and engines to compile with.
+    build = {
+        "deb": [f"python{options.python}-venv", f"python{options.python}-dev", "g++"],
+        "rpm": ["python3-devel", "gcc-c++"],
     }
     scripts = ROOT / "packaging" / "scripts"
     return {
@@ -165,12 +195,14 @@ def recipe(
         "release": options.release,
         "section": "net",
         "priority": "optional",
-        "maintainer": "The vllamad project <vllamad@localhost>",
-        "description": str(project["description"]) + "\n"
-        "One daemon loads the models that are asked for into vLLM workers, unloads them when\n"
-        "memory is needed, and answers the APIs of Ollama, OpenAI and Anthropic.",
+        "maintainer": MAINTAINER,
+        "description": "supervisor of vLLM workers behind the API of Ollama\n"
+        "One daemon loads the models that are asked for into vLLM workers, unloads\n"
+        "them when memory is needed, and answers the APIs of Ollama, OpenAI and\n"
+        "Anthropic.",
         "license": project["license"],
         "depends": [*python[packager], "systemd"],
+        "recommends": build[packager],
         "contents": contents,
         "scripts": {
             "postinstall": str(scripts / "postinstall.sh"),
