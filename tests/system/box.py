@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 BOOT_LIMIT = 90.0
@@ -25,6 +26,7 @@ PR_SET_PDEATHSIG, CLONE_NEWNET = 1, 0x40000000
 # Without these there is no awk, and no session of a user.
 _NEEDED = ("alternatives", "pam.d", "security", "login.defs", "nsswitch.conf")
 PREFIX = "vllamad-box-"
+_numbers = count(1)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,7 +48,7 @@ class Box:
 
     def __init__(self, name: str, plan: Plan, work: Path) -> None:
         self.tree = name
-        self.name = f"{PREFIX}{os.getpid()}-{name}"
+        self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}-{name}"
         self.work = work
         self.leader = 0
         self._plan = plan
@@ -58,9 +60,9 @@ class Box:
     def __enter__(self) -> Box:
         for folder in ("journal", "units"):
             (self.work / folder).mkdir(parents=True, exist_ok=True)
+        self._cgroup.mkdir()
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify.bind(str(self.work / "notify"))
-        self._cgroup.mkdir()
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
                 self._command(),

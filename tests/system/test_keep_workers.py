@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.system import trees
 from tests.system.clients import clients
 from tests.system.service import UNITS, Service
 
@@ -56,6 +57,19 @@ def test_a_crash_keeps_the_worker(keeping: Service):
     keeping.until_restarted()
     assert keeping.chat().status == 200
     assert worker_pid(keeping) == before
+
+
+@pytest.mark.assertion(10)
+@pytest.mark.parametrize("box", [trees.NEWER], indirect=True)
+def test_so_it_does_where_systemd_places_the_supervisor(keeping: Service):
+    keeping.drop_in((UNITS / "drop-ins" / "systemd254.conf").read_text(), name="systemd254")
+    keeping.restart()
+    assert keeping.show("RestartSteps") == "6"
+    before = worker_pid(keeping)
+    keeping.restart()
+    assert keeping.chat().status == 200
+    assert worker_pid(keeping) == before
+    assert keeping.show("DelegateSubgroup") == "supervisor"
 
 
 @pytest.mark.assertion(10)

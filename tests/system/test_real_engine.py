@@ -11,13 +11,10 @@ from tests.system import engine, trees
 from tests.system.box import Box
 from tests.system.conftest import home, tree
 from tests.system.service import Service
-from tests.system.test_keep_workers import KEEPING
+from tests.system.test_keep_workers import KEEPING, SOON
 
 # The runtime is made for one Python, that of this machine's own system.
 pytestmark = [pytest.mark.system, pytest.mark.parametrize("box", [trees.HOST], indirect=True)]
-
-
-SOON = 10.0  # seconds to an answer after a restart; two where nobody else is at work
 
 
 @pytest.fixture

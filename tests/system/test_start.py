@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.daemon import until
@@ -36,13 +38,13 @@ def test_the_first_connection_starts_the_daemon(service: Service):
 
 @pytest.mark.assertion(1)
 def test_the_status_is_ascii_and_says_what_is_going_on(service: Service):
-    service.configure(scenarios={"a": {"load": 3.0}})
-    service.setting("WatchdogSec=1")  # it is said three times in that time
+    service.configure(scenarios={"a": {"load": 5.0}})
     service.start()
-    until(lambda: service.show("StatusText") != "")
-    service.box.run("vllamactl", "--socket", service.control, "model", "load", "a")
-    until(lambda: "1 ready" in service.show("StatusText"))
-    assert service.show("StatusText").isascii()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(service.ctl, "model", "load", "a")
+        until(lambda: service.show("StatusText").startswith("loading a:latest: "))
+        assert service.show("StatusText").isascii()
+        until(lambda: service.show("StatusText") == "serving: 1 model, 0 requests")
 
 
 @pytest.mark.assertion(1)
