@@ -19,6 +19,7 @@ from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
 from vllamad.models import store
 from vllamad.models.catalog import Catalog
+from vllamad.models.fetching import AT_ONCE
 from vllamad.models.manifests import list_manifests
 from vllamad.models.origins import Origin
 from vllamad.models.pulling import pull
@@ -348,6 +349,17 @@ async def test_of_two_names_for_one_repository_the_second_finds_what_the_first_b
 
 def looked_up(hub: fake.Hub) -> list[str]:
     return [path for _, path, _ in hub.requests if path.startswith("/api/")]
+
+
+async def test_many_files_take_no_thread_each(hub, models):
+    hub.files |= {f"part{number}.json": b"%d" % number for number in range(60)}
+    hub.stall = "model.safetensors"
+    process = await started(models)
+    await trio.to_thread.run_sync(hub.stalled.wait, 30)
+    threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+    process.kill()
+    await process.wait()
+    assert threads <= AT_ONCE + 10
 
 
 async def test_a_pull_nobody_listens_to_ends(hub, models):

@@ -99,6 +99,8 @@ def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -
     class Bar(tqdm):
         """Shows nothing, and passes the bytes on."""
 
+        monitor_interval = 0  # else each file's bar has a thread that wakes it up, for ever
+
         def update(self, n: float | None = 1) -> None:
             moved(int(n or 0))
 

@@ -17,7 +17,7 @@ from vllamad.models.weights import weight_files
 # More than the files themselves: room to unpack, log and restart in.
 SPACE_RESERVE = 1 << 30  # bytes
 
-_WANTED = (
+WANTED = (
     "*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken",
     "LICENSE*", "LICENCE*", "README.md",
 )  # fmt: skip
@@ -90,4 +90,4 @@ def is_wanted(path: str) -> bool:
     """Is that a file the engine could use, by its name?"""
     folder, _, name = path.rpartition("/")
     in_place = not folder or bool(_MODULE_FOLDER.fullmatch(folder))
-    return in_place and any(fnmatchcase(name, pattern) for pattern in _WANTED)
+    return in_place and any(fnmatchcase(name, pattern) for pattern in WANTED)
