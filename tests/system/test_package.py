@@ -172,12 +172,16 @@ def test_the_rpm_has_the_same_files_and_scripts(tmp_path: Path) -> None:
     (rpm,), (deb,) = tmp_path.glob("*.rpm"), tmp_path.glob("*.deb")
 
     def asked(*words: str) -> str:
-        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        done = subprocess.run(words, check=True, capture_output=True)
+        return done.stdout.decode(errors="replace")
 
     listed = {line.rstrip("/") for line in asked("rpm", "-qlp", str(rpm)).splitlines()}
     lines = [line.split(maxsplit=5)[5] for line in asked("dpkg-deb", "-c", str(deb)).splitlines()]
     files = {line.partition(" -> ")[0].removeprefix(".") for line in lines}
-    assert {name for name in files if not name.endswith("/")} <= listed
+    ours = {f"/usr/share/doc/vllamad/{name}" for name in ("copyright", "changelog.Debian.gz")}
+    assert {name for name in files if not name.endswith("/")} - ours <= listed
+    assert "/usr/share/licenses/vllamad/LICENSE" in listed
+    assert str(ROOT) not in asked("dpkg-deb", "--fsys-tarfile", str(deb))
     scripts = asked("rpm", "-qp", "--scripts", str(rpm))
     assert "systemd-sysusers vllamad.conf" in scripts
     assert "python(abi) = " in asked("rpm", "-qp", "--requires", str(rpm))
