@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -298,18 +300,30 @@ def test_a_conversation_goes_on_from_the_token_ids_it_ended_with(real: Daemon) -
     assert second["context"][: len(first["context"])] == first["context"]
 
 
-def test_a_model_pulled_from_a_hub_is_verified_and_answers(
+def test_a_pull_that_is_cut_ten_times_and_killed_comes_to_its_end_and_answers(
     prepared: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     python = (prepared / "state" / "runtimes" / "current" / "bin" / "python").absolute()
     config = f'[engine]\npython = "{python}"\n[paths]\ncache = "{prepared}/cache"\n'
-    with (
-        running(files) as hub,
-        daemon(tmp_path, config=config, environ={"HF_ENDPOINT": hub.endpoint}) as one,
-    ):
-        one.http.timeout = 180.0
-        one.ctl("pull", "org/tiny")
-        assert (
-            "Paris" in one.chat("org/tiny", QUESTION, options=GREEDY).json()["message"]["content"]
-        )
+    large = "model.safetensors"
+    with running(files) as hub:
+        environ = {"HF_ENDPOINT": hub.endpoint}
+        with daemon(tmp_path, config=config, environ=environ) as one, ThreadPoolExecutor(1) as pool:
+            one.http.timeout = 180.0
+            lengths = [random.randrange(1, len(files[large]) // 10) for _ in range(10)]
+            hub.cut[large] = list(lengths)
+            asking = pool.submit(one.http.post, "/api/pull", json={"model": "org/tiny"})
+            until(lambda: len(hub.cut[large]) <= 5)
+            one.stop(signal.SIGKILL)
+            asking.exception(60)
+            one.log.unlink()
+            one.start(environ)
+            assert one.http.get("/api/tags").json() == {"models": []}
+            one.ctl("pull", "org/tiny")
+            assert hub.cut[large] == []
+            begun = [int(asked.removeprefix("bytes=").rstrip("-")) for asked in hub.ranges]
+            assert begun == sorted(begun), lengths
+            assert "✓ org/tiny verified" in one.ctl("verify", "org/tiny")
+            answer = one.chat("org/tiny", QUESTION, options=GREEDY)
+            assert "Paris" in answer.json()["message"]["content"]
