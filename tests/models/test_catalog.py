@@ -14,7 +14,9 @@ from vllamad.errors import BadInput, HostProblem
 from vllamad.models import catalog as catalog_module
 from vllamad.models import store
 from vllamad.models.catalog import Catalog, Installed
+from vllamad.models.derived import derive
 from vllamad.models.facts import read_facts
+from vllamad.wire.overlay import NOTHING
 
 
 @pytest.fixture
@@ -143,6 +145,37 @@ def test_nothing_is_read_twice(models, reads):
     assert reads == [Path(manifest.folder).name]
 
 
+def test_no_file_is_opened_twice_whatever_is_asked_and_however_many_names_it_has(
+    models, monkeypatch
+):
+    opened: list[str] = []
+    real_open = os.open
+
+    def counted(path: str, *more: int) -> int:
+        opened.append(str(path))
+        return real_open(path, *more)
+
+    for name in ("a", "b"):
+        install(models, name, source=name)
+    derive(models, found_in(models, "a"), parse("pet"), NOTHING)
+    monkeypatch.setattr(os, "open", counted)
+    catalog = Catalog(models, {})
+    for _ in range(2):
+        assert {one.name for one in catalog.all()} == {"a:latest", "b:latest", "pet:latest"}
+        catalog.find("pet")
+        catalog.find("A")
+    catalog.configure({}, None)
+    catalog.all()
+    weights = [path for path in opened if path.endswith("model.safetensors")]
+    assert len(weights) == len(set(weights)) == 2
+
+
+def found_in(models: Path, name: str) -> Installed:
+    found = Catalog(models, {}).find(name)
+    assert found is not None
+    return found
+
+
 def test_a_file_that_changed_is_read_again(models, reads):
     manifest = install(models)
     catalog = Catalog(models, {})
@@ -248,7 +281,7 @@ def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
     assert found is not None
     assert found.settings is quick
     assert {one.name for one in catalog.all()} == {"plain:latest", "quick:latest"}
-    assert reads == ["local", "local"]
+    assert reads == ["local"]
 
 
 def test_other_settings_are_those_of_the_next_look(models, tmp_path):

@@ -79,6 +79,7 @@ class Catalog:
         self._models = models
         self._caches: tuple[Path, ...]
         self._useless: dict[_Place, Stamp] = {}  # what is in a cache and is no model for us
+        self._facts: dict[Path, tuple[Stamp, Facts]] = {}  # by folder: several names may share one
         self._clock = clock
         self._engine: EngineParsers | None
         self._settings: dict[str, ModelSettings]
@@ -180,6 +181,9 @@ class Catalog:
                 for place, seen in self._seen.items()
                 if seen.installed.folder in present
             }
+            self._facts = {
+                folder: read for folder, read in self._facts.items() if folder in present
+            }
         found += [one for one in stored if not self._is_hidden(one)]
         taken = {one.canonical.lower() for one in found if isinstance(one, Installed)}
         return found + [one for one in caches if one and one.canonical.lower() not in taken]
@@ -267,14 +271,19 @@ class Catalog:
             held = look()
             # Taken before reading: what changes meanwhile is read again the next time.
             stamp = _stamp(place.path, held.folder)
-            installed = self._installed(held)
+            installed = self._installed(held, self._facts_of(held.folder, stamp[1:]))
         except VllamadError as error:
             return HostProblem(error.message, hint=error.hint)
         self._seen[place] = _Seen(stamp, installed)
         return installed
 
-    def _installed(self, held: _Held) -> Installed:
-        facts = read_facts(held.folder)
+    def _facts_of(self, folder: Path, files: Stamp) -> Facts:
+        known = self._facts.get(folder)
+        if known is None or known[0] != files:
+            known = self._facts[folder] = files, read_facts(folder)
+        return known[1]
+
+    def _installed(self, held: _Held, facts: Facts) -> Installed:
         overlay, base = held.overlay, held.base
         if overlay.template:
             facts = replace(facts, chat_template=overlay.template)
