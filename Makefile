@@ -91,6 +91,10 @@ package: $(READY) ## the deb and the rpm, into dist/; PYTHON_OF=3.13 for another
 bench: $(READY) ## the relay beside a bare relay and the engine itself
 	$(BIN)/python -m tests.bench
 
+bench-pulls: $(READY) ## pulls beside the hub's own library, 500 models listed; 10 GB of disk
+	$(BIN)/python -m tests.bench.pulls
+	$(BIN)/python -m tests.bench.library
+
 clean: ## remove the environment and what was built
 	rm -rf .venv $(CLIENTS) build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find vllamad vllamactl tests packaging -name __pycache__ -prune -exec rm -rf {} +
@@ -98,4 +102,4 @@ clean: ## remove the environment and what was built
 distclean: clean ## remove the runtimes and models as well
 	rm -rf '$(VLLAMAD_HOME)'
 
-.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test package bench clean distclean
+.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test package bench bench-pulls clean distclean
