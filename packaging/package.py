@@ -89,7 +89,10 @@ def make_environment(home: Path, version: str) -> None:
     site = home / "lib" / f"python{version}" / "site-packages"
     (home / "bin").mkdir(parents=True)
     (home / "bin" / "python").symlink_to(f"../../../bin/python{version}")
-    (home / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {version}\n")
+    # Nothing that the distribution has for Python counts for us.
+    (home / "pyvenv.cfg").write_text(
+        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n"
+    )
     for name in COMMANDS:
         script = home / "bin" / name
         script.write_text(_SCRIPT.format(home=HOME, name=name))

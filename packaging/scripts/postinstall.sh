@@ -34,7 +34,7 @@ fi
 systemctl daemon-reload
 if [ -n "$before" ]; then
     # Never the sockets: connections wait in them for the new version.
-    systemctl try-restart vllamad.service || true
+    systemctl try-restart vllamad.service 'vllamad@*.service' || true
 elif command -v deb-systemd-invoke >/dev/null; then
     # Not fatal: something else, Ollama perhaps, may have the port.
     deb-systemd-invoke start $units >/dev/null || true

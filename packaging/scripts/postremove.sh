@@ -17,7 +17,10 @@ if [ "$1" = purge ]; then
     fi
     # Models and runtimes too: a purge is a purge. The user stays, as Debian asks of packages.
     rm -rf /var/lib/vllamad /var/cache/vllamad /var/log/vllamad /run/vllamad /etc/vllamad \
-        /etc/systemd/system/vllamad.service.d
+        /var/lib/vllamad-[0-9]* /var/cache/vllamad-[0-9]* /var/log/vllamad-[0-9]* \
+        /etc/systemd/system/vllamad*.d
+    # Instances that were enabled.
+    find /etc/systemd/system -name 'vllamad*@*' -type l -exec rm -f {} +
 fi
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true

@@ -4,7 +4,9 @@ set -e
 case "$1" in
 remove | 0)
     if [ -d /run/systemd/system ]; then
-        systemctl stop vllamad.service vllamad-http.socket vllamad-control.socket || true
+        systemctl stop vllamad.service vllamad-http.socket vllamad-control.socket \
+            vllamad.target 'vllamad@*.service' 'vllamad-http@*.socket' 'vllamad-control@*.socket' \
+            || true
     fi
     if [ "$1" = 0 ]; then
         systemctl --no-reload disable \
