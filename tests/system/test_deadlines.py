@@ -12,14 +12,14 @@ from tests.system.service import Service
 pytestmark = pytest.mark.system
 
 PLACE = "/opt/slow"
-LIMIT = 3  # seconds that systemd gives
+LIMIT = 2  # seconds that systemd gives
 # Python runs these at every start; the daemon knows nothing of them: a store that takes long to
 # tidy, and a start that hangs before it has begun.
 SLOW_STORE = """
 import time
 from vllamad.models import blobs
 sweep = blobs.sweep
-blobs.sweep = lambda models: (time.sleep(8), sweep(models))
+blobs.sweep = lambda models: (time.sleep(5), sweep(models))
 """
 HANGS = "import time; time.sleep(600)\n"
 

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.system
 CLIENTS = 50
 RESTARTS = 5
 CRASHES = 10
-TOLD = '503 {"error":"vllamad is shutting down"}'
 
 
 @pytest.mark.assertion(5)
@@ -23,8 +22,7 @@ def test_restarts_refuse_and_reset_nobody(service: Service):
         for _ in range(RESTARTS):
             assert service.chat().status == 200  # so the streams are under way
             service.restart()
-    # A chat that was accepted, and had no worker yet, is told so.
-    assert set(seen.failed) <= {TOLD}
+    assert seen.failed == {}
     assert seen.answered > CLIENTS * RESTARTS
 
 
