@@ -15,7 +15,8 @@ UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ("vllamad.service", "vllamad@.service")
 # What tells an instance from the one and only service; all else is the same.
 ITS_OWN = {
-    "Description", "PartOf", "AssertPathExists", "Requires", "After", "Sockets", "ExecStart", "ExecReload",
+    "Description", "PartOf", "AssertPathExists", "Requires", "After", "Sockets", "ExecStart",
+    "ExecReload",
     "StateDirectory", "CacheDirectory", "LogsDirectory", "RuntimeDirectory", "WorkingDirectory",
     "Environment", "SyslogIdentifier", "WantedBy", "Also",
 }  # fmt: skip
