@@ -39,6 +39,16 @@ def weights(size: int) -> bytes:
     return len(header).to_bytes(8, "little") + header + random.Random(1).randbytes(size)
 
 
+CATALOG = """
+[tiny]
+about = "what the tests pull"
+license = "apache-2.0"
+latest = "1b"
+[tiny.tags.1b]
+parameters = 1e6
+context = 2048
+bf16 = "org/tiny"
+"""
 FILES = {"config.json": json.dumps(SMOLLM2).encode(), LARGE: weights(SIZE)}
 
 
@@ -49,9 +59,9 @@ class Puller:
         self.daemon = one
         self.hub = hub
 
-    def pull(self) -> str:
+    def pull(self, name: str = "org/tiny") -> str:
         """Pull as `ollama pull` does; the last thing it is told."""
-        with self.daemon.http.stream("POST", "/api/pull", json={"model": "org/tiny"}) as answer:
+        with self.daemon.http.stream("POST", "/api/pull", json={"model": name}) as answer:
             steps = [json.loads(line) for line in answer.iter_lines()]
         totals = [step["completed"] for step in steps if "completed" in step]
         assert totals == sorted(totals)
@@ -88,7 +98,10 @@ def what_is_in(repository: Path) -> str:
 @contextmanager
 def pulling_daemon(home: Path, files: dict[str, bytes]) -> Generator[Puller]:
     with running(dict(files)) as hub:
-        environ = {"HF_ENDPOINT": hub.endpoint}
+        environ = {"HF_ENDPOINT": hub.endpoint, "XDG_CONFIG_HOME": str(home / "etc")}
+        catalog = home / "etc/vllamad/catalog.toml"
+        catalog.parent.mkdir(parents=True)
+        catalog.write_text(CATALOG)
         with daemon(
             fake_home(home, []),
             config=fake_config(more="[server]\ndrain_timeout = 1"),
@@ -265,6 +278,20 @@ def test_two_who_ask_at_once_share_one_download(puller: Puller) -> None:
         puller.hub.go_on.set()
         assert first.result(60) == second.result(60) == "success"
     assert puller.hub.fetched().count(LARGE) == 1
+
+
+def test_two_who_ask_by_two_names_for_one_repository_share_one_download(puller: Puller) -> None:
+    puller.hub.stall = LARGE
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(puller.pull, "tiny:1b")
+        assert puller.hub.stalled.wait(60)
+        second = pool.submit(puller.pull)
+        until(lambda: str(puller.hub.requests).count("/api/models/org/tiny") == 2)
+        puller.hub.go_on.set()
+        assert first.result(60) == second.result(60) == "success"
+    assert puller.hub.fetched().count(LARGE) == 1
+    assert sorted(puller.listed()) == ["org/tiny:latest", "tiny:1b"]
+    assert puller.on_disk() == "2 whole"
 
 
 def test_what_everybody_has_left_is_called_off_unless_it_was_detached(puller: Puller) -> None:
