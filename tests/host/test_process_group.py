@@ -262,6 +262,16 @@ async def test_the_leader_starts_clean_and_its_exit_code_is_known(tmp_path: Path
     ]
 
 
+async def test_a_leader_hears_the_signals_that_we_were_started_deaf_to(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as a shell does for background jobs
+    try:
+        async with spawned(launch(tmp_path, sys.executable, "-S", "-u", "-c", FACTS)) as group:
+            await group.exited()
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+    assert "ignored [13, 25]" in (tmp_path / "log").read_text().splitlines()
+
+
 async def test_output_is_appended(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("before\n")
     async with spawned(launch(tmp_path, "/bin/echo", "after")) as group:

@@ -28,9 +28,9 @@ PR_SET_CHILD_SUBREAPER = 36
 # What Python's multiprocessing and vLLM leave there, and only that: files of others may be mapped.
 SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-", "/dev/shm/vllm_", "/dev/shm/mp-")
 OOM_SCORE = "500"  # the kernel should take a worker before the daemon
-# Ignored signals stay ignored over exec: those that Python ignores, or we do, are given back.
+# Ignored signals stay ignored over exec: the leader hears those again, and whatever else Python, or
+# the shell that started us in the background, ignores.
 DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-GIVEN_BACK = (*DEAF, signal.SIGPIPE, signal.SIGXFSZ)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -127,8 +127,9 @@ def become(job: Job, shim: int) -> None:
     if job["cgroup"]:
         write(job["cgroup"] + "/cgroup.procs", "0")
     os.chdir(job["cwd"])
-    for number in GIVEN_BACK:
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     os.execve(job["argv"][0], job["argv"], job["env"])
 
 
