@@ -31,11 +31,11 @@ _PRIVATE = re.compile(
     r"|\bpid[= ]\d+"
 )
 _OPENAI_TYPES = {
-    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
-    404: "not_found_error",
+    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
 }  # fmt: skip
 _ANTHROPIC_TYPES = _OPENAI_TYPES | {
-    429: "rate_limit_error", 503: "overloaded_error", 529: "overloaded_error",
+    403: "permission_error", 429: "rate_limit_error", 503: "overloaded_error",
+    529: "overloaded_error",
 }  # fmt: skip
 
 
