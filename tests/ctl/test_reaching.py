@@ -109,9 +109,7 @@ def test_a_daemon_that_says_no_http_is_not_reachable(tmp_path: Path, run: Run) -
     assert err.startswith("✗ cannot finish talking to vllamad: ")
 
 
-@pytest.mark.parametrize(
-    "argv", [(), ("nonsense",), ("logs", "-n", "-1", "m"), ("model",)]
-)
+@pytest.mark.parametrize("argv", [(), ("nonsense",), ("logs", "-n", "-1", "m"), ("model",)])
 def test_a_wrong_command_line_is_exit_code_2(argv: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as left:
         main(argv)
