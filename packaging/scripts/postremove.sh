@@ -18,9 +18,11 @@ if [ "$1" = purge ]; then
     # Models and runtimes too: a purge is a purge. The user stays, as Debian asks of packages.
     rm -rf /var/lib/vllamad /var/cache/vllamad /var/log/vllamad /run/vllamad /etc/vllamad \
         /var/lib/vllamad-[0-9]* /var/cache/vllamad-[0-9]* /var/log/vllamad-[0-9]* \
-        /etc/systemd/system/vllamad*.d
-    # Instances that were enabled.
-    find /etc/systemd/system -name 'vllamad*@*' -type l -exec rm -f {} +
+        /etc/systemd/system/vllamad*.d /etc/systemd/system.control/vllamad*.d \
+        /etc/systemd/system/vllamad.target.wants
+    # Of instances that were enabled.
+    find /etc/systemd/system -type l \( -name 'vllamad*@*' -o -name vllamad.target \) \
+        -exec rm -f {} +
 fi
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true

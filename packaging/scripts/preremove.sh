@@ -14,5 +14,5 @@ remove | 0)
     fi
     ;;
 esac
-# On an upgrade too: another version may have other modules.
-find /usr/lib/vllamad -name __pycache__ -prune -exec rm -rf {} + || true
+# On an upgrade too: another version may have other modules. By rpm's the new one is there already.
+[ "$1" = 1 ] || find /usr/lib/vllamad -name __pycache__ -prune -exec rm -rf {} + || true

@@ -154,6 +154,22 @@ def test_who_stopped_or_changed_it_finds_it_so_after_an_upgrade(installer: Insta
 
 
 @pytest.mark.parametrize("installer", trees.RELEASES[:1], indirect=True)
+def test_instances_are_upgraded_and_removed_with_it(installer: Installer) -> None:
+    box, name = installer.box, "vllamad@11435.service"
+    installer.apt("install", f"{DEBS}/first.deb")
+    box.run("cp", "/etc/vllamad/config.toml", "/etc/vllamad/11435.toml")
+    box.systemctl("enable", "--now", name)
+    before = box.show(name, "MainPID")
+    installer.apt("install", f"{DEBS}/next.deb")
+    assert installer.state(name) == ("active", "enabled")
+    assert box.show(name, "MainPID") != before
+    installer.apt("purge", "vllamad")
+    assert "vllamad" not in box.run("ps", "-e", "-o", "args=")
+    assert box.run("find", "/etc", "/var/lib", "/run", "-name", "*vllamad*",
+                   "-not", "-path", "/var/lib/apt/*") == ""  # fmt: skip
+
+
+@pytest.mark.parametrize("installer", trees.RELEASES[:1], indirect=True)
 def test_a_port_that_is_taken_does_not_break_the_installation(installer: Installer) -> None:
     box = installer.box
     program = "import socket, time; s = socket.create_server(('127.0.0.1', 11434)); time.sleep(600)"
