@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,19 @@ def cache() -> Path:
 
 def tree(name: str) -> Path:
     """The root of a tree; skips where there can be none, fails in CI."""
-    try:
+    with skipping(f"cannot boot {name}"):
         return trees.have(name, cache())
+
+
+@contextmanager
+def skipping(what: str) -> Generator[None]:
+    """Skip with the reason where this machine cannot have what a test needs; in CI, fail."""
+    try:
+        yield
     except trees.CannotBoot as why:
         if os.environ.get("CI"):
-            pytest.fail(f"cannot boot {name}: {why}")
-        pytest.skip(f"cannot boot {name}: {why}")
+            pytest.fail(f"{what}: {why}")
+        pytest.skip(f"{what}: {why}")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tests.daemon import fake_home
 from tests.system import trees
 from tests.system.box import Box, Plan
 from tests.system.clients import clients
-from tests.system.conftest import tree
+from tests.system.conftest import skipping, tree
 from tests.system.environment import ROOT, SOURCES, python_version, sources
 from tests.system.service import SOCKETS, STATE, Service
 
@@ -182,7 +182,8 @@ def test_a_port_that_is_taken_does_not_break_the_installation(installer: Install
 
 
 def test_the_rpm_has_the_same_files_and_scripts(tmp_path: Path) -> None:
-    trees.install({"rpm": "rpm"})
+    with skipping("cannot look into an rpm"):
+        trees.install({"rpm": "rpm"})
     command = [sys.executable, "packaging/package.py", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL)
     (rpm,), (deb,) = tmp_path.glob("*.rpm"), tmp_path.glob("*.deb")

@@ -79,6 +79,18 @@ def install(needs: dict[str, str]) -> None:
     must("apt-get", "install", "-qy", "--no-install-recommends", *absent)
 
 
+def unpacked(package: str, folder: Path) -> Path:
+    """The files of a package, without installing it: nothing is started. Raises CannotBoot."""
+    if missing(["apt-get"]) or os.geteuid() != 0:
+        raise CannotBoot(f"not installed: {package}")
+    folder.mkdir(parents=True)
+    must("apt-get", "update", "-q")
+    must("apt-get", "download", "-q", package, cwd=folder)
+    (deb,) = folder.glob("*.deb")
+    must("dpkg-deb", "-x", str(deb), str(folder))
+    return folder
+
+
 def _mirror() -> list[str]:
     """Where apt gets Debian itself from on this machine; mmdebstrap's own choice elsewhere."""
     words = ["$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Component: main"]
