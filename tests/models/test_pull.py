@@ -351,6 +351,13 @@ def looked_up(hub: fake.Hub) -> list[str]:
     return [path for _, path, _ in hub.requests if path.startswith("/api/")]
 
 
+async def test_many_small_files_are_not_told_of_one_by_one(hub, models):
+    hub.files |= {f"part{number}.json": b"%d" % number for number in range(200)}
+    steps = await pulled(models)
+    names = [step for step in steps if step.status.endswith((".json", ".md"))]
+    assert 1 <= len(names) < 100
+
+
 async def test_many_files_take_no_thread_each(hub, models):
     hub.files |= {f"part{number}.json": b"%d" % number for number in range(60)}
     hub.stall = "model.safetensors"

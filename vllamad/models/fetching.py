@@ -121,6 +121,7 @@ class Fetching:
         self.report = report
         self._telling = threading.Lock()
         self._told: dict[str, int] = {}  # bytes, by digest
+        self._named = 0.0
         self._over = False
 
     def missing(self, file: RemoteFile) -> int:
@@ -163,7 +164,7 @@ class Fetching:
 
     def _bring(self, file: RemoteFile) -> StoredFile:
         if not file.large:
-            self._say(Progress(status=f"pulling {file.path}"))
+            self._name(file)
         blob = self._blobs / file.digest
         try:
             sha256 = self._have(file) or self._download(file)
@@ -175,6 +176,12 @@ class Fetching:
         link.symlink_to(os.path.relpath(blob, link.parent))
         self._tell(file, file.size)
         return StoredFile(path=file.path, size=file.size, sha256=sha256)
+
+    def _name(self, file: RemoteFile) -> None:
+        """Small files may be thousands: the name of one now and then says that it goes on."""
+        if time.monotonic() - self._named >= REPORT_INTERVAL:
+            self._named = time.monotonic()
+            self._say(Progress(status=f"pulling {file.path}"))
 
     def _have(self, file: RemoteFile) -> str:
         """The SHA-256 of a blob that is there, or nothing. It got its name by being verified."""
