@@ -41,6 +41,8 @@ _FILES = {
     "systemd/drop-ins/*.conf": "/usr/share/doc/vllamad/examples",
     "packaging/examples/*": "/usr/share/doc/vllamad/examples",
     "docs/*.md": "/usr/share/doc/vllamad",
+    "docs/decisions/*.md": "/usr/share/doc/vllamad/decisions",
+    "docs/openapi.yaml": "/usr/share/doc/vllamad",
     "README.md": "/usr/share/doc/vllamad",
 }
 _COMPLETIONS = {
