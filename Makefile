@@ -14,7 +14,7 @@ READY := .venv/ready
 CLIENTS := .venv-conformance
 CLIENTS_READY := $(CLIENTS)/ready
 UNIT := not integration and not e2e and not conformance and not system and not vm
-PYTEST := $(BIN)/coverage run --append -m pytest -q
+COVERED := $(BIN)/coverage run -m pytest -q
 # Of core and wire, branches counted, in percent.
 COVERAGE_FLOOR ?= 100
 
@@ -79,11 +79,11 @@ prepare: $(READY) ## have the engine runtime and the models of the tests ready
 
 test: lint types floors prepare ## everything this machine can run, but the clients of others
 	@rm -f .coverage
-	$(PYTEST) -m '$(UNIT)'
-	$(PYTEST) -m integration
-	$(PYTEST) -m system
-	$(PYTEST) -m e2e
+	$(COVERED) -m '$(UNIT)'
 	$(BIN)/coverage report --include='vllamad/core/*,vllamad/wire/*' --fail-under=$(COVERAGE_FLOOR)
+	@echo '→ integration and system tests side by side: they mostly wait; quiet for some minutes'
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target integration system
+	$(BIN)/pytest -q -m e2e
 
 package: $(READY) ## the deb and the rpm, into dist/; PYTHON_OF=3.13 for another distribution's
 	$(BIN)/python packaging/package.py $(if $(PYTHON_OF),--python $(PYTHON_OF))
