@@ -23,6 +23,12 @@ BOOT_LIMIT = 90.0
 STOP_LIMIT = 30.0
 COMMAND_LIMIT = 120.0
 PR_SET_PDEATHSIG, CLONE_NEWNET = 1, 0x40000000
+# What a command inside knows of its surroundings: nothing of ours.
+INSIDE = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
 # Without these there is no awk, and no session of a user.
 _NEEDED = ("alternatives", "pam.d", "security", "login.defs", "nsswitch.conf")
 PREFIX = "vllamad-box-"
@@ -90,6 +96,7 @@ class Box:
         """Run a command inside; what it printed. `code` is the status it must end with."""
         done = subprocess.run(
             ["nsenter", "-t", str(self.leader), "-a", "--", *words],
+            env=INSIDE,
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
