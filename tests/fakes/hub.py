@@ -47,6 +47,16 @@ class Hub:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def hold(self, name: str) -> None:
+        """Send a file to half from now on, and the rest after `release`."""
+        self.stalled.clear()
+        self.go_on.clear()
+        self.stall = name
+
+    def release(self) -> None:
+        self.stall = ""
+        self.go_on.set()
+
     def fetched(self) -> list[str]:
         """The files whose bytes were asked for, in order."""
         asked = [path for method, path, _ in self.requests if method == "GET"]

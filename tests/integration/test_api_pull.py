@@ -51,7 +51,7 @@ def test_a_pull_tells_how_far_it_is(managed: Daemon, hub: Hub) -> None:
 
 def test_a_client_that_leaves_calls_its_pull_off(managed: Daemon, hub: Hub) -> None:
     remove(managed, "org/tiny", "mine")
-    hub.stall = "model.safetensors"
+    hub.hold("model.safetensors")
     try:
         with managed.http.stream("POST", "/api/pull", json={"model": "org/tiny"}) as response:
             answer = response.iter_lines()
@@ -59,8 +59,7 @@ def test_a_client_that_leaves_calls_its_pull_off(managed: Daemon, hub: Hub) -> N
             assert hub.stalled.wait(30)
         until(lambda: not [p for p in managed.processes() if "models.pull" in command(p.pid)])
     finally:
-        hub.stall = ""
-        hub.go_on.set()
+        hub.release()
     assert "org/tiny:latest" not in names(managed)
     assert lines(ask(managed, "/api/pull", {"model": "org/tiny"}))[-1] == {"status": "success"}
 

@@ -128,17 +128,14 @@ def test_several_models_are_removed_at_once(one: Daemon) -> None:
 
 
 def test_a_detached_pull_goes_on_without_us(one: Daemon, hub: Hub) -> None:
-    hub.stall = "model.safetensors"
-    hub.stalled.clear()
-    hub.go_on.clear()
+    hub.hold("model.safetensors")
     try:
         left = events(one.ctl("pull", "--json", "--detach", "org/tiny"))[-1]
         assert left == {"event": "detached", "model": "org/tiny"}
         assert hub.stalled.wait(60)
         assert one.ctl("list", "-q", "org/") == ""
     finally:
-        hub.stall = ""
-        hub.go_on.set()
+        hub.release()
     until(lambda: one.ctl("list", "-q", "org/") == "org/tiny:latest\n")
     last = events(one.ctl("pull", "--json", "--detach", "org/tiny"))[-1]
     assert last["event"] == "done", "what is here already needs nobody to go on"

@@ -247,7 +247,7 @@ def test_after_a_fault_that_passes_the_next_pull_goes_on_where_it_was(puller: Pu
 def test_a_daemon_that_ends_midway_leaves_a_beginning_that_the_next_goes_on_from(
     puller: Puller, number: signal.Signals
 ) -> None:
-    puller.hub.stall = LARGE
+    puller.hub.hold(LARGE)
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(puller.pull)
         assert puller.hub.stalled.wait(60)
@@ -269,7 +269,7 @@ def test_a_daemon_that_ends_midway_leaves_a_beginning_that_the_next_goes_on_from
 
 
 def test_two_who_ask_at_once_share_one_download(puller: Puller) -> None:
-    puller.hub.stall = LARGE
+    puller.hub.hold(LARGE)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(puller.pull)
         assert puller.hub.stalled.wait(60)
@@ -281,7 +281,7 @@ def test_two_who_ask_at_once_share_one_download(puller: Puller) -> None:
 
 
 def test_two_who_ask_by_two_names_for_one_repository_share_one_download(puller: Puller) -> None:
-    puller.hub.stall = LARGE
+    puller.hub.hold(LARGE)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(puller.pull, "tiny:1b")
         assert puller.hub.stalled.wait(60)
@@ -295,7 +295,7 @@ def test_two_who_ask_by_two_names_for_one_repository_share_one_download(puller: 
 
 
 def test_what_everybody_has_left_is_called_off_unless_it_was_detached(puller: Puller) -> None:
-    puller.hub.stall = LARGE
+    puller.hub.hold(LARGE)
     with puller.daemon.http.stream("POST", "/api/pull", json={"model": "org/tiny"}) as answer:
         next(answer.iter_lines())
         assert puller.hub.stalled.wait(60)
@@ -313,7 +313,7 @@ def test_a_disk_that_fills_up_is_said_so_and_given_back(puller: Puller) -> None:
     models.mkdir(parents=True, exist_ok=True)
     mount(models, "size=2G")
     try:
-        puller.hub.stall = LARGE
+        puller.hub.hold(LARGE)
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(puller.pull)
             assert puller.hub.stalled.wait(60)

@@ -288,9 +288,7 @@ def test_a_conversation_outlives_the_engine(served: Daemon) -> None:
 
 
 def test_a_pull_at_a_terminal_draws_bars_and_leaves_a_line(served: Daemon, hub: Hub) -> None:
-    hub.stall = "model.safetensors"
-    hub.stalled.clear()
-    hub.go_on.clear()
+    hub.hold("model.safetensors")
     try:
         with at_terminal(served, "pull", "org/tiny") as terminal:
             terminal.reads("pulling org/tiny", "╺", " B/")
@@ -298,8 +296,7 @@ def test_a_pull_at_a_terminal_draws_bars_and_leaves_a_line(served: Daemon, hub: 
             terminal.reads("✓", " pulled org/tiny")
             assert terminal.ends() == 0
     finally:
-        hub.stall = ""
-        hub.go_on.set()
+        hub.release()
 
 
 def test_a_model_is_kept_for_as_long_as_was_wished(served: Daemon) -> None:
