@@ -14,10 +14,15 @@ pytestmark = pytest.mark.system
 PAIRS = 10
 
 
+LISTEN = "0A"  # TCP_LISTEN: connections that have just ended stand in the table as well
+
+
 def listening(service: Service) -> list[str]:
     """The inodes of the listening sockets: the same ones, or new ones."""
     table = service.box.path("/proc/1/net/tcp").read_text().splitlines()
-    return [line.split()[9] for line in table if line.split()[1].endswith(f":{service.port:04X}")]
+    rows = [line.split() for line in table]
+    port = f":{service.port:04X}"
+    return [row[9] for row in rows if row[1].endswith(port) and row[3] == LISTEN]
 
 
 @pytest.mark.assertion(1)
