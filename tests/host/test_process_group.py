@@ -400,13 +400,12 @@ async def test_shared_memory_of_the_tree_is_removed_with_it(tmp_path: Path, poli
 async def test_shared_memory_is_removed_though_the_shim_was_killed(
     tmp_path: Path, who: str
 ) -> None:
-    """And the leader with it, at once: what only that had mapped must have been seen before."""
+    """And the leader with it, at once: what was mapped must have been seen before."""
     log = tmp_path / "log"
     async with spawned(launch(tmp_path, sys.executable, "-c", SHARES, who)) as group:
         await until(lambda: log.read_text().endswith("\n"))
         shared = Path("/dev/shm") / log.read_text().strip()
         assert shared.exists()
-        if who == "leader":
-            await trio.to_thread.run_sync(group.usage)
+        await trio.to_thread.run_sync(group.usage)
         os.kill(shim_of(group), signal.SIGKILL)
     assert not shared.exists()
