@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if rest and ("prompt" not in args or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        args.prompt += rest
+        args.prompt = [*args.prompt, *rest]
     return args
 
 
@@ -152,7 +152,9 @@ def _add_chat(commands: _Commands) -> None:
     chat.add_argument("--verbose", action="store_true", help="show timings")
     chat.add_argument("--nowordwrap", action="store_true", help="do not break lines at words")
     chat.add_argument("model", metavar="MODEL")
-    chat.add_argument("prompt", metavar="PROMPT", nargs="*", help="without one: a conversation")
+    chat.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", default=[], help="without one: a conversation"
+    )
     make = commands.add(
         "create",
         "make a model out of a Modelfile",

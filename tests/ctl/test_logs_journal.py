@@ -46,6 +46,13 @@ def test_what_the_journal_has_is_printed_with_nothing_that_steers_a_terminal(
     assert run("logs").out == "one�[31m\ntwo\n"
 
 
+def test_an_empty_journal_is_no_silence(tmp_path, monkeypatch, run: Run):
+    program(tmp_path, "exit 0", monkeypatch)
+    ran = run("logs")
+    assert (ran.code, ran.out) == (0, "")
+    assert "the journal has nothing of it" in ran.err
+
+
 def test_who_may_not_read_the_journal_is_told_so(tmp_path, monkeypatch, run: Run):
     program(tmp_path, "echo 'No journal files were opened' >&2; exit 1", monkeypatch)
     ran = run("logs", "--journal", "m")

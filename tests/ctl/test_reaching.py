@@ -109,6 +109,14 @@ def test_a_daemon_that_says_no_http_is_not_reachable(tmp_path: Path, run: Run) -
     assert err.startswith("✗ cannot finish talking to vllamad: ")
 
 
+def test_a_command_line_asks_for_nothing_that_may_be_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["run"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: MODEL\n")
+
+
 @pytest.mark.parametrize("argv", [(), ("nonsense",), ("logs", "-n", "-1", "m"), ("model",)])
 def test_a_wrong_command_line_is_exit_code_2(argv: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as left:

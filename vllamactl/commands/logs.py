@@ -53,18 +53,23 @@ def _from_journal(call: Call, command: Sequence[str]) -> None:
     ) as reader:
         assert reader.stdout is not None
         assert reader.stderr is not None
+        heard = False
         try:
             for line in reader.stdout:
+                heard = True
                 text = line.decode("utf-8", "replace").rstrip("\n")
                 print(human.clean(text), file=call.screen.out, flush=True)
             problem = reader.stderr.read().decode("utf-8", "replace").strip()
-        finally:
+        except BaseException:  # Ctrl-C, or nobody reads on
             reader.terminate()
+            raise
     if reader.returncode:
         raise NotAllowed(
             f"cannot read the journal: {human.clean(problem) or f'exit {reader.returncode}'}",
             hint="members of the groups systemd-journal and adm may",
         )
+    if not heard:
+        call.screen.note("the journal has nothing of it; a daemon without systemd logs to stderr")
 
 
 def _from_file(call: Call, model: str, lines: int, follow: bool) -> None:
