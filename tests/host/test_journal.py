@@ -119,6 +119,13 @@ def test_a_field_cannot_speak_for_another(reader, logger):
     assert entry["MODEL"] == r"a\nPRIORITY=0"
 
 
+def test_a_handler_that_is_replaced_lets_go_of_the_journal(journal, logger, otherwise):
+    for handler in logger.handlers[:]:
+        handler.close()
+    event(logger, logging.INFO, "too late for the journal")
+    assert [record.getMessage() for record in otherwise.records] == ["too late for the journal"]
+
+
 def test_what_the_journal_does_not_take_goes_the_other_way(reader, logger, otherwise):
     reader.socket.close()
     event(logger, logging.INFO, "still heard")

@@ -56,6 +56,7 @@ def configure(
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
+        old.close()  # a reload comes by here again and again
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for ours in ("vllamad", "vllamactl"):
@@ -126,6 +127,10 @@ class JournalHandler(logging.Handler):
             taken = False
         if not taken:
             self._otherwise.emit(record)
+
+    def close(self) -> None:
+        self._journal.close()
+        super().close()
 
 
 def message_line(record: logging.LogRecord) -> str:
