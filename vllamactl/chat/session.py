@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vllamad.errors import BadInput
+from vllamad.wire.lines import Ending
 from vllamad.wire.modelfile import typed_parameter
 from vllamad.wire.options import option_type
 
@@ -50,20 +51,14 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: list[str] = []
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of an answer of chat or generate; durations are nanoseconds."""
+class Piece(Ending, frozen=True, kw_only=True):
+    """One line of an answer of chat or generate, the last one's figures included."""
 
     message: Said = msgspec.field(default_factory=Said)
     response: str = ""
     thinking: str = ""
     done: bool = False
     done_reason: str = ""
-    total_duration: int = 0
-    load_duration: int = 0
-    prompt_eval_count: int = 0
-    prompt_eval_duration: int = 0
-    eval_count: int = 0
-    eval_duration: int = 0
 
     @property
     def text(self) -> str:
