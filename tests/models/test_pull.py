@@ -291,6 +291,16 @@ async def test_a_beginning_that_is_none_of_this_file_is_found_out_and_replaced(h
     assert Catalog(models, {}).find("org/tiny") is not None
 
 
+async def test_files_of_the_same_content_are_fetched_once_and_are_all_there(hub, models):
+    same = safetensors(2000)
+    names = [f"{number}_Dense/model.safetensors" for number in range(16)]
+    hub.files |= dict.fromkeys(names, same)
+    await pulled(models)
+    (manifest,) = list_manifests(models).manifests
+    assert {file.path for file in manifest.files} >= set(names)
+    assert len([path for _, path, _ in hub.requests if "_Dense" in path and "/cdn/" in path]) == 1
+
+
 async def test_a_hub_that_begins_anew_is_followed(hub, models):
     blobs = models / "hub/models--org--tiny/blobs"
     blobs.mkdir(parents=True)

@@ -120,6 +120,7 @@ class Fetching:
         self._fetch = fetch
         self.report = report
         self._telling = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}  # by digest: two names may have one content
         self._told: dict[str, int] = {}  # bytes, by digest
         self._named = 0.0
         self._over = False
@@ -166,10 +167,8 @@ class Fetching:
         if not file.large:
             self._name(file)
         blob = self._blobs / file.digest
-        try:
-            sha256 = self._have(file) or self._download(file)
-        except Different:  # once may be the line; the same again is the hub
-            sha256 = self._download(file)
+        with self._locks.setdefault(file.digest, threading.Lock()):
+            sha256 = self._have(file) or self._download_twice(file)
         link = self._place / file.path
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
@@ -190,6 +189,12 @@ class Fetching:
         if file.large:
             return file.digest
         return hashlib.sha256((self._blobs / file.digest).read_bytes()).hexdigest()
+
+    def _download_twice(self, file: RemoteFile) -> str:
+        try:
+            return self._download(file)
+        except Different:  # once may be the line; the same again is the hub
+            return self._download(file)
 
     def _download(self, file: RemoteFile) -> str:
         part = self._part(file)
