@@ -8,20 +8,11 @@ from math import inf
 import pytest
 
 from vllamad.config.settings import EngineSettings
+from vllamad.core.decisions import Decision, Grant, LeaseId, Refuse, Revoke, Start, Stop
 from vllamad.core.launch import Lora, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import CPU_OVERHEAD, GIB, Machine, Need
-from vllamad.core.scheduler import (
-    Decision,
-    Grant,
-    LeaseId,
-    Limits,
-    Refuse,
-    Revoke,
-    Scheduler,
-    Start,
-    Stop,
-)
+from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import DoesNotFit, LoadFailed, ModelNotFound, ServerBusy, Unavailable
 
 WHY = "it is being removed"

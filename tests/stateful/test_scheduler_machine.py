@@ -11,20 +11,11 @@ from hypothesis.stateful import (
     rule,
 )
 
+from vllamad.core.decisions import Decision, Grant, LeaseId, Refuse, Revoke, Start, Stop
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import FOLLOWS, OCCUPYING, State, advance
 from vllamad.core.memory import CPU_OVERHEAD, GIB, Machine, Need
-from vllamad.core.scheduler import (
-    Decision,
-    Grant,
-    LeaseId,
-    Limits,
-    Refuse,
-    Revoke,
-    Scheduler,
-    Start,
-    Stop,
-)
+from vllamad.core.scheduler import Limits, Scheduler
 
 MACHINE = Machine(host=10 * GIB + 3 * CPU_OVERHEAD, cpu_kv_cache=0)
 SIZES = {"a": 2, "b": 3, "c": 5, "d": 9, "huge": 99}

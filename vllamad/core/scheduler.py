@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import NewType
 
+from vllamad.core.decisions import Decision, Grant, LeaseId, Refuse, Revoke, Start, Stop
 from vllamad.core.eviction import Resident, evict_for
 from vllamad.core.launch import Plan, Spec, does_not_fit
 from vllamad.core.lifecycle import OCCUPYING, State
 from vllamad.core.memory import Machine, place
 from vllamad.errors import LoadFailed, ServerBusy, Unavailable, VllamadError
-
-LeaseId = NewType("LeaseId", int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,41 +30,6 @@ class Limits:
     max_running: int
     queue_timeout: float
     failed_cooldown: float
-
-
-# Decisions: what the caller must do, in order.
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    lease: LeaseId
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    lease: LeaseId
-    error: VllamadError
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    lease: LeaseId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    model: str
-    why: str
-
-
-Decision = Grant | Refuse | Revoke | Start | Stop
 
 
 @dataclass(slots=True)

@@ -14,20 +14,11 @@ from math import inf
 
 import trio
 
+from vllamad.core.decisions import Decision, Grant, LeaseId, Refuse, Revoke, Start, Stop
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Machine
-from vllamad.core.scheduler import (
-    Decision,
-    Grant,
-    LeaseId,
-    Limits,
-    Refuse,
-    Revoke,
-    Scheduler,
-    Start,
-    Stop,
-)
+from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import LoadFailed, Unavailable, VllamadError, from_kind
 from vllamad.host.log import event
 from vllamad.supervisor.worker import Worker
