@@ -16,6 +16,7 @@ from vllamad.wire.images import Image
 from vllamad.wire.ollama import ChatRequest, GenerateRequest, Generation, Message
 from vllamad.wire.options import check_options, sampling
 from vllamad.wire.refusals import INTERNAL
+from vllamad.wire.roles import ACCEPTS_ALL, TemplateRules
 from vllamad.wire.schemas import relaxed, vet, vet_size
 
 CHAT = "/v1/chat/completions"
@@ -39,6 +40,7 @@ class ModelTraits(msgspec.Struct, frozen=True, kw_only=True):
     history: list[Message] = []
     fim: FimTokens | None = None  # how it is asked to fill in the middle
     writes_bos: bool = False  # its template begins with the token that begins a text
+    rules: TemplateRules = ACCEPTS_ALL  # what its template accepts
 
 
 class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
