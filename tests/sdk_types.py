@@ -35,8 +35,8 @@ def faults(
 
     Places are dotted, without the indexes of lists: "choices.message.role". `extra` are places of
     keys that are welcome although the type has none, `nullable` those that may be null although
-    the type says otherwise, `required` those that must be there, null or not, although the SDK has a
-    default for them.
+    the type says otherwise, `required` those that must be there, null or not, although the SDK has
+    a default for them.
     """
     return list(_Check(extra, nullable, required).faults(value, wanted, ""))
 
