@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.engine.reasons import (
+    child_signal,
     is_deterministic,
     is_fatal_start_line,
     last_meaningful_line,
@@ -33,6 +36,8 @@ WRAPPED = (
     "RuntimeError: Engine core initialization failed. See root cause above."
     " Failed core proc(s): {'EngineCore': 1}\n"
 )
+
+REMARK = "(EngineCore pid=7) WARNING 12-01 01:02:03 [x.py:1] "
 
 KV_TOO_SMALL = (
     "ValueError: To serve at least one request with the model's max seq len (8192), (0.18 GiB KV"
@@ -110,12 +115,33 @@ VALIDATION = (
         ),
         (f"{WRAPPED}{NOISE}", WRAPPED.strip()),
         ("AssertionError\n", "AssertionError"),
+        (f"{REMARK}RuntimeError: not fatal\n", ""),
+        (f"OSError: gone\n{REMARK}RuntimeError: not fatal\n", "OSError: gone"),
+        ("INFO:root:x\n[WARNING] ValueError: y\nWARNING:z:ValueError: \n", ""),
+        ("W1201 01:02:03.000000 7 torch/x.py:1] died unexpectedly\n", ""),
+        ("/usr/lib/x.py:254: UserWarning: RuntimeError: died unexpectedly\n", ""),
         (f"INFO:     Application startup complete.\n{NOISE}", ""),
         ("", ""),
     ],
 )
 def test_the_reason_is_the_root_cause(tail: str, reason: str):
     assert last_meaningful_line(tail) == reason
+
+
+@pytest.mark.parametrize(
+    ("tail", "number"),
+    [
+        (WRAPPED, 0),
+        (WRAPPED.replace("1}", "-4}"), signal.SIGILL),
+        ("Worker proc VllmWorker-0 died unexpectedly (exit code: -9), shutting down", 9),
+        ("(EngineCore pid=7) Fatal Python error: Illegal instruction\n\nThread 0x", 4),
+        ("Fatal Python error: Segmentation fault\n", signal.SIGSEGV),
+        ("Fatal Python error: init_sys_streams: bad\n", 0),
+        ("", 0),
+    ],
+)
+def test_the_log_tells_the_signal_that_ended_a_process_of_the_engine(tail: str, number: int):
+    assert child_signal(tail) == number
 
 
 def test_a_progress_bar_does_not_hide_the_reason():
@@ -150,6 +176,8 @@ def test_a_start_can_have_failed_although_all_processes_are_alive():
         "torch.OutOfMemoryError: CUDA out of memory.",
         "PermissionError: [Errno 13] Permission denied: '/models/model.safetensors'",
         "RuntimeError: Failed to infer device type",
+        "killed by SIGILL (illegal instruction)",
+        "killed by SIGKILL: out of memory, the kernel's OOM killer ended it; it had 812 MiB",
     ],
 )
 def test_a_wrong_configuration_is_not_tried_again(reason: str):
@@ -162,7 +190,8 @@ def test_a_wrong_configuration_is_not_tried_again(reason: str):
         "OSError: [Errno 98] Address already in use",
         "Worker proc VllmWorker-0 died unexpectedly (exit code: -9), shutting down executor.",
         "ConnectionResetError: [Errno 104] Connection reset by peer",
-        "killed by signal 9",
+        "killed by SIGKILL: not by the kernel's OOM killer; it had 812 MiB",
+        "killed by SIGSEGV (segmentation fault)",
         "",
     ],
 )

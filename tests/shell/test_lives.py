@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.daemon import FAKE_SITE, ROOT, fake_home, is_alive
 from tests.fakes.test_engine import stream
@@ -150,7 +152,8 @@ async def test_an_end_for_lack_of_memory_says_so(tmp_path: Path) -> None:
             (group / "memory.peak").write_text(str(1 << 30))
             os.kill(life.pid, signal.SIGKILL)
             assert await life.ended() == (
-                "out of memory: it took 1024 MiB, its memory_max is 1024 MiB"
+                "killed by SIGKILL: out of memory, the kernel's OOM killer ended it;"
+                " it had 1024 MiB; its memory_max is 1024 MiB"
             )
 
 
@@ -170,7 +173,50 @@ async def test_an_end_by_a_signal_names_it(tmp_path: Path) -> None:
         os.kill(life.pid, signal.SIGKILL)
         return await life.ended()
 
-    assert await reason_of(tmp_path, killed) == "the engine ended by itself: killed by signal 9"
+    told = await reason_of(tmp_path, killed)
+    assert re.fullmatch(
+        r"killed by SIGKILL: (not by the kernel's OOM killer; )?it had \d+ MiB", told
+    ), told
+
+
+@pytest.mark.case("F14")
+async def test_a_remark_is_no_reason_where_a_signal_ended_it(tmp_path: Path) -> None:
+    remark = "(EngineCore pid=9) WARNING 12-01 01:02:03 [x.py:1] ValueError: Using None for EOS"
+    cause = "ERROR 12-01 01:02:03 [x.py:1] RuntimeError: no such kernel"
+
+    async def killed(life: EngineLife) -> str:
+        await life.ready()
+        os.kill(life.pid, signal.SIGILL)
+        return await life.ended()
+
+    told = await reason_of(tmp_path / "1", killed, log=[remark])
+    assert told == "killed by SIGILL (illegal instruction)"
+    told = await reason_of(tmp_path / "2", killed, log=[cause, remark])
+    assert told == "killed by SIGILL (illegal instruction): RuntimeError: no such kernel"
+
+
+async def test_the_core_s_signal_is_told_though_its_leader_ends_in_order(tmp_path: Path) -> None:
+    log = [
+        "RuntimeError: Engine core initialization failed. Failed core proc(s): {'EngineCore': -4}"
+    ]
+    told = await reason_of(tmp_path, lambda life: life.ended(), exit=1, log=log)
+    assert told.startswith("killed by SIGILL (illegal instruction)")
+
+
+async def test_the_signal_that_ended_the_core_of_a_ready_engine_is_told(tmp_path: Path) -> None:
+    async def killed(life: EngineLife) -> str:
+        await life.ready()
+        ((core, _),) = [one for one in life._group.members() if one[1].startswith("VLLM::")]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_once_it_is_watched, core)
+            return await life.failing()
+
+    async def kill_once_it_is_watched(core: int) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        os.kill(core, signal.SIGSEGV)
+
+    told = await reason_of(tmp_path, killed, children=["VLLM::EngineCore"])
+    assert told.startswith("the engine core died: killed by SIGSEGV (segmentation fault)")
 
 
 async def test_a_start_that_failed_counts_as_ended_though_every_process_lives(
@@ -261,6 +307,7 @@ class Unkillable:
 
     pid = 4711
     kept = False
+    cgroup = None
 
     def __init__(self) -> None:
         self.is_gone = False

@@ -6,6 +6,7 @@ Pure functions over text; all of vLLM's wording that we depend on is in the tabl
 from __future__ import annotations
 
 import re
+import signal
 
 REASON_LIMIT = 500
 ERROR_LIMIT = 300
@@ -16,6 +17,13 @@ _PREFIX = re.compile(
     r"|^[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?"
 )
 _ERROR_LEVEL = re.compile(r"^(?:\S*?\(\S+ pid=\d+\) )?(?:ERROR|CRITICAL) \d\d-\d\d ")
+
+# What is only a remark is never a cause, whatever it quotes: of vLLM, of Python, of glog.
+_REMARK = re.compile(
+    r"^(?:\S*?\(\S+ pid=\d+\) )?\[?(?:WARNING|WARN|INFO|DEBUG)\b"
+    r"|^\[?[WI]\d{4} \d\d:"
+    r"|^\S+:\d+: \w*Warning: "
+)
 
 _CAUSE = re.compile(
     r"(?:[A-Za-z_][\w.]*)?(?:Error|Exception)(?:: |$)"  # the last line of a traceback
@@ -40,6 +48,16 @@ _WRAPPER = re.compile(
     r"|nanobind"
 )
 _INSIDE_WRAPPER = re.compile(r"Worker failed with error ['\"](.+?)['\"](?:,|$)")
+# How the leader and Python's faulthandler tell that a process of the engine died of a signal.
+_CHILD_SIGNAL = re.compile(r"Failed core proc\(s\): \{'[^']*': -(\d+)|\(exit code: -(\d+)\)")
+_FAULT = re.compile(r"Fatal Python error: ([\w -]+?)\s*$", re.MULTILINE)
+_FAULTS = {
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Illegal instruction": signal.SIGILL,
+    "Floating-point exception": signal.SIGFPE,
+}
 _PYDANTIC_TAIL = re.compile(r"\s*\[type=\w+, input_value=.*$")
 
 _FATAL_START = "EngineCore failed to start."
@@ -57,7 +75,8 @@ _HOPELESS = re.compile(
     r"|must be divisible|head_dim="
     r"|(?:PermissionError|FileNotFoundError|IsADirectoryError|NotADirectoryError): "
     r"|(?:ImportError|ModuleNotFoundError|SafetensorError|NotImplementedError)"
-    r"|Failed to infer device type",
+    r"|Failed to infer device type"
+    r"|SIGILL",  # this machine's CPU lacks what the build uses
 )
 
 _PARSERS = re.compile(
@@ -92,7 +111,7 @@ def last_meaningful_line(tail: str) -> str:
 
     The end of a log is mostly noise: leaks that nanobind counts, and wrappers that point upwards.
     """
-    lines = re.split(r"[\r\n]+", tail)
+    lines = [line for line in re.split(r"[\r\n]+", tail) if not _REMARK.match(line)]
     for line in reversed(lines):
         text = _PREFIX.sub("", line, count=1)
         if _CAUSE.match(text) and not _WRAPPER.search(text):
@@ -110,6 +129,14 @@ def _last_error(lines: list[str]) -> str:
         if text and not traceback and (_ERROR_LEVEL.match(line) or _CAUSE.match(text)):
             return text.strip()[:REASON_LIMIT]
     return ""
+
+
+def child_signal(tail: str) -> int:
+    """Return the signal that ended a process of the engine by what the log says, 0 if none did."""
+    if told := _CHILD_SIGNAL.findall(tail):
+        return int(next(filter(None, told[-1])))
+    fault = _FAULT.findall(tail)
+    return _FAULTS.get(fault[-1], 0) if fault else 0
 
 
 def is_fatal_start_line(line: str) -> bool:

@@ -160,14 +160,9 @@ class Cgroup:
         used = _table(self.path / "cpu.stat").get("usage_usec")
         return None if used is None else used / 1e6
 
-    def out_of_memory(self) -> str:
-        """If the kernel has killed in it for lack of memory: so, and how much it had."""
-        if not _table(self.path / "memory.events").get("oom_kill"):
-            return ""
-        peak = (self.memory_peak() or 0) >> 20
-        if not self.memory_max:
-            return f"out of memory: the kernel killed it at {peak} MiB"
-        return f"out of memory: it took {peak} MiB, its memory_max is {self.memory_max >> 20} MiB"
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has killed in it for lack of memory."""
+        return _table(self.path / "memory.events").get("oom_kill", 0) > 0
 
     def _kill(self) -> None:
         try:

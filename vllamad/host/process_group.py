@@ -21,6 +21,7 @@ import trio
 from vllamad.errors import HostProblem
 from vllamad.host import shim
 from vllamad.host.cgroup import Cgroup
+from vllamad.host.endings import Exit
 from vllamad.host.processes import end_strays, pid_of, pss, remove, shared_memory, strays
 
 
@@ -171,7 +172,7 @@ class ProcessGroup:
         self._control = control
         self._shared: set[str] = set()
         self._unread = b""
-        self._code: int | None = None
+        self._end: Exit | None = None
         self._reading = trio.Lock()
 
     async def start(self, launch: Launch) -> None:
@@ -192,14 +193,20 @@ class ProcessGroup:
 
     async def exited(self) -> int:
         """Wait until the leader is gone: its exit code, or minus the signal that ended it."""
+        return (await self.ended()).code
+
+    async def ended(self) -> Exit:
+        """Wait until the leader is gone, and say how it ended and what memory it held."""
         async with self._reading:
-            while self._code is None:
+            while self._end is None:
                 what, value = await self._report()
                 if what == "exited":
-                    self._code = int(value)
+                    code, _, kib = value.partition(" ")
+                    self._end = Exit(int(code), int(kib) << 10 if kib else None)
                 elif what == "gone":
-                    self._code = -signal.SIGKILL  # the shim was killed, and took the leader along
-        return self._code
+                    # The shim was killed, and took the leader along.
+                    self._end = Exit(-signal.SIGKILL)
+        return self._end
 
     async def terminate(self) -> None:
         """Send TERM to the leader, and to nobody else: it ends its children in order."""

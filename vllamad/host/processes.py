@@ -13,6 +13,7 @@ from functools import partial
 import trio
 
 from vllamad.host import shim
+from vllamad.host.endings import exit_code
 from vllamad.host.tasks import first_of
 
 
@@ -25,21 +26,21 @@ def pid_of(pidfd: int) -> int:
     raise ValueError(f"descriptor {pidfd} is no pidfd")
 
 
-async def first_exit(pids: Iterable[int]) -> int:
-    """Wait until one of these processes, ours or not, has ended, and say which."""
+async def first_exit(pids: Iterable[int]) -> tuple[int, int | None]:
+    """Wait until one of these, ours or not, has ended: its pid, and its exit code if known."""
     return await first_of(*(partial(_ended, pid) for pid in pids))
 
 
-async def _ended(pid: int) -> int:
+async def _ended(pid: int) -> tuple[int, int | None]:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return pid
+        return pid, None
     try:
         await trio.lowlevel.wait_readable(descriptor)
+        return pid, exit_code(pid, descriptor)
     finally:
         os.close(descriptor)
-    return pid
 
 
 async def end_strays() -> None:

@@ -5,7 +5,8 @@ the worker's log. It must not know what a worker is: it starts one command and h
 
 In:  one JSON line (`Job`); then TERM bytes; end of file means "kill them all", so that asking for
      it and the death of the supervisor are the same event.
-Out: lines `started PID`, `failed WHY`, `exited CODE` (minus the signal, if one ended the leader).
+Out: lines `started PID`, `failed WHY`, `exited CODE KIB` (minus the signal, if one ended the
+     leader; the memory that it, or a child it waited for, held at most).
 The shim exits only when waitpid says ECHILD, and it is a child subreaper: so "the shim is gone" is
 exactly "no process of the worker is left".
 """
@@ -191,13 +192,13 @@ def reap(leader: int) -> tuple[bool, bool]:
     exited = False
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return False, exited
         if pid == 0:
             return True, exited
         if pid == leader:
-            report(b"exited %d" % os.waitstatus_to_exitcode(status))
+            report(b"exited %d %d" % (os.waitstatus_to_exitcode(status), usage.ru_maxrss))
             exited = True
 
 

@@ -12,6 +12,7 @@ import trio
 
 from vllamad.core.model_name import ModelName
 from vllamad.errors import HostProblem, from_kind
+from vllamad.host.endings import Watch, ended
 from vllamad.models.origins import Origin
 from vllamad.wire.control import Progress
 
@@ -38,6 +39,7 @@ async def pull(
     command = [sys.executable, "-m", "vllamad.models.pull", str(models), name.canonical()]
     if origin is not None:
         command.append(msgspec.json.encode(origin).decode())
+    watch = Watch()
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
     )
@@ -47,15 +49,14 @@ async def pull(
             last = _lines.decode(line)
             if last.error is None:
                 await report(last)
-        await process.wait()
+        code, memory = await ended(process)
     finally:
         await _end(process)
     if last.error is not None:
         raise from_kind(last.error.kind, last.error.message, last.error.hint)
     if not last.done:
-        raise HostProblem(
-            f"cannot pull {name.display()}: its process ended with {process.returncode}"
-        )
+        how = watch.told(code, memory=memory)
+        raise HostProblem(f"cannot pull {name.display()}: its process ended: {how}")
 
 
 async def _lines_of(process: trio.Process) -> AsyncIterator[bytes]:

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from vllamad.errors import HostProblem
+from vllamad.host.endings import Exit, Watch, ended
 from vllamad.host.log import event
 from vllamad.wire.gateway import RETIRE, SERVING
 
@@ -147,7 +148,7 @@ class _Generation:
         while not self._leaving.is_set():
             born = trio.current_time()
             try:
-                how = f"exit status {await self._live(number)}"
+                how = await self._live(number)
             except OSError as error:  # no memory or descriptor for another process, just now
                 how = f"cannot start: {error.strerror}"
             if self._leaving.is_set():
@@ -158,8 +159,9 @@ class _Generation:
             with trio.move_on_after(delay):
                 await self._leaving.wait()
 
-    async def _live(self, number: int) -> int:
-        """One gateway from its start to its end; the exit status."""
+    async def _live(self, number: int) -> str:
+        """One gateway from its start to its end; how it ended."""
+        watch = Watch()
         process = await trio.lowlevel.open_process(
             self.launch.argv,
             stdin=subprocess.PIPE,
@@ -177,9 +179,9 @@ class _Generation:
                 nursery.start_soon(self._listen, told, process.stdout)
                 await self._tell(process.stdin)
                 event(log, logging.INFO, "gateway started", gateway=number, pid=process.pid)
-                code = await self._until_gone(process)
+                code, memory = await self._until_gone(process)
                 nursery.cancel_scope.cancel()
-            return code
+            return watch.told(code, memory=memory)
         finally:
             process.kill()
             with trio.move_on_after(_REAP_LIMIT, shield=True):
@@ -205,7 +207,7 @@ class _Generation:
         except trio.BrokenResourceError:
             pass  # it died at once; the caller sees its status
 
-    async def _until_gone(self, process: trio.Process) -> int:
+    async def _until_gone(self, process: trio.Process) -> Exit:
         async with trio.open_nursery() as nursery:
 
             async def limit() -> None:
@@ -215,6 +217,6 @@ class _Generation:
                 process.kill()
 
             nursery.start_soon(limit)
-            code = await process.wait()
+            end = await ended(process)
             nursery.cancel_scope.cancel()
-        return code
+        return end

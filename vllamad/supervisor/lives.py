@@ -21,6 +21,7 @@ from vllamad.engine.command import Workplace, command, environment
 from vllamad.errors import HostProblem, LoadFailed
 from vllamad.host import devices
 from vllamad.host.cgroup import Cgroup, Cgroups
+from vllamad.host.endings import Watch, starved
 from vllamad.host.http_client import client_for
 from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import event
@@ -145,6 +146,8 @@ class EngineLife:
         self._settings = settings.worker
         self._paths = settings.paths
         self._keeper = keeper
+        self._held: int | None = None  # bytes, when it was last measured
+        self._watch = Watch(group.cgroup.path if group.cgroup else None)
 
     @property
     def pid(self) -> int:
@@ -177,7 +180,9 @@ class EngineLife:
         return self._starved() or reason
 
     async def usage(self) -> Usage:
-        return await trio.to_thread.run_sync(self._group.usage)
+        usage = await trio.to_thread.run_sync(self._group.usage)
+        self._held = max(usage.memory, self._held or 0)
+        return usage
 
     def hurry(self) -> None:
         self._group.kill_now = True
@@ -206,12 +211,19 @@ class EngineLife:
         raise LoadFailed(f"no answer to {settings.probe_misses} health probes after our restart")
 
     def _starved(self) -> str:
-        return self._group.cgroup.out_of_memory() if self._group.cgroup else ""
+        group = self._group.cgroup
+        if group is None or not group.out_of_memory():
+            return ""
+        return starved(group.memory_peak(), group.memory_max)
 
     async def _exited(self) -> str:
-        code = await self._group.exited()
-        how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-        return self._output.reason() or f"the engine ended by itself: {how}"
+        """A leader that ends in order may do so because a process below it was killed."""
+        code, memory = await self._group.ended()
+        killed = code if code < 0 else -self._output.child_signal()
+        if killed:
+            memory = max(memory or 0, self._held or 0) or None
+            return self._watch.told(killed, self._output.reason(), memory=memory)
+        return self._output.reason() or f"the engine ended by itself: exit status {code}"
 
     async def _past_saving(self) -> str:
         """A start that fails late can leave everything alive and deaf to TERM."""
@@ -225,10 +237,14 @@ class EngineLife:
         }
         if not cores:
             await trio.sleep_forever()
-        died = cores[await first_exit(cores)].removeprefix(_ENGINE_PROCESSES)
+        pid, code = await first_exit(cores)
+        died = cores[pid].removeprefix(_ENGINE_PROCESSES)
         # The kernel keeps 15 characters of a name.
         what = "the engine core" if died.startswith("EngineCor") else f"the engine's {died}"
         reason = self._output.reason()
+        killed = -self._output.child_signal() if code is None else min(code, 0)
+        if killed:
+            reason = self._watch.told(killed, reason, memory=self._held)
         return f"{what} died: {reason}" if reason else f"{what} died"
 
     async def _deaf(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import LogSettings
-from vllamad.engine.reasons import is_fatal_start_line, last_meaningful_line, progress
+from vllamad.engine.reasons import child_signal, is_fatal_start_line, last_meaningful_line, progress
 from vllamad.host.journal import EngineLines
 from vllamad.host.log import escape
 from vllamad.host.log_files import Mark, WorkerLog, worker_log
@@ -34,10 +34,17 @@ class Output:
 
     def reason(self) -> str:
         """The last meaningful line so far; empty if there is none."""
+        return last_meaningful_line(self._tail())
+
+    def child_signal(self) -> int:
+        """The signal that ended a process below the leader, if the output says so; else 0."""
+        return child_signal(self._tail())
+
+    def _tail(self) -> str:
         if self.file is None:
             return ""
         self.file.catch_up()
-        return last_meaningful_line(self.file.tail())
+        return self.file.tail()
 
 
 @contextmanager
