@@ -90,7 +90,7 @@ async def test_one_that_cannot_live_is_tried_ever_more_slowly(
     gateways = Gateways(launch("raise SystemExit(3)"), 1)
     started = gateways._newest._live
 
-    async def noted(number: int) -> int:
+    async def noted(number: int) -> str:
         births.append(trio.current_time())
         return await started(number)
 
