@@ -19,7 +19,7 @@ from vllamad.errors import RuntimeProblem
 LAUNCHER = Path(__file__).with_name("launch_vllm.py")
 
 # The only variables of ours a worker may see; everything else is set below, or by the operator.
-ALLOWED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+ALLOWED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "ONEDNN_MAX_CPU_ISA")
 ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
 # What an operator may not set: the daemon's own wiring.

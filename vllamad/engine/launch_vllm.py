@@ -1,7 +1,8 @@
 """Start vLLM's API server inside the runtime's own Python: `python -P launch_vllm.py FLAGS...`.
 
 Answers where that server lives in the installed version, and how its children are made. It must
-not import anything of ours: the runtime's environment knows nothing of this project.
+not import anything of ours: the runtime's environment knows nothing of this project. One file,
+host/amx.py, is loaded by its path.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import runpy
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
+from pathlib import Path
 
 MODULES = (
     "vllm.entrypoints.launchers.api_server.entry",  # newer versions
@@ -56,6 +58,9 @@ def main() -> None:
     runpy.run_module(server_module(), run_name="__main__")
 
 
-# Spawned children import this file again: they must not start a second server.
+# Processes the engine spawns import this file again, and need leave to use AMX as well.
+runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "amx.py"))["settle"]()
+
+# They must not start a second server.
 if __name__ == "__main__":
     main()

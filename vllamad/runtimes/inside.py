@@ -5,13 +5,14 @@
     convert GGUF FOLDER  turn a GGUF file into a safetensors checkpoint
 
 The answer is the only thing on stdout. It must not import anything of ours: the runtime's
-environment knows nothing of this project.
+environment knows nothing of this project. One file, host/amx.py, is loaded by its path.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 import tempfile
 from importlib import metadata
@@ -179,6 +180,9 @@ def main(arguments: list[str]) -> None:
         json.dump(found, answer)
 
 
-# Processes the engine spawns import this file again: they must not answer too.
+# Processes the engine spawns import this file again, and need leave to use AMX as well.
+runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "amx.py"))["settle"]()
+
+# They must not answer too.
 if __name__ == "__main__":
     main(sys.argv[1:])
