@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,9 @@ def env_of(
     inherited: dict[str, str] | None = None,
     settings: EngineSettings | None = None,
 ) -> dict[str, str]:
-    return environment(engine, plan, PLACE, settings or EngineSettings(), inherited or {})
+    return environment(
+        engine, plan, PLACE, settings or EngineSettings(), inherited or {}, load_timeout=1800.0
+    )
 
 
 def test_a_cpu_worker_is_started_by_the_recipe() -> None:
@@ -326,7 +329,12 @@ def test_nothing_of_the_parents_environment_gets_through_but_what_is_allowed(
         "secret",
     )
     assert env_of(engine, plan, secret) == env_of(engine, plan)
-    allowed = {"PATH": "/bin", "LANG": "C.UTF-8", "NCCL_DEBUG": "INFO", "CUDA_HOME": "/cuda"}
+    allowed = {
+        "LANG": "C.UTF-8",
+        "NCCL_DEBUG": "INFO",
+        "CUDA_HOME": "/cuda",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
+    }
     assert env_of(engine, plan, allowed) == env_of(engine, plan) | allowed
 
 
@@ -356,7 +364,9 @@ def test_a_cpu_worker_binds_no_threads_and_takes_half_the_cores() -> None:
     env = env_of(CPU, ON_CPU)
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert env["OMP_NUM_THREADS"] == "4"
-    one = environment(CPU, ON_CPU, replace(PLACE, cores=1), EngineSettings(), {})
+    one = environment(
+        CPU, ON_CPU, replace(PLACE, cores=1), EngineSettings(), {}, load_timeout=1800.0
+    )
     assert one["OMP_NUM_THREADS"] == "1"
 
 
@@ -416,3 +426,21 @@ def test_many_adapters_take_turns() -> None:
 def test_a_template_of_the_plans_own_is_read_from_the_workers_folder() -> None:
     words = command(CPU, changed(ON_CPU, template="{{ messages }}"), PLACE, EngineSettings())
     assert words[words.index("--chat-template") + 1] == str(PLACE.template)
+
+
+def test_the_runtimes_own_programs_come_first() -> None:
+    assert env_of(CPU, ON_CPU, {"PATH": "/bin"})["PATH"] == "/runtimes/cpu/bin:/bin"
+
+
+def test_flashinfer_samples_only_where_its_kernels_came_compiled() -> None:
+    assert env_of(GPU, ON_GPU)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(replace(GPU, flashinfer=True), ON_GPU)
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(CPU, ON_CPU)
+
+
+@pytest.mark.parametrize(("limit", "told"), [(1800.0, "1800"), (0.2, "1"), (inf, "1000000")])
+def test_the_engine_waits_for_its_processes_as_long_as_we_wait_for_it(
+    limit: float, told: str
+) -> None:
+    env = environment(GPU, ON_GPU, PLACE, EngineSettings(), {}, load_timeout=limit)
+    assert env["VLLM_ENGINE_READY_TIMEOUT_S"] == told

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import ceil
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.hearing import lacking
 from vllamad.core.launch import Plan
 from vllamad.errors import RuntimeProblem
@@ -29,6 +31,7 @@ OURS = frozenset({"model", "uds", "host", "port", "served-model-name", "api-key"
 SHARE, BYTES = "gpu-memory-utilization", "kv-cache-memory-bytes"
 
 CPU_MAX_SEQS = 32
+_LONGEST_WAIT = 1_000_000  # seconds; vLLM counts milliseconds in 32 bits
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the limits vLLM lets one choose from
 MAX_LORAS = 8  # in use in one step; more of them take turns
 
@@ -44,6 +47,7 @@ class Engine:
     tool_parsers: frozenset[str] = frozenset()
     reasoning_parsers: frozenset[str] = frozenset()
     sound: frozenset[str] = frozenset()  # packages it can read sound with
+    flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
     fork: bool = True  # whether its children may be forks
     launcher: str = str(LAUNCHER)
 
@@ -85,8 +89,13 @@ def environment(
     place: Workplace,
     settings: EngineSettings,
     inherited: Mapping[str, str],
+    *,
+    load_timeout: float,
 ) -> dict[str, str]:
-    """The worker's whole environment: an allow-list, our settings, then the operator's."""
+    """The worker's whole environment: an allow-list, our settings, then the operator's.
+
+    The engine waits as long for its own processes as we wait for it: `load_timeout` seconds.
+    """
     allowed = {
         name: value
         for name, value in inherited.items()
@@ -94,9 +103,15 @@ def environment(
     }
     return {
         **allowed,
+        "PATH": runtime_path(engine.python, inherited.get("PATH", "")),
         **_private(place),
         **_HARDENED,
-        **(_on_gpu(plan) if engine.device == "cuda" else _on_cpu(engine, plan, place, settings)),
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(ceil(min(load_timeout, _LONGEST_WAIT))),
+        **(
+            _on_gpu(engine, plan)
+            if engine.device == "cuda"
+            else _on_cpu(engine, plan, place, settings)
+        ),
         **settings.env,
         **plan.spec.env,
     }
@@ -282,9 +297,8 @@ def _on_cpu(
     }
 
 
-def _on_gpu(plan: Plan) -> dict[str, str]:
-    return {
+def _on_gpu(engine: Engine, plan: Plan) -> dict[str, str]:
+    return gpu_sampler(compiled=engine.flashinfer) | {
         "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in plan.placement.devices),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "VLLM_ENABLE_STARTUP_PLAN": "1",
     }

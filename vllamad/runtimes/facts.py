@@ -36,6 +36,7 @@ class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
     tool_parsers: list[str]
     reasoning_parsers: list[str]
     sound: list[str] = []  # the packages it has of those that read sound files
+    flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
     fork: bool  # whether the fork launcher may be used
     installed_at: str = ""  # RFC 3339, UTC
 

@@ -43,6 +43,8 @@ def probe() -> dict[str, object]:
         "flags": known_flags(),
         "tool_parsers": tool_parsers(),
         "reasoning_parsers": reasoning_parsers(),
+        # Its sampler has no other kernels than those, and those that nvcc makes at the first use.
+        "flashinfer": find_spec("flashinfer_jit_cache") is not None,
         "sound": [name for name in SOUND if find_spec(name) is not None],
         # Forking is safe only while nobody has touched CUDA, and was never tried there.
         "fork": device == "cpu" and hasattr(EngineArgs, "create_engine_config"),

@@ -151,6 +151,7 @@ class Engines:
             tool_parsers=frozenset(facts.tool_parsers),
             reasoning_parsers=frozenset(facts.reasoning_parsers),
             sound=frozenset(facts.sound),
+            flashinfer=facts.flashinfer,
         )
 
     @property

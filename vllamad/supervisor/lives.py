@@ -112,7 +112,14 @@ class EngineLives:
         engine = await self._engines.engine()
         launch = Launch(
             argv=tuple(command(engine, plan, place, settings.engine)),
-            env=environment(engine, plan, place, settings.engine, self._environ),
+            env=environment(
+                engine,
+                plan,
+                place,
+                settings.engine,
+                self._environ,
+                load_timeout=settings.scheduler.load_timeout,
+            ),
             cwd=place.run,
             log_path=self.log_file(plan.model),
             cgroup=self._cgroup(worker_id(plan.model), plan),
