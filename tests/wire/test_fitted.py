@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from vllamad.errors import NotSupported
-from vllamad.wire.fitted import check_tools, fitted
+from vllamad.wire.fitted import Form, check_tools, fitted, formed
 from vllamad.wire.requests import ModelTraits
 
 PLAIN = ModelTraits(full_name="host/library/m:latest", capabilities=frozenset({"completion"}))
@@ -27,6 +27,32 @@ def fit(traits: ModelTraits = PLAIN, length: int = 100, **body: object) -> dict[
 )
 def test_no_answer_is_longer_than_the_context(name, limit, kept):
     assert fit(**{name: limit}) == {name: kept}
+
+
+def test_no_answer_has_to_be_longer_than_it_may() -> None:
+    assert fit(max_tokens=5, min_tokens=9) == {"max_tokens": 5, "min_tokens": 5}
+    assert fit(max_tokens=5, min_tokens=2) == {"max_tokens": 5, "min_tokens": 2}
+
+
+@pytest.mark.case("B3")
+@pytest.mark.parametrize(
+    ("asked", "sent", "form"),
+    [
+        ({}, {}, Form()),
+        ({"n": 3, "temperature": 0}, {"n": 1, "temperature": 0}, Form(copies=3)),
+        ({"n": 3, "temperature": 0.5}, {"n": 3, "temperature": 0.5}, Form()),
+        ({"n": 1, "temperature": 0}, {"n": 1, "temperature": 0}, Form()),
+        ({"max_tokens": 0}, {"max_tokens": 1}, Form(muted=True)),
+        ({"max_tokens": 5, "max_completion_tokens": 0},
+         {"max_tokens": 5, "max_completion_tokens": 1}, Form(muted=True)),
+        ({"max_tokens": 0, "max_completion_tokens": 5},
+         {"max_tokens": 1, "max_completion_tokens": 5}, Form()),
+        ({"max_output_tokens": 0}, {"max_output_tokens": 1}, Form()),
+        ({"max_tokens": 0, "echo": True}, {"max_tokens": 0, "echo": True}, Form()),
+    ],
+)  # fmt: skip
+def test_what_the_engine_cannot_be_asked_is_done_with_its_answer(asked, sent, form) -> None:
+    assert formed(asked) == (sent, form)
 
 
 def test_an_unknown_context_limits_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,12 @@ from vllamad.wire import openai
 from vllamad.wire.openai import ListedModel, chat_request, completion_request
 
 HI = {"role": "user", "content": "hi"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 PICTURE = "data:image/png;base64,iVBORw0KGgo="  # no more than a PNG's first bytes
 
 
-def chat(fields: dict[str, object]) -> dict[str, object]:
-    body: dict[str, object] = {"model": "m", "messages": [HI]}
+def chat(fields: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = {"model": "m", "messages": [HI]}
     name, kept = chat_request(json.dumps(body | fields).encode())
     assert name == "m"
     return kept
@@ -34,7 +36,7 @@ def refusal_of(decode, body: object) -> str:
 def test_ordinary_fields_pass_and_the_model_is_left_to_the_caller():
     fields: dict[str, object] = {
         "temperature": 0, "stream": True, "stream_options": {"include_usage": True},
-        "max_completion_tokens": 5, "tools": [{"type": "function"}], "tool_choice": "auto",
+        "max_completion_tokens": 5, "tools": [TOOL], "tool_choice": "auto",
         "response_format": {"type": "json_object"}, "n": 16, "logprobs": True, "top_logprobs": 20,
     }  # fmt: skip
     assert chat(fields) == fields | {"messages": [HI]}
@@ -100,7 +102,8 @@ def test_inline_pictures_pass(image):
 
 
 def test_an_assistants_null_content_passes():
-    messages = [HI, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [HI, {"role": "assistant", "content": None, "tool_calls": [call]}]
     assert chat({"messages": messages})["messages"] == messages
 
 
@@ -147,7 +150,7 @@ def test_addresses_and_unknown_parts_are_refused(part, message):
         ({"model": "m", "messages": []}, "[] is too short - 'messages'"),
         ({"model": "m", "messages": [1]}, "json: cannot unmarshal number into Go struct field "
          "ChatCompletionRequest.messages of type openai.Message"),
-        ({"model": "m", "messages": [{"content": 1}]}, "invalid message format"),
+        ({"model": "m", "messages": [{"content": 1}]}, "invalid message content type: float64"),
         ({"model": "m", "messages": [HI] * 10_001}, "cannot take 10001 messages, at most 10000"),
         ({"model": "m", "messages": [HI], "tools": [{}] * 513},
          "cannot take 513 tools, at most 512"),
@@ -164,14 +167,236 @@ def test_addresses_and_unknown_parts_are_refused(part, message):
         ({"model": "m", "messages": [HI], "response_format": {
             "type": "json_schema", "json_schema": {"schema": {"type": "zzz"}}}},
          'invalid response_format: unknown type "zzz" at the top'),
-        ({"model": "m", "messages": [HI], "n": True}, "n must be between 1 and 16"),
-        ({"model": "m", "messages": [HI], "n": "9"}, "n must be between 1 and 16"),
+        ({"model": "m", "messages": [HI], "n": 0}, "n must be between 1 and 16"),
         ({"model": "m", "messages": [HI], "top_logprobs": 21},
          "top_logprobs must be between 0 and 20"),
     ],
 )  # fmt: skip
 def test_a_bad_chat_request_is_refused(body, message):
     assert refusal_of(chat_request, body) == message
+
+
+@pytest.mark.parametrize("role", [None, "", "zzz", "Developer"])
+def test_any_role_passes(role):
+    [message] = chat({"messages": [{"role": role, "content": "x"}]})["messages"]
+    assert message == {"role": (role or "").lower(), "content": "x"}
+
+
+def wrong(name: str, kind: str, go: str, struct: str = "ChatCompletionRequest") -> str:
+    return f"json: cannot unmarshal {kind} into Go struct field {struct}.{name} of type {go}"
+
+
+@pytest.mark.case("B6")
+@pytest.mark.parametrize(
+    ("field", "value", "kind", "go"),
+    [
+        ("temperature", "x", "string", "float64"),
+        ("temperature", True, "bool", "float64"),
+        ("top_p", [], "array", "float64"),
+        ("presence_penalty", {}, "object", "float64"),
+        ("max_tokens", True, "bool", "int"),
+        ("max_tokens", 1.5, "number 1.5", "int"),
+        ("max_completion_tokens", "5", "string", "int"),
+        ("seed", "x", "string", "int"),
+        ("n", "9", "string", "int"),
+        ("n", True, "bool", "int"),
+        ("logprobs", 1, "number", "bool"),
+        ("top_logprobs", "1", "string", "int"),
+        ("stream_options", 1, "number", "openai.StreamOptions"),
+        ("response_format", "json", "string", "openai.ResponseFormat"),
+        ("logit_bias", [], "array", "map[string]float64"),
+        ("logit_bias", {"1": "x"}, "string", "float64"),
+        ("stop_token_ids", 1, "number", "[]int"),
+        ("stop_token_ids", ["x"], "string", "int"),
+        ("tools", {"a": 1}, "object", "[]api.Tool"),
+        ("tools", [1], "number", "api.Tool"),
+        ("messages", "hi", "string", "[]openai.Message"),
+    ],
+)
+def test_a_wrong_type_is_told_as_ollama_tells_it(field, value, kind, go):
+    body = {"model": "m", "messages": [HI], field: value}
+    assert refusal_of(chat_request, body) == wrong(field, kind, go)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"role": 1}, wrong("messages.role", "number", "string")),
+        ({"name": []}, wrong("messages.name", "array", "string")),
+        ({"tool_calls": [{"function": {"arguments": 1}}]}, "invalid tool call arguments"),
+        ({"content": True}, "invalid message content type: bool"),
+        ({"content": {}}, "invalid message content type: map[string]interface {}"),
+        ({"content": [{"type": "text", "text": 1}]}, "invalid message format"),
+        ({"content": [{"type": "input_audio"}]}, "invalid input_audio format"),
+        ({"content": [{"type": "input_audio", "input_audio": {"data": "UklG", "format": "a;b"}}]},
+         "invalid input_audio format"),
+        ({"content": [{"type": "input_audio", "input_audio": {"data": "!", "format": "wav"}}]},
+         "illegal base64 data at input byte 0"),
+    ],
+)  # fmt: skip
+def test_a_bad_message_is_refused_in_our_words(fields, message):
+    body = {"model": "m", "messages": [{"role": "user"} | fields]}
+    assert refusal_of(chat_request, body) == message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stop": 5}, "invalid type for 'stop' field: float64"),
+        ({"stop": [True, "x"]}, "invalid type for 'stop' field: bool"),
+        ({"stop": [["x"]]}, "invalid type for 'stop' field: []interface {}"),
+        ({"logit_bias": {"x": 1}}, 'logit_bias: "x" is no token id'),
+        ({"tools": [{"type": "function"}]}, "cannot take a tool without function.name"),
+        ({"tools": [{"function": {"name": "f", "parameters": []}}]},
+         wrong("tools.function.parameters", "array", "api.ToolFunctionParameters")),
+        ({"tools": [TOOL], "tool_choice": "x"},
+         'invalid tool_choice: "x" (must be "none", "auto", "required", or a function)'),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+         'tool_choice: the function "g" is not in tools'),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
+         "tool_choice: none of the allowed tools is in tools"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_refused_in_our_words(fields, message):
+    assert refusal_of(chat_request, {"model": "m", "messages": [HI]} | fields) == message
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"stop": ["", "x", None]}, {"stop": ["x"]}),
+        ({"stop": "x"}, {"stop": ["x"]}),
+        ({"stop": ""}, {}),
+        ({"seed": -7}, {}),
+        ({"seed": 2**70}, {"seed": 2**63 - 1}),
+        ({"max_tokens": 5.0}, {"max_tokens": 5}),
+        ({"top_k": -5}, {"top_k": 0}),
+        ({"top_p": 0, "temperature": 1}, {"top_p": 1.0, "temperature": 0.0}),
+        ({"temperature": 3, "top_p": 7, "min_p": -1},
+         {"temperature": 2.0, "top_p": 1.0, "min_p": 0.0}),
+        ({"frequency_penalty": 3, "presence_penalty": -3, "repetition_penalty": 0},
+         {"frequency_penalty": 2.0, "presence_penalty": -2.0, "repetition_penalty": 1.0}),
+        ({"user": 5, "store": 1, "metadata": []}, {}),
+        ({"top_logprobs": 3}, {}),
+        ({"logprobs": False, "top_logprobs": 3}, {"logprobs": False}),
+        ({"stream_options": {"include_usage": True}, "stream": False}, {"stream": False}),
+        ({"response_format": {"type": "text"}}, {}),
+        ({"stop_token_ids": [1, None, 2.0]}, {"stop_token_ids": [1, 2]}),
+        ({"logit_bias": {"5": 1}}, {"logit_bias": {"5": 1}}),
+        ({"response_format": {"TYPE": "json_object", "x": 1}},
+         {"response_format": {"type": "json_object"}}),
+        ({"response_format": {"type": "json_schema"}},
+         {"response_format": {"type": "json_object"}}),
+        ({"response_format": {"type": "json_schema", "json_schema": {
+            "strict": True, "schema": {"type": "string", "format": "made-up"}}}},
+         {"response_format": {"type": "json_schema", "json_schema": {
+             "name": "schema", "schema": {"type": "string"}}}}),
+    ],
+)  # fmt: skip
+@pytest.mark.case("F6")
+def test_what_is_out_of_range_or_means_nothing_is_brought_into_range_or_left_out(asked, kept):
+    assert chat(asked) == kept | {"messages": [HI]}
+
+
+@pytest.mark.case("F4", "B4")
+@pytest.mark.parametrize("tools", [None, [], [{"type": "web_search"}]])
+@pytest.mark.parametrize("choice", ["auto", "required", "x", {"type": "function"}, 5])
+def test_without_tools_nothing_is_left_of_what_needs_them(tools, choice):
+    asked = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+    assert chat(asked) == {"messages": [HI]}
+
+
+NAMED = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ("none", "none"),
+        ("any", "required"),
+        ({"type": "auto"}, "auto"),
+        (NAMED | {"x": 1}, NAMED),
+        ({"type": "function", "name": "f"}, NAMED),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NAMED]}},
+         "required"),
+    ],
+)  # fmt: skip
+def test_a_choice_among_tools_is_spelled_for_the_engine(choice, sent):
+    other = {"type": "function", "function": {"name": "g", "strict": True, "x": 1}}
+    kept = chat({"tools": [TOOL, {"type": "web_search"}, other], "tool_choice": choice})
+    assert kept["tool_choice"] == sent
+    few = sent == "required" and choice != "any"
+    assert [tool["function"]["name"] for tool in kept["tools"]] == (["f"] if few else ["f", "g"])
+    assert few or kept["tools"][1]["function"] == {"name": "g", "strict": True}
+
+
+def test_a_choice_of_a_tool_that_runs_elsewhere_is_left_to_the_model():
+    kept = chat({"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}})
+    assert kept == {"messages": [HI], "tools": [TOOL]}
+
+
+@pytest.mark.case("B9")
+def test_keys_count_in_any_case_and_the_last_wins():
+    body = {
+        "MODEL": "m",
+        "Messages": [{"ROLE": "user", "Content": [{"TYPE": "text", "Text": "x"}]}],
+        "temperature": 0.5,
+        "Temperature": 0.25,
+        "TEMPERATURE": None,
+        "STREAM": True,
+        "Stream_Options": {"Include_Usage": True},
+        "Tools": [{"Type": "function", "Function": {"Name": "f", "Parameters": {"X": 1}}}],
+    }
+    name, kept = chat_request(json.dumps(body).encode())
+    assert name == "m"
+    assert kept == {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
+        "temperature": 0.25,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"X": 1}}}],
+    }
+
+
+def test_a_message_as_an_answer_gave_it_can_be_sent_back():
+    call = {"id": None, "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    said = {
+        "role": "assistant",
+        "content": None,
+        "refusal": "no",
+        "annotations": None,
+        "audio": None,
+        "function_call": None,
+        "tool_calls": [call],
+        "reasoning": "hm",
+    }
+    sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
+    parts = [{"type": "refusal", "refusal": "no"}, sound]
+    assert chat({"messages": [said, {"role": "user", "content": parts}]})["messages"] == [
+        {
+            "role": "assistant",
+            "content": "no",
+            "reasoning": "hm",
+            "tool_calls": [
+                {
+                    "id": "",
+                    "type": "function",
+                    "function": {"name": "f", "arguments": '{"a":1}'},
+                }
+            ],
+        },
+        {"role": "user", "content": [{"type": "text", "text": "no"}, parts[1]]},
+    ]
+
+
+ALL = (*openai._CHAT, *openai._COMPLETION, "reasoning", "user", "functions", "audio", "store")
+
+
+@pytest.mark.parametrize("field", sorted({*ALL} - {"messages", "prompt"}))
+def test_null_is_as_absent(field):
+    assert chat({field: None}) == {"messages": [HI]}
+    body = json.dumps({"model": "m", "prompt": "x", field: None}).encode()
+    assert completion_request(body) == ("m", {"prompt": "x"})
 
 
 @pytest.mark.parametrize(
@@ -185,11 +410,24 @@ def test_a_completion_keeps_its_prompt(prompt):
     )
 
 
+MIXED = "prompt must be a text, a list of texts, or token ids"
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"prompt": ["x"] * 17}, "cannot take 17 prompts, at most 16"),
         ({"logprobs": 21}, "logprobs must be between 0 and 20"),
+        ({"logprobs": True}, wrong("logprobs", "bool", "int", "CompletionRequest")),
+        ({"temperature": "x"}, wrong("temperature", "string", "float32", "CompletionRequest")),
+        ({"prompt": 5}, wrong("prompt", "number", "string", "CompletionRequest")),
+        ({"prompt": ["x", 5]}, MIXED),
+        ({"prompt": [[1], "x"]}, MIXED),
+        ({"prompt": [1, True]}, MIXED),
+        ({"prompt": [[1, -5]]}, "prompt has a token id below zero: -5"),
+        ({"prompt": ""}, "prompt is required"),
+        ({"prompt": []}, "prompt is required"),
+        ({"prompt": None}, "prompt is required"),
     ],
 )
 def test_a_completion_is_bounded(fields, message):

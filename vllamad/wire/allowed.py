@@ -10,13 +10,15 @@ from collections.abc import Mapping
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.fields import boolean, misfit
+from vllamad.wire.fields import boolean, lowered, misfit
 from vllamad.wire.images import read_image
+from vllamad.wire.options import in_range
 from vllamad.wire.schemas import vet, vet_size
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
 
+_OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "max_tool_calls")
 _FORMATS = ("text", "json_object", "json_schema")
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
 
@@ -27,21 +29,24 @@ _NO_URLS = "image URLs are not currently supported, please use base64 encoded da
 def read_request(
     body: bytes, struct: str, allowed: frozenset[str]
 ) -> tuple[str, dict[str, object], dict[str, object]]:
-    """Read a body: the model's name, the whole request, and what of it is allowed and not null.
+    """Read a body: the model's name, the whole request, and what of it is allowed.
 
-    Raises BadInput; `struct` is what its messages call the request.
+    Keys count in any case, null is absent, numbers are brought into the engine's range, and what
+    needs tools goes where there are none. Raises BadInput; `struct` is what its messages call the
+    request.
     """
     if not body.strip():
         raise BadInput("EOF")
-    asked = gojson.decode(body)
-    if not gojson.is_object(asked):
-        raise misfit(asked, struct, f"openai.{struct}")
+    value = gojson.decode(body)
+    if value is not None and not gojson.is_object(value):
+        raise misfit(value, struct, f"openai.{struct}")
+    asked = lowered(value or {})
     name = asked.get("model")
     if not isinstance(name, str | None):
         raise misfit(name, f"{struct}.model", "string")
     if not name:
         raise BadInput("model is required")
-    kept = {key: value for key, value in asked.items() if key in allowed and value is not None}
+    kept = in_range(only(asked, allowed))
     # vLLM would take 1 and "yes" for true, and stream where we expect one object.
     boolean(kept.get("stream", False), f"{struct}.stream")
     for items, limit in (("messages", MAX_MESSAGES), ("tools", MAX_TOOLS)):
@@ -51,9 +56,15 @@ def read_request(
     tools = kept.get("tools")
     for tool in tools if gojson.is_list(tools) else ():
         vet_size(tool, "tool")
-    if not tools:
-        kept.pop("tools", None)  # an empty list means none; the engine refuses it
-    return name, asked, kept
+    return name, asked, kept if asked.get("tools") else without_tools(kept)
+
+
+def without_tools(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a request that has no tools, or none that are left, without what needs them.
+
+    The engine refuses an empty list of tools, and a choice among none; Ollama ignores both.
+    """
+    return {key: value for key, value in fields.items() if key not in _OF_TOOLS}
 
 
 def refuse(asked: Mapping[str, object], reasons: Mapping[str, str]) -> None:
@@ -71,8 +82,8 @@ def bounded(fields: Mapping[str, object], name: str, low: int, high: int) -> Non
 
 
 def only(fields: Mapping[str, object], allowed: frozenset[str]) -> dict[str, object]:
-    """The fields that are allowed."""
-    return {key: value for key, value in fields.items() if key in allowed}
+    """The fields that are allowed and not null, whatever the case of their keys."""
+    return {key: value for key, value in lowered(fields).items() if key in allowed}
 
 
 def check_format(value: object, what: str) -> None:
@@ -101,7 +112,7 @@ def effort(value: object) -> str | None:
 
 def inline(image: object) -> str:
     """The address of a picture, if it is no address but the picture itself. Raises BadInput."""
-    url = image.get("url") if gojson.is_object(image) else image
+    url = lowered(image).get("url") if gojson.is_object(image) else image
     if not isinstance(url, str):
         raise BadInput("invalid image input")
     if not url.startswith("data:"):

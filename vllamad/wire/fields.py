@@ -32,6 +32,11 @@ def read_fields(
     return fields
 
 
+def lowered(value: Mapping[str, object]) -> dict[str, object]:
+    """An object with its keys in lower case and without nulls; of alike keys the last wins."""
+    return {key.lower(): item for key, item in value.items() if item is not None}
+
+
 def string(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise misfit(value, where, "string")
@@ -48,6 +53,22 @@ def integer(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise misfit(value, where, "int", f"number {value}" if isinstance(value, float) else "")
     return value
+
+
+def whole(value: object, where: str) -> int:
+    """A whole number, spelled with or without a fraction of 0: JSON knows no difference."""
+    return integer(int(value) if isinstance(value, float) and value.is_integer() else value, where)
+
+
+def number(go_type: str) -> Read[float]:
+    """Make a reader of numbers of the type `go_type`."""
+
+    def read_number(value: object, where: str) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise misfit(value, where, go_type)
+        return value
+
+    return read_number
 
 
 def mapping(value: object, where: str) -> dict[str, object]:

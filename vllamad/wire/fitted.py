@@ -5,11 +5,20 @@ The counterpart of `requests.py` for routes whose requests are the engine's own.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from vllamad.errors import NotSupported
 from vllamad.wire.gojson import is_object
 from vllamad.wire.requests import ModelTraits
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+class Form(NamedTuple):
+    """What is made of an answer beyond what the engine can be asked for."""
+
+    copies: int = 1  # of each choice
+    muted: bool = False  # the prompt is read, and nothing is said
 
 
 def check_tools(body: dict[str, object], traits: ModelTraits) -> None:
@@ -33,6 +42,9 @@ def fitted(
         limit = fields.get(name)
         if isinstance(limit, int) and not 0 <= limit <= (context_length or limit):
             fields[name] = context_length
+        least, limit = fields.get("min_tokens"), fields.get(name)
+        if isinstance(least, int) and isinstance(limit, int):
+            fields["min_tokens"] = min(least, limit)
     wanted = _wants_thinking(fields)
     if "thinking" not in traits.capabilities:
         fields.pop("thinking", None)  # let through: clients ask every model for it
@@ -44,6 +56,23 @@ def fitted(
         # Two names for one switch: which one a template knows differs, and it ignores the other.
         fields["chat_template_kwargs"] = {"enable_thinking": wanted, "thinking": wanted}
     return fields
+
+
+def formed(body: dict[str, object]) -> tuple[dict[str, object], Form]:
+    """A request as the engine takes it, and what is left to be done with the answer.
+
+    The engine refuses several answers where all are greedy, and so alike, and an answer of no
+    tokens, unless it only repeats the prompt.
+    """
+    fields, copies = dict(body), 1
+    several = fields.get("n")
+    if fields.get("temperature") == 0 and isinstance(several, int) and several > 1:
+        fields["n"], copies = 1, several
+    limit = fields.get("max_completion_tokens", fields.get("max_tokens"))
+    muted = limit == 0 and not fields.get("echo")
+    if not fields.get("echo"):
+        fields |= {name: 1 for name in _LIMITS if fields.get(name) == 0}
+    return fields, Form(copies, muted)
 
 
 def _wants_thinking(fields: dict[str, object]) -> bool | None:

@@ -1,44 +1,52 @@
 """Which fields of an OpenAI request reach the engine? A list of what is allowed, nothing else.
 
-Values are left to the engine to judge, except those that could hurt it: counts are bounded,
-pictures must be inline, and a client brings no chat template, embeddings or priorities.
+Each has its type, told in Go's words as Ollama tells it, so that no engine has to. A client brings
+no chat template, embeddings or priorities.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import msgspec
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import bounded, check_format, effort, inline, only, read_request, refuse
-from vllamad.wire.fields import misfit
+from vllamad.wire.allowed import (
+    MAX_MESSAGES,
+    bounded,
+    check_format,
+    effort,
+    read_request,
+    refuse,
+)
+from vllamad.wire.fields import (
+    Read,
+    anything,
+    boolean,
+    list_of,
+    lowered,
+    misfit,
+    number,
+    read_fields,
+    string,
+    whole,
+)
+from vllamad.wire.openai_messages import go_type, message
+from vllamad.wire.openai_tools import chosen, tools
+from vllamad.wire.schemas import relaxed
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
 MAX_PROMPTS = 16
+MAX_STOP_IDS = 1024
 
-_SAMPLING = frozenset({
-    "frequency_penalty", "ignore_eos", "include_stop_str_in_output", "logit_bias", "logprobs",
-    "max_tokens", "min_p", "min_tokens", "n", "presence_penalty", "repetition_penalty", "seed",
-    "skip_special_tokens", "stop", "stop_token_ids", "stream", "temperature", "top_k", "top_p",
-    "user",
-})  # fmt: skip
-_CHAT = _SAMPLING | {
-    "include_reasoning", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort",
-    "response_format", "tool_choice", "tools", "top_logprobs",
-}  # fmt: skip
-_COMPLETION = _SAMPLING | {"echo", "prompt", "response_format", "suffix"}
 _REFUSED = {
     "functions": "use tools",
     "function_call": "use tool_choice",
     "audio": "answers are text",
     "web_search_options": "nothing is searched for",
 }
-_STREAM_OPTIONS = frozenset({"include_usage", "continuous_usage_stats"})
-_MESSAGE = frozenset({
-    "content", "name", "reasoning", "reasoning_content", "refusal", "role", "tool_call_id",
-    "tool_calls",
-})  # fmt: skip
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,66 +73,163 @@ def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
 
     The caller puts the worker's own name into `model`. Raises BadInput.
     """
-    name, asked, kept = _sampled(body, "ChatCompletionRequest", _CHAT)
+    name, asked, kept = _read(body, _CHAT_STRUCT, _CHAT)
     refuse(asked, _REFUSED)
     bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
-    messages = asked.get("messages")
-    if not gojson.is_list(messages) or not messages:
+    if not kept.get("logprobs"):
+        kept.pop("top_logprobs", None)  # as Ollama does; the engine refuses it
+    if not kept.get("messages"):
         raise BadInput("[] is too short - 'messages'")
-    kept["messages"] = [_message(message) for message in messages]
-    reasoning = asked.get("reasoning")
-    if gojson.is_object(reasoning) and reasoning.get("effort"):
-        kept["reasoning_effort"] = reasoning["effort"]
-    if (wanted := effort(kept.pop("reasoning_effort", None))) is not None:
+    said, reasoning = kept.pop("reasoning_effort", None), asked.get("reasoning")
+    if gojson.is_object(reasoning):
+        said = lowered(reasoning).get("effort") or said
+    if (wanted := effort(said)) is not None:
         kept["reasoning_effort"] = wanted
-    return name, kept
+    return name, chosen(kept)
 
 
 def completion_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/completions` body, as `chat_request` does. The prompt is used as it is."""
-    name, _, kept = _sampled(body, "CompletionRequest", _COMPLETION)
+    name, _, kept = _read(body, _COMPLETION_STRUCT, _COMPLETION)
     bounded(kept, "logprobs", 0, MAX_LOGPROBS)
-    prompt = kept.get("prompt")
-    if (
-        gojson.is_list(prompt)
-        and len(prompt) > MAX_PROMPTS
-        and not all(isinstance(token, int) for token in prompt)  # one prompt, as token ids
-    ):
-        raise BadInput(f"cannot take {len(prompt)} prompts, at most {MAX_PROMPTS}")
+    if not kept.get("prompt") and not kept.get("suffix"):
+        raise BadInput("prompt is required")
     return name, kept
 
 
-def _sampled(
-    body: bytes, struct: str, allowed: frozenset[str]
+def _read(
+    body: bytes, struct: str, table: dict[str, Read[object]]
 ) -> tuple[str, dict[str, object], dict[str, object]]:
     """Read what chat and completions share; gives what `read_request` gives."""
-    name, asked, kept = read_request(body, struct, allowed)
+    name, asked, allowed = read_request(body, struct, frozenset(table))
+    kept = read_fields(allowed, struct, f"openai.{struct}", table)
     bounded(kept, "n", 1, MAX_CHOICES)
-    check_format(kept.get("response_format"), "response_format")
-    options = asked.get("stream_options")
-    if gojson.is_object(options) and kept.get("stream"):
-        kept["stream_options"] = only(options, _STREAM_OPTIONS)
+    if not kept.get("stream"):
+        kept.pop("stream_options", None)
+    if kept.get("response_format") is None:
+        kept.pop("response_format", None)
     return name, asked, kept
 
 
-def _message(value: object) -> dict[str, object]:
+def _stop(value: object, where: str) -> object:
+    for one in value if gojson.is_list(value) else [value]:
+        if not isinstance(one, str):
+            raise BadInput(f"invalid type for 'stop' field: {go_type(one)}")
+    return value
+
+
+def _prompt(value: object, where: str) -> object:
+    """A text, texts, token ids, or lists of them."""
+    if isinstance(value, str) or _are_tokens(value):
+        return value
+    if not gojson.is_list(value):
+        raise misfit(value, where, "string")
+    if len(value) > MAX_PROMPTS:
+        raise BadInput(f"cannot take {len(value)} prompts, at most {MAX_PROMPTS}")
+    alike = _are_tokens if gojson.is_list(value[0]) else _is_text
+    if not all(map(alike, value)):
+        raise BadInput("prompt must be a text, a list of texts, or token ids")
+    return value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_tokens(value: object) -> bool:
+    """Is that a list of token ids? Raises BadInput for one below zero."""
+    if not gojson.is_list(value) or not all(type(one) is int for one in value):
+        return False
+    if value and (lowest := min(cast("list[int]", value))) < 0:
+        raise BadInput(f"prompt has a token id below zero: {lowest}")
+    return True
+
+
+def _biases(value: object, where: str) -> dict[str, object]:
+    """Token ids, as keys, to what is added to their logits."""
     if not gojson.is_object(value):
-        raise misfit(value, "ChatCompletionRequest.messages", "openai.Message")
-    message = only(value, _MESSAGE)
-    content = message.get("content")
-    if gojson.is_list(content):
-        message["content"] = [_part(part) for part in content]
-    elif content is not None and not isinstance(content, str):
-        raise BadInput("invalid message format")
-    return message
+        raise misfit(value, where, "map[string]float64")
+    for token, bias in value.items():
+        number("float64")(bias, where)
+        if not token.isdecimal():
+            raise BadInput(f"logit_bias: {gojson.quoted(token[:40])} is no token id")
+    return value
 
 
-def _part(value: object) -> dict[str, object]:
-    """Rebuild one content part: text, an inline picture or inline sound, never an address."""
-    kind = value.get("type") if gojson.is_object(value) else None
-    if not gojson.is_object(value) or kind not in ("text", "image_url", "input_audio"):
-        raise BadInput("invalid message format")
-    content = value.get(str(kind))
-    if kind == "image_url":
-        content = {"url": inline(content)}
-    return {"type": kind, str(kind): content}
+def _response_format(value: object, where: str) -> dict[str, object] | None:
+    """The form of the answer as the engine takes it; None for one without."""
+    asked = lowered(value) if gojson.is_object(value) else None
+    if asked is None:
+        raise misfit(value, where, "openai.ResponseFormat")
+    if gojson.is_object(inner := asked.get("json_schema")):
+        asked["json_schema"] = inner = lowered(inner)
+    check_format(asked, "response_format")
+    if asked["type"] == "text":
+        return None
+    schema = inner.get("schema") if gojson.is_object(inner) else None
+    if asked["type"] == "json_object" or not gojson.is_object(schema):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "schema", "schema": relaxed(schema)}}
+
+
+def _stream_options(value: object, where: str) -> dict[str, object]:
+    return read_fields(value, where, "openai.StreamOptions", _STREAM_OPTIONS)
+
+
+_STREAM_OPTIONS: dict[str, Read[object]] = {
+    "include_usage": boolean,
+    "continuous_usage_stats": boolean,
+}
+
+
+def _sampling(real: str) -> dict[str, Read[object]]:
+    """What both routes take; `real` is what Ollama calls its numbers there."""
+    return {
+        "frequency_penalty": number(real),
+        "ignore_eos": boolean,
+        "include_stop_str_in_output": boolean,
+        "logit_bias": _biases,
+        "max_tokens": whole,
+        "min_p": number(real),
+        "min_tokens": whole,
+        "n": whole,
+        "presence_penalty": number(real),
+        "repetition_penalty": number(real),
+        "response_format": _response_format,
+        "seed": whole,
+        "skip_special_tokens": boolean,
+        "stop": _stop,
+        "stop_token_ids": list_of(whole, "[]int", MAX_STOP_IDS),
+        "stream": boolean,
+        "stream_options": _stream_options,
+        "temperature": number(real),
+        "top_k": whole,
+        "top_p": number(real),
+    }
+
+
+_CHAT_STRUCT, _CHAT = (
+    "ChatCompletionRequest",
+    _sampling("float64")
+    | {
+        "include_reasoning": boolean,
+        "logprobs": boolean,
+        "max_completion_tokens": whole,
+        "messages": list_of(message, "[]openai.Message", MAX_MESSAGES),
+        "parallel_tool_calls": boolean,
+        "reasoning_effort": anything,
+        "tool_choice": anything,
+        "tools": tools,
+        "top_logprobs": whole,
+    },
+)
+_COMPLETION_STRUCT, _COMPLETION = (
+    "CompletionRequest",
+    _sampling("float32")
+    | {
+        "echo": boolean,
+        "logprobs": whole,
+        "prompt": _prompt,
+        "suffix": string,
+    },
+)

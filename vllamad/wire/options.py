@@ -26,6 +26,19 @@ _TYPES = {
     "num_thread": "integer", "draft_num_predict": "integer",
 }  # fmt: skip
 
+# What vLLM takes of each of its fields, for requests of every API.
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_k": (0, _LARGEST_TOP_K),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "seed": (-1, _LARGEST_SEED),
+    "min_tokens": (0, _LARGEST_TOP_K),
+}
+_STOPS = ("stop", "stop_sequences")
+
 _DEFAULTS: dict[str, object] = {
     "temperature": 0.8,
     "top_k": 40,
@@ -92,24 +105,43 @@ def sampling(
     Raises BadInput.
     """
     options = _DEFAULTS | check_options(stored) | check_options(requested)
-    fields: dict[str, object] = {
-        "temperature": _clamped(options, "temperature", 0.0, 2.0),
-        "top_k": min(max(_number(options, "top_k"), 0), _LARGEST_TOP_K),
-        "top_p": _clamped(options, "top_p", 0.0, 1.0),
-        "min_p": _clamped(options, "min_p", 0.0, 1.0),
-        "repetition_penalty": _repetition_penalty(options),
-        "presence_penalty": _clamped(options, "presence_penalty", -2.0, 2.0),
-        "frequency_penalty": _clamped(options, "frequency_penalty", -2.0, 2.0),
+    # Ollama looks back over a window, vLLM over everything; a window of 0 is off in both.
+    unpenalized = options.get("repeat_last_n") == 0
+    return in_range({
+        "temperature": options["temperature"],
+        "top_k": options["top_k"],
+        "top_p": options["top_p"],
+        "min_p": options["min_p"],
+        "repetition_penalty": 1.0 if unpenalized else options["repeat_penalty"],
+        "presence_penalty": options["presence_penalty"],
+        "frequency_penalty": options["frequency_penalty"],
         "max_tokens": _max_tokens(int(_number(options, "num_predict")), context_length),
-    }
-    if fields["top_p"] == 0:  # vLLM wants more than zero; nothing but the likeliest is greedy
-        fields |= {"top_p": 1.0, "temperature": 0.0}
-    seed = int(_number(options, "seed"))
-    if seed >= 0:
-        fields["seed"] = min(seed, _LARGEST_SEED)
-    if stop := _stops(options.get("stop")):
-        fields["stop"] = stop
-    return fields
+        "seed": int(_number(options, "seed")),
+        "stop": options.get("stop", []),
+    })  # fmt: skip
+
+
+def in_range(fields: Mapping[str, object]) -> dict[str, object]:
+    """Bring vLLM's request fields into the range that vLLM takes; other fields stay as they are.
+
+    A number goes to the nearest edge. A `top_p` of 0 is greedy, a repetition penalty that is not
+    above 0 and a negative seed are off, empty stop strings are dropped. Raises BadInput for too
+    many or too long stop strings.
+    """
+    kept = dict(fields)
+    for name, (low, high) in _RANGES.items():
+        if isinstance(value := kept.get(name), int | float):
+            kept[name] = min(max(value, low), high)
+    if kept.get("top_p") == 0:  # vLLM wants more than zero; nothing but the likeliest is greedy
+        kept |= {"top_p": 1.0, "temperature": 0.0}
+    if kept.get("seed") == -1:
+        del kept["seed"]
+    if isinstance(penalty := kept.get("repetition_penalty"), int | float) and penalty <= 0:
+        kept["repetition_penalty"] = 1.0
+    for name in _STOPS:
+        if stop := _stops(kept.pop(name, None)):
+            kept[name] = stop
+    return kept
 
 
 def predicts_nothing(stored: Mapping[str, object], requested: Mapping[str, object]) -> bool:
@@ -139,16 +171,6 @@ def _number(options: Mapping[str, object], name: str) -> float:
     return value
 
 
-def _clamped(options: Mapping[str, object], name: str, low: float, high: float) -> float:
-    return min(max(_number(options, name), low), high)
-
-
-def _repetition_penalty(options: Mapping[str, object]) -> float:
-    """Ollama looks back over a window, vLLM over everything; a window of 0 is off in both."""
-    penalty = _number(options, "repeat_penalty")
-    return 1.0 if options.get("repeat_last_n") == 0 or penalty <= 0 else penalty
-
-
 def _max_tokens(num_predict: int, context_length: int) -> int:
     """At least the one token vLLM insists on; negative is "until the context is full".
 
@@ -158,8 +180,8 @@ def _max_tokens(num_predict: int, context_length: int) -> int:
 
 
 def _stops(value: object) -> list[object]:
-    """Drop empty stop strings, which vLLM refuses."""
-    stops = [stop for stop in value if stop] if is_list(value) else []
+    """Stop strings, of one or a list, without the empty ones, which vLLM refuses."""
+    stops = [stop for stop in (value if is_list(value) else [value]) if stop]
     if len(stops) > MAX_STOPS:
         raise BadInput(f"cannot take {len(stops)} stop strings, at most {MAX_STOPS}")
     if any(len(str(stop)) > MAX_STOP_LENGTH for stop in stops):
