@@ -25,7 +25,7 @@ from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
 from vllamad.wire.encodings import IDENTITY, unpacked
 from vllamad.wire.fim import filled_in
-from vllamad.wire.fitted import check_tools, fitted
+from vllamad.wire.fitted import check_tools, fitted, formed
 from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.lines import CHAT, GENERATE, Spelling
 from vllamad.wire.messages import count_request, messages_request
@@ -36,6 +36,7 @@ from vllamad.wire.ollama import (
     decode_chat,
     decode_generate,
 )
+from vllamad.wire.openai_replies import ChatReply, CompletionReply
 from vllamad.wire.options import predicts_nothing
 from vllamad.wire.overlaid import overlaid
 from vllamad.wire.replies import Reply
@@ -80,14 +81,22 @@ async def chat(context: Context) -> Response:
 async def openai_chat(context: Context) -> Response:
     """`POST /v1/chat/completions`, relayed."""
     return await relayed(
-        context, "/v1/chat/completions", openai.chat_request, needs=("completion", "chat")
+        context,
+        "/v1/chat/completions",
+        openai.chat_request,
+        needs=("completion", "chat"),
+        answer=ChatReply,
     )
 
 
 async def openai_completions(context: Context) -> Response:
     """`POST /v1/completions`, relayed: the prompt is used as it is, as vLLM has it."""
     return await relayed(
-        context, "/v1/completions", openai.completion_request, needs=("completion", "generate")
+        context,
+        "/v1/completions",
+        openai.completion_request,
+        needs=("completion", "generate"),
+        answer=CompletionReply,
     )
 
 
@@ -237,7 +246,7 @@ async def relayed(
     check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
     body = overlaid(path, body, installed.overlay, length)
-    body = fitted(body, traits, served_name=served, context_length=length)
+    body, form = formed(fitted(body, traits, served_name=served, context_length=length))
     stream = body.get("stream") is True
     usage = False
     if stream:
@@ -245,7 +254,7 @@ async def relayed(
         options = options if is_object(options) else {}
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
-    output = answer(stream=stream, served_name=served, asked_name=name, usage=usage)
+    output = answer(stream=stream, served_name=served, asked_name=name, usage=usage, form=form)
     await until_answered(recorded(record, output))
     call = EngineCall(path=path, body=body)
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)

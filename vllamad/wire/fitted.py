@@ -21,6 +21,9 @@ class Form(NamedTuple):
     muted: bool = False  # the prompt is read, and nothing is said
 
 
+PLAIN = Form()
+
+
 def check_tools(body: dict[str, object], traits: ModelTraits) -> None:
     """Refuse tools that may be called, where the model cannot; raises NotSupported."""
     choice = body.get("tool_choice")

@@ -81,7 +81,7 @@ class Named(Verbatim):
             if holder in fields:
                 fields[holder] = msgspec.Raw(self._renamed(bytes(fields[holder])))
         if "model" in fields:
-            fields["model"] = msgspec.Raw(self._asked_name)
+            fields["model"] = msgspec.Raw(msgspec.json.encode(self._asked_name))
         return msgspec.json.encode(fields)
 
     def _seen(self, payload: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from vllamad.errors import VllamadError, WorkerLost
+from vllamad.wire.fitted import PLAIN, Form
 from vllamad.wire.refusals import STOPPED, engine_refusal
 from vllamad.wire.sse import EventReader
 
@@ -37,11 +38,18 @@ class Verbatim:
 
     The engine writes its own name of the model; the client gets back the one it asked for. An
     engine that breaks off ends the stream with an error event, and no `[DONE]`. The engine is
-    always asked for the usage, for our own log: without `usage` the client does not see it.
+    always asked for the usage, for our own log: without `usage` the client does not see it. What
+    `form` says is done by answers that know the keys of their API.
     """
 
     def __init__(
-        self, *, stream: bool, served_name: str, asked_name: str, usage: bool = True
+        self,
+        *,
+        stream: bool,
+        served_name: str,
+        asked_name: str,
+        usage: bool = True,
+        form: Form = PLAIN,
     ) -> None:
         self.failed: VllamadError | None = None
         self.started = False
@@ -50,9 +58,10 @@ class Verbatim:
         self.completion_tokens = 0
         self._stream = stream
         self._shows_usage = usage
+        self._form = form
         self._name = b'"model":%b' % msgspec.json.encode(served_name)
-        self._asked_name = msgspec.json.encode(asked_name)
-        self._asked = b'"model":%b' % self._asked_name
+        self._asked_name = asked_name
+        self._asked = b'"model":%b' % msgspec.json.encode(asked_name)
         self._events = EventReader()
         self._body = bytearray()
 
@@ -94,7 +103,12 @@ class Verbatim:
             return self.fail(engine_refusal(_code(payload), payload))
         if payload == DONE:
             self.complete = True
-        elif _NO_CHOICES in payload:
+            return b"data: [DONE]\n\n"
+        return self._said(payload)
+
+    def _said(self, payload: bytes) -> bytes:
+        """What the client gets for an event that is neither an error nor the end."""
+        if _NO_CHOICES in payload:
             self._count(payload)
             if not self._shows_usage:
                 return b""
