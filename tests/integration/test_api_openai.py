@@ -7,9 +7,12 @@ import re
 from typing import Any
 
 import pytest
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.daemon import Daemon, until
 from tests.integration.asking import HI, post
+from tests.sdk_types import faults
 from tests.vectors import numbered
 
 pytestmark = pytest.mark.integration
@@ -92,3 +95,118 @@ def test_69_models_are_listed_and_told_one_by_one(plain: Daemon) -> None:
     assert model == {"id": "test:latest", "object": "model", "owned_by": "library"}
     assert plain.http.get("/v1/models/test").json()["id"] == "test"
     assert plain.http.get("/v1/models/no/pe").json()["error"]["type"] == "not_found_error"
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": HI},
+    "/v1/completions": {"prompt": "hi"},
+}
+
+
+def chunks(one: Daemon, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = one.http.post(path, json=body | {"stream": True})
+    assert answer.status_code == 200, answer.text
+    *frames, end = answer.text.removesuffix("\n\n").split("\n\n")
+    assert end == "data: [DONE]"
+    return [json.loads(frame.removeprefix("data: ")) for frame in frames]
+
+
+@pytest.mark.case("F11", "B7")
+@pytest.mark.parametrize("usage", [False, True])
+def test_every_reply_is_of_the_official_sdks_types(plain: Daemon, usage: bool) -> None:
+    more = {"model": "test", "stream_options": {"include_usage": usage}}
+    for path, body in ROUTES.items():
+        status, answer = post(plain, path, body | {"model": "test"})
+        assert status == 200
+        chat = path == CHAT
+        assert faults(answer, ChatCompletion if chat else Completion) == []
+        for chunk in (sent := chunks(plain, path, body | more)):
+            kind, nullable = ChatCompletionChunk if chat else Completion, {"choices.finish_reason"}
+            assert faults(chunk, kind, nullable=nullable) == []
+        assert [chunk["choices"] for chunk in sent if "usage" in chunk] == [[]] * usage
+
+
+@pytest.mark.case("F11")
+def test_models_are_of_the_official_sdks_type(plain: Daemon) -> None:
+    listed = plain.http.get("/v1/models").json()
+    assert faults(listed["data"][0], Model) == []
+    assert faults(plain.http.get("/v1/models/test").json(), Model) == []
+
+
+@pytest.mark.case("F4", "B4")
+@pytest.mark.parametrize("tools", [{}, {"tools": []}, {"tools": None}])
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function"}])
+def test_a_choice_among_no_tools_is_ignored(plain: Daemon, tools: Any, choice: Any) -> None:
+    asked = ASKED | tools | {"tool_choice": choice, "parallel_tool_calls": True}
+    assert post(plain, CHAT, asked)[0] == 200
+
+
+ODD: list[dict[str, Any]] = [
+    {"top_p": 0}, {"top_p": 1.5}, {"stop": ""}, {"stop": ["", "x"]}, {"temperature": 3},
+    {"temperature": -1}, {"frequency_penalty": 3}, {"presence_penalty": -3}, {"top_k": -5},
+    {"min_p": 2}, {"seed": 2**64}, {"seed": -3}, {"max_tokens": -1}, {"max_tokens": 10**9},
+    {"repetition_penalty": 0}, {"min_tokens": 9, "max_tokens": 3}, {"user": 5},
+]  # fmt: skip
+
+
+@pytest.mark.case("F6", "B3")
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_what_is_out_of_range_is_brought_into_range(
+    plain: Daemon, path: str, odd: dict[str, Any]
+) -> None:
+    status, answer = post(plain, path, ROUTES[path] | {"model": "test"} | odd)
+    assert status == 200, answer
+
+
+@pytest.mark.case("F6", "B3")
+@pytest.mark.parametrize("path", ROUTES)
+def test_an_answer_of_no_tokens_is_empty(plain: Daemon, path: str) -> None:
+    asked = ROUTES[path] | {"model": "test", "max_tokens": 0}
+    [choice] = post(plain, path, asked)[1]["choices"]
+    said = choice["message"]["content"] if path == CHAT else choice["text"]
+    assert (said, choice["finish_reason"]) == ("", "length")
+    *_, last = chunks(plain, path, asked)
+    assert last["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.case("B3")
+@pytest.mark.parametrize("greedy", [{"temperature": 0}, {"top_p": 0}])
+def test_several_greedy_answers_are_alike(plain: Daemon, greedy: dict[str, Any]) -> None:
+    for path, body in ROUTES.items():
+        asked = body | {"model": "test", "n": 3} | greedy
+        choices = post(plain, path, asked)[1]["choices"]
+        assert [choice["index"] for choice in choices] == [0, 1, 2]
+        assert len({json.dumps(choice | {"index": 0}) for choice in choices}) == 1
+        indexes = [
+            choice["index"] for one in chunks(plain, path, asked) for choice in one["choices"]
+        ]
+        assert {*indexes} == {0, 1, 2}
+
+
+@pytest.mark.case("B9")
+@pytest.mark.parametrize("path", ROUTES)
+def test_keys_count_in_any_case(plain: Daemon, path: str) -> None:
+    asked = {key.upper(): value for key, value in (ROUTES[path] | {"model": "test"}).items()}
+    status, answer = post(plain, path, asked | {"Max_Tokens": 0})
+    assert (status, answer["model"]) == (200, "test")
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.case("B6")
+@pytest.mark.parametrize(
+    ("odd", "kind", "of"),
+    [({"temperature": "x"}, "string", "temperature of type float"),
+     ({"max_tokens": True}, "bool", "max_tokens of type int"),
+     ({"logit_bias": 5}, "number", "logit_bias of type map[string]float64"),
+     ({"stream": "yes"}, "string", "stream of type bool")],
+)  # fmt: skip
+def test_a_wrong_type_names_the_field_and_the_type(
+    plain: Daemon, odd: dict[str, Any], kind: str, of: str
+) -> None:
+    for path, body in ROUTES.items():
+        status, answer = post(plain, path, body | {"model": "test"} | odd)
+        assert status == 400
+        struct = "ChatCompletionRequest" if path == CHAT else "CompletionRequest"
+        text = f"json: cannot unmarshal {kind} into Go struct field {struct}.{of}"
+        assert answer["error"]["message"].startswith(text)

@@ -88,7 +88,7 @@ def _name(value: dict[str, object]) -> object:
 
 def _tool(value: object, where: str) -> Tool | None:
     tool = read_fields(value, where, "api.Tool", {"type": anything, "function": anything})
-    if tool.get("type", "function") != "function":
+    if "function" not in tool and tool.get("type", "function") != "function":
         return None
     function = read_fields(
         tool.get("function", {}), f"{where}.function", "api.ToolFunction", _FUNCTION
