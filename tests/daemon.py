@@ -21,14 +21,17 @@ import msgspec
 
 from tests.models.checkpoints import write_checkpoint
 from tests.models.families import REASONING_PARSERS, TOOL_PARSERS
+from vllamad.core.cpu import NumberTimes
 from vllamad.core.model_name import parse
+from vllamad.host import devices
 from vllamad.host.shim import Process, descendants
 from vllamad.models import store
-from vllamad.runtimes.facts import RuntimeFacts
+from vllamad.runtimes.facts import Measured, RuntimeFacts
 
 ROOT = Path(__file__).parents[1]
 FAKE_SITE = ROOT / "tests" / "fakes" / "site"
 PATIENCE = 60.0
+ALIKE = NumberTimes(bfloat16=1.0, float16=1.0, float32=1.0)
 
 
 class Daemon:
@@ -182,6 +185,7 @@ def fake_home(
         reasoning_parsers=[*REASONING_PARSERS.split()],
         sound=[*sound],
         fork=False,
+        numbers=[Measured(cpu=devices.cpu_key(), times=ALIKE)],
     )
     runtime = home / "state" / "runtimes" / "fake"
     runtime.mkdir(parents=True)

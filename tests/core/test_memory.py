@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +30,25 @@ CARD = Device(index=0, total=80 * GIB)
 
 def test_a_worker_on_a_cpu_takes_weights_cache_and_overhead() -> None:
     placement = place(SMALL, CPU, [])
-    assert placement == Placement(devices=(), per_device=2 * GIB + CPU_OVERHEAD, kv_cache=GIB)
+    assert placement == Placement(
+        devices=(), per_device=2 * GIB + CPU_OVERHEAD, kv_cache=GIB, threads=1
+    )
     assert least(SMALL, CPU) == 2 * GIB + CPU_OVERHEAD
+
+
+def test_a_worker_that_computes_in_32_bits_gets_cache_for_as_many_tokens() -> None:
+    wide = replace(SMALL, weights=2 * GIB, kv_per_token=2048, wide=True)
+    placement = place(wide, CPU, [])
+    assert placement is not None
+    assert (placement.per_device, placement.kv_cache) == (4 * GIB + CPU_OVERHEAD, 2 * GIB)
+    assert least(wide, CPU) == placement.per_device
+    assert longest_context(wide, CPU) == longest_context(SMALL, CPU)
+
+
+def test_the_cores_of_a_cpu_are_shared_among_the_workers_that_may_be_busy() -> None:
+    placement = place(SMALL, replace(CPU, cores=9, busy_workers=2), [])
+    assert placement is not None
+    assert placement.threads == 4
 
 
 def test_a_cpu_takes_as_many_as_its_memory_holds() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.cpu import NumberType
 from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.memory import GIB, Need, Placement
 from vllamad.engine.command import OURS, Engine, Workplace, command, environment
@@ -74,7 +75,7 @@ CPU = Engine(
     reasoning_parsers=frozenset({"qwen3"}),
 )
 GPU = replace(CPU, python="/runtimes/cuda/bin/python", device="cuda", fork=False)
-PLACE = Workplace(run=Path("/run/vllamad/w/0123"), cache=Path("/cache"), cores=8)
+PLACE = Workplace(run=Path("/run/vllamad/w/0123"), cache=Path("/cache"))
 SPEC = Spec(
     model="smollm2:135m",
     folder="/models/smollm2",
@@ -198,7 +199,6 @@ def test_an_embedding_model_takes_no_more_memory_than_planned_either(
     assert flags["runner"] == "pooling"
     assert flags["kv-cache-memory-bytes"] == str(plan.placement.kv_cache)
     assert "max-num-batched-tokens" not in flags
-    assert ("dtype" in flags) == (engine is CPU)
 
 
 def test_a_context_length_is_passed_only_where_one_was_chosen() -> None:
@@ -360,14 +360,33 @@ def test_scratch_goes_with_the_worker_and_caches_stay(name: str, folder: Path) -
     assert Path(env_of(CPU, ON_CPU, {"HOME": "/root"})[name]).is_relative_to(folder)
 
 
-def test_a_cpu_worker_binds_no_threads_and_takes_half_the_cores() -> None:
-    env = env_of(CPU, ON_CPU)
+def test_a_cpu_worker_binds_no_threads_and_takes_those_it_was_given() -> None:
+    plan = replace(ON_CPU, placement=replace(ON_CPU.placement, threads=6))
+    env = env_of(CPU, plan)
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
-    assert env["OMP_NUM_THREADS"] == "4"
-    one = environment(
-        CPU, ON_CPU, replace(PLACE, cores=1), EngineSettings(), {}, load_timeout=1800.0
-    )
-    assert one["OMP_NUM_THREADS"] == "1"
+    assert env["OMP_NUM_THREADS"] == "6"
+    of_before = env_of(CPU, ON_CPU)  # planned by a daemon that knew nothing of threads
+    assert of_before["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_openmp_of_the_runtimes_own_wheel_is_preloaded_on_a_cpu() -> None:
+    there = replace(CPU, openmp="/runtimes/cpu/lib/libiomp5.so")
+    assert env_of(there, ON_CPU)["LD_PRELOAD"] == "/runtimes/cpu/lib/libiomp5.so"
+    assert "LD_PRELOAD" not in env_of(CPU, ON_CPU, {"LD_PRELOAD": "/of/the/daemon.so"})
+    assert "LD_PRELOAD" not in env_of(replace(GPU, openmp="/x/libiomp5.so"), ON_GPU)
+    wished = changed(ON_CPU, env={"LD_PRELOAD": "/own.so"})
+    assert env_of(there, wished)["LD_PRELOAD"] == "/own.so"
+
+
+def test_a_model_is_computed_in_the_type_that_was_chosen() -> None:
+    wide = changed(ON_CPU, numbers=NumberType(name="float32", why="2.3 x as fast"))
+    words = command(CPU, wide, PLACE, EngineSettings())
+    assert words[words.index("--dtype") + 1] == "float32"
+    own = changed(ON_CPU, numbers=NumberType(name="bfloat16", why="its own"))
+    assert "--dtype" not in command(CPU, own, PLACE, EngineSettings())
+    asked = changed(wide, args={"dtype": "float16"})
+    words = command(CPU, asked, PLACE, EngineSettings())
+    assert words[words.index("--dtype") + 1] == "float16"
 
 
 @pytest.mark.parametrize(("args", "disabled"), [({}, "1"), ({"enforce_eager": False}, None)])

@@ -15,10 +15,14 @@ import trio
 from trio.testing import MockClock
 
 from vllamad.config.settings import EngineSettings, Paths, SchedulerSettings, Settings
+from vllamad.core.cpu import NumberTimes
 from vllamad.core.memory import GIB, Device, Machine
 from vllamad.errors import RuntimeProblem
+from vllamad.host import devices
 from vllamad.host.nvidia import Gpus
-from vllamad.runtimes.facts import RuntimeFacts
+from vllamad.runtimes import numbers
+from vllamad.runtimes.catalog import write
+from vllamad.runtimes.facts import Measured, RuntimeFacts
 from vllamad.supervisor import engines as module
 from vllamad.supervisor.engines import Engines
 
@@ -30,6 +34,10 @@ NONE = Gpus(missing="there is no NVIDIA GPU on the PCI bus")
 
 def NO_LOOK() -> Gpus:
     raise AssertionError("nobody asked for a GPU")
+
+
+def NO_MEASURE(_facts: RuntimeFacts, _cache: Path) -> NumberTimes:
+    raise RuntimeProblem("cannot measure: there is no engine")
 
 
 @pytest.fixture
@@ -62,6 +70,7 @@ def engines_of(
     home: Path,
     gpus: Callable[[], Gpus] = NO_LOOK,
     cards: Callable[[], list[str]] = list,
+    measure: Callable[[RuntimeFacts, Path], NumberTimes] = NO_MEASURE,
     **engine: str,
 ) -> Engines:
     paths = Paths(state=home, cache=home, logs=home, run=home, control=home / "c")
@@ -73,6 +82,7 @@ def engines_of(
         ),
         gpus,
         cards,
+        measure,
     )
 
 
@@ -119,7 +129,7 @@ async def test_without_a_runtime_the_machine_is_measured_and_a_start_refused(
 ) -> None:
     engines = engines_of(tmp_path)
     await engines.look()
-    assert engines.machine == Machine(host=16 * GIB, cpu_kv_cache=2 * GIB)
+    assert engines.machine == Machine(host=16 * GIB, cpu_kv_cache=2 * GIB, cores=devices.cores())
     with pytest.raises(RuntimeProblem, match="no runtime is installed"):
         await engines.engine()
     with pytest.raises(RuntimeProblem):
@@ -254,7 +264,7 @@ async def test_other_settings_are_measured_with_at_the_next_look(tmp_path: Path)
     await engines.look()
     engines.settings = replace(engines.settings, scheduler=SchedulerSettings(memory=GIB))
     await engines.look()
-    assert engines.machine == Machine(host=GIB, cpu_kv_cache=2 * GIB)
+    assert engines.machine == Machine(host=GIB, cpu_kv_cache=2 * GIB, cores=devices.cores())
 
 
 @pytest.mark.parametrize(
@@ -293,3 +303,98 @@ async def test_with_a_runtime_for_cpus_models_are_pulled_for_the_cpu(tmp_path: P
     install(tmp_path, "one")
     hardware = await engines_of(tmp_path).hardware()
     assert (hardware.devices, hardware.host) == ((), 16 * GIB)
+
+
+FAST = NumberTimes(bfloat16=3.0, float16=4.0, float32=1.0)
+
+
+def counting(found: NumberTimes | RuntimeProblem) -> Callable[[RuntimeFacts, Path], NumberTimes]:
+    """A measurement that says `found`; how often it was asked is its `asked`."""
+
+    def measure(facts: RuntimeFacts, cache: Path) -> NumberTimes:
+        measure.asked += 1  # type: ignore[attr-defined]
+        if isinstance(found, RuntimeProblem):
+            raise found
+        write(
+            numbers._file(facts, devices.cpu_key(), cache),
+            Measured(cpu=devices.cpu_key(), times=found),
+        )
+        return found
+
+    measure.asked = 0  # type: ignore[attr-defined]
+    return measure
+
+
+async def test_number_types_are_measured_before_the_first_plan_and_never_again(
+    tmp_path: Path,
+) -> None:
+    install(tmp_path, "one")
+    measure = counting(FAST)
+    first = engines_of(tmp_path, measure=measure)
+    async with trio.open_nursery() as nursery:  # several ask at once, and wait for the same
+        for _ in range(3):
+            nursery.start_soon(first.ready)
+    assert first.machine.numbers == FAST
+    second = engines_of(tmp_path, measure=measure)
+    await second.ready()
+    assert second.machine.numbers == FAST
+    assert measure.asked == 1  # type: ignore[attr-defined]
+
+
+async def test_a_machine_of_another_kind_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = NumberTimes(bfloat16=1.0, float16=1.0, float32=9.0)
+    install(tmp_path, "one", numbers=[Measured(cpu="the one it was installed on", times=slow)])
+    engines = engines_of(tmp_path, measure=counting(FAST))
+    await engines.ready()
+    assert engines.machine.numbers == FAST
+    monkeypatch.setattr(devices, "cpu_key", lambda: "the one it was installed on")
+    await engines.ready()
+    assert engines.machine.numbers == slow
+
+
+async def test_what_cannot_be_measured_is_told_once_and_nothing_is_claimed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(tmp_path, "one")
+    measure = counting(RuntimeProblem("cannot run it: no such file"))
+    engines = engines_of(tmp_path, measure=measure)
+    await engines.ready()
+    await engines.ready()
+    assert engines.machine.numbers == NumberTimes()
+    assert measure.asked == 1  # type: ignore[attr-defined]
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        "number types not measured: models keep their own"
+    ]
+
+
+async def test_with_gpus_no_number_type_is_measured(tmp_path: Path) -> None:
+    install(tmp_path, "one", device="cuda")
+    measure = counting(FAST)
+    await engines_of(tmp_path, Looks(THERE), measure=measure).ready()
+    assert measure.asked == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("folder", "device", "there", "found"),
+    [
+        ("one", "cpu", True, True),
+        ("one", "cpu", False, False),
+        ("one", "cuda", True, False),
+        ("with a space", "cpu", True, False),  # the loader would read two names
+        ("a:b", "cpu", True, False),
+    ],
+)
+async def test_the_openmp_of_the_wheel_is_known_where_it_can_be_preloaded(
+    tmp_path: Path, folder: str, device: str, there: bool, found: bool
+) -> None:
+    runtime = tmp_path / folder
+    (runtime / "lib").mkdir(parents=True)
+    (runtime / "bin").mkdir()
+    (runtime / "bin" / "python").symlink_to(sys.executable)
+    if there:
+        (runtime / "lib" / "libiomp5.so").touch()
+    install(tmp_path, "one", device=device, python=str(runtime / "bin" / "python"))
+    engine = await engines_of(tmp_path, Looks(THERE)).engine()
+    assert engine.openmp == (str(runtime / "lib" / "libiomp5.so") if found else "")

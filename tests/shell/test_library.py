@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import fake_home
+from tests.daemon import ALIKE, fake_home
 from tests.models.checkpoints import QWEN2, write_checkpoint
 from vllamad.config.settings import Paths, SchedulerSettings, Settings
 from vllamad.core.memory import GIB, Machine
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, ModelNotFound
+from vllamad.host import devices
 from vllamad.models import store
 from vllamad.models.catalog import Catalog
 from vllamad.supervisor.engines import Engines
@@ -57,7 +58,8 @@ async def test_what_is_no_name_is_refused(house: House) -> None:
 async def test_whoever_plans_is_told_of_the_machine_a_spec_was_made_for(house: House) -> None:
     spec = await house.library.spec("a")
     assert spec.model == "a:latest"
-    assert house.machines == [Machine(host=16 * GIB)]
+    (machine,) = house.machines
+    assert machine == Machine(host=16 * GIB, cores=devices.cores(), numbers=ALIKE)
 
 
 async def test_a_spec_is_not_made_again_for_every_request(house: House) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.models.checkpoints import BERT, QWEN25_TEMPLATE, SMOLLM2, write_checkpoint
 from vllamad.config.settings import EngineSettings, ModelSettings
+from vllamad.core.cpu import NumberTimes
 from vllamad.core.memory import GIB, Device, Machine
 from vllamad.models.catalog import Catalog, Installed
 from vllamad.supervisor.specs import spec_of
@@ -114,6 +115,43 @@ def test_an_embedding_model_is_one(tmp_path: Path) -> None:
     spec = spec_of(installed(tmp_path / "m", BERT), ROOMY)
     assert spec.pooling
     assert spec.tool_parser is None
+    assert spec.numbers.name == "float32"
+    assert spec_of(installed(tmp_path / "n", BERT), CARD).numbers.name == "auto"
+
+
+def test_float32_is_counted_and_the_context_stays(tmp_path: Path) -> None:
+    model = installed(tmp_path / "m")
+    slow = replace(ROOMY, numbers=NumberTimes(bfloat16=3.0, float16=3.0, float32=1.0))
+    own, wide = spec_of(model, ROOMY), spec_of(model, slow)
+    assert (own.numbers.name, wide.numbers.name) == ("bfloat16", "float32")
+    assert wide.need.weights == 2 * own.need.weights
+    assert wide.need.kv_per_token == 2 * own.need.kv_per_token
+    assert wide.need.context_length == own.need.context_length
+    assert not own.serves(wide), "a worker in another type is another"
+
+
+def test_the_smaller_type_stays_where_float32_would_not_fit(tmp_path: Path) -> None:
+    model = installed(tmp_path / "m")
+    times = NumberTimes(bfloat16=3.0, float16=3.0, float32=1.0)
+    narrow = Machine(
+        host=3 * GIB, cpu_kv_cache=GIB, numbers=times
+    )  # 2 GiB of cache would not go in
+    spec = spec_of(model, narrow)
+    assert spec.numbers.name == "bfloat16"
+    assert "would not fit" in spec.numbers.why
+    assert spec.need == spec_of(model, ROOMY).need
+
+
+@pytest.mark.parametrize("machine", [ROOMY, CARD])
+def test_a_type_that_is_asked_for_is_used(tmp_path: Path, machine: Machine) -> None:
+    spec = spec_of(installed(tmp_path / "m", args={"dtype": "float16"}), machine)
+    assert (spec.numbers.name, spec.numbers.why) == ("float16", "set in args")
+    assert spec.need == spec_of(installed(tmp_path / "n"), machine).need
+
+
+def test_float32_that_is_asked_for_is_counted_on_a_cpu(tmp_path: Path) -> None:
+    spec = spec_of(installed(tmp_path / "m", args={"dtype": "float32"}), ROOMY)
+    assert spec.need.wide
 
 
 def test_the_parsers_its_template_calls_for_are_in_it(tmp_path: Path) -> None:

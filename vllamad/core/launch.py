@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.cpu import NumberType
 from vllamad.core.hearing import Hearing
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least
 from vllamad.errors import DoesNotFit
@@ -33,6 +34,7 @@ class Spec:
     context_length: int = 0  # 0: left to the engine
     keep_alive: float | None = None
     pooling: bool = False
+    numbers: NumberType = field(default_factory=NumberType)  # what it is computed in on a CPU
     hearing: Hearing = ""  # as far as the engine can
     tool_parser: str | None = None
     reasoning_parser: str | None = None
@@ -66,6 +68,7 @@ class Spec:
             self.memory_max,
             self.need.gpus,
             self.need.utilization,
+            self.numbers.name,
             self.engine,
         )
 

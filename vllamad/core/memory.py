@@ -6,8 +6,10 @@ Sizes are bytes. The machine as it is now comes in as data; nothing here looks a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor
+
+from vllamad.core.cpu import NumberTimes, threads
 
 GIB = 1 << 30
 
@@ -38,7 +40,10 @@ class Machine:
 
     host: int
     devices: tuple[Device, ...] = ()
-    cpu_kv_cache: int = GIB
+    cpu_kv_cache: int = GIB  # bytes, of a model that is computed in 16 bits
+    cores: int = 1
+    busy_workers: int = 1  # that may compute at once, and share the cores
+    numbers: NumberTimes = field(default_factory=NumberTimes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,7 @@ class Need:
     context_length: int
     gpus: int = 1  # tensor parallel size
     utilization: float = 0.0  # an operator's share of each card, in place of a plan
+    wide: bool = False  # computed in 32 bits: `weights` and `kv_per_token` are counted so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,7 @@ class Placement:
     per_device: int  # on a CPU: of main memory
     kv_cache: int  # over all devices
     share: float = 0.0  # that is of a device, the largest where they differ
+    threads: int = 0  # that compute, on a CPU
 
     @property
     def total(self) -> int:
@@ -71,10 +78,15 @@ def place(need: Need, machine: Machine, taken: Iterable[Placement]) -> Placement
     taken = tuple(taken)
     if machine.devices:
         return _place_on_gpus(need, machine, taken)
-    wanted = need.weights + machine.cpu_kv_cache + CPU_OVERHEAD
+    wanted = least(need, machine)
     if wanted > machine.host - sum(other.total for other in taken):
         return None
-    return Placement(devices=(), per_device=wanted, kv_cache=machine.cpu_kv_cache)
+    return Placement(
+        devices=(),
+        per_device=wanted,
+        kv_cache=_cpu_cache(need, machine),
+        threads=threads(machine.cores, machine.busy_workers),
+    )
 
 
 def largest_room(machine: Machine) -> int:
@@ -87,13 +99,13 @@ def largest_room(machine: Machine) -> int:
 def least(need: Need, machine: Machine) -> int:
     """The smallest amount `need` can live with on one device, or in main memory."""
     if not machine.devices:
-        return need.weights + machine.cpu_kv_cache + CPU_OVERHEAD
+        return need.weights + _cpu_cache(need, machine) + CPU_OVERHEAD
     return _fixed(need) + _kv_least(need)
 
 
 def longest_context(need: Need, machine: Machine) -> int:
     """How many tokens one worker's cache could hold, were it alone on the machine; 0 for none."""
-    cache = machine.cpu_kv_cache
+    cache = _cpu_cache(need, machine)
     if machine.devices:
         devices = _roomiest(need, machine, {})
         room = min(_room(device, {}) for device in devices)
@@ -101,6 +113,11 @@ def longest_context(need: Need, machine: Machine) -> int:
             room = int(need.utilization * min(device.total for device in devices))
         cache = max(0, room - _fixed(need)) * need.gpus if len(devices) == need.gpus else 0
     return cache // need.kv_per_token if need.kv_per_token else 0
+
+
+def _cpu_cache(need: Need, machine: Machine) -> int:
+    """Bytes of cache on a CPU: as many tokens in 32 bits as in 16."""
+    return machine.cpu_kv_cache * (2 if need.wide else 1)
 
 
 def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -> Placement | None:

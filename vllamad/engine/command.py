@@ -13,6 +13,7 @@ from math import ceil
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.hearing import lacking
 from vllamad.core.launch import Plan
@@ -49,6 +50,7 @@ class Engine:
     sound: frozenset[str] = frozenset()  # packages it can read sound with
     flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
     fork: bool = True  # whether its children may be forks
+    openmp: str = ""  # path of the libiomp5 of its own wheel; empty: it has none
     launcher: str = str(LAUNCHER)
 
 
@@ -58,7 +60,6 @@ class Workplace:
 
     run: Path
     cache: Path
-    cores: int
 
     @property
     def endpoint(self) -> Path:
@@ -107,11 +108,7 @@ def environment(
         **_private(place),
         **_HARDENED,
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ceil(min(load_timeout, _LONGEST_WAIT))),
-        **(
-            _on_gpu(engine, plan)
-            if engine.device == "cuda"
-            else _on_cpu(engine, plan, place, settings)
-        ),
+        **(_on_gpu(engine, plan) if engine.device == "cuda" else _on_cpu(engine, plan, settings)),
         **settings.env,
         **plan.spec.env,
     }
@@ -197,7 +194,8 @@ def _cpu_flags(plan: Plan) -> dict[str, Flag]:
         "max-num-seqs": CPU_MAX_SEQS,
         BYTES: plan.placement.kv_cache,
     }
-    return flags | {"dtype": "float32"} if plan.spec.pooling else flags
+    # Any other is what the engine takes by itself.
+    return flags | {"dtype": FLOAT32} if plan.spec.numbers.name == FLOAT32 else flags
 
 
 def _dashed(args: Mapping[str, Flag]) -> dict[str, Flag]:
@@ -282,17 +280,18 @@ _HARDENED = {
 }
 
 
-def _on_cpu(
-    engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings
-) -> dict[str, str]:
+def _on_cpu(engine: Engine, plan: Plan, settings: EngineSettings) -> dict[str, str]:
     wished = _dashed(settings.args) | _dashed(plan.spec.args)
     # Eager is the model only: vLLM compiles small functions of its sampler all the same, each at
     # the first request that needs it. Measured with logprobs: every stream stands still for 14 s.
     eager = {"TORCHDYNAMO_DISABLE": "1"} if wished.get("enforce-eager", True) else {}
-    # Binding pins every worker to the same core: measured four times slower with two of them.
-    return eager | {
+    openmp = {"LD_PRELOAD": engine.openmp} if engine.openmp else {}
+    return {
+        **eager,
+        **openmp,
+        # Binding pins all workers to the same core: measured four times slower with two of them.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(max(1, place.cores // 2)),
+        "OMP_NUM_THREADS": str(max(1, plan.placement.threads)),
         "VLLAMAD_FORK": "1" if settings.fork and engine.fork else "0",
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from vllamad.core.cpu import NumberTimes
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.installer import clean_environment, reason
 
@@ -21,6 +22,13 @@ _QUIET = {
     "VLLM_DISABLE_LOG_LOGO": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast the runtime computes in each number type on one kind of CPU."""
+
+    cpu: str  # see `devices.cpu_key`
+    times: NumberTimes
 
 
 class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +47,7 @@ class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
     flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
     fork: bool  # whether the fork launcher may be used
     installed_at: str = ""  # RFC 3339, UTC
+    numbers: list[Measured] = []  # by the kind of CPU; none with GPUs, or from an older version
 
 
 def probe(python: str, *, name: str, installed_at: str = "") -> RuntimeFacts:

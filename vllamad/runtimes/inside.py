@@ -2,6 +2,7 @@
 
     probe                what is installed here, as one JSON object
     try                  start the engine on a tiny random model and make one token
+    measure THREADS      how long small matrix products take in each number type
     convert GGUF FOLDER  turn a GGUF file into a safetensors checkpoint
 
 The answer is the only thing on stdout. It must not import anything of ours: the runtime's
@@ -15,9 +16,12 @@ import os
 import runpy
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import geometric_mean
 
 # Kept in step with `engine/launch_vllm.py`: newest first.
 SERVER_MODULES = (
@@ -143,6 +147,58 @@ def try_engine() -> dict[str, object]:
     return {"tokens": len(answer[0].outputs[0].token_ids)}
 
 
+# As of a model of a billion parameters: outputs and inputs of a layer; tokens in one step, of one
+# answer, of several, of many, and of a question.
+LAYERS = ((4096, 2048), (2048, 4096))
+STEPS = (1, 8, 32, 128)
+ROUNDS = 4
+NUMBER_TYPES = ("bfloat16", "float16", "float32")
+
+
+def measure(threads: int) -> dict[str, object]:
+    """Milliseconds of the same products in each number type, made as the engine's layers make them.
+
+    The geometric mean of the best time of each product; types take turns, so that a busy moment
+    of the machine is not one type's.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    best: dict[tuple[str, int, int], float] = {}
+    for number, (outputs, inputs) in enumerate(LAYERS):
+        layers = {name: _layer(outputs, inputs, getattr(torch, name)) for name in NUMBER_TYPES}
+        for rows in STEPS:
+            given = {
+                name: torch.randn(rows, inputs).to(getattr(torch, name)) for name in NUMBER_TYPES
+            }
+            for _ in range(1 + ROUNDS):
+                for name, layer in layers.items():
+                    began = time.perf_counter()
+                    layer(given[name])
+                    took = time.perf_counter() - began
+                    best[name, number, rows] = min(best.get((name, number, rows), took), took)
+    return {
+        name: round(1e3 * geometric_mean(took for key, took in best.items() if key[0] == name), 4)
+        for name in NUMBER_TYPES
+    }
+
+
+def _layer(outputs: int, inputs: int, dtype: object) -> Callable[[object], object]:
+    """A linear layer without bias, as this version of vLLM computes it on a CPU."""
+    import torch
+
+    layer = torch.nn.Linear(inputs, outputs, bias=False, dtype=dtype).requires_grad_(False)
+    try:
+        from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+        from vllm.platforms import current_platform
+
+        current_platform.import_kernels()
+        dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+    except (ImportError, AttributeError, TypeError):  # an older version: torch's own
+        return layer
+    return lambda rows: layer.cpu_linear(rows, layer.weight, None)
+
+
 def convert(gguf: Path, folder: Path) -> dict[str, object]:
     """Write `gguf` as a bfloat16 checkpoint that vLLM reads: weights, tokenizer, template."""
     import torch
@@ -174,6 +230,8 @@ def main(arguments: list[str]) -> None:
             found = probe()
         case ["try"]:
             found = try_engine()
+        case ["measure", threads]:
+            found = measure(int(threads))
         case ["convert", gguf, folder]:
             found = convert(Path(gguf), Path(folder))
         case _:

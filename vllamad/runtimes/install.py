@@ -17,12 +17,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from msgspec import structs
+
 from vllamad.core.hearing import lacking
 from vllamad.errors import RuntimeProblem
 from vllamad.host import nvidia
 from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
 from vllamad.runtimes.facts import RuntimeFacts, probe, try_engine
 from vllamad.runtimes.installer import Installer, Report, installer_for, make_environment
+from vllamad.runtimes.numbers import with_numbers
 
 Device = Literal["cuda", "cpu"]
 
@@ -93,7 +96,7 @@ def _build(runtime: Path, spec: str, progress: Report) -> None:
     except BaseException:
         shutil.rmtree(runtime, ignore_errors=True)
         raise
-    write(runtime / FACTS_FILE, facts)
+    write(runtime / FACTS_FILE, with_numbers(facts, progress))
     log.unlink()
 
 
@@ -109,6 +112,7 @@ def _complete(
         progress(f"going without {' and '.join(missing)}: {problem.message}")
         return facts
     found = probe(facts.python, name=facts.name, installed_at=facts.installed_at)
+    found = structs.replace(found, numbers=facts.numbers)
     write(runtime / FACTS_FILE, found)
     log.unlink(missing_ok=True)
     return found

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from vllamad.config.settings import Settings
+from vllamad.core.cpu import NumberTimes
 from vllamad.core.memory import Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
@@ -22,6 +24,7 @@ from vllamad.host import devices, nvidia
 from vllamad.host.log import event
 from vllamad.host.nvidia import Gpus
 from vllamad.runtimes.catalog import RuntimeFacts, resolve
+from vllamad.runtimes.numbers import measure_and_remember, remembered
 from vllamad.wire.control import RuntimeInfo
 from vllamad.wire.gateway import EngineParsers
 
@@ -45,9 +48,14 @@ class Engines:
         settings: Settings,
         gpus: Callable[[], Gpus] = nvidia.look,
         cards: Callable[[], Sequence[str]] = nvidia.cards,
+        measure: Callable[[RuntimeFacts, Path], NumberTimes] = measure_and_remember,
     ) -> None:
-        """`gpus` looks for them, `cards` for what could be some."""
+        """`gpus` looks for them, `cards` for what could be some; `measure` takes seconds."""
         self.settings = settings
+        self._measure = measure
+        self._measuring = trio.Lock()
+        self._numbers: NumberTimes | None = None  # with the runtime in use, on this CPU
+        self._unmeasured: set[str] = set()  # runtimes that could not be, or need not be
         self._look_for_gpus = gpus
         self._look_for_cards = cards
         self._warned_of = ""  # the runtime that leaves a card idle
@@ -63,7 +71,11 @@ class Engines:
     @property
     def machine(self) -> Machine:
         """The machine as last looked at; sized for the device the runtime is built for."""
-        return replace(self._machine, devices=self._gpus.devices if self._needs_gpus else ())
+        return replace(
+            self._machine,
+            devices=self._gpus.devices if self._needs_gpus else (),
+            numbers=self._numbers or NumberTimes(),
+        )
 
     async def hardware(self) -> Machine:
         """The machine that models are pulled for: without a runtime, with what GPUs there are."""
@@ -103,6 +115,34 @@ class Engines:
             await self._wait_for_the_driver()
         if self._missing:
             raise _without_gpu(self._missing)
+        await self._measure_numbers()
+
+    async def _measure_numbers(self) -> None:
+        """See which number type is fast, where that was never measured on this kind of CPU."""
+        async with self._measuring:  # whoever comes meanwhile waits for the same
+            facts = self._facts
+            if facts is None or facts.device != "cpu" or self._numbers is not None:
+                return
+            if facts.python in self._unmeasured:
+                return
+            event(log, logging.INFO, "measuring which number type is fast", runtime=facts.name)
+            began = trio.current_time()
+            try:
+                found = await trio.to_thread.run_sync(
+                    self._measure, facts, self.settings.paths.cache
+                )
+            except RuntimeProblem as problem:
+                self._unmeasured.add(facts.python)
+                event(
+                    log,
+                    logging.WARNING,
+                    "number types not measured: models keep their own",
+                    error=problem.message,
+                )
+                return
+            self._numbers = found
+            after = f"{trio.current_time() - began:.1f}s"
+            event(log, logging.INFO, "measured number types", after=after, **_milliseconds(found))
 
     @property
     def waiting_for(self) -> str:
@@ -152,6 +192,7 @@ class Engines:
             reasoning_parsers=frozenset(facts.reasoning_parsers),
             sound=frozenset(facts.sound),
             flashinfer=facts.flashinfer,
+            openmp=openmp_of(facts),
         )
 
     @property
@@ -186,17 +227,21 @@ class Engines:
         return self._facts
 
     def _resolve(self) -> None:
-        settings = self.settings
+        settings, scheduler = self.settings, self.settings.scheduler
         paths, engine = settings.paths, settings.engine
         self._machine = devices.machine(
-            memory=settings.scheduler.memory, cpu_kv_cache=engine.cpu_kv_cache
+            memory=scheduler.memory,
+            cpu_kv_cache=engine.cpu_kv_cache,
+            # As many as memory allows may be loaded, but most often one of them is asked.
+            busy_workers=scheduler.max_loaded_models or max(1, len(scheduler.preload)),
         )
         try:
             facts = resolve(paths.runtimes, engine.runtime, engine.python, cache=paths.cache)
         except RuntimeProblem as problem:
-            self._facts, self._problem = None, problem
+            self._facts, self._problem, self._numbers = None, problem, None
         else:
             self._facts, self._problem = facts, None
+            self._numbers = remembered(facts, paths.cache) if facts.device == "cpu" else None
             self._warn_of_idle_cards(facts)
 
     def _warn_of_idle_cards(self, facts: RuntimeFacts) -> None:
@@ -213,6 +258,18 @@ class Engines:
                 idle_nvidia_gpus=len(cards),
                 hint="vllamactl runtime install --cuda",
             )
+
+
+def _milliseconds(times: NumberTimes) -> dict[str, str]:
+    return {name: f"{milliseconds:.2f}ms" for name, milliseconds in asdict(times).items()}
+
+
+def openmp_of(facts: RuntimeFacts) -> str:
+    """The OpenMP library that the CPU build brings, vLLM's own advice to preload; else empty."""
+    library = Path(facts.python).parents[1] / "lib" / "libiomp5.so"
+    # The loader splits what it is to preload at these, and knows no way to quote them.
+    usable = not set(" :") & set(str(library)) and library.is_file()
+    return str(library) if facts.device == "cpu" and usable else ""
 
 
 def _without_gpu(missing: str) -> RuntimeProblem:

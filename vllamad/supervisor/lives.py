@@ -19,7 +19,6 @@ from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Workplace, command, environment
 from vllamad.errors import HostProblem, LoadFailed
-from vllamad.host import devices
 from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.endings import Watch, starved
 from vllamad.host.http_client import client_for
@@ -96,7 +95,7 @@ class EngineLives:
 
     def _place(self, model: str) -> Workplace:
         paths = self._settings.paths
-        return Workplace(run=run_folder(paths.run, model), cache=paths.cache, cores=devices.cores())
+        return Workplace(run=run_folder(paths.run, model), cache=paths.cache)
 
     async def _open(
         self, plan: Plan, place: Workplace, survivor: Survivor | None

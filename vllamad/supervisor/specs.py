@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vllamad.config.settings import EngineSettings
+from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.cpu import FLOAT32, NumberType, number_type
 from vllamad.core.hearing import Hearing, lacking
 from vllamad.core.launch import Lora, Spec
-from vllamad.core.memory import Machine, Need, longest_context
+from vllamad.core.memory import Machine, Need, longest_context, place
 from vllamad.models.adapters import StoredAdapter
 from vllamad.models.catalog import Installed
+from vllamad.models.facts import Facts
 from vllamad.models.parsers import usable_parsers
 from vllamad.wire.gateway import EngineParsers
 
@@ -39,6 +41,10 @@ def spec_of(
         gpus=settings.tensor_parallel_size,
         utilization=settings.gpu_memory_utilization,
     )
+    args = {**every.args, **settings.args}
+    numbers = _numbers(need, machine, facts, args)
+    if numbers.name == FLOAT32 and not machine.devices:
+        need = _widened(need, facts)
     cut = _context_for(need, machine, asked=bool(settings.context_length))
     return Spec(
         model=installed.runs_as,
@@ -48,10 +54,11 @@ def spec_of(
         context_length=cut if settings.context_length or cut < longest else 0,
         keep_alive=settings.keep_alive,
         pooling=facts.is_embedding,
+        numbers=numbers,
         hearing=_hearing(facts.hearing, engine),
         tool_parser=tools,
         reasoning_parser=reasoning,
-        args={**every.args, **settings.args},
+        args=args,
         env={**every.env, **settings.env},
         engine=replace(every, args={}, env={}),
         memory_max=settings.memory_max,
@@ -61,6 +68,28 @@ def spec_of(
             for adapter in adapters
         ),
         lora=installed.overlay.adapter.id if installed.overlay.adapter else "",
+    )
+
+
+def _numbers(need: Need, machine: Machine, facts: Facts, args: Mapping[str, Flag]) -> NumberType:
+    """What it is computed in; GPUs are left to the engine."""
+    if asked := args.get("dtype"):
+        return NumberType(name=str(asked), why="set in args")
+    if machine.devices:
+        return NumberType()
+    return number_type(
+        facts.quantization,
+        machine.numbers,
+        wide_fits=place(_widened(need, facts), machine, ()) is not None,
+        pooling=facts.is_embedding,
+    )
+
+
+def _widened(need: Need, facts: Facts) -> Need:
+    """The same in float32: weights that are stored in 16 bits take twice as much."""
+    times = 2 if facts.quantization in ("BF16", "F16") else 1
+    return replace(
+        need, weights=need.weights * times, kv_per_token=need.kv_per_token * 2, wide=True
     )
 
 
