@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vllamad.config.paths import control_candidates
+from vllamad.config.paths import control_candidates, home_of
 from vllamad.errors import NotAllowed, NotReachable, VllamadError, from_kind
 from vllamad.wire.control import Problem, ProblemBody, Progress
 
@@ -31,7 +31,8 @@ def sockets(option: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
     named = option or environ.get("VLLAMAD_CONTROL")
     if named:
         return (Path(named),)
-    found = control_candidates(environ, os.geteuid(), Path(environ.get("HOME", "/")))
+    euid = os.geteuid()
+    found = control_candidates(environ, euid, home_of(environ, euid))
     return found[:1] if environ.get("VLLAMAD_HOME") else found
 
 

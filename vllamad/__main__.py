@@ -6,7 +6,7 @@ import argparse
 import faulthandler
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,12 @@ import trio
 
 from vllamad import __version__
 from vllamad.config.load import load
+from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError, HostProblem, VllamadError
 from vllamad.host.descriptors import raise_limit
+from vllamad.host.listeners import HTTP
+from vllamad.host.systemd import passed_descriptors
 
 EXIT_PROBLEM = 1
 EXIT_CONFIG = 78  # EX_CONFIG: the unit file tells systemd not to restart on it
@@ -37,8 +40,10 @@ def main() -> None:
         from vllamad.gateway.run import main as gateway
 
         sys.exit(gateway())
+    named = dict(passed_descriptors(os.environ, os.getpid()))
+    read = partial(_settings, arguments, listening=HTTP in named)
     try:
-        settings = _settings(arguments)
+        settings = read()
         if arguments.check_config:
             _check_catalogues(settings)
     except ConfigError as error:
@@ -50,7 +55,7 @@ def main() -> None:
     if arguments.check_config:
         _say_checked(settings)
     else:
-        sys.exit(_supervise(settings, arguments))
+        sys.exit(_supervise(settings, read))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(arguments: argparse.Namespace, *, listening: bool) -> Settings:
     pairs: Sequence[str] = arguments.set
     for pair in pairs:
         if "=" not in pair:
@@ -89,9 +94,23 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         "logging.format": arguments.log_format,
     }
     cli |= {key: value for key, value in short.items() if value is not None}
+    euid = os.geteuid()
     return load(
-        cli, os.environ, cwd=Path.cwd(), home=Path.home(), euid=os.geteuid(), only=arguments.config
+        cli,
+        os.environ,
+        cwd=_cwd(),
+        home=home_of(os.environ, euid),
+        euid=euid,
+        only=arguments.config,
+        listening=listening,
     )
+
+
+def _cwd() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # removed since
+        return Path("/")
 
 
 def _check_catalogues(settings: Settings) -> None:
@@ -104,9 +123,11 @@ def _check_catalogues(settings: Settings) -> None:
 def _say_checked(settings: Settings) -> None:
     files = ", ".join(str(path) for path in settings.paths.config_files) or "no file, defaults only"
     print(f"the configuration is good: {files}")
+    for remark in settings.remarks:
+        print(remark)
 
 
-def _supervise(settings: Settings, arguments: argparse.Namespace) -> int:
+def _supervise(settings: Settings, read: Callable[[], Settings]) -> int:
     from vllamad.host import log
     from vllamad.host.systemd import inherited_sockets
     from vllamad.supervisor.run import run
@@ -115,7 +136,7 @@ def _supervise(settings: Settings, arguments: argparse.Namespace) -> int:
     problems: list[VllamadError] = []
     try:
         sockets = inherited_sockets(os.environ, os.getpid())
-        trio.run(run, settings, sockets, dict(os.environ), partial(_settings, arguments))
+        trio.run(run, settings, sockets, dict(os.environ), read)
     except* VllamadError as group:
         problems += _leaves(group)
     for problem in problems:

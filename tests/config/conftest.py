@@ -31,6 +31,8 @@ class Place:
         cli: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
         only: Path | None = None,
+        *,
+        listening: bool = False,
     ) -> Settings:
         return load(
             cli or {},
@@ -40,6 +42,7 @@ class Place:
             euid=1000,
             etc=self.etc,
             only=only,
+            listening=listening,
         )
 
     def faults(

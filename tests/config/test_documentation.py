@@ -10,9 +10,9 @@ import pytest
 import tomlkit
 
 from vllamad.config.changes import Effect, effect_of
+from vllamad.config.ollama import CLIENTS, MAPPED, UNHEEDED, Meant
 from vllamad.config.paths import RUN_LIMIT
 from vllamad.config.schema import SECTIONS
-from vllamad.config.sources import _OLLAMA
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 HEADING = {"model": '`[model."name"]`'} | {
@@ -29,7 +29,7 @@ def rows(section):
 
 
 def documented(setting):
-    if setting.default is MISSING:
+    if setting.default is MISSING or setting.default == Path():
         return "see above"
     if setting.default is None:
         return "that of `[scheduler]`"
@@ -48,8 +48,17 @@ def test_every_section_documented_is_one():
     assert {f"`{name}`" for name in found} == set(HEADING.values())
 
 
-def test_every_variable_of_ollama_is_documented():
-    assert re.findall(r"^\| `(OLLAMA_\w+)`", TEXT, re.MULTILINE) == list(_OLLAMA)
+@pytest.mark.case("F8")
+def test_every_variable_of_ollama_is_documented_with_its_setting_or_why_it_has_none():
+    rows = dict(re.findall(r"^\| `(OLLAMA_\w+)` \| (.*?) \|", TEXT, re.MULTILINE))
+    assert list(rows) == [*MAPPED, *UNHEEDED]
+    assert {name: rows[name] for name in UNHEEDED} == UNHEEDED
+    for name, read in MAPPED.items():
+        meant = read("/1" if name == "OLLAMA_MODELS" else "f16" if "CACHE" in name else "1")
+        setting = f"`{meant.section}.{meant.key}`" if isinstance(meant, Meant) else "none"
+        assert rows[name] == setting
+    for name in CLIENTS:
+        assert f"`{name}`" in TEXT
 
 
 def test_the_limit_of_the_run_directory_is_the_one_documented():

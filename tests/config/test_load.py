@@ -130,6 +130,18 @@ def test_so_is_a_default_one(place):
         ("OLLAMA_LOAD_TIMEOUT", "-5m", "scheduler", "load_timeout", inf),
         ("OLLAMA_MAX_LOADED_MODELS", "3", "scheduler", "max_loaded_models", 3),
         ("OLLAMA_MAX_QUEUE", "16", "scheduler", "max_queue", 16),
+        ("OLLAMA_NUM_PARALLEL", "4", "scheduler", "max_running", 4),
+        ("OLLAMA_NUM_PARALLEL", "0", "scheduler", "max_running", 256),
+        ("OLLAMA_CONTEXT_LENGTH", "8192", "engine", "context_length", 8192),
+        ("OLLAMA_GPU_OVERHEAD", "1073741824", "scheduler", "gpu_overhead", 1 << 30),
+        ("OLLAMA_MODELS", "/data/ollama/", "paths", "models", Path("/data/ollama/vllamad")),
+        ("OLLAMA_DEBUG", "1", "logging", "level", "debug"),
+        ("OLLAMA_DEBUG", "true", "logging", "level", "debug"),
+        ("OLLAMA_DEBUG", "2", "logging", "level", "debug"),
+        ("OLLAMA_DEBUG", "0", "logging", "level", "info"),
+        ("OLLAMA_DEBUG", "false", "logging", "level", "info"),
+        ("OLLAMA_DEBUG", "-1", "logging", "level", "warning"),
+        ("OLLAMA_DEBUG", "-2", "logging", "level", "error"),
     ],
 )  # fmt: skip
 def test_an_ollama_variable_sets_ours(place, variable, text, section, key, value):
@@ -338,3 +350,114 @@ def test_catalogues_of_models_are_found_where_the_configuration_is(place):
     names = ("etc/catalog.toml", "etc/catalog.d/10.toml", "etc/catalog.d/20.toml",
              "home/.config/vllamad/catalog.toml")  # fmt: skip
     assert place.load().paths.catalogs == tuple(place.root / name for name in names)
+
+
+@pytest.mark.case("F8")
+@pytest.mark.parametrize(
+    ("variable", "text", "why"),
+    [
+        ("OLLAMA_MODELS", "models", 'must be an absolute path, or one that starts with "~/"'),
+        ("OLLAMA_DEBUG", "loud", 'must be true, false or a number from -2 to 2, not "loud"'),
+        ("OLLAMA_KV_CACHE_TYPE", "q7", 'must be "f16" or "q8_0" or "q4_0", not "q7"'),
+        ("OLLAMA_NUM_PARALLEL", "x", 'must be a whole number of at least 1, not "x"'),
+        ("OLLAMA_CONTEXT_LENGTH", "-1", "must be a whole number"),
+        ("OLLAMA_GPU_OVERHEAD", "some", "must be a size"),
+    ],
+)
+def test_a_wrong_value_of_an_ollama_variable_names_the_variable(place, variable, text, why):
+    (fault,) = place.faults(environ={variable: text})
+    assert fault.startswith(f"environment: {variable}: {why}")
+
+
+def remarks(place, environ, **more):
+    return [str(remark) for remark in place.load(environ=environ, **more).remarks]
+
+
+@pytest.mark.case("F8")
+def test_a_variable_without_effect_is_named_with_the_reason(place):
+    assert remarks(
+        place,
+        {
+            "OLLAMA_FLASH_ATTENTION": "1",
+            "OLLAMA_KV_CACHE_TYPE": "q8_0",
+            "OLLAMA_MODLES": "/x",
+            "OLLAMA_SCHED_SPREAD": "true",
+            "VLLAMAD_SERVR_LISTEN": "127.0.0.1:1",
+        },
+    ) == [
+        "OLLAMA_FLASH_ATTENTION has no effect: vLLM chooses the attention that suits the model and"
+        " the machine",
+        "OLLAMA_KV_CACHE_TYPE has no effect: the cache is not quantised; `kv-cache-dtype` in"
+        " engine.args is vLLM's for q8_0",
+        'OLLAMA_MODLES has no effect: unknown variable, did you mean "OLLAMA_MODELS"?',
+        "OLLAMA_SCHED_SPREAD has no effect: `tensor_parallel_size` of a model spreads it over GPUs",
+        "VLLAMAD_SERVR_LISTEN has no effect: unknown variable, did you mean"
+        ' "VLLAMAD_SERVER_LISTEN"?',
+    ]
+
+
+@pytest.mark.case("F8")
+def test_a_variable_that_asks_for_what_holds_needs_no_remark(place):
+    environ = {
+        "OLLAMA_KV_CACHE_TYPE": "f16",
+        "OLLAMA_SCHED_SPREAD": "0",
+        "OLLAMA_DEBUG": "0",
+        "OLLAMA_FLASH_ATTENTION": "",
+        "OLLAMA_NOHISTORY": "1",
+        "OLLAMA_API_KEY": "x",
+        "VLLAMAD_HOME": "/x",
+        "VLLAMAD_CONTROL": "/x/c",
+    }
+    assert remarks(place, environ) == []
+
+
+SERVICE = {
+    "{}_PORT": "tcp://10.0.0.1:11434",
+    "{}_PORT_11434_TCP": "tcp://10.0.0.1:11434",
+    "{}_PORT_11434_TCP_PROTO": "tcp",
+    "{}_PORT_11434_TCP_PORT": "11434",
+    "{}_PORT_11434_TCP_ADDR": "10.0.0.1",
+    "{}_SERVICE_HOST": "10.0.0.1",
+    "{}_SERVICE_PORT": "11434",
+    "{}_SERVICE_PORT_HTTP": "11434",
+    "{}_NAME": "/web/vllamad",
+}
+
+
+@pytest.mark.case("F7")
+@pytest.mark.parametrize("service", ["VLLAMAD", "VLLAMAD_SERVER", "VLLAMAD_HUB", "OLLAMA"])
+def test_an_orchestrator_s_variables_of_a_service_of_our_name_are_no_faults(place, service):
+    environ = {name.format(service): value for name, value in SERVICE.items()}
+    found = place.load(environ=environ)
+    assert {remark.name for remark in found.remarks} == set(environ)
+    assert all(remark.expected for remark in found.remarks), "told at debug only"
+    assert found == place.load()
+
+
+@pytest.mark.case("F7")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VLLAMAD_SERVER_PORT", "8080"),
+        ("VLLAMAD_SERVER_SERVICE_HOST", "nonsense!"),
+        ("VLLAMAD_SERVER_LISTN", "tcp://10.0.0.1:1"),
+    ],
+)
+def test_a_typo_that_looks_like_it_is_still_a_fault(place, name, value):
+    (fault,) = place.faults(environ={name: value})
+    assert fault.startswith(f"environment: {name}: unknown variable")
+
+
+@pytest.mark.case("F9")
+def test_an_address_is_not_judged_where_systemd_holds_the_sockets(place):
+    environ = {"OLLAMA_HOST": "0.0.0.0:8200"}
+    assert len(place.faults(environ=environ)) == 1
+    assert remarks(place, environ, listening=True) == [
+        "environment: OLLAMA_HOST has no effect: systemd holds the sockets"
+    ]
+    assert remarks(place, {}, listening=True) == []
+
+
+def test_the_models_move_with_the_state_unless_they_have_a_place_of_their_own(place):
+    assert place.load({"paths.state": "/s"}).paths.models == Path("/s/models")
+    assert place.load({"paths.models": "/m", "paths.state": "/s"}).paths.models == Path("/m")

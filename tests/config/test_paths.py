@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 
-from vllamad.config.paths import RUN_LIMIT, control_candidates, default_paths, path_problem
+import pytest
+
+from vllamad.config.paths import (
+    RUN_LIMIT,
+    control_candidates,
+    default_paths,
+    home_of,
+    path_problem,
+)
 
 HOME = Path("/home/ann")
 
@@ -82,3 +91,11 @@ def test_a_client_looks_for_its_own_daemon_first_then_for_the_systems():
         Path("/run/vllamad-control.sock"),
         Path("/run/vllamad/control.sock"),
     )
+
+
+@pytest.mark.case("F7")
+def test_a_user_without_passwd_entry_and_without_home_lives_at_the_root():
+    assert home_of({}, 54321) == Path("/")
+    assert home_of({"HOME": "relative"}, 54321) == Path("/")
+    assert home_of({"HOME": "/h"}, 54321) == Path("/h")
+    assert home_of({}, 0) == Path(pwd.getpwuid(0).pw_dir)

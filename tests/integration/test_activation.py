@@ -123,6 +123,19 @@ def test_a_public_socket_without_keys_is_no_way_around_the_configuration(home: P
         assert "server.allow_unauthenticated = true" in manager.daemon.text()
 
 
+@pytest.mark.case("F9")
+def test_an_address_beside_a_socket_of_systemd_s_is_told_to_have_no_effect(home: Path) -> None:
+    with managed(home) as manager:
+        hold_both(manager)
+        del_listen = {"VLLAMAD_SERVER_LISTEN": "", "OLLAMA_HOST": "0.0.0.0:8200"}
+        manager.start(del_listen)
+        one = manager.daemon
+        assert one.http.get("/api/version").status_code == 200
+        assert one.text().count("OLLAMA_HOST") == 1
+        assert "systemd holds the sockets" in one.text()
+        assert one.stop() == 0
+
+
 class Load:
     """Clients that never rest, and what became of every request."""
 

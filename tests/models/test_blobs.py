@@ -95,3 +95,17 @@ def test_a_sweep_takes_what_is_half_written_and_what_nobody_used_for_a_day(tmp_p
 
 def test_a_store_without_blobs_is_swept_too(tmp_path: Path) -> None:
     sweep(tmp_path)
+
+
+def test_the_blobs_of_an_ollama_server_are_left_alone(tmp_path: Path) -> None:
+    upload(tmp_path, digest_of(b"weights"), b"weights")
+    (blob,) = (tmp_path / "blobs").iterdir()
+    os.utime(blob, (0, 0))
+    manifest = tmp_path / "manifests/registry.ollama.ai/library/x/latest"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"schemaVersion":2,"layers":[]}')
+    sweep(tmp_path)
+    assert blob.exists()
+    manifest.unlink()
+    sweep(tmp_path)
+    assert not blob.exists()

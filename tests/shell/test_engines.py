@@ -398,3 +398,11 @@ async def test_the_openmp_of_the_wheel_is_known_where_it_can_be_preloaded(
     install(tmp_path, "one", device=device, python=str(runtime / "bin" / "python"))
     engine = await engines_of(tmp_path, Looks(THERE)).engine()
     assert engine.openmp == (str(runtime / "lib" / "libiomp5.so") if found else "")
+
+
+@pytest.mark.case("F8")
+async def test_a_part_of_each_gpu_is_left_to_others(tmp_path: Path) -> None:
+    engines = engines_of(tmp_path, Looks(THERE))
+    own = replace(engines.settings.scheduler, gpu_overhead=3 * GIB)
+    engines.settings = replace(engines.settings, scheduler=own)
+    assert (await engines.hardware()).devices == (replace(CARD, foreign=CARD.foreign + 3 * GIB),)

@@ -16,6 +16,7 @@ from vllamad.models.catalog import Catalog, Installed
 from vllamad.supervisor.specs import spec_of
 
 ROOMY = Machine(host=64 * GIB, cpu_kv_cache=GIB)
+ROOMY_CACHE = replace(ROOMY, cpu_kv_cache=16 * GIB)
 CARD = Machine(host=64 * GIB, devices=(Device(index=0, total=80 * GIB),), cpu_kv_cache=GIB)
 KV = 2 * 30 * 3 * 64 * 2  # bytes a token of SmolLM2 takes in the cache
 
@@ -82,6 +83,20 @@ def test_a_context_is_cut_to_what_the_cache_of_a_cpu_holds(
     spec = spec_of(model, replace(machine, cpu_kv_cache=cache))
     assert spec.context_length == told
     assert spec.need.context_length == (told or 8192)
+
+
+@pytest.mark.case("F8")
+@pytest.mark.parametrize(
+    ("every", "own", "told"),
+    [(4096, 0, 4096), (4096, 2048, 2048), (4096, 8000, 8000), (100_000, 0, 0), (8192, 0, 0)],
+)
+def test_the_context_of_every_model_is_never_more_than_its_own(
+    tmp_path: Path, every: int, own: int, told: int
+) -> None:
+    model = installed(tmp_path / "m", context_length=own)
+    spec = spec_of(model, ROOMY_CACHE, own=EngineSettings(context_length=every))
+    assert spec.context_length == told
+    assert spec.engine.context_length == 0, "a model it does not touch is not loaded anew"
 
 
 @pytest.mark.parametrize(

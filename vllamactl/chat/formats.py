@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,7 @@ def read_format(text: str) -> object:
 
 def _content(name: str) -> bytes:
     try:
-        with Path(name).expanduser().open("rb") as file:
+        with Path(os.path.expanduser(name)).open("rb") as file:  # as it is, where there is no home
             content = file.read(LIMIT + 1)
     except OSError as error:
         raise HostProblem(

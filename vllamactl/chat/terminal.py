@@ -5,10 +5,10 @@ The only place that knows prompt_toolkit; importing it takes a moment, so import
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from prompt_toolkit import PromptSession
@@ -19,7 +19,8 @@ from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from vllamad.config.paths import xdg
+from vllamad.config.ollama import truth
+from vllamad.config.paths import home_of, xdg
 
 QUOTE = '"""'
 _QUOTED_COMMANDS = ("", "/set system ")  # what may stand before a text in quotes
@@ -55,7 +56,7 @@ class Terminal:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._history = _Kept(_history(environ))
-        self._history.keeps = not environ.get("OLLAMA_NOHISTORY")
+        self._history.keeps = not truth(environ.get("OLLAMA_NOHISTORY", ""))
         self._session: PromptSession[str] = PromptSession(
             history=self._history,
             key_bindings=_keys(),
@@ -100,7 +101,7 @@ class _Kept(History):
 
 def _history(environ: Mapping[str, str]) -> History:
     """In the user's state folder; for this session only where that cannot be written."""
-    home = Path(environ.get("HOME") or "/nonexistent")
+    home = home_of(environ, os.geteuid())
     folder = (xdg(environ, "XDG_STATE_HOME") or home / ".local" / "state") / "vllamad"
     path = folder / "chat_history"
     try:

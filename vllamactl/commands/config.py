@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vllamactl.call import Call
 from vllamactl.render import BULLET, DONE
+from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
 
 
@@ -15,7 +16,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """Every source of this user and folder, merged. Raises ConfigError with all faults."""
     from vllamad.config.load import load  # reads TOML: slow, and few commands need it
 
-    return load({}, environ, cwd=Path.cwd(), home=Path.home(), euid=os.geteuid())
+    euid = os.geteuid()
+    return load({}, environ, cwd=Path.cwd(), home=home_of(environ, euid), euid=euid)
 
 
 def show(call: Call) -> None:
@@ -31,9 +33,13 @@ def check(call: Call) -> None:
     """Say whether the configuration is without fault; every fault is named otherwise."""
     from vllamad.models.known_file import read_known
 
-    paths = read_settings(call.environ).paths
+    settings = read_settings(call.environ)
+    paths = settings.paths
     read_known(paths.catalogs)
     files = [str(file) for file in paths.config_files]
     lines = [f"{call.screen.mark(DONE)} the configuration is valid"]
     lines += [f"  {call.screen.mark(BULLET)} {file}" for file in files or ["no file, all defaults"]]
-    call.screen.answer({"valid": True, "files": files}, "\n".join(lines))
+    remarks = list(map(str, settings.remarks))
+    lines += [f"  {call.screen.mark(BULLET)} {remark}" for remark in remarks]
+    found = {"valid": True, "files": files, "remarks": remarks}
+    call.screen.answer(found, "\n".join(lines))

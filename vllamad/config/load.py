@@ -14,7 +14,7 @@ from vllamad.config.listen import is_loopback, parse_listen, unguarded
 from vllamad.config.paths import default_paths, hub_cache, path_problem, xdg
 from vllamad.config.schema import SECTIONS
 from vllamad.config.secrets import api_keys, hub_token
-from vllamad.config.settings import ModelSettings, Paths, Settings
+from vllamad.config.settings import ModelSettings, Paths, Remark, Settings
 from vllamad.config.sources import Found, Source, from_command_line, from_environment, from_file
 from vllamad.config.toml_lines import KeyPath
 from vllamad.errors import ConfigError
@@ -33,10 +33,13 @@ def load(
     euid: int,
     etc: Path = ETC,
     only: Path | None = None,
+    listening: bool = False,
 ) -> Settings:
     """Read every source there is, or of the files `only` one, and merge them.
 
-    `cli` maps dotted keys to texts. Raises ConfigError with the faults of all sources at once.
+    `cli` maps dotted keys to texts. `listening` says that systemd has opened the public sockets:
+    then `server.listen` has no effect and is not judged. Raises ConfigError with the faults of all
+    sources at once.
     """
     files, sources = _read_files(
         [only] if only else _candidates(environ, cwd, home, etc), bool(only)
@@ -54,10 +57,13 @@ def load(
     faults = [fault for source in sources for fault in source.faults]
     settings, unread = _with_secrets(settings, values, environ)
     faults += unread
-    faults += _contradictions(settings, values)
+    faults += _contradictions(settings, values, listening=listening)
     if faults:
         raise ConfigError(tuple(dict.fromkeys(faults)))
-    return settings
+    remarks = [remark for source in sources for remark in source.remarks]
+    if listening and ("server", "listen") in values:
+        remarks.append(Remark(values["server", "listen"].where, "systemd holds the sockets"))
+    return replace(settings, remarks=tuple(remarks))
 
 
 def _candidates(environ: Mapping[str, str], cwd: Path, home: Path, etc: Path) -> list[Path]:
@@ -116,7 +122,7 @@ def _paths(values: Values, paths: Paths, home: Path, files: tuple[Path, ...]) ->
         name: home / str(path)[2:] if str(path).startswith("~/") else path
         for name, path in _section(values, ("paths",)).items()
     }
-    merged = replace(paths, **given, config_files=files)
+    merged = replace(paths, **{"models": Path(), **given}, config_files=files)
     if "control" not in given and paths.control.is_relative_to(paths.run):
         merged = replace(merged, control=merged.run / paths.control.name)
     return merged
@@ -142,7 +148,7 @@ def _where(values: Values, *path: str) -> str:
     return values[path].where if path in values else f"default: {'.'.join(path)}"
 
 
-def _contradictions(settings: Settings, values: Values) -> list[str]:
+def _contradictions(settings: Settings, values: Values, *, listening: bool) -> list[str]:
     """What no single value shows."""
     at = partial(_where, values)
     faults: list[str] = []
@@ -151,7 +157,11 @@ def _contradictions(settings: Settings, values: Values) -> list[str]:
         if problem:
             faults.append(f"{at('paths', name)}: {problem}")
     public = [one for one in settings.server.listen if not is_loopback(parse_listen(one)[0])]
-    if public and not (settings.api_keys or settings.server.allow_unauthenticated):
+    if (
+        public
+        and not listening
+        and not (settings.api_keys or settings.server.allow_unauthenticated)
+    ):
         faults.append(f"{at('server', 'listen')}: {unguarded(public[0])}")
     worker = settings.worker
     if worker.backoff_limit < worker.backoff_base:

@@ -1,10 +1,11 @@
 """Where do the daemon's directories and its control socket lie? Reads the environment it is given
-and touches no file.
+and the passwd entry, and touches no file of ours.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,23 @@ SOCKET_LIMIT = 107  # bytes of sun_path, less the closing zero: unix(7)
 WORKER_ID_LIMIT = 12
 # ZeroMQ puts "/" and a UUID behind the base path RUN/w/ID/rpc.
 RUN_LIMIT = SOCKET_LIMIT - 37 - len("/w/") - WORKER_ID_LIMIT - len("/rpc")
+
+
+VARIABLES = ("VLLAMAD_HOME", "VLLAMAD_CONTROL", "VLLAMAD_FORK")
+"""Variables of ours that are no settings: two of places, and one the daemon gives its workers."""
+
+
+def home_of(environ: Mapping[str, str], uid: int) -> Path:
+    """The user's home directory: $HOME, else that of passwd, else "/" as container runtimes have.
+
+    A container may run as a uid that has neither, where `Path.home()` raises.
+    """
+    if environ.get("HOME", "").startswith("/"):
+        return Path(environ["HOME"])
+    try:
+        return Path(pwd.getpwuid(uid).pw_dir or "/")
+    except KeyError:
+        return Path("/")
 
 
 def default_paths(environ: Mapping[str, str], euid: int, home: Path) -> Paths:

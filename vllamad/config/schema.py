@@ -41,6 +41,7 @@ SPECIAL: dict[str, Kind] = {
     "scheduler.queue_timeout": _WAIT,
     "scheduler.load_timeout": _WAIT,
     "scheduler.memory": values.size(),
+    "scheduler.gpu_overhead": values.size(),
     "scheduler.preload": values.listing(MODEL_NAME, "a list of models' names"),
     "worker.kill_timeout": _INTERVAL,
     "worker.probe_interval": _INTERVAL,

@@ -19,23 +19,24 @@ Flag = str | bool | int | float  # the value of one engine flag; true is the bar
 class Paths:
     """Where things live. From the systemd directories, else one tree, else the XDG directories."""
 
-    state: Path  # models, runtimes
+    state: Path  # runtimes, and models
     cache: Path  # compile caches, probed facts
     logs: Path  # worker output, one file a model
     run: Path  # sockets and scratch files of the living
     control: Path  # the control socket
+    models: Path = Path()  # models; by default in `state`
     config_files: tuple[Path, ...] = ()  # what was read, lowest precedence first
     catalogs: tuple[Path, ...] = ()  # of known models, on top of ours, lowest precedence first
     hub_caches: tuple[Path, ...] = ()  # what huggingface_hub uses here
+
+    def __post_init__(self) -> None:
+        if self.models == Path():
+            object.__setattr__(self, "models", self.state / "models")
 
     @property
     def broker(self) -> Path:
         """The socket gateways take leases on."""
         return self.run / "broker.sock"
-
-    @property
-    def models(self) -> Path:
-        return self.state / "models"
 
     @property
     def runtimes(self) -> Path:
@@ -75,6 +76,7 @@ class SchedulerSettings:
     queue_timeout: float = 300.0
     load_timeout: float = 1800.0
     memory: int = 0  # bytes of host memory workers may use on a CPU; 0: ask the machine
+    gpu_overhead: int = 0  # bytes of each GPU that are left to others
     preload: tuple[str, ...] = ()
 
 
@@ -107,6 +109,7 @@ class EngineSettings:
     env: dict[str, str] = field(default_factory=dict[str, str])
     fork: bool = True  # the fork launcher, where the platform allows it
     cpu_kv_cache: int = 1 << 30  # bytes of KV cache a worker on a CPU gets
+    context_length: int = 0  # of models without one of their own; 0: the model's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +153,18 @@ class ApiKey:
     scope: str
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A variable or setting that was said and has no effect; `expected` where none was wanted."""
+
+    name: str
+    why: str
+    expected: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} has no effect: {self.why}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything the daemon was told."""
@@ -166,6 +181,7 @@ class Settings:
     # What the files and credentials held; never shown.
     api_keys: tuple[ApiKey, ...] = field(default=(), repr=False)
     hub_token: str = field(default="", repr=False)
+    remarks: tuple[Remark, ...] = field(default=(), compare=False)
 
     @property
     def caches(self) -> tuple[str, ...]:

@@ -15,9 +15,11 @@ from typing import cast
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from vllamad.config.listen import ollama_host
+from vllamad.config.ollama import CLIENTS, MAPPED, UNHEEDED
+from vllamad.config.orchestrators import is_generated
+from vllamad.config.paths import VARIABLES
 from vllamad.config.schema import ENVIRONMENT, MODEL_NAME, SECTIONS, Setting, suggest
-from vllamad.config.settings import FOREVER
+from vllamad.config.settings import Remark
 from vllamad.config.toml_lines import KeyPath, first_lines, first_repeated, split_key
 
 FILE_LIMIT = 1 << 20  # bytes
@@ -37,6 +39,7 @@ class Source:
 
     values: dict[KeyPath, Found] = field(default_factory=dict[KeyPath, Found])
     faults: list[str] = field(default_factory=list[str])
+    remarks: list[Remark] = field(default_factory=list[Remark])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +77,55 @@ def from_file(file: Path, *, required: bool = False) -> Source | None:
 def from_environment(environ: Mapping[str, str]) -> Source:
     """Read OLLAMA_* and, above them, VLLAMAD_<SECTION>_<KEY>. An empty one counts as not set."""
     source = Source()
-    for variable, read in _OLLAMA.items():
-        text = environ.get(variable, "").strip(" ").strip("\"'")
+    for variable in sorted(name for name in environ if name.startswith("OLLAMA_")):
+        text = environ[variable].strip().strip("\"'")
         if text:
-            section, key, value = read(text)
-            _add(source, _walk({section: {key: value}}, lambda _, v=variable: f"environment: {v}"))
+            _ollamas(source, variable, text)
     prefixes = tuple(f"VLLAMAD_{section.upper()}_" for section in SECTIONS)
     for variable, text in environ.items():
         if variable in ENVIRONMENT and text:
             section, key = ENVIRONMENT[variable]
             tree = {section: {key: Text(text)}}
             _add(source, _walk(tree, lambda _, v=variable: f"environment: {v}"))
-        elif variable.startswith(prefixes) and variable not in ENVIRONMENT:
+        elif not variable.startswith("VLLAMAD_") or variable in (*ENVIRONMENT, *VARIABLES):
+            continue
+        elif is_generated(variable, text):
+            source.remarks.append(_generated(variable))
+        elif variable.startswith(prefixes):
             hint = suggest(variable, ENVIRONMENT)
             source.faults.append(f"environment: {variable}: unknown variable{hint}")
+        else:
+            source.remarks.append(Remark(variable, _unknown(variable, ENVIRONMENT)))
     return source
+
+
+def _ollamas(source: Source, variable: str, text: str) -> None:
+    """Take what one variable of an Ollama server says, or remark that it has no effect."""
+    where = f"environment: {variable}"
+    if variable in MAPPED:
+        try:
+            meant = MAPPED[variable](text)
+        except ValueError as error:
+            source.faults.append(f"{where}: {error}")
+            return
+        if isinstance(meant, str):
+            source.remarks.append(Remark(variable, meant))
+        elif meant is not None:
+            value = Text(meant.text) if meant.text else meant.value
+            _add(source, _walk({meant.section: {meant.key: value}}, lambda _: where))
+    elif is_generated(variable, text):
+        source.remarks.append(_generated(variable))
+    elif variable not in CLIENTS:
+        why = UNHEEDED.get(variable) or _unknown(variable, {**MAPPED, **UNHEEDED})
+        source.remarks.append(Remark(variable, why))
+
+
+def _generated(variable: str) -> Remark:
+    return Remark(variable, "an orchestrator's, for a service of that name", expected=True)
+
+
+def _unknown(variable: str, known: Mapping[str, object]) -> str:
+    return f"unknown variable{suggest(variable, known)}"
 
 
 def from_command_line(options: Mapping[str, str]) -> Source:
@@ -202,24 +239,3 @@ def _parse_problem(text: str, error: Exception) -> str:
     line = getattr(error, "line", None) or first_repeated(text) or 1
     what = " ".join(str(error).split(" at line ")[0].split()) or type(error).__name__
     return f"{line}: not valid TOML: {what[:1].lower()}{what[1:200]}"
-
-
-def _ollama_load_timeout(text: str) -> tuple[str, str, object]:
-    """Ollama has zero or less mean "without limit"."""
-    kind = SECTIONS["scheduler"]["keep_alive"].kind
-    try:
-        seconds = kind.check(kind.from_text(text))
-    except ValueError:
-        return "scheduler", "load_timeout", Text(text)
-    return "scheduler", "load_timeout", "forever" if seconds in (0, FOREVER) else Text(text)
-
-
-_OLLAMA: dict[str, Callable[[str], tuple[str, str, object]]] = {
-    "OLLAMA_HOST": lambda text: ("server", "listen", [ollama_host(text)]),
-    "OLLAMA_ORIGINS": lambda text: ("server", "allowed_origins", Text(text.lower())),
-    "OLLAMA_KEEP_ALIVE": lambda text: ("scheduler", "keep_alive", Text(text)),
-    "OLLAMA_LOAD_TIMEOUT": _ollama_load_timeout,
-    "OLLAMA_MAX_LOADED_MODELS": lambda text: ("scheduler", "max_loaded_models", Text(text)),
-    "OLLAMA_MAX_QUEUE": lambda text: ("scheduler", "max_queue", Text(text)),
-}
-"""The variables of an Ollama server that have a setting of ours."""

@@ -105,8 +105,19 @@ def release(models: Path, digests: Iterable[str]) -> None:
 def sweep(models: Path) -> None:
     """Remove what was half written, and blobs that no model was made of within a day.
 
-    Only for a time when no upload is going on.
+    Only for a time when no upload is going on. The store of an Ollama server, where blobs have the
+    same names, is left alone.
     """
+    if _is_ollamas(models):
+        return
     for path in (models / "blobs").glob("*"):
         if path.name.startswith(".") or time.time() - path.stat().st_mtime > _UNUSED_FOR:
             path.unlink()
+
+
+def _is_ollamas(models: Path) -> bool:
+    """Whether a manifest there is one of a registry, as Ollama keeps them."""
+    for path in (models / "manifests").rglob("*"):
+        if path.is_file() and b'"schemaVersion"' in path.read_bytes():
+            return True
+    return False

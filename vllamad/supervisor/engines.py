@@ -17,7 +17,7 @@ import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.cpu import NumberTimes
-from vllamad.core.memory import Machine
+from vllamad.core.memory import Device, Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
 from vllamad.host import devices, nvidia
@@ -73,9 +73,14 @@ class Engines:
         """The machine as last looked at; sized for the device the runtime is built for."""
         return replace(
             self._machine,
-            devices=self._gpus.devices if self._needs_gpus else (),
+            devices=self._left(self._gpus).devices if self._needs_gpus else (),
             numbers=self._numbers or NumberTimes(),
         )
+
+    def _left(self, gpus: Gpus) -> tuple[Device, ...]:
+        """The GPUs, less what the operator leaves to others."""
+        others = self.settings.scheduler.gpu_overhead
+        return tuple(replace(gpu, foreign=gpu.foreign + others) for gpu in gpus.devices)
 
     async def hardware(self) -> Machine:
         """The machine that models are pulled for: without a runtime, with what GPUs there are."""
@@ -83,7 +88,7 @@ class Engines:
         if self._facts is not None:
             return self.machine
         gpus = await self._in_time()
-        return replace(self._machine, devices=gpus.devices)
+        return replace(self._machine, devices=self._left(gpus))
 
     async def look(self) -> None:
         """Find the runtime and measure the machine.

@@ -87,6 +87,9 @@ async def supervise(
     asked: Asked,
 ) -> None:
     """From the first look at the machine to the end of the last worker."""
+    for remark in settings.remarks:
+        level = logging.DEBUG if remark.expected else logging.INFO
+        event(log, level, "no effect", name=remark.name, why=remark.why)
     keeping = await look_for_survivors(settings, environ)
     cgroups = claim_cgroups(settings)
     engines = Engines(settings, partial(nvidia.look, environ.get("CUDA_VISIBLE_DEVICES")))
@@ -282,6 +285,7 @@ def prepare_folders(settings: Settings, kept: Collection[str] = ()) -> None:
     try:
         for folder in (paths.state, paths.cache, paths.logs, paths.run):
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        paths.models.mkdir(parents=True, exist_ok=True)
         workers = paths.run / "w"
         workers.mkdir(exist_ok=True)
         workers.chmod(0o700)

@@ -32,7 +32,8 @@ def spec_of(
     """
     every = own or EngineSettings()
     facts, settings = installed.facts, installed.settings
-    longest = settings.context_length or facts.context_length
+    own_length = facts.context_length
+    longest = settings.context_length or min(every.context_length or own_length, own_length)
     tools, reasoning = usable_parsers(facts, settings.args, engine)
     need = Need(
         weights=facts.weight_bytes + sum(adapter.size for adapter in adapters),
@@ -51,7 +52,7 @@ def spec_of(
         folder=str(installed.folder),
         digest=installed.digest,
         need=replace(need, context_length=cut),
-        context_length=cut if settings.context_length or cut < longest else 0,
+        context_length=cut if settings.context_length or cut < own_length else 0,
         keep_alive=settings.keep_alive,
         pooling=facts.is_embedding,
         numbers=numbers,
@@ -60,7 +61,7 @@ def spec_of(
         reasoning_parser=reasoning,
         args=args,
         env={**every.env, **settings.env},
-        engine=replace(every, args={}, env={}),
+        engine=replace(every, args={}, env={}, context_length=0),
         memory_max=settings.memory_max,
         template=installed.overlay.template,
         loras=tuple(
