@@ -73,7 +73,7 @@ class Engines:
         """The machine as last looked at; sized for the device the runtime is built for."""
         return replace(
             self._machine,
-            devices=self._left(self._gpus).devices if self._needs_gpus else (),
+            devices=self._left(self._gpus) if self._needs_gpus else (),
             numbers=self._numbers or NumberTimes(),
         )
 
