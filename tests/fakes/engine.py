@@ -41,6 +41,7 @@ SCENARIO: Json = {
     "stamped": False,  # each token is the time of its making (monotonic, ns); streams go in step
     "late": 0.0,  # seconds before an answer begins
     "status": 200,  # refuse generation with this status
+    "strict": False,  # its template insists on turns of user and assistant, the user's first
     "pools": pooling.PATHS,  # routes of an embedding model; one that ranks lacks some
     "vector": None,  # of every text, in place of its own
     "replay": "",  # answer streams with the events of this recorded file
@@ -182,6 +183,8 @@ class Engine:
         elif request.get("suffix"):
             why = "suffix is only supported for models with FIM completion rendering"
             yield refusal(400, why, "BadRequestError")
+        elif PLAN["strict"] and not spelling.alternates(request):
+            yield refusal(400, spelling.MUST_ALTERNATE, "BadRequestError")
         elif path == "/tokenize":
             yield reply(200, spelling.tokenized(request, CONTEXT))
         elif path == "/detokenize":

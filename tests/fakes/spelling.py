@@ -13,6 +13,7 @@ from typing import Any
 Json = dict[str, Any]
 
 FINGERPRINT = "vllm-0.32.0-8ccbf71f"
+MUST_ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."
 CORE_DIED = (
     '{"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root'
     ' cause.", "type": "InternalServerError", "param": null, "code": 500}}'
@@ -119,6 +120,16 @@ class Answer:
 def prompt_tokens(body: Json) -> int:
     prompt = body.get("prompt") or " ".join(str(m.get("content")) for m in body.get("messages", []))
     return len(prompt.split()) if isinstance(prompt, str) else len(prompt)
+
+
+def alternates(body: Json) -> bool:
+    """Whether a template like Mistral's takes the conversation; calls and results are no turns."""
+    turns = [
+        message["role"]
+        for message in body.get("messages", [])
+        if message["role"] in ("user", "assistant") and not message.get("tool_calls")
+    ]
+    return turns == [("user", "assistant")[at % 2] for at in range(len(turns))]
 
 
 def models(model: str, root: str, context: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.wire.conversation import engine_messages, keep_newest, without_pictures
+from vllamad.wire.conversation import engine_messages
 from vllamad.wire.images import Image
 from vllamad.wire.ollama import Message, ToolCall
 
@@ -70,34 +70,3 @@ def test_tool_answers_find_their_calls_by_id_name_or_position(answers, ids):
 def roles(text: str) -> list[dict[str, object]]:
     names = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
     return [{"role": names[letter], "content": str(i)} for i, letter in enumerate(text)]
-
-
-@pytest.mark.parametrize(
-    ("before", "count", "after"),
-    [
-        ("suau", 3, "0123"),
-        ("suau", 2, "023"),
-        ("susau", 1, "024"),
-        ("suau", 0, "03"),
-        ("uatau", 3, "34"),
-        ("ut", 1, "1"),
-        ("att", 2, "2"),
-        ("u", 5, "0"),
-    ],
-)
-def test_the_oldest_go_first_but_never_the_systems_or_the_last(before, count, after):
-    assert "".join(str(m["content"]) for m in keep_newest(roles(before), count)) == after
-
-
-def test_a_conversation_without_its_pictures_keeps_its_texts():
-    picture = Image("image/png", "aGk=")
-    messages = engine_messages(
-        [
-            Message(role="system", content="brief"),
-            Message(role="user", content="what?", images=[picture, picture]),
-            Message(role="user", images=[picture]),
-        ]
-    )
-    texts, count = without_pictures(messages)
-    assert [message["content"] for message in texts] == ["brief", "what?", ""]
-    assert count == 3

@@ -12,6 +12,7 @@ from vllamad.errors import BadInput
 from vllamad.wire.options import (
     check_options,
     from_generation_config,
+    kept_first,
     predicts_nothing,
     sampling,
 )
@@ -162,3 +163,10 @@ def test_what_is_no_number_in_a_generation_config_is_left_out(value):
 )  # fmt: skip
 def test_num_predict_zero_asks_for_nothing(stored, requested, nothing):
     assert predicts_nothing(stored, requested) == nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [({}, 4), ({"num_keep": 0}, 0), ({"num_keep": 9.5}, 9)]
+)
+def test_of_a_context_that_is_cut_the_first_tokens_stay(options, kept):
+    assert kept_first(options) == kept

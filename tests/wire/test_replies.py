@@ -273,12 +273,13 @@ def test_durations_are_never_zero():
     assert "eval_count" not in last
 
 
+@pytest.mark.case("B14")
 def test_a_muted_reply_counts_the_prompt_and_says_nothing():
     reply = Reply(lines.GENERATE, "test", muted=True)
     last = json.loads(answer(reply, content("x"), content("y", "length"), USAGE, DONE))
     assert (last["response"], last["done_reason"]) == ("", "length")
     assert last["prompt_eval_count"] == 3
-    assert "eval_count" not in last
+    assert last["eval_count"] == reply.completion_tokens == 5
 
 
 def error(**fault: object) -> bytes:
@@ -576,3 +577,22 @@ def test_an_odd_spelling_is_parsed():
     out = reply.feed([b'{"choices": [ {"delta": {"content" : "a"} } ] }'] * 2, NOW).decode()
     assert out == said('"content":"a"') * 2
     assert (reply.fast, reply.slow) == (0, 2)
+
+
+@pytest.mark.case("F1")
+@pytest.mark.parametrize("spelling", [lines.CHAT, lines.GENERATE])
+@pytest.mark.parametrize(
+    ("truncated", "keys"),
+    [
+        (lines.Truncated(), []),
+        (lines.Truncated(messages=4), ["truncated_messages"]),
+        (lines.Truncated(tokens=4), ["truncated_tokens"]),
+    ],
+)
+def test_the_last_line_alone_says_what_was_dropped(spelling, truncated, keys):
+    reply = Reply(spelling, "test", truncated=truncated)
+    told = [
+        json.loads(line) for line in answer(reply, content("x", "stop"), USAGE, DONE).splitlines()
+    ]
+    assert [[key for key in line if key.startswith("truncated")] for line in told] == [[], keys]
+    assert all(told[-1][key] == 4 for key in keys)

@@ -20,14 +20,14 @@ from vllamad.gateway.models import as_granted, find, traits_of
 from vllamad.gateway.prompts import Prompts
 from vllamad.gateway.quart_app import GatewayApp, until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
-from vllamad.gateway.truncation import remark, shortened
+from vllamad.gateway.truncation import HEADER, fitted_in, header, limit_of, remark, tell
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
 from vllamad.wire.encodings import IDENTITY, unpacked
 from vllamad.wire.fim import filled_in
 from vllamad.wire.fitted import check_tools, fitted, formed
 from vllamad.wire.gojson import is_object, quoted
-from vllamad.wire.lines import CHAT, GENERATE, Spelling
+from vllamad.wire.lines import CHAT, GENERATE, NOTHING_TRUNCATED, Spelling, Truncated
 from vllamad.wire.messages import count_request, messages_request
 from vllamad.wire.named import Messages, Responses
 from vllamad.wire.ollama import (
@@ -37,7 +37,7 @@ from vllamad.wire.ollama import (
     decode_generate,
 )
 from vllamad.wire.openai_replies import ChatReply, CompletionReply
-from vllamad.wire.options import predicts_nothing
+from vllamad.wire.options import kept_first, predicts_nothing
 from vllamad.wire.overlaid import overlaid
 from vllamad.wire.replies import Reply
 from vllamad.wire.requests import (
@@ -171,8 +171,11 @@ async def _answer(
     if asked.is_empty:
         return _settled(asked, spelling, "load")
     granted = time.monotonic_ns()
-    remark(context.too_large, installed.name, lease.grant, traits.stored | asked.options)
-    call = await _call(context, asked, traits, lease)
+    options = traits.stored | asked.options
+    remark(context.too_large, installed.name, lease.grant, options)
+    call, truncated = await _call(context, asked, traits, lease)
+    if truncated != NOTHING_TRUNCATED:
+        tell(installed.name, limit_of(lease.grant, options), truncated)
     if asked.debug_render_only:
         return await _rendered(context, asked, call, lease, spelling)
     reply = Reply(
@@ -182,25 +185,35 @@ async def _answer(
         thinking=asked.think is not False,
         top_logprobs=asked.top_logprobs,
         muted=predicts_nothing(traits.stored, asked.options),
+        truncated=truncated,
     )
     await until_answered(recorded(record, reply))
     output = Lines(reply, received_ns=record.received, granted_ns=granted)
-    return await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
+    answer = await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
+    if truncated != NOTHING_TRUNCATED:
+        answer.headers[HEADER] = header(truncated)
+    return answer
 
 
-async def _call(context: Context, asked: Asked, traits: ModelTraits, lease: Lease) -> EngineCall:
-    grant = lease.grant
+async def _call(
+    context: Context, asked: Asked, traits: ModelTraits, lease: Lease
+) -> tuple[EngineCall, Truncated]:
+    """What to ask the engine: the conversation conformed, and cut to the context."""
+    grant, prompts = lease.grant, Prompts(lease.grant, context.limits.gap)
     name, length = grant.served_name, grant.context_length
+    options = traits.stored | asked.options
+    limit = limit_of(grant, options) if asked.truncate else 0
     if isinstance(asked, ChatRequest):
         call = chat_call(asked, traits, served_name=name, context_length=length)
     else:
         call = generate_call(asked, traits, served_name=name, context_length=length)
         if asked.context and not asked.suffix:
-            prompts = Prompts(grant, context.limits.gap)
-            return await prompts.going_on(call, asked, begins=traits.writes_bos)
-    if asked.truncate:
-        call = await shortened(grant, call, traits.stored | asked.options)
-    return call
+            call, tokens = await prompts.going_on(
+                call, asked, begins=traits.writes_bos, limit=limit, keep=kept_first(options)
+            )
+            return call, Truncated(tokens=tokens)
+    call, messages = await fitted_in(prompts, call, traits.rules, limit=limit)
+    return call, Truncated(messages=messages)
 
 
 async def _rendered(

@@ -8,10 +8,11 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from vllamad.errors import WorkerLost
+from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.gateway.exchange import silent
 from vllamad.host.http_client import post
 from vllamad.wire.broker import Granted
+from vllamad.wire.cutting import cut_context
 from vllamad.wire.ollama import GenerateRequest
 from vllamad.wire.refusals import STOPPED, engine_refusal
 from vllamad.wire.requests import EngineCall
@@ -27,6 +28,10 @@ T = TypeVar("T")
 
 class _Tokens(msgspec.Struct):
     tokens: list[int]
+
+
+class _Count(msgspec.Struct):
+    count: int
 
 
 class _Text(msgspec.Struct):
@@ -50,19 +55,29 @@ class Prompts:
         return (await self._told("/detokenize", asked, _Text)).prompt
 
     async def going_on(
-        self, call: EngineCall, asked: GenerateRequest, *, begins: bool
-    ) -> EngineCall:
-        """`call` as the continuation of the token ids in `asked.context`.
+        self, call: EngineCall, asked: GenerateRequest, *, begins: bool, limit: int, keep: int
+    ) -> tuple[EngineCall, int]:
+        """`call` as the continuation of the token ids in `asked.context`, and how many were cut.
 
         `begins` says that the template writes the token of a text's beginning, which belongs there
-        only once.
+        only once. `limit` is tokens that prompt and answer have together, 0 for no limit; beyond it
+        the oldest ids but the first `keep` go.
         """
-        turn = await self._tokens(call)
-        return call.going_on([*asked.context, *turn[begins:]], asked)
+        turn = (await self._tokens(call))[begins:]
+        context = asked.context
+        if limit:
+            context = cut_context(context, limit - len(turn) - 1, keep)  # one is the answer's
+        return call.going_on([*context, *turn], asked), len(asked.context) - len(context)
+
+    async def count(self, call: EngineCall) -> int | None:
+        """How many tokens the engine makes of `call`; None where it refuses to render it."""
+        try:
+            return (await self._told("/tokenize", _rendering(call), _Count)).count
+        except EngineRefused:
+            return None
 
     async def _tokens(self, call: EngineCall) -> list[int]:
-        asked = {key: value for key, value in call.body.items() if key in _RENDERING}
-        return (await self._told("/tokenize", asked, _Tokens)).tokens
+        return (await self._told("/tokenize", _rendering(call), _Tokens)).tokens
 
     async def _told(self, path: str, asked: dict[str, object], kind: type[T]) -> T:
         with trio.move_on_after(self._limit):
@@ -70,6 +85,10 @@ class Prompts:
             with closing(answer):
                 return _read(answer.status, await answer.read(), kind)
         raise silent()
+
+
+def _rendering(call: EngineCall) -> dict[str, object]:
+    return {key: value for key, value in call.body.items() if key in _RENDERING}
 
 
 def _read(status: int, said: bytes, kind: type[T]) -> T:

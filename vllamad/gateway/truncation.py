@@ -1,4 +1,4 @@
-"""A conversation cut to what the context holds, as Ollama cuts it: the oldest messages go.
+"""A conversation cut to what the context holds, in a form its template accepts, and said so.
 
 The engine's own tokenizer counts. What cannot be cut to fit is left to the engine to refuse.
 """
@@ -6,52 +6,87 @@ The engine's own tokenizer counts. What cannot be cut to fit is left to the engi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import closing
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
+import trio
 
-from vllamad.errors import WorkerLost
-from vllamad.host.http_client import post
+from vllamad.gateway.prompts import Prompts
 from vllamad.host.log import event
 from vllamad.wire.broker import Granted
-from vllamad.wire.conversation import keep_newest, without_pictures
+from vllamad.wire.cutting import PICTURE, Cuts, Message, Search, without_pictures
 from vllamad.wire.gojson import is_list
-from vllamad.wire.refusals import STOPPED
+from vllamad.wire.lines import Truncated
 from vllamad.wire.requests import CHAT, EngineCall
+from vllamad.wire.roles import TemplateRules, conform
 
 log = logging.getLogger(__name__)
 
+HEADER: Final = "X-Vllamad-Truncated"
+
 _ROOM: Final = 1  # tokens at least left for the answer
 _TEMPLATE: Final = 256  # bytes a template may add, where nothing is counted
-_PICTURE: Final = 768  # tokens that Ollama counts a picture as, whatever is on it
+_LARGE: Final = 1 << 17  # characters of a conversation that would hold up every stream
+_MANY: Final = 500  # messages, likewise
+
+T = TypeVar("T")
 
 
-class _Count(msgspec.Struct):
-    count: int
+class Fitted(NamedTuple):
+    """A call whose conversation its template accepts, and how many messages were dropped."""
+
+    call: EngineCall
+    dropped: int = 0
 
 
-async def shortened(grant: Granted, call: EngineCall, options: Mapping[str, object]) -> EngineCall:
-    """`call` with as many of its newest messages as fit; system messages and the last one stay.
+async def fitted_in(
+    prompts: Prompts,
+    call: EngineCall,
+    rules: TemplateRules,
+    *,
+    limit: int,
+) -> Fitted:
+    """`call` with its conversation conformed, after its oldest turns are cut where it is too long.
 
-    The limit is the worker's context, or `num_ctx` where that is less.
+    `limit` is tokens that prompt and answer have together, 0 for none: then nothing is cut. Raises
+    WorkerLost where the engine is needed to count, and is gone.
     """
     messages = call.body.get("messages")
-    if call.path != CHAT or not is_list(messages) or len(messages) < 2:
-        return call
-    limit = _limit(grant, options)
-    # A token is at least one byte: short conversations need no counting.
-    size = len(msgspec.json.encode([messages, call.body.get("tools")]))
-    if not limit or size + _TEMPLATE < limit:
-        return call
-    return await _longest_that_fits(grant, call, limit)
+    if call.path != CHAT or not is_list(messages):
+        return Fitted(call)
+    given = msgspec.convert(messages, list[Message])
+    conversation = _Conversation(prompts, call, given, rules)
+    if not limit or len(given) < 2:
+        return Fitted(await conversation.keeping(given))
+    return await conversation.cut_to(limit)
+
+
+def limit_of(grant: Granted, options: Mapping[str, object]) -> int:
+    """Tokens that a prompt and its answer may have together; 0 where the worker does not say.
+
+    It is the worker's context, or `num_ctx` where that is less.
+    """
+    wanted = _num_ctx(options)
+    return min(wanted, grant.context_length or wanted) if wanted > _ROOM else grant.context_length
+
+
+def tell(model: str, limit: int, truncated: Truncated) -> None:
+    """Log how much of a conversation was dropped, and for which limit."""
+    fields = {"context_length": limit, "dropped_messages": truncated.messages or None}
+    fields |= {"dropped_tokens": truncated.tokens or None}
+    event(log, logging.INFO, "conversation cut to the context", model=model, **fields)
+
+
+def header(truncated: Truncated) -> str:
+    """The value of HEADER."""
+    return ", ".join(f"{kind}={count}" for kind, count in truncated._asdict().items() if count)
 
 
 def remark(remarked: set[str], model: str, grant: Granted, options: Mapping[str, object]) -> None:
     """Log that `num_ctx` is more than the worker's context, once for each model.
 
-    No error, as in Ollama, but no reload either: whoever wants more has to configure it.
+    No error, as in Ollama, but no reload either: a larger context has to be configured.
     """
     if model in remarked or not 0 < grant.context_length < _num_ctx(options):
         return
@@ -60,55 +95,66 @@ def remark(remarked: set[str], model: str, grant: Granted, options: Mapping[str,
     event(log, logging.INFO, "num_ctx larger than the context", model=model, **told)
 
 
-def _limit(grant: Granted, options: Mapping[str, object]) -> int:
-    """Tokens that a prompt and its answer may have together; 0 where nobody knows."""
-    wanted = _num_ctx(options)
-    return min(wanted, grant.context_length or wanted) if wanted > _ROOM else grant.context_length
+class _Conversation:
+    """The messages of one call, cut by what an engine counts."""
+
+    def __init__(
+        self, prompts: Prompts, call: EngineCall, messages: list[Message], rules: TemplateRules
+    ) -> None:
+        self._prompts = prompts
+        self._call = call
+        self._messages = messages
+        self._rules = rules
+        self._large = len(messages) > _MANY or sum(map(_length, messages)) > _LARGE
+
+    async def cut_to(self, limit: int) -> Fitted:
+        """The smallest cut that leaves room for an answer."""
+        cuts = await self._off_the_loop(self._cuts)
+        # A token is at least one byte: short conversations need no counting.
+        if cuts.size(0) + cuts.pictures(0) + _TEMPLATE < limit:
+            return Fitted(await self.keeping(self._messages))
+        search = Search(cuts, limit - _ROOM)
+        while (cut := search.next()) is not None:
+            search.told(cut, await self._count(cuts.kept(cut)))
+        best = search.best
+        return Fitted(await self.keeping(cuts.kept(best)), cuts.dropped(best))
+
+    async def keeping(self, messages: list[Message]) -> EngineCall:
+        """The call with these of its messages, conformed."""
+        conformed = await self._off_the_loop(lambda: self._conformed(messages))
+        if conformed is self._messages:
+            return self._call
+        return EngineCall(path=self._call.path, body=self._call.body | {"messages": conformed})
+
+    def _cuts(self) -> Cuts:
+        tools = self._call.body.get("tools")
+        return Cuts(self._messages, len(msgspec.json.encode(tools)) if tools else 0)
+
+    def _conformed(self, messages: list[Message]) -> list[Message]:
+        return conform(messages, self._rules)
+
+    async def _count(self, messages: list[Message]) -> int | None:
+        """How many tokens the engine makes of it, its template included; None if it refuses."""
+
+        def text() -> tuple[list[Message], int]:
+            bare = [without_pictures(message) for message in self._conformed(messages)]
+            return [message for message, _ in bare], sum(pictures for _, pictures in bare)
+
+        words, pictures = await self._off_the_loop(text)
+        body = self._call.body | {"messages": words}
+        count = await self._prompts.count(EngineCall(path=self._call.path, body=body))
+        return None if count is None else count + PICTURE * pictures
+
+    async def _off_the_loop(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work) if self._large else work()
+
+
+def _length(message: Message) -> int:
+    """Characters of its text; the parts of any other content are not looked at."""
+    content = message.get("content")
+    return len(content) if isinstance(content, str) else 0
 
 
 def _num_ctx(options: Mapping[str, object]) -> int:
     wanted = options.get("num_ctx")
     return int(wanted) if isinstance(wanted, int | float) else 0
-
-
-async def _longest_that_fits(grant: Granted, call: EngineCall, limit: int) -> EngineCall:
-    """The whole if it fits; else halve the search: a thousand messages are counted ten times."""
-
-    async def fits(cut: EngineCall) -> bool:
-        return await _count(grant, cut) + _ROOM <= limit
-
-    if await fits(call):
-        return call
-    low, high = 1, len(_messages(call)) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if await fits(_keeping(call, middle)):
-            low = middle
-        else:
-            high = middle - 1
-    return _keeping(call, low)
-
-
-def _keeping(call: EngineCall, count: int) -> EngineCall:
-    return EngineCall(
-        path=call.path, body=call.body | {"messages": keep_newest(_messages(call), count)}
-    )
-
-
-def _messages(call: EngineCall) -> list[dict[str, object]]:
-    return msgspec.convert(call.body["messages"], list[dict[str, object]])
-
-
-async def _count(grant: Granted, call: EngineCall) -> int:
-    """How many tokens the engine makes of it, its template included. Raises WorkerLost."""
-    kept = ("model", "tools", "add_generation_prompt", "continue_final_message")
-    messages, pictures = without_pictures(_messages(call))
-    body = {key: value for key, value in call.body.items() if key in kept} | {"messages": messages}
-    with closing(await post(grant.endpoint, "/tokenize", msgspec.json.encode(body))) as answer:
-        said = await answer.read()
-    if answer.status != 200:
-        return 0  # whatever is wrong with it, the engine says so when it is asked to answer
-    try:
-        return msgspec.json.decode(said, type=_Count).count + _PICTURE * pictures
-    except msgspec.DecodeError as error:
-        raise WorkerLost(STOPPED) from error

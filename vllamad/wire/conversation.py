@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from vllamad.wire.gojson import is_list, is_object
 from vllamad.wire.images import Image
 from vllamad.wire.ollama import Message
 
@@ -39,35 +38,6 @@ def engine_messages(messages: list[Message]) -> list[dict[str, object]]:
             fields |= _tool_answer(message, open_calls)
         spelled.append(fields)
     return spelled
-
-
-def keep_newest(messages: list[dict[str, object]], count: int) -> list[dict[str, object]]:
-    """Drop the oldest messages until `count` are left besides the system's; never the last one.
-
-    Tool answers whose call was dropped are dropped too.
-    """
-    others = [i for i, message in enumerate(messages) if message["role"] != "system"]
-    kept = others[-max(count, 1) :]
-    while len(kept) > 1 and messages[kept[0]]["role"] == "tool":
-        kept.pop(0)
-    stay = {*kept, *(i for i, message in enumerate(messages) if message["role"] == "system")}
-    return [messages[i] for i in sorted(stay)]
-
-
-def without_pictures(
-    messages: list[dict[str, object]],
-) -> tuple[list[dict[str, object]], int]:
-    """The same messages with their text alone, and how many pictures and sounds they had."""
-    texts: list[dict[str, object]] = []
-    count = 0
-    for message in messages:
-        parts = message["content"]
-        if is_list(parts):
-            text = [part for part in parts if is_object(part) and part["type"] == "text"]
-            count += len(parts) - len(text)
-            message = message | {"content": text[0]["text"] if text else ""}
-        texts.append(message)
-    return texts, count
 
 
 def _content(message: Message) -> str | list[dict[str, object]]:

@@ -22,8 +22,21 @@ class Piece(NamedTuple):
     logprobs: tuple[Logprob, ...] = ()
 
 
+class Truncated(NamedTuple):
+    """How much of a conversation was dropped because it is longer than the context."""
+
+    messages: int = 0
+    tokens: int = 0  # of a `context` given back
+
+
+NOTHING_TRUNCATED = Truncated()
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What only the last line says: durations in nanoseconds, zero left out."""
+    """What only the last line says: durations in nanoseconds, zero left out.
+
+    Ollama's has no `truncated_...`; its clients ignore keys that they do not know.
+    """
 
     total_duration: int = 0
     load_duration: int = 0
@@ -31,6 +44,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    truncated_messages: int = 0
+    truncated_tokens: int = 0
 
 
 class Spelling(NamedTuple):

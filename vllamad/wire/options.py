@@ -149,6 +149,12 @@ def predicts_nothing(stored: Mapping[str, object], requested: Mapping[str, objec
     return (check_options(stored) | check_options(requested)).get("num_predict") == 0
 
 
+def kept_first(options: Mapping[str, object]) -> int:
+    """`num_keep`: of a context that is cut, so many of its first tokens stay."""
+    kept = options.get("num_keep")
+    return int(kept) if isinstance(kept, int | float) else 4
+
+
 def _typed(name: str, value: object) -> object:
     wanted = _TYPES[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)

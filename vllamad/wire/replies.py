@@ -21,7 +21,7 @@ from vllamad.wire.chunks import (
     read_chunk,
     read_logprobs,
 )
-from vllamad.wire.lines import Ending, Piece, Spelling
+from vllamad.wire.lines import NOTHING_TRUNCATED, Ending, Piece, Spelling, Truncated
 from vllamad.wire.refusals import STOPPED, api_error, clean
 from vllamad.wire.template import DIGITS
 from vllamad.wire.timestamps import Stamps
@@ -59,10 +59,12 @@ class Reply:
         thinking: bool = True,
         top_logprobs: int = 0,
         muted: bool = False,
+        truncated: Truncated = NOTHING_TRUNCATED,
     ) -> None:
         """Echo `model`; leave thinking out if not `thinking`; say nothing at all if `muted`.
 
-        Muted is for `num_predict` 0, where the engine makes one token that nobody asked for.
+        Muted is for `num_predict` 0, where the engine makes one token that is not shown, but is
+        counted, as in Ollama.
         """
         self.fast = 0
         self.slow = 0
@@ -75,6 +77,7 @@ class Reply:
         self._thinking = thinking
         self._top_logprobs = top_logprobs
         self._muted = muted
+        self._truncated = truncated
         self._stamps = Stamps()
         self._template = template.NONE
         self._calls = CallBuffer()
@@ -91,7 +94,7 @@ class Reply:
 
     @property
     def completion_tokens(self) -> int:
-        return 0 if self._muted else self._usage.completion_tokens
+        return self._usage.completion_tokens
 
     def feed(self, payloads: list[bytes], now_ns: int) -> bytes:
         """Translate the data of the events just received; return the lines to send, or b"".
@@ -251,6 +254,8 @@ class Reply:
             prompt_eval_duration=max(_nanoseconds(reading) or first - times.granted, 1),
             eval_count=self.completion_tokens,
             eval_duration=max(_nanoseconds(metrics.generation_time_ms) or last - first, 1),
+            truncated_messages=self._truncated.messages,
+            truncated_tokens=self._truncated.tokens,
         )
 
 
