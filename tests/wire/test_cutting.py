@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vllamad.wire.cutting import COUNTS, PICTURE, Cuts, Message, Search, cut_context
 
 LETTERS = {"s": "system", "d": "developer", "u": "user", "a": "assistant", "t": "tool"}
+TEXT_PART = {"type": "text", "text": "see"}
 PICTURE_PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9999}}
 
 
@@ -61,7 +62,8 @@ def test_the_oldest_turns_go_whole(roles: str, kept: list[str]):
 
 @pytest.mark.case("F1")
 def test_a_call_and_its_late_result_are_one_part():
-    user, answer = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
+    user: Message = {"role": "user", "content": "u"}
+    answer: Message = {"role": "assistant", "content": "a"}
     messages = [user, called(answer, "x"), user, result("x"), user, answer, user]
     cuts = Cuts(messages)
     assert [len(cuts.kept(cut)) for cut in range(cuts.last + 1)] == [7, 3, 1]
@@ -72,7 +74,7 @@ def test_a_call_and_its_late_result_are_one_part():
 
 
 def test_pictures_are_counted_apart_from_text():
-    picture = {"role": "user", "content": [{"type": "text", "text": "see"}, PICTURE_PART] * 2}
+    picture: Message = {"role": "user", "content": [TEXT_PART, PICTURE_PART] * 2}
     cuts = Cuts([picture, *numbered("au")], more=100)
     assert [cuts.pictures(cut) for cut in (0, 1)] == [2 * PICTURE, 0]
     assert 100 < cuts.size(1) < cuts.size(0) < 500
@@ -81,7 +83,7 @@ def test_pictures_are_counted_apart_from_text():
 contents = st.one_of(
     st.text(max_size=300),
     st.integers(0, 300).map("x ".__mul__),
-    st.just([{"type": "text", "text": "see"}, PICTURE_PART]),
+    st.just([TEXT_PART, PICTURE_PART]),
     st.none(),
 )
 ids = st.integers(0, 15).map(str)
@@ -169,7 +171,9 @@ def test_any_conversation_keeps_what_belongs_together():
 @pytest.mark.parametrize("limit", [300, 8000, 120_000])
 def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit: int):
     words = "word " * length
-    messages = [{"role": LETTERS["ua"[at % 2]], "content": words} for at in range(9_999)]
+    messages: list[Message] = [
+        {"role": LETTERS["ua"[at % 2]], "content": words} for at in range(9_999)
+    ]
     cuts = Cuts(messages)
     search = Search(cuts, limit)
     counted: list[int] = []
@@ -195,7 +199,7 @@ def test_a_refused_count_is_not_a_small_number():
 
 
 def test_a_refusal_after_a_fit_leaves_the_fit():
-    cuts = Cuts([{"role": role, "content": "x" * 500} for role in ["user", "assistant"] * 20])
+    cuts = Cuts([message | {"content": "x" * 500} for message in numbered("ua" * 20)])
     search = Search(cuts, 100)
     first = search.next()
     assert first
