@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.core.cpu import NumberTimes, number_type, threads
+from vllamad.core.cpu import NumberTimes, number_type, threads, threads_why
 
 # As measured on an AVX-512 machine whose kernels have no bfloat16, on one with it, on an old one.
 EMULATED = NumberTimes(bfloat16=7.0, float16=8.0, float32=3.0)
@@ -65,3 +65,16 @@ def test_small_machines_keep_no_core_free_and_workers_share(
     cores: int, workers: int, each: int
 ) -> None:
     assert threads(cores, workers) == each
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "why"),
+    [
+        (1, 1, "1 core"),
+        (3, 0, "3 cores"),
+        (16, 1, "16 cores, one kept free"),
+        (16, 3, "16 cores, one kept free, shared by 3 workers"),
+    ],
+)
+def test_how_many_threads_is_explained(cores: int, workers: int, why: str) -> None:
+    assert threads_why(cores, workers) == why

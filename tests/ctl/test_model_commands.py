@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec import structs
 
 from tests.ctl.conftest import Daemon, Run
 from vllamad.errors import NotAllowed
-from vllamad.wire.control import ModelDetail, ModelInfo, Models, Problem, Progress
+from vllamad.wire.control import Memory, ModelDetail, ModelInfo, Models, Problem, Progress
 
 SMOL = ModelInfo(
     name="smollm2:135m",
@@ -80,6 +81,24 @@ def test_show_is_blocks(daemon: Daemon, run: Run) -> None:
         "    Apache License\n"
         "    Version 2.0, January 2004\n"
     )
+
+
+def test_show_says_how_a_cpu_computes_it(daemon: Daemon, run: Run) -> None:
+    memory = Memory(
+        weights=538_000_000,
+        context_length=8192,
+        planned=4_000_000_000,
+        dtype="float32",
+        dtype_why="2.3 x as fast as bfloat16 here",
+        threads=2,
+    )
+    daemon.says("GET", "/v1/models/smollm2:135m", structs.replace(DETAIL, memory=memory))
+    lines = [line.split(maxsplit=2) for line in run("show", "smollm2:135m").out.splitlines()]
+    assert ["computed", "in", "float32: 2.3 x as fast as bfloat16 here"] in lines
+    assert ["threads", "2"] in lines
+    answer = run("show", "--json", "smollm2:135m").json()
+    assert isinstance(answer, dict)
+    assert (answer["memory"]["dtype"], answer["memory"]["threads"]) == ("float32", 2)
 
 
 @pytest.mark.parametrize(

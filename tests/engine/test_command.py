@@ -365,6 +365,7 @@ def test_a_cpu_worker_binds_no_threads_and_takes_those_it_was_given() -> None:
     env = env_of(CPU, plan)
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert env["OMP_NUM_THREADS"] == "6"
+    assert env["KMP_BLOCKTIME"] == "5"
     of_before = env_of(CPU, ON_CPU)  # planned by a daemon that knew nothing of threads
     assert of_before["OMP_NUM_THREADS"] == "1"
 

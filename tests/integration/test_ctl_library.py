@@ -77,6 +77,9 @@ def test_show_tells_what_it_takes_in_memory(one: Daemon) -> None:
     shown = json.loads(one.ctl("show", "--json", "test"))
     assert shown["memory"]["weights"] > 0
     assert shown["memory"]["planned"] > shown["memory"]["weights"]
+    assert shown["memory"]["threads"] >= 1
+    assert shown["memory"]["dtype"] == "bfloat16"
+    assert shown["memory"]["dtype_why"] == "1.0 x as fast as float32 here"
     text = one.ctl("show", "test")
     assert "  Memory\n" in text
     assert "tokens" in text
@@ -139,3 +142,15 @@ def test_a_detached_pull_goes_on_without_us(one: Daemon, hub: Hub) -> None:
     until(lambda: one.ctl("list", "-q", "org/") == "org/tiny:latest\n")
     last = events(one.ctl("pull", "--json", "--detach", "org/tiny"))[-1]
     assert last["event"] == "done", "what is here already needs nobody to go on"
+
+
+def test_a_start_on_a_cpu_is_explained_in_the_log_and_in_ps(one: Daemon) -> None:
+    one.ctl("model", "load", "test")
+    (line,) = (line for line in one.text().splitlines() if "worker starting" in line)
+    assert 'dtype=bfloat16 dtype_why="1.0 x as fast as float32 here"' in line
+    assert "threads=" in line
+    assert "threads_why=" in line
+    assert "openmp=" in line
+    (worker,) = json.loads(one.ctl("ps", "--json"))["workers"]
+    assert (worker["dtype"], worker["dtype_why"]) == ("bfloat16", "1.0 x as fast as float32 here")
+    assert f"threads={worker['threads']} " in line

@@ -15,8 +15,9 @@ import trio
 from trio.testing import MockClock
 
 from vllamad.config.settings import EngineSettings, Paths, SchedulerSettings, Settings
-from vllamad.core.cpu import NumberTimes
-from vllamad.core.memory import GIB, Device, Machine
+from vllamad.core.cpu import NumberTimes, NumberType
+from vllamad.core.launch import Plan, Spec
+from vllamad.core.memory import GIB, Device, Machine, Need, Placement
 from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
 from vllamad.host.nvidia import Gpus
@@ -406,3 +407,43 @@ async def test_a_part_of_each_gpu_is_left_to_others(tmp_path: Path) -> None:
     own = replace(engines.settings.scheduler, gpu_overhead=3 * GIB)
     engines.settings = replace(engines.settings, scheduler=own)
     assert (await engines.hardware()).devices == (replace(CARD, foreign=CARD.foreign + 3 * GIB),)
+
+
+def plan_of(**spec: object) -> Plan:
+    wanted = Spec(
+        model="a:latest",
+        folder="/m",
+        need=Need(weights=1, kv_per_token=1, context_length=1),
+        numbers=NumberType(name="float32", why="2.3 x as fast as bfloat16 here"),
+        **spec,  # type: ignore[arg-type]
+    )
+    return Plan(spec=wanted, placement=Placement(devices=(), per_device=1, kv_cache=1, threads=2))
+
+
+async def test_how_a_cpu_will_compute_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "cores", lambda: 2)
+    install(tmp_path, "one")
+    engines = engines_of(tmp_path)
+    assert engines.explained(plan_of()) == {}, "nothing is known yet"
+    await engines.look()
+    assert engines.explained(plan_of()) == {
+        "dtype": "float32",
+        "dtype_why": "2.3 x as fast as bfloat16 here",
+        "threads": 2,
+        "threads_why": "2 cores",
+        "openmp": "torch's own: the runtime has no libiomp5",
+    }
+    told = engines.explained(plan_of(env={"OMP_NUM_THREADS": "7", "LD_PRELOAD": "/x.so"}))
+    assert (told["threads"], told["threads_why"]) == (7, "OMP_NUM_THREADS is set")
+    assert told["openmp"] == "LD_PRELOAD is set"
+    odd = engines.explained(plan_of(env={"OMP_NUM_THREADS": "4,2"}))
+    assert odd["threads"] == 2
+
+
+async def test_of_gpus_nothing_is_explained(tmp_path: Path) -> None:
+    install(tmp_path, "one", device="cuda")
+    engines = engines_of(tmp_path, Looks(THERE))
+    await engines.look()
+    assert engines.explained(plan_of()) == {}

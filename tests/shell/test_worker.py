@@ -86,6 +86,9 @@ class FakeLives:
     def log_file(self, model: str) -> Path:
         return Path("/logs") / model
 
+    def explained(self, plan: Plan) -> dict[str, object]:
+        return {"dtype": "float32", "dtype_why": f"of {plan.model}"}
+
     @asynccontextmanager
     async def live(self, plan: Plan) -> AsyncGenerator[FakeLife]:
         if self.refuses:
@@ -327,3 +330,15 @@ async def test_cancelled_at_any_moment_nothing_is_left_alive(
         await diary.worker.keep()
     assert diary.lives.alive == 0
     assert diary.worker.gone.is_set()
+
+
+async def test_a_start_is_explained_in_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    diary = Diary(FakeLives(refuses="cannot start it"))
+    await diary.worker.keep()
+    told = {record.message: vars(record)["fields"] for record in caplog.records}
+    assert told["worker starting"]["dtype"] == "float32"
+    assert told["worker starting"]["dtype_why"] == f"of {diary.worker.model}"
+    assert "dtype" not in told["worker stopping"]

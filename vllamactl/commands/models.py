@@ -180,4 +180,8 @@ def _memory(memory: control.Memory) -> list[tuple[str, ...]]:
         rows.append(
             ("loaded here", f"{human.size(memory.planned)}, {memory.context_length} tokens")
         )
+    if memory.threads:
+        why = f": {memory.dtype_why}" if memory.dtype_why else ""
+        rows.append(("computed in", f"{memory.dtype}{why}"))
+        rows.append(("threads", str(memory.threads)))
     return rows

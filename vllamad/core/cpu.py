@@ -66,5 +66,15 @@ def _short_of_memory(kept: NumberType) -> NumberType:
 
 def threads(cores: int, workers: int) -> int:
     """How many threads compute in each of `workers` that may be busy at once on `cores`."""
-    spare = 1 if cores >= SPARE_CORES else 0
-    return max(1, (cores - spare) // max(1, workers))
+    return max(1, (cores - _spare(cores)) // max(1, workers))
+
+
+def threads_why(cores: int, workers: int) -> str:
+    """The same in words."""
+    spare = ", one kept free" if _spare(cores) else ""
+    shared = f", shared by {workers} workers" if workers > 1 else ""
+    return f"{cores} core{'s' if cores != 1 else ''}{spare}{shared}"
+
+
+def _spare(cores: int) -> int:
+    return 1 if cores >= SPARE_CORES else 0

@@ -13,6 +13,8 @@ from vllamad.core.hearing import Hearing
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least
 from vllamad.errors import DoesNotFit
 
+THREADS = "OMP_NUM_THREADS"  # the variable that says how many
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
@@ -68,7 +70,7 @@ class Spec:
             self.memory_max,
             self.need.gpus,
             self.need.utilization,
-            self.numbers.name,
+            self.need.wide,
             self.engine,
         )
 
@@ -83,6 +85,12 @@ class Plan:
     @property
     def model(self) -> str:
         return self.spec.model
+
+    @property
+    def threads(self) -> int:
+        """How many compute on a CPU: what the operator set, else as planned; 0 with GPUs."""
+        asked = self.spec.env.get(THREADS, "")
+        return int(asked) if asked.isdecimal() else self.placement.threads
 
     @property
     def has_parsers(self) -> bool:

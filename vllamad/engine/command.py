@@ -16,7 +16,7 @@ from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.hearing import lacking
-from vllamad.core.launch import Plan
+from vllamad.core.launch import THREADS, Plan
 from vllamad.errors import RuntimeProblem
 
 LAUNCHER = Path(__file__).with_name("launch_vllm.py")
@@ -291,7 +291,9 @@ def _on_cpu(engine: Engine, plan: Plan, settings: EngineSettings) -> dict[str, s
         **openmp,
         # Binding pins all workers to the same core: measured four times slower with two of them.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(max(1, plan.placement.threads)),
+        # Threads of libiomp5 spin for 200 ms after their work, on the cores that others need.
+        "KMP_BLOCKTIME": "5",
+        THREADS: str(max(1, plan.placement.threads)),
         "VLLAMAD_FORK": "1" if settings.fork and engine.fork else "0",
     }
 

@@ -16,7 +16,8 @@ from typing import Final
 import trio
 
 from vllamad.config.settings import Settings
-from vllamad.core.cpu import NumberTimes
+from vllamad.core.cpu import NumberTimes, threads_why
+from vllamad.core.launch import THREADS, Plan
 from vllamad.core.memory import Device, Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
@@ -110,9 +111,10 @@ class Engines:
             return await trio.to_thread.run_sync(self._look_for_gpus, abandon_on_cancel=True)
         return Gpus(missing=f"NVML has not answered for {_NVML_LIMIT:.0f} s", may_come=True)
 
-    async def ready(self) -> None:
+    async def ready(self, *, measured: bool = True) -> None:
         """Return once a model can be planned for; wait for a driver that may still be coming.
 
+        With `measured` also until number types are: some seconds, once on each kind of CPU.
         Raises RuntimeProblem where the engine needs a GPU and there is none.
         """
         await self.look()
@@ -120,7 +122,8 @@ class Engines:
             await self._wait_for_the_driver()
         if self._missing:
             raise _without_gpu(self._missing)
-        await self._measure_numbers()
+        if measured:
+            await self._measure_numbers()
 
     async def _measure_numbers(self) -> None:
         """See which number type is fast, where that was never measured on this kind of CPU."""
@@ -133,8 +136,9 @@ class Engines:
             event(log, logging.INFO, "measuring which number type is fast", runtime=facts.name)
             began = trio.current_time()
             try:
+                # Whoever waits may leave: what is found is in the cache for the next one.
                 found = await trio.to_thread.run_sync(
-                    self._measure, facts, self.settings.paths.cache
+                    self._measure, facts, self.settings.paths.cache, abandon_on_cancel=True
                 )
             except RuntimeProblem as problem:
                 self._unmeasured.add(facts.python)
@@ -197,8 +201,24 @@ class Engines:
             reasoning_parsers=frozenset(facts.reasoning_parsers),
             sound=frozenset(facts.sound),
             flashinfer=facts.flashinfer,
-            openmp=openmp_of(facts),
+            openmp=openmp_of(facts)[0],
         )
+
+    def explained(self, plan: Plan) -> dict[str, object]:
+        """How the engine last looked at will compute `plan` and why; empty with GPUs."""
+        facts, spec = self._facts, plan.spec
+        if facts is None or facts.device != "cpu":
+            return {}
+        machine = self._machine
+        return {
+            "dtype": spec.numbers.name,
+            "dtype_why": spec.numbers.why,
+            "threads": plan.threads,
+            "threads_why": f"{THREADS} is set"
+            if THREADS in spec.env
+            else threads_why(machine.cores, machine.busy_workers),
+            "openmp": "LD_PRELOAD is set" if "LD_PRELOAD" in spec.env else openmp_of(facts)[1],
+        }
 
     @property
     def parsers(self) -> EngineParsers | None:
@@ -269,12 +289,17 @@ def _milliseconds(times: NumberTimes) -> dict[str, str]:
     return {name: f"{milliseconds:.2f}ms" for name, milliseconds in asdict(times).items()}
 
 
-def openmp_of(facts: RuntimeFacts) -> str:
-    """The OpenMP library that the CPU build brings, vLLM's own advice to preload; else empty."""
+def openmp_of(facts: RuntimeFacts) -> tuple[str, str]:
+    """The OpenMP library to preload, that of the CPU build's own wheel, and what is used in words.
+
+    The path is empty where there is none to preload.
+    """
     library = Path(facts.python).parents[1] / "lib" / "libiomp5.so"
-    # The loader splits what it is to preload at these, and knows no way to quote them.
-    usable = not set(" :") & set(str(library)) and library.is_file()
-    return str(library) if facts.device == "cpu" and usable else ""
+    if facts.device != "cpu" or not library.is_file():
+        return "", "torch's own: the runtime has no libiomp5"
+    if set(" :") & set(str(library)):  # the loader splits there, and knows no way to quote them
+        return "", "torch's own: libiomp5 cannot be preloaded from a path with a space or colon"
+    return str(library), "libiomp5"
 
 
 def _without_gpu(missing: str) -> RuntimeProblem:

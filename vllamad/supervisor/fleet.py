@@ -162,7 +162,7 @@ class Fleet:
     def _info(self, worker: Worker) -> WorkerInfo:
         model, now = worker.model, trio.current_time()
         expires_at = self._scheduler.expires_at(model, now=now)
-        placement = worker.plan.placement
+        plan, placement = worker.plan, worker.plan.placement
         return WorkerInfo(
             model=model,
             state=worker.state,
@@ -171,6 +171,9 @@ class Fleet:
             cpu_seconds=worker.usage.cpu,
             size_vram=placement.total if placement.devices else 0,
             context_length=worker.context_length,
+            dtype=plan.spec.numbers.name if plan.threads else "",
+            dtype_why=plan.spec.numbers.why if plan.threads else "",
+            threads=plan.threads,
             expires_in=None if expires_at in (None, inf) else expires_at - now,
             leases=self._scheduler.leases_of(model),
             waiting=self._scheduler.waiting_for(model),

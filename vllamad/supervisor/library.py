@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import Settings
-from vllamad.core.launch import Spec
+from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import Machine, place
 from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound, VllamadError
@@ -59,8 +59,10 @@ class Library:
             )
         return found
 
-    async def spec(self, name: str) -> Spec:
+    async def spec(self, name: str, *, to_load: bool = True) -> Spec:
         """What loading that model takes, on this machine as it is, or just was.
+
+        What is only shown (not `to_load`) does not wait for measurements.
 
         It is asked for every request, and almost always there is nothing to load. Raises what
         `find` does, and RuntimeProblem where nothing can be loaded at all.
@@ -70,12 +72,13 @@ class Library:
         if spec is not None and now - at < RECENT and self._catalog.glance(name) is seen:
             return spec
         found = await self.find(name)
-        await self._engines.ready()
+        await self._engines.ready(measured=to_load)
         machine = self._engines.machine
         self._measured(machine)
         adapters = await trio.to_thread.run_sync(self._catalog.adapters, found)
         spec = spec_of(found, machine, adapters, self._engines.parsers, self._settings.engine)
-        self._made[name] = now, found, spec
+        if to_load:
+            self._made[name] = now, found, spec
         return spec
 
     async def models(self) -> list[ModelInfo]:
@@ -101,15 +104,19 @@ class Library:
         facts = found.facts
         known = Memory(weights=facts.weight_bytes, kv_per_token=facts.kv_bytes_per_token)
         try:
-            need = (await self.spec(found.name)).need
+            spec = await self.spec(found.name, to_load=False)
         except VllamadError:
             return known
-        placed = place(need, self._engines.machine, ())
+        need, placed = spec.need, place(spec.need, self._engines.machine, ())
+        threads = Plan(spec=spec, placement=placed).threads if placed else 0
         return Memory(
             weights=need.weights,
             kv_per_token=need.kv_per_token,
             context_length=need.context_length,
             planned=placed.total if placed else 0,
+            dtype=spec.numbers.name if threads else "",
+            dtype_why=spec.numbers.why if threads else "",
+            threads=threads,
         )
 
     async def log_file(self, name: str) -> Path:

@@ -63,6 +63,10 @@ class EngineLives:
     def log_file(self, model: str) -> Path:
         return log_file(self._settings.paths.logs, model)
 
+    def explained(self, plan: Plan) -> Mapping[str, object]:
+        """How an engine for `plan` will compute and why, for the log."""
+        return self._engines.explained(plan)
+
     @asynccontextmanager
     async def live(self, plan: Plan) -> AsyncGenerator[EngineLife]:
         """Start an engine for `plan`, or go on with one that a daemon before us has started.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,6 +80,10 @@ class Lives(Protocol):
     """Where lives come from: the real one is in `supervisor/lives.py`, a fake in the tests."""
 
     def log_file(self, model: str) -> Path: ...
+
+    def explained(self, plan: Plan) -> Mapping[str, object]:
+        """How an engine for `plan` will compute and why, for the log."""
+        ...
 
     def live(self, plan: Plan) -> AbstractAsyncContextManager[Life]:
         """Start an engine; leaving the block ends it, and returns when its group is empty."""
@@ -287,5 +291,6 @@ class Worker:
             after=f"{seconds:.1f}s {before}",
             worker_pid=self.pid,
             reason=self.reason if bad else None,
+            **(self._lives.explained(self.plan) if state is State.STARTING else {}),
         )
         self._moved(self)

@@ -68,6 +68,9 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_peak: int | None = None  # bytes of main memory, where the kernel counts them
     cpu_seconds: float | None = None  # ditto
     context_length: int = 0
+    dtype: str = ""  # what it is computed in; auto: left to the engine; empty: with GPUs
+    dtype_why: str = ""
+    threads: int = 0  # that compute; 0: with GPUs
     expires_in: float | None = None  # seconds; None with state ready: for ever
     leases: int = 0
     waiting: int = 0
@@ -109,6 +112,9 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     kv_per_token: int = 0
     context_length: int = 0  # tokens it is loaded with here
     planned: int = 0  # of a worker alone on this machine; 0: it does not fit, or cannot run
+    dtype: str = ""  # what a CPU computes it in, and why; empty: with GPUs
+    dtype_why: str = ""
+    threads: int = 0
 
 
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
