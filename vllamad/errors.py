@@ -83,13 +83,17 @@ class WorkerLost(VllamadError):
 
 
 class EngineRefused(VllamadError):
-    """The engine answered with an error of its own; `status` is the engine's."""
+    """The engine answered with an error of its own; `status` is the engine's.
+
+    `unknown` is an outline for the log of what it said, where no words of ours were known for it.
+    """
 
     kind = "engine-refused"
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int, unknown: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.unknown = unknown
 
 
 class NotAllowed(VllamadError):

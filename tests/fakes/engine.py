@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from tests.fakes import named, pooling, spelling
+from tests.fakes import named, pooling, refusing, spelling
 from tests.fakes.named import NamedAnswer
 from tests.fakes.spelling import Answer, Json, refusal, reply
 from tests.fakes.stepping import Loop, Steps
@@ -42,6 +42,7 @@ SCENARIO: Json = {
     "late": 0.0,  # seconds before an answer begins
     "status": 200,  # refuse generation with this status
     "strict": False,  # its template insists on turns of user and assistant, the user's first
+    "refusal": "",  # refuse each request with this text
     "pools": pooling.PATHS,  # routes of an embedding model; one that ranks lacks some
     "vector": None,  # of every text, in place of its own
     "replay": "",  # answer streams with the events of this recorded file
@@ -203,6 +204,10 @@ class Engine:
             say(f'INFO:      - "POST {path} HTTP/1.1" 200 OK')
 
     def generation(self, path: str, request: Json) -> Steps:
+        why = (PLAN["refusal"], None) if PLAN["refusal"] else refusing.refused(path, request)
+        if why and request.get("prompt") != "ready?":
+            yield refusal(400, why[0], "BadRequestError", why[1])
+            return
         wishes = {name: PLAN[name] for name in ("text", "tokens", "rate")}
         try:
             self.asked += spelling.prompt_tokens(request)

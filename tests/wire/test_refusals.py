@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vllamad.errors import ServerBusy
+from vllamad.wire.engine_words import REFUSED, TOO_LONG
 from vllamad.wire.refusals import (
     CANNOT,
     FAILED,
     INTERNAL,
     STOPPED,
-    TOO_LONG,
     anthropic_error,
     api_error,
     clean,
@@ -44,23 +45,20 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
 @pytest.mark.parametrize(
     ("status", "body", "told", "message"),
     [
-        (400, b'{"error":{"message":"suffix is bad"}}', 400, "suffix is bad"),
+        (400, b'{"error":{"message":"suffix is bad"}}', 400, REFUSED),
+        (400, b'{"error":{"message":"x","param":"top_p"}}', 400, "invalid value for 'top_p'"),
         (400, OVERFLOW, 400, TOO_LONG),
         (429, b'{"error":{"message":"rate limit exceeded"}}', 429, "rate limit exceeded"),
         (503, b"rate limit exceeded", 503, "rate limit exceeded"),
+        (503, b"The engine is busy", 503, ServerBusy().message),
         (404, b'{"detail":"Not Found"}', 400, CANNOT),
-        (
-            404,
-            b'{"error":{"message":"The model `x` does not exist."}}',
-            500,
-            "The model `x` does not exist.",
-        ),
+        (404, b'{"error":{"message":"The model `x` does not exist."}}', 500, FAILED),
         (500, b'{"error":{"message":"EngineCore encountered an issue"}}', 500, STOPPED),
         (502, b"", 500, STOPPED),
         (500, b'{"error":{"message":"Internal server error"}}', 500, INTERNAL),
-        (400, b'{"error":"plain"}', 400, "plain"),
-        (400, b"{}", 400, FAILED),
-        (400, b"\xff", 400, "\ufffd"),
+        (400, b'{"error":"plain"}', 400, REFUSED),
+        (400, b"{}", 400, REFUSED),
+        (400, b"\xff", 400, REFUSED),
     ],
 )
 def test_the_engines_refusal_becomes_ours(status, body, told, message):

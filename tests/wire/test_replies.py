@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.fakes.acts import ACTS, RECORDED
 from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.wire import lines
-from vllamad.wire.refusals import STOPPED
+from vllamad.wire.engine_words import REFUSED
+from vllamad.wire.refusals import STOPPED, api_error
 from vllamad.wire.replies import DONE, Reply, Times
 from vllamad.wire.sse import EventReader
 
@@ -300,15 +301,16 @@ def test_an_error_after_output_is_the_last_line(at_once):
     payloads = [content("Hi"), error(message="boom"), content("late"), DONE]
     out = reply.feed(payloads, NOW) if at_once else b"".join(reply.feed([p], NOW) for p in payloads)
     out += reply.finish(NOW, TIMES)
-    assert out.decode() == said('"content":"Hi"') + '{"error":"boom"}\n'
+    assert out.decode() == said('"content":"Hi"') + api_error(STOPPED).decode() + "\n"
 
 
 @pytest.mark.parametrize(
     ("payload", "status", "message"),
     [
-        (error(message="boom", code="x"), 500, "boom"),
-        (error(message="boom", code=200), 500, "boom"),
-        (b'{"error":"plain"}', 500, "plain"),
+        (error(message="boom", code="x"), 500, STOPPED),
+        (error(message="boom", code=200), 500, STOPPED),
+        (error(message="boom", code=400), 400, REFUSED),
+        (b'{"error":"plain"}', 500, STOPPED),
         (b"not json", 500, "cannot read the engine's answer"),
         (b'{"choices":[{"delta":{"content":1}}]}', 500, "cannot read the engine's answer"),
         (b'{"choices":"\xff"}', 500, "cannot read the engine's answer"),

@@ -20,7 +20,7 @@ from vllamad.gateway.relay import ask, collect
 from vllamad.gateway.truncation import remark
 from vllamad.models.catalog import Installed
 from vllamad.wire import embeddings as wire
-from vllamad.wire import refusals, scoring
+from vllamad.wire import engine_words, scoring
 from vllamad.wire.embeddings import Vectors
 from vllamad.wire.gojson import quoted
 from vllamad.wire.options import check_options
@@ -132,7 +132,7 @@ async def _vectors(
     try:
         asked = await ask(endpoint, call.path, body, output, revoked=revoked, limits=limits)
     except EngineRefused as error:
-        if error.message == refusals.TOO_LONG:
+        if error.message == engine_words.TOO_LONG:
             raise EngineRefused(wire.TOO_LONG, status=error.status) from error
         raise
     body = await collect(asked)

@@ -18,6 +18,7 @@ import trio
 
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
 from vllamad.host.http_client import JSON, Answer, decode, open_ended, post
+from vllamad.host.log import event
 from vllamad.wire.refusals import FAILED, STOPPED, clean, engine_refusal
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Exchange:
         with self._asking:
             self._answer = answer = await post(endpoint, path, body, content_type)
             if answer.status != 200:
-                raise engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT))
+                raise noted(engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT)))
             self.begin(answer)
         if self._asking.cancelled_caught:
             raise lost(self._reason) if self._told.is_set() else silent()
@@ -169,6 +170,7 @@ class Exchange:
         payload = decode(self._reader, data)
         out = self.output.feed(payload, now_ns) if payload else b""
         if self.output.failed is not None:
+            noted(self.output.failed)
             self.over = True
         elif self.output.complete or self._reader.done or ended:
             self.over = True
@@ -191,6 +193,13 @@ async def exchange(
                 nursery.cancel_scope.cancel()
     finally:
         new.close()
+
+
+def noted(error: VllamadError) -> VllamadError:
+    """The same error; what the engine said that no words of ours were known for is in the log."""
+    if isinstance(error, EngineRefused) and error.unknown:
+        event(log, logging.WARNING, "engine refused", status=error.status, said=error.unknown)
+    return error
 
 
 def silent() -> WorkerLost:

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from vllamad.errors import EngineRefused, WorkerLost
-from vllamad.gateway.exchange import silent
+from vllamad.gateway.exchange import noted, silent
 from vllamad.host.http_client import post
 from vllamad.wire.broker import Granted
 from vllamad.wire.cutting import cut_context
@@ -93,7 +93,7 @@ def _rendering(call: EngineCall) -> dict[str, object]:
 
 def _read(status: int, said: bytes, kind: type[T]) -> T:
     if status != 200:
-        raise engine_refusal(status, said)
+        raise noted(engine_refusal(status, said))
     try:
         return msgspec.json.decode(said, type=kind)
     except msgspec.DecodeError as error:

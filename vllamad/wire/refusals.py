@@ -6,13 +6,9 @@ import re
 
 import msgspec
 
-from vllamad.errors import EngineRefused
+from vllamad.errors import EngineRefused, ServerBusy
+from vllamad.wire.engine_words import in_our_words
 
-TOO_LONG = (
-    "the prompt is longer than the context length currently available to the model; "
-    "shorten the prompt, adjust the context length in settings, "
-    "or use a model with a longer context length"
-)
 STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an "
     "internal error, check ollama server logs for details"
@@ -20,6 +16,7 @@ STOPPED = (
 FAILED = "the model failed while answering"
 INTERNAL = "Internal server error"  # what vLLM says of what it did not foresee
 CANNOT = "this model does not support requests of this kind"
+_BUSY = "rate limit exceeded"  # these words of an engine's Ollama passes on
 _NO_ROUTE = "Not Found"  # said by its router; which routes there are depends on the model
 
 _LONGEST = 300  # characters
@@ -41,6 +38,7 @@ _ANTHROPIC_TYPES = _OPENAI_TYPES | {
 
 class _Fault(msgspec.Struct):
     message: str = ""
+    param: str | None = None
 
 
 class _ErrorBody(msgspec.Struct):
@@ -69,38 +67,40 @@ def anthropic_error(status: int, message: str, request_id: str = "") -> bytes:
 
 def engine_refusal(status: int, body: bytes) -> EngineRefused:
     """Turn the engine's answer with another status than 200 into what our client is told."""
-    message = _message(body)
+    fault = _fault(body)
+    return refusal_of(status, fault.message, fault.param or "")
+
+
+def refusal_of(status: int, message: str, param: str = "") -> EngineRefused:
+    """Turn the text of an engine's error with that status into what our client is told."""
     if status in (429, 503):
-        return EngineRefused(clean(message), status=status)
+        busy = message if message == _BUSY else ServerBusy().message
+        return EngineRefused(busy, status=status)
     if status == 404 and message == _NO_ROUTE:
         return EngineRefused(CANNOT, status=400)
     if message == INTERNAL:
         return EngineRefused(INTERNAL, status=500)
+    told, unknown = in_our_words(message, param)
     if status == 404 or status >= 500:
         # A worker that does not know its own model, or broke: not the client's fault.
-        return EngineRefused(STOPPED if status >= 500 else clean(message), status=500)
-    return EngineRefused(TOO_LONG if is_too_long(message) else clean(message), status=status)
-
-
-def is_too_long(message: str) -> bool:
-    """Does the engine say that the prompt is longer than its context?"""
-    return "maximum context length" in message
+        return EngineRefused(STOPPED if status >= 500 else FAILED, status=500, unknown=unknown)
+    return EngineRefused(told, status=status, unknown=unknown)
 
 
 def clean(message: str) -> str:
-    """Take out of an engine's message what is nobody's business: paths, addresses, traces."""
+    """The reason of a failed load without paths, addresses and traces, which are the operator's."""
     if not message.strip() or _TRACE.search(message):
         return FAILED
     text = _PRIVATE.sub("…", " ".join(message.split()))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _message(body: bytes) -> str:
-    """Find the message in an error body; a body of another shape is the message itself."""
+def _fault(body: bytes) -> _Fault:
+    """Find the fault in an error body; a body of another shape is the message itself."""
     try:
         answer = msgspec.json.decode(body, type=_ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body.decode(errors="replace")
+        return _Fault(body.decode(errors="replace"))
     if isinstance(answer.error, _Fault):
-        return answer.error.message
-    return answer.error or answer.detail or ""
+        return answer.error
+    return _Fault(answer.error or answer.detail or "")

@@ -22,7 +22,7 @@ from vllamad.wire.chunks import (
     read_logprobs,
 )
 from vllamad.wire.lines import NOTHING_TRUNCATED, Ending, Piece, Spelling, Truncated
-from vllamad.wire.refusals import STOPPED, api_error, clean
+from vllamad.wire.refusals import STOPPED, api_error, refusal_of
 from vllamad.wire.template import DIGITS
 from vllamad.wire.timestamps import Stamps
 
@@ -278,6 +278,6 @@ def _joined(pieces: list[Piece]) -> Piece:
 
 def _refusal(fault: Fault | str) -> EngineRefused:
     if isinstance(fault, str):
-        return EngineRefused(clean(fault), status=500)
+        return refusal_of(500, fault)
     status = fault.code if isinstance(fault.code, int) and 400 <= fault.code < 600 else 500
-    return EngineRefused(clean(fault.message), status=status)
+    return refusal_of(status, fault.message)

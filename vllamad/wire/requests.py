@@ -10,6 +10,7 @@ import msgspec
 
 from vllamad.errors import BadInput, EngineRefused, NotSupported
 from vllamad.wire.conversation import engine_messages
+from vllamad.wire.engine_words import NO_GRAMMAR
 from vllamad.wire.fim import FimTokens, fill_in
 from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.images import Image
@@ -58,7 +59,7 @@ class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
         vLLM looks at a grammar twice, and knows no word for what it finds only the second time.
         """
         if error.message == INTERNAL and not _GRAMMARS.isdisjoint(self.body):
-            return BadInput("invalid format: the engine cannot build a grammar of it")
+            return BadInput(NO_GRAMMAR)
         return None
 
     def going_on(self, tokens: list[int], asked: Generation) -> EngineCall:
