@@ -354,6 +354,8 @@ def test_a_worker_is_offline_and_tells_nobody_anything(engine: Engine, plan: Pla
         ("XDG_CACHE_HOME", PLACE.cache),
         ("HF_HOME", PLACE.cache),
         ("TRITON_CACHE_DIR", PLACE.cache),
+        ("TORCHINDUCTOR_CACHE_DIR", PLACE.cache),
+        ("NUMBA_CACHE_DIR", PLACE.cache),
     ],
 )
 def test_scratch_goes_with_the_worker_and_caches_stay(name: str, folder: Path) -> None:
@@ -464,3 +466,9 @@ def test_the_engine_waits_for_its_processes_as_long_as_we_wait_for_it(
 ) -> None:
     env = environment(GPU, ON_GPU, PLACE, EngineSettings(), {}, load_timeout=limit)
     assert env["VLLM_ENGINE_READY_TIMEOUT_S"] == told
+
+
+@pytest.mark.case("F7")
+def test_a_worker_s_user_has_a_name_where_passwd_has_none() -> None:
+    assert env_of(CPU, ON_CPU, {"USER": "root"})["USER"] == "vllamad"
+    assert env_of(CPU, ON_CPU, {})["LOGNAME"] == "vllamad"

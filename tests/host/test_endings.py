@@ -160,3 +160,9 @@ def test_the_end_of_one_that_lives_is_not_known() -> None:
         assert exit_code(os.getpid(), pidfd) is None
     finally:
         os.close(pidfd)
+
+
+def test_the_last_line_that_names_an_error_is_found() -> None:
+    lines = ["Traceback", "ValueError: first", "  File x", "a.b.OtherError: why", "Error in x"]
+    assert endings.last_error(lines) == "a.b.OtherError: why"
+    assert endings.last_error(["UserWarning: x", "all is well"]) == ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.container import contained, problem
-from tests.daemon import PATIENCE, ROOT, Daemon, fake_config, fake_home, free_port
+from tests.daemon import PATIENCE, ROOT, Daemon, fake_config, fake_home, free_port, until
 
 pytestmark = pytest.mark.integration
 
@@ -134,3 +137,57 @@ def test_a_variable_without_effect_is_named_by_a_check(home: Path) -> None:
         "OLLAMA_KV_CACHE_TYPE has no effect: the cache is not quantised; `kv-cache-dtype` in"
         " engine.args is vLLM's for q8_0",
     ]
+
+
+@pytest.mark.case("F13")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_of_the_whole_process_group_is_quiet(home: Path, number: signal.Signals) -> None:
+    one = Daemon(home, free_port(), home / "run")
+    try:
+        one.start({"VLLAMAD_SERVER_GATEWAYS": "3"})
+        assert one.chat("a").status_code == 200
+        began = len(one.text())
+        os.killpg(one.pid, number)  # as Ctrl-C in a terminal, and `kill -- -PGID`
+        assert one.process is not None
+        assert one.process.wait(PATIENCE) == 0
+        said = one.text()[began:]
+        assert "stopped" in said
+        assert not re.search(r"WARNING|ERROR|died|again_in", said), said
+    finally:
+        one.http.close()
+        if not one.process_ended():
+            os.killpg(one.pid, signal.SIGKILL)
+
+
+@pytest.mark.case("F13")
+def test_a_stop_of_every_process_at_once_is_no_error_of_the_gateways(home: Path) -> None:
+    """As a service manager does that tells each process of a service to end."""
+    one = Daemon(home, free_port(), home / "run")
+    try:
+        one.start({"VLLAMAD_SERVER_GATEWAYS": "3"})
+        began = len(one.text())
+        for pid in (*one.gateways(), one.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert one.process is not None
+        assert one.process.wait(PATIENCE) == 0
+        said = one.text()[began:]
+        assert "stopped" in said
+        assert not re.search(r"WARNING|ERROR|died|again_in", said), said
+    finally:
+        one.http.close()
+        if not one.process_ended():
+            os.killpg(one.pid, signal.SIGKILL)
+
+
+@pytest.mark.case("F12")
+def test_what_a_library_prints_at_start_is_no_word_of_a_gateway(home: Path) -> None:
+    site = home / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("print('hello from a library', flush=True)\n")
+    with running(home, {"PYTHONPATH": f"{site}:{ROOT}"}) as one:
+        assert one.chat("a").status_code == 200
+        (old,) = one.gateways()
+        (home / "vllamad.toml").write_text(fake_config(more="[server]\nallowed_hosts = ['x.y']"))
+        one.ctl("reload", "--wait", code=0)
+        until(lambda: one.gateways() != [old])
+        assert "hello from a library" in one.text()

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.daemon import until
+from tests.daemon import ROOT, until
 from tests.fakes import hub as fake
 from tests.models.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
+from vllamad.host.shim import descendants
 from vllamad.models import store
 from vllamad.models.catalog import Catalog
 from vllamad.models.fetching import AT_ONCE
@@ -77,7 +78,7 @@ async def pulled(
 
 async def started(models: Path) -> trio.Process:
     """A pull as a process that the test itself holds."""
-    command = [sys.executable, "-m", "vllamad.models.pull", str(models), "org/tiny"]
+    command = [sys.executable, "-m", "vllamad.models.pull", "1", str(models), "org/tiny"]
     return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -393,5 +394,78 @@ async def test_a_pull_nobody_listens_to_ends(hub, models):
 
 async def test_a_pull_whose_process_dies_says_so(hub, models, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(HostProblem, match="its process ended with 1"):
+    with pytest.raises(HostProblem, match="its process ended: exit status 1"):
+        await pulled(models)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+async def test_a_pull_whose_process_is_killed_says_by_what(hub, models, number):
+    hub.stall = "model.safetensors"
+    told: list[str] = []
+
+    async def pull_it() -> None:
+        with pytest.raises(HostProblem) as raised:
+            await pulled(models)
+        told.append(raised.value.message)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull_it)
+            await trio.to_thread.run_sync(hub.stalled.wait, 30)
+            (child,) = [one for one in descendants(os.getpid()) if "python" in one.comm]
+            os.kill(child.pid, number)
+    assert told[0].startswith(
+        f"cannot pull org/tiny:latest: its process ended: killed by {number.name}"
+    ), told
+    if number == signal.SIGKILL:
+        assert "MiB" in told[0]
+
+
+@pytest.mark.case("F12")
+async def test_what_a_library_prints_is_logged_and_not_taken_for_a_step(
+    hub, models, tmp_path, monkeypatch, caplog
+):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        'import os, sys\nprint(\'{"status":"success","done":true}\')\n'
+        "print('hello from a library', file=sys.stderr)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{ROOT}")
+    caplog.set_level("INFO")
+    steps = await pulled(models)
+    assert [step.status for step in steps].count("success") == 1
+    assert Catalog(models, {}).find("org/tiny") is not None
+    printed = [record.fields["line"] for record in caplog.records if "printed" in record.message]
+    assert "hello from a library" in printed
+
+
+@pytest.mark.case("F12")
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "abc", "HF_HUB_DOWNLOAD_TIMEOUT: 'abc' is not a whole number"),
+        ("HF_HUB_ETAG_TIMEOUT", "1.5", "HF_HUB_ETAG_TIMEOUT: '1.5' is not a whole number"),
+        ("HTTPS_PROXY", "nonsense://x:1", "names a proxy or certificates that cannot be used"),
+        ("SSL_CERT_FILE", "/nonexistent", "names a proxy or certificates that cannot be used"),
+    ],
+)
+async def test_a_wrong_variable_of_the_hub_s_library_is_named(
+    hub, models, monkeypatch, variable, text, told
+):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(HostProblem) as raised:
+        await pulled(models)
+    assert told in raised.value.message
+    assert variable in raised.value.message + raised.value.hint
+    assert hub.requests == []
+
+
+@pytest.mark.case("F12")
+async def test_a_pull_that_breaks_tells_its_own_last_words(hub, models, tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "huggingface_hub.py").write_text("raise ValueError('no such thing')")
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{ROOT}")
+    with pytest.raises(HostProblem, match="exit status 1: ValueError: no such thing"):
         await pulled(models)

@@ -28,8 +28,9 @@ DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + READY 
 # It serves, until it is told to retire, and ends when it is told again.
 RETIRING = (
     READY + "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM]); "
-    "print('serving', flush=True); signal.sigwait([signal.SIGUSR1]); "
-    "os.close(1); signal.sigwait([signal.SIGTERM])"
+    "pipe = int(os.environ['VLLAMAD_GATEWAY_PIPE']); print('a library prints', flush=True); "
+    "os.write(pipe, b'serving\\n'); signal.sigwait([signal.SIGUSR1]); "
+    "os.close(pipe); signal.sigwait([signal.SIGTERM])"
 )
 POLITE = READY + "signal.sigwait([signal.SIGTERM]); sys.exit(0)"
 
@@ -90,7 +91,7 @@ async def test_one_that_cannot_live_is_tried_ever_more_slowly(
     gateways = Gateways(launch("raise SystemExit(3)"), 1)
     started = gateways._newest._live
 
-    async def noted(number: int) -> str:
+    async def noted(number: int) -> tuple[bool, str]:
         births.append(trio.current_time())
         return await started(number)
 
@@ -235,3 +236,42 @@ async def test_where_the_new_ones_do_not_serve_the_old_ones_stay(
             await gateways.renew(launch(GOOD), 1)
         assert gateways.serve(good, 1)
         assert gateways.pids == pids
+
+
+@pytest.mark.parametrize(
+    ("code", "level", "told"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "ERROR", "killed by SIGSEGV (segmentation fault)"),
+        ("raise SystemExit(3)", "ERROR", "exit status 3"),
+        ("raise SystemExit(0)", "WARNING", "exit status 0"),
+    ],
+)
+async def test_an_end_is_told_with_its_signal_and_an_orderly_one_is_no_error(
+    caplog: pytest.LogCaptureFixture, code: str, level: str, told: str
+) -> None:
+    gateways = Gateways(launch(code), 1)
+    async with kept(gateways):
+        while not (found := [one for one in caplog.records if one.levelname == level]):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert found[0].fields["reason"] == told  # type: ignore[attr-defined]
+
+
+@pytest.mark.case("F13")
+async def test_an_orderly_end_just_before_a_stop_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    gateways = Gateways(launch(GOOD), 2)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gateways.run)
+            pids = await until_there_are(gateways, 2)
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+            await until_there_are(gateways, 0)
+            gateways.stop()
+    assert [one.message for one in caplog.records if one.levelname != "INFO"] == []
+
+
+async def test_each_is_in_a_process_group_of_its_own() -> None:
+    gateways = Gateways(launch(GOOD), 1)
+    async with kept(gateways):
+        (pid,) = await until_there_are(gateways, 1)
+        assert os.getpgid(pid) == pid

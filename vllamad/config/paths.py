@@ -21,8 +21,8 @@ WORKER_ID_LIMIT = 12
 RUN_LIMIT = SOCKET_LIMIT - 37 - len("/w/") - WORKER_ID_LIMIT - len("/rpc")
 
 
-VARIABLES = ("VLLAMAD_HOME", "VLLAMAD_CONTROL", "VLLAMAD_FORK")
-"""Variables of ours that are no settings: two of places, and one the daemon gives its workers."""
+VARIABLES = ("VLLAMAD_HOME", "VLLAMAD_CONTROL", "VLLAMAD_FORK", "VLLAMAD_GATEWAY_PIPE")
+"""Variables of ours that are no settings: of places, and what the daemon gives its children."""
 
 
 def home_of(environ: Mapping[str, str], uid: int) -> Path:

@@ -253,12 +253,17 @@ def _spell(engine: Engine, name: str, value: Flag) -> list[str]:
 def _private(place: Workplace) -> dict[str, str]:
     return {
         "HOME": str(place.cache),
+        # A uid of a container may have no name, and torch asks for one: getpass.getuser().
+        "USER": "vllamad",
+        "LOGNAME": "vllamad",
         "TMPDIR": str(place.run / "tmp"),
         "VLLM_RPC_BASE_PATH": str(place.run / "rpc"),
         "VLLM_CACHE_ROOT": str(place.cache / "vllm"),
         "XDG_CACHE_HOME": str(place.cache / "xdg"),
         "HF_HOME": str(place.cache / "hf"),
         "TRITON_CACHE_DIR": str(place.cache / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(place.cache / "inductor"),
+        "NUMBA_CACHE_DIR": str(place.cache / "numba"),
     }
 
 

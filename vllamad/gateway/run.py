@@ -26,7 +26,7 @@ from vllamad.host import log as own_log
 from vllamad.host.addresses import own_addresses
 from vllamad.host.log import event
 from vllamad.models.catalog import Catalog
-from vllamad.wire.gateway import RETIRE, SERVING, GatewaySettings, decode
+from vllamad.wire.gateway import RETIRE, SERVING, TOLD_ON, GatewaySettings, decode
 from vllamad.wire.origins import Gate
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,10 @@ _FEWEST: Final = 8  # connections, however few descriptors there are
 def main() -> int:
     """Serve until SIGTERM; the exit status."""
     try:
+        pipe = int(os.environ.pop(TOLD_ON, ""))
+        os.set_inheritable(pipe, False)
         settings = decode(sys.stdin.buffer.readline())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, OSError) as error:
         print(f"vllamad: a gateway is started by the supervisor only: {error}", file=sys.stderr)
         return 2
     own_log.configure(
@@ -48,14 +50,15 @@ def main() -> int:
     )
     # Whatever else runs in this interpreter must not keep the tokens waiting for 5 ms.
     sys.setswitchinterval(0.0005)
-    # Ctrl-C at a terminal, and its end, reach all of us; the supervisor decides what they mean.
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # The supervisor decides what Ctrl-C at a terminal, and its end, mean; and the terminal's own
+    # group being another one, what we log must not stop us.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
-    trio.run(_run, settings)
+    trio.run(_run, settings, pipe)
     return 0
 
 
-async def _run(settings: GatewaySettings) -> None:
+async def _run(settings: GatewaySettings, pipe: int) -> None:
     sockets = [socket.socket(fileno=number) for number in settings.sockets]
     async with open_hub() as hub:
         context = Context(
@@ -85,19 +88,19 @@ async def _run(settings: GatewaySettings) -> None:
                         limits=_limits(settings),
                     )
                 )
-                _tell_the_supervisor(SERVING)
+                _tell_the_supervisor(pipe, SERVING)
                 await closed.wait()
-                _tell_the_supervisor(b"")
+                _tell_the_supervisor(pipe, b"")
             nursery.cancel_scope.cancel()
 
 
-def _tell_the_supervisor(word: bytes) -> None:
-    """Standard output is the supervisor's: a word once we serve, its end once we take nobody."""
+def _tell_the_supervisor(pipe: int, word: bytes) -> None:
+    """The pipe is the supervisor's: a word once we serve, its end once we take nobody."""
     try:
         if word:
-            os.write(sys.stdout.fileno(), word)
+            os.write(pipe, word)
         else:
-            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            os.close(pipe)
     except BrokenPipeError:
         pass  # it is gone, and so are we in a moment
 

@@ -16,6 +16,7 @@ import re
 import resource
 import signal
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ _ECHO = re.compile(
     r"Fatal Python error: (?:Segmentation fault|Aborted|Bus error|Illegal instruction|Floating)"
     r"|.*Segfault encountered"
 )
+
+_ERROR = re.compile(r"(?:[A-Za-z_][\w.]*)?(?:Error|Exception)(?:: |$)|ERROR: |error: ")
 
 # linux/pidfd.h: struct pidfd_info, and the exit status of a process that is reaped already.
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11), 64 bytes
@@ -89,6 +92,11 @@ def starved(memory: int | None, limit: int) -> str:
     held = "" if memory is None else f"; it had {memory // _MIB} MiB"
     bound = f"; its memory_max is {limit // _MIB} MiB" if limit else ""
     return f"killed by SIGKILL: {_STARVED}{held}{bound}"
+
+
+def last_error(lines: Sequence[str]) -> str:
+    """Return the last line that names an error, as the end of a traceback does; else ""."""
+    return next((line for line in reversed(lines) if _ERROR.match(line)), "")
 
 
 def signal_name(number: int) -> str:

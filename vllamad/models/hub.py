@@ -6,6 +6,7 @@ Every other module is spared the hub library and its errors. Runs in the pull's 
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -44,6 +45,10 @@ from vllamad.models.plan import RemoteFile
 # The library's own types are partly unknown.
 _headers = cast("Callable[[], dict[str, str]]", build_hf_headers)
 _download = cast("Callable[..., None]", http_get)
+
+# What a client of HTTP takes from the environment.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_CONNECTION = (*_PROXIES, *map(str.lower, _PROXIES), "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 _PIECE = 256 << 10
 
@@ -129,6 +134,14 @@ def be_careful() -> None:
             follow_redirects=True, timeout=None, event_hooks={"response": [_check_answer]}
         )
 
+    try:
+        client().close()
+    except (OSError, ValueError, httpx2.InvalidURL) as error:
+        raise HostProblem(
+            "cannot ask the hub: the environment names a proxy or certificates that cannot be"
+            f" used: {error}",
+            hint="see " + ", ".join(name for name in _CONNECTION if os.environ.get(name)),
+        ) from error
     set_client_factory(client)
     # What a connection has brought of a piece is lost with it, and five that bring none are the
     # end: 10 MiB, the library's own measure, is more than some lines bring.

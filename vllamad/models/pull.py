@@ -1,17 +1,19 @@
-"""One pull, in a process of its own: `python -m vllamad.models.pull STORE NAME [ORIGIN]`.
+"""One pull, in a process of its own: `python -m vllamad.models.pull FD STORE NAME [ORIGIN]`.
 
-Plans, fetches, verifies, publishes, and prints a line of JSON for each step. Whatever a repository
-does to a parser, or the hub to its client, it does here and not in the daemon.
+Plans, fetches, verifies, publishes, and writes a line of JSON for each step to the descriptor FD.
+Whatever a repository does to a parser, or the hub to its client, it does here and not in the
+daemon.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -19,7 +21,7 @@ from types import FrameType
 import msgspec
 
 from vllamad.core.model_name import ModelName, parse
-from vllamad.errors import VllamadError
+from vllamad.errors import HostProblem, VllamadError
 from vllamad.models import store
 from vllamad.models.facts import read_facts
 from vllamad.models.fetching import Fetching, Interrupted, Report
@@ -40,6 +42,10 @@ ENVIRONMENT = {
 }
 
 
+# The variables that huggingface_hub reads as numbers, while it is imported.
+NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
+
+
 def main() -> int:
     """Pull argv's NAME into argv's STORE; 0 done, 1 refused with the reason as the last line.
 
@@ -48,16 +54,32 @@ def main() -> int:
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_leave_with_the_daemon, daemon=True).start()
+    descriptor, models, name, *origins = sys.argv[1:]
+    os.set_inheritable(int(descriptor), False)
+    tell = partial(_tell, int(descriptor))
     try:
-        origin = msgspec.json.decode(sys.argv[3], type=Origin) if sys.argv[3:] else None
-        pull(Path(sys.argv[1]), parse(sys.argv[2]), _print, origin)
+        origin = msgspec.json.decode(origins[0], type=Origin) if origins else None
+        check_environment(name, os.environ)
+        pull(Path(models), parse(name), tell, origin)
     except VllamadError as error:
         problem = Problem(kind=error.kind, message=error.message, hint=error.hint)
-        _print(Progress(error=problem, done=True))
+        tell(Progress(error=problem, done=True))
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def check_environment(name: str, environ: Mapping[str, str]) -> None:
+    """Raise HostProblem for a variable that the hub's library could not read."""
+    for variable in NUMBERS:
+        text = environ.get(variable, "")
+        if text and not re.fullmatch(r"\s*\+?[0-9]{1,9}\s*", text):
+            raise HostProblem(
+                f"cannot pull {parse(name).display()}: {variable}: {text!r} is not a whole number"
+                " of seconds",
+                hint=f"unset {variable} in the daemon's environment, or correct it",
+            )
 
 
 def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = None) -> Manifest:
@@ -119,10 +141,11 @@ def _note_revision(place: Path, revision: str) -> None:
     (refs / revision).write_text(place.name)
 
 
-def _print(progress: Progress) -> None:
+def _tell(descriptor: int, progress: Progress) -> None:
+    line = encode_line(progress)
     try:
-        sys.stdout.buffer.write(encode_line(progress))
-        sys.stdout.buffer.flush()
+        while line:
+            line = line[os.write(descriptor, line) :]
     except BrokenPipeError:  # whoever asked has gone
         os._exit(INTERRUPTED)
 

@@ -8,6 +8,8 @@ is refused in between. Those of other settings take the place of the old ones th
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ import trio
 from vllamad.errors import HostProblem
 from vllamad.host.endings import Exit, Watch, ended
 from vllamad.host.log import event
-from vllamad.wire.gateway import RETIRE, SERVING
+from vllamad.wire.gateway import RETIRE, SERVING, TOLD_ON
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Gateways:
 
 @dataclass(slots=True)
 class _Told:
-    """What a gateway said on its standard output."""
+    """What a gateway said on its pipe."""
 
     process: trio.Process
     serving: bool = False
@@ -148,45 +150,62 @@ class _Generation:
         while not self._leaving.is_set():
             born = trio.current_time()
             try:
-                how = await self._live(number)
+                orderly, how = await self._live(number)
             except OSError as error:  # no memory or descriptor for another process, just now
-                how = f"cannot start: {error.strerror}"
+                orderly, how = False, f"cannot start: {error.strerror}"
             if self._leaving.is_set():
                 return
             lived = trio.current_time() - born
             delay = 0.1 if lived >= _STEADY else min(_SLOWEST, delay * 2)
-            event(log, logging.ERROR, "gateway died", gateway=number, reason=how, again_in=delay)
+            if not orderly:
+                self._tell_of(logging.ERROR, "gateway died", number, how, delay)
             with trio.move_on_after(delay):
                 await self._leaving.wait()
+            # Whoever ended it in order may be about to end us too: then it is nothing to tell.
+            if orderly and not self._leaving.is_set():
+                self._tell_of(logging.WARNING, "gateway was ended", number, how, 0)
 
-    async def _live(self, number: int) -> str:
-        """One gateway from its start to its end; how it ended."""
+    def _tell_of(self, level: int, what: str, number: int, how: str, again_in: float) -> None:
+        event(log, level, what, gateway=number, reason=how, again_in=again_in)
+
+    async def _live(self, number: int) -> tuple[bool, str]:
+        """One gateway from its start to its end: whether that was an orderly one, and how."""
         watch = Watch()
-        process = await trio.lowlevel.open_process(
-            self.launch.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=self.launch.sockets,
-            env=self.launch.environment,
-        )
+        read, write = os.pipe()
+        async with trio.lowlevel.FdStream(read) as pipe:
+            try:
+                process = await trio.lowlevel.open_process(
+                    self.launch.argv,
+                    stdin=subprocess.PIPE,
+                    stdout=2,  # nothing of ours: what a library prints goes where our log does
+                    pass_fds=(*self.launch.sockets, write),
+                    env={**self.launch.environment, TOLD_ON: str(write)},
+                    process_group=0,  # Ctrl-C and kill -PGID are for the supervisor only
+                )
+            finally:
+                os.close(write)
+            code, memory = await self._while_it_lives(number, process, pipe)
+        return code in (0, -signal.SIGTERM, -signal.SIGINT), watch.told(code, memory=memory)
+
+    async def _while_it_lives(
+        self, number: int, process: trio.Process, pipe: trio.abc.ReceiveStream
+    ) -> Exit:
         assert process.stdin is not None
-        assert process.stdout is not None
         told = self._told[process.pid] = _Told(process)
         if self._leaving.is_set():  # while it was being started
             process.terminate()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, told, process.stdout)
+                nursery.start_soon(self._listen, told, pipe)
                 await self._tell(process.stdin)
                 event(log, logging.INFO, "gateway started", gateway=number, pid=process.pid)
-                code, memory = await self._until_gone(process)
+                end = await self._until_gone(process)
                 nursery.cancel_scope.cancel()
-            return watch.told(code, memory=memory)
+            return end
         finally:
             process.kill()
             with trio.move_on_after(_REAP_LIMIT, shield=True):
                 await process.stdin.aclose()
-                await process.stdout.aclose()
                 await process.wait()
             del self._told[process.pid]
             self._news.set()
@@ -194,8 +213,8 @@ class _Generation:
     async def _listen(self, told: _Told, output: trio.abc.ReceiveStream) -> None:
         heard = b""
         while piece := await output.receive_some():
-            heard = (heard + piece)[-len(SERVING) :]
-            told.serving = told.serving or heard == SERVING
+            heard += piece
+            told.serving = SERVING in heard
             self._news.set()
         told.closed = True
         self._news.set()

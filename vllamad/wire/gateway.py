@@ -1,7 +1,8 @@
-"""What the supervisor and a gateway say to each other over its standard streams and by signals.
+"""What the supervisor and a gateway say to each other over two pipes and by signals.
 
-It is told everything once, on its standard input, and reads no file of ours. On its standard output
-it says SERVING, and closes it when it takes no more connections.
+It is told everything once, on its standard input, and reads no file of ours. On the descriptor that
+TOLD_ON names in its environment it says SERVING, and closes it when it takes no more connections:
+standard output is for whatever a library prints.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from vllamad.config.settings import ApiKey, LogSettings, ModelSettings, ServerSettings, Settings
 
 SERVING: Final = b"serving\n"
+TOLD_ON: Final = "VLLAMAD_GATEWAY_PIPE"
 RETIRE: Final = signal.SIGUSR1  # take nobody new, and end with the last answer, however long it is
 
 
