@@ -13,8 +13,9 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -124,6 +125,7 @@ class Fetching:
         self._told: dict[str, int] = {}  # bytes, by digest
         self._named = 0.0
         self._over = False
+        self._making = threading.Lock()  # held to make or rename a file: see `run`
 
     def missing(self, file: RemoteFile) -> int:
         """How many bytes of it are still to come."""
@@ -144,7 +146,8 @@ class Fetching:
     def run(self, files: Sequence[RemoteFile]) -> tuple[StoredFile, ...]:
         """Bring them all, in the order given. Raises what stopped the first that was stopped.
 
-        The others are then abandoned where they are: this is for a process that ends with it.
+        The others are then abandoned where they are: this is for a process that ends with it. None
+        of them makes a file or a link after that, so the folder may be removed.
         """
         self._blobs.mkdir(parents=True, exist_ok=True)
         self.tell(files)
@@ -153,7 +156,8 @@ class Fetching:
             futures = [pool.submit(self._bring, file) for file in files]
             return self._results(futures)
         finally:
-            self._over = True
+            with self._making:
+                self._over = True
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _results(self, futures: Sequence[Future[StoredFile]]) -> tuple[StoredFile, ...]:
@@ -170,9 +174,10 @@ class Fetching:
         with self._locks.setdefault(file.digest, threading.Lock()):
             sha256 = self._have(file) or self._download_twice(file)
         link = self._place / file.path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
+        with self._in_time():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
         self._tell(file, file.size)
         return StoredFile(path=file.path, size=file.size, sha256=sha256)
 
@@ -198,24 +203,37 @@ class Fetching:
 
     def _download(self, file: RemoteFile) -> str:
         part = self._part(file)
-        growing = Growing(part, file)
+        with self._in_time():
+            growing = Growing(part, file)
         try:
             if growing.start < file.size:
                 self._fetch(file, growing, _Meter(growing.start, file, self._moved).moved)
         finally:
             growing.close()
         if (actual := growing.digest()) != file.digest:
-            part.unlink()
+            with self._in_time():
+                part.unlink()
             raise Different(
                 f"digest mismatch, file must be downloaded again: want {file.digest}, got {actual}",
                 hint=f"the hub sent {file.path} with other bytes than it announced, twice",
             )
-        part.replace(self._blobs / file.digest)
+        with self._in_time():
+            part.replace(self._blobs / file.digest)
         return growing.sha256()
 
-    def _moved(self, file: RemoteFile, completed: int) -> None:
+    @contextmanager
+    def _in_time(self) -> Generator[None]:
+        """Change the folder, unless it is over: whoever asked for it may be removing the folder."""
+        with self._making:
+            self._refuse_if_over()
+            yield
+
+    def _refuse_if_over(self) -> None:
         if self._over:
             raise Interrupted("another file could not be had")
+
+    def _moved(self, file: RemoteFile, completed: int) -> None:
+        self._refuse_if_over()
         self._tell(file, completed)
 
     def _tell(self, file: RemoteFile, completed: int) -> None:
