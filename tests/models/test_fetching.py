@@ -42,7 +42,7 @@ def test_once_a_file_has_stopped_the_pull_no_other_changes_the_folder(
     class Observed(Fetching):
         """Holds one file back until the pull is over, and says when that file has ended."""
 
-        def _bring(self, file: RemoteFile):  # noqa: ANN202
+        def _bring(self, file: RemoteFile):
             try:
                 if file == late and moment == "before its file":
                     assert over.wait(30)
