@@ -40,6 +40,7 @@ SCENARIO: Json = {
     "rate": 0.0,  # tokens a second for each stream; 0: flat out
     "stamped": False,  # each token is the time of its making (monotonic, ns); streams go in step
     "late": 0.0,  # seconds before an answer begins
+    "hold": "",  # while this file exists, a stream waits before its last token
     "status": 200,  # refuse generation with this status
     "strict": False,  # its template insists on turns of user and assistant, the user's first
     "refusal": "",  # refuse each request with this text
@@ -55,6 +56,7 @@ SCENARIO: Json = {
     "bad_utf8_after": None,  # the token has a byte that is no UTF-8
     "core_notice": 4.5,  # seconds that streams stay silent after the core's death
 }
+TICK = 0.01  # seconds between two looks at the file that holds a stream
 BATCH = 16  # stamped tokens a write, flat out
 PLAN: Json = SCENARIO | json.loads(os.environ.get("FAKE_ENGINE", "{}"))
 LOADING = (
@@ -250,6 +252,8 @@ class Engine:
         due = time.monotonic()
         for number in range(answer.count):
             step = words[number % len(words)]
+            while number == answer.count - 1 and PLAN["hold"] and os.path.exists(PLAN["hold"]):
+                yield time.monotonic() + TICK
             if number in faults:
                 yield from self.misbehave(faults[number])
                 if faults[number] == "bad_utf8_after":

@@ -229,13 +229,17 @@ def test_a_full_queue_answers_busy_in_ollamas_words(home: Path) -> None:
 
 
 def test_a_stop_lets_running_streams_finish(home: Path) -> None:
-    scenario = {"tokens": 40, "rate": 20}
+    hold = home / "hold"
+    hold.touch()
+    scenario = {"tokens": 40, "rate": 20, "hold": str(hold)}
     with daemon(home, config=fake_config(scenarios={"a": scenario})) as one:
         with one.streaming("a") as response:
             stream = response.iter_lines()
             next(stream)
             assert one.process is not None
             one.process.terminate()
+            until(lambda: "gateway stopping" in one.text())
+            hold.unlink()
             *_, last = stream
         assert json.loads(last)["done"] is True
         assert one.process.wait(30) == 0

@@ -58,7 +58,9 @@ def test_more_time_is_asked_for_while_starting_and_stopping_only(home: Path) -> 
 
 
 def test_the_status_says_what_goes_on(home: Path) -> None:
-    scenarios = {"a": {"load": 4, "tokens": 60, "rate": 15}}
+    hold = home / "hold"
+    hold.touch()
+    scenarios = {"a": {"load": 4, "tokens": 60, "rate": 15, "hold": str(hold)}}
     with managed(home, fake_config(scenarios=scenarios)) as manager:
         manager.start()
         one = manager.daemon
@@ -71,6 +73,7 @@ def test_the_status_says_what_goes_on(home: Path) -> None:
             assert one.process is not None
             one.process.send_signal(signal.SIGTERM)
             until(lambda: status(manager, r"stopping: 1 request left, \d+ s"))
+            hold.unlink()
             assert list(lines), "the stream goes on to its end"
         assert one.process.wait(60) == 0
 

@@ -71,7 +71,9 @@ def test_a_setting_of_every_engine_is_no_change_for_a_model_that_has_its_own(hom
 
 
 def test_a_busy_model_is_replaced_when_its_answers_are_over(home: Path) -> None:
-    scenario = {"a": {"tokens": 40, "rate": 20}}
+    hold = home / "hold"
+    hold.touch()
+    scenario = {"a": {"tokens": 40, "rate": 20, "hold": str(hold)}}
     with daemon(home, config=fake_config(scenarios=scenario)) as one:
         with one.streaming("a", options={"num_predict": 1000}) as answer:
             lines = answer.iter_lines()
@@ -81,6 +83,7 @@ def test_a_busy_model_is_replaced_when_its_answers_are_over(home: Path) -> None:
             (home / "vllamad.toml").write_text(text + "[model.a.args]\nseed = 7\n")
             assert "replaced as soon as idle: a:latest" in reload(one, "--wait")
             assert pid_of(one, "a") == before
+            hold.unlink()
             *_, last = lines
         assert json.loads(last)["done"]
         assert one.chat("a", options={"num_predict": 1}).status_code == 200
@@ -103,7 +106,9 @@ def test_what_the_gateways_are_told_counts_when_the_command_returns(home: Path) 
 
 
 def test_a_stream_goes_on_while_the_gateways_are_replaced(home: Path) -> None:
-    scenario = {"a": {"tokens": 60, "rate": 15}}
+    hold = home / "hold"
+    hold.touch()
+    scenario = {"a": {"tokens": 60, "rate": 15, "hold": str(hold)}}
     config = fake_config(scenarios=scenario, more="[server]\ndrain_timeout = 0.5")
     with daemon(home, config=config) as one:
         with one.streaming("a", options={"num_predict": 1000}) as answer:
@@ -115,6 +120,7 @@ def test_a_stream_goes_on_while_the_gateways_are_replaced(home: Path) -> None:
             reload(one, "--wait")
             assert old in one.gateways(), "it is still answering, longer than any drain limit"
             assert one.http.get("/api/version").status_code == 200
+            hold.unlink()
             *_, last = lines
         assert json.loads(last)["done"]
         until(lambda: old not in one.gateways())

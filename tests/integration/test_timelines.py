@@ -22,9 +22,10 @@ SOON = timedelta(seconds=20)  # what a busy machine may take
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
-    """A daemon with `quick`, and `slow`, which speaks for three seconds."""
+    """A daemon with `quick`, and `slow`, whose streams end once `home / "hold"` is gone."""
     home = fake_home(tmp_path_factory.mktemp("timelines"), ["quick", "slow"])
-    config = fake_config(scenarios={"slow": {"rate": 20.0, "tokens": 60}})
+    slow = {"rate": 20.0, "tokens": 60, "hold": str(home / "hold")}
+    config = fake_config(scenarios={"slow": slow})
     with daemon(home, config=config) as running:
         yield running
 
@@ -96,6 +97,7 @@ def test_73_nought_with_a_prompt_is_a_whole_answer_and_the_end(one: Daemon) -> N
 
 @pytest.mark.vector(74)
 def test_74_an_unload_lets_a_running_stream_end(one: Daemon) -> None:
+    (one.home / "hold").touch()
     with one.streaming("slow", keep_alive="5m") as response:
         lines = response.iter_lines()
         assert json.loads(next(lines))["done"] is False
@@ -103,6 +105,7 @@ def test_74_an_unload_lets_a_running_stream_end(one: Daemon) -> None:
         unloaded = unload(one, "slow")
         assert unloaded.json()["done_reason"] == "unload"
         assert left(one, "slow") <= timedelta(), "on its way out"
+        (one.home / "hold").unlink()
         *_, last = map(json.loads, lines)
     assert (last["done"], last["done_reason"], last["eval_count"]) == (True, "stop", 61)
     until(lambda: gone(one, "slow"))
@@ -123,7 +126,9 @@ def test_76_with_room_for_one_the_idle_one_goes_and_the_busy_one_is_waited_for(
     tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
     home = fake_home(tmp_path, ["a", "busy"])
-    config = fake_config(scenarios={"busy": {"rate": 20.0, "tokens": 40}})
+    hold = tmp_path / "hold"
+    hold.touch()
+    config = fake_config(scenarios={"busy": {"rate": 20.0, "tokens": 40, "hold": str(hold)}})
     with daemon(home, config=config, environ={"OLLAMA_MAX_LOADED_MODELS": "1"}) as one:
         one.chat("a")
         assert set(loaded(one)) == {"a"}
@@ -133,6 +138,7 @@ def test_76_with_room_for_one_the_idle_one_goes_and_the_busy_one_is_waited_for(
             assert set(loaded(one)) == {"busy"}
             waiting = pool.submit(one.chat, "a")
             until(lambda: queued(one) == 1)
+            hold.unlink()
             *_, last = map(json.loads, lines)
         assert last["eval_count"] == 41, "whole, though somebody waited"
         assert waiting.result(60).status_code == 200
