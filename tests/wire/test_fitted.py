@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from vllamad.errors import NotSupported
-from vllamad.wire.fitted import Form, check_tools, fitted, formed
+from vllamad.wire.fitted import Form, check_media, check_tools, fitted, formed
 from vllamad.wire.requests import ModelTraits
 
 PLAIN = ModelTraits(full_name="host/library/m:latest", capabilities=frozenset({"completion"}))
@@ -27,6 +27,23 @@ def fit(traits: ModelTraits = PLAIN, length: int = 100, **body: object) -> dict[
 )
 def test_no_answer_is_longer_than_the_context(name, limit, kept):
     assert fit(**{name: limit}) == {name: kept}
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [({"type": "image_url"}, "image"), ({"type": "input_image"}, "image"),
+     ({"type": "image"}, "image"), ({"type": "input_audio"}, "audio"),
+     ({"type": "tool_result", "content": [{"type": "image"}]}, "image"),
+     ({"type": "function_call_output", "output": [{"type": "input_image"}]}, "image")],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["messages", "input"])
+def test_media_are_refused_where_a_model_takes_none(part, kind, field) -> None:
+    said: list[object] = [{"role": "user", "content": "x"}, {"content": [{"type": "text"}, part]}]
+    body: dict[str, object] = {field: said}
+    with pytest.raises(NotSupported, match=f"this model does not support {kind} input"):
+        check_media(body, PLAIN)
+    able = frozenset({"completion", "vision" if kind == "image" else "audio"})
+    check_media(body, msgspec.structs.replace(PLAIN, capabilities=able))
 
 
 def test_no_answer_has_to_be_longer_than_it_may() -> None:

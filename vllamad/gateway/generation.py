@@ -25,7 +25,7 @@ from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
 from vllamad.wire.encodings import IDENTITY, unpacked
 from vllamad.wire.fim import filled_in
-from vllamad.wire.fitted import check_tools, fitted, formed
+from vllamad.wire.fitted import check_media, check_tools, fitted, formed
 from vllamad.wire.gojson import is_object, quoted
 from vllamad.wire.lines import CHAT, GENERATE, NOTHING_TRUNCATED, Spelling, Truncated
 from vllamad.wire.messages import count_request, messages_request
@@ -253,6 +253,7 @@ async def relayed(
         raise NotSupported(f"{quoted(name)} does not support {wanted}")
     traits = traits_of(installed)
     check_tools(body, traits)
+    check_media(body, traits)
     body = filled_in(body, traits.fim, traits.full_name)
     lease = await hold(context, installed, None)
     traits = as_granted(traits, lease.grant)

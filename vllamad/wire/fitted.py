@@ -5,12 +5,20 @@ The counterpart of `requests.py` for routes whose requests are the engine's own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from vllamad.errors import NotSupported
-from vllamad.wire.gojson import is_object
+from vllamad.wire.gojson import is_list, is_object
 from vllamad.wire.requests import ModelTraits
 
+# What each API calls its media: what a model takes, and the capability that says so.
+_SENSES = {
+    "image_url": ("image", "vision"),
+    "input_image": ("image", "vision"),
+    "image": ("image", "vision"),
+    "input_audio": ("audio", "audio"),
+}
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -30,6 +38,14 @@ def check_tools(body: dict[str, object], traits: ModelTraits) -> None:
     kind = choice.get("type") if is_object(choice) else choice
     if body.get("tools") and kind != "none" and "tools" not in traits.capabilities:
         raise NotSupported(f"{traits.full_name} does not support tools")
+
+
+def check_media(body: dict[str, object], traits: ModelTraits) -> None:
+    """Refuse pictures and sound where the model takes none, as /api does; raises NotSupported."""
+    for kind in _kinds([body.get("messages"), body.get("input")]):
+        sense, capability = _SENSES[kind]
+        if capability not in traits.capabilities:
+            raise NotSupported(f"this model does not support {sense} input")
 
 
 def fitted(
@@ -76,6 +92,18 @@ def formed(body: dict[str, object]) -> tuple[dict[str, object], Form]:
     if not fields.get("echo"):
         fields |= {name: 1 for name in _LIMITS if fields.get(name) == 0}
     return fields, Form(copies, muted)
+
+
+def _kinds(value: object) -> Iterator[str]:
+    """The kinds of media in messages, wherever content stands in them."""
+    if is_list(value):
+        for item in value:
+            yield from _kinds(item)
+    elif is_object(value):
+        if (kind := value.get("type")) in _SENSES:
+            yield str(kind)
+        yield from _kinds(value.get("content"))
+        yield from _kinds(value.get("output"))
 
 
 def _wants_thinking(fields: dict[str, object]) -> bool | None:
