@@ -11,7 +11,7 @@ MACHINE = Machine(host=10 * GIB + 4 * CPU_OVERHEAD, cpu_kv_cache=0)
 
 
 def need(gib: int) -> Need:
-    return Need(weights=gib * GIB, kv_per_token=0, context_length=0)
+    return Need(weights=gib * GIB, context_length=0)
 
 
 def resident(

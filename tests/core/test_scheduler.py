@@ -32,7 +32,7 @@ def limits(**changes: float) -> Limits:
 
 
 def spec(model: str, gib: int = 1, **more: float) -> Spec:
-    need = Need(weights=gib * GIB, kv_per_token=0, context_length=2048)
+    need = Need(weights=gib * GIB, context_length=2048)
     return Spec(model=model, folder=f"/models/{model}", need=need, **more)  # type: ignore[arg-type]
 
 
@@ -229,8 +229,8 @@ CHANGES: list[dict[str, object]] = [
     {"args": {"seed": 1}},
     {"env": {"A": "b"}},
     {"context_length": 1024},
-    {"need": Need(weights=GIB, kv_per_token=0, context_length=2048, gpus=2)},
-    {"need": Need(weights=GIB, kv_per_token=0, context_length=2048, utilization=0.5)},
+    {"need": Need(weights=GIB, context_length=2048, gpus=2)},
+    {"need": Need(weights=GIB, context_length=2048, utilization=0.5)},
     {"engine": EngineSettings(fork=False)},
     {"engine": EngineSettings(runtime="other")},
     {"memory_max": GIB},

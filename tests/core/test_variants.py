@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.caches import flat
 from vllamad.core.memory import GIB, Device, Machine, Need, place
 from vllamad.core.variants import CONTEXT_WANTED, FORMATS, KnownModel, Variant, choose
 
@@ -19,7 +20,7 @@ def model(
     variants = tuple(Variant(format=f, repository=f"org/{f}", revision="main") for f in formats)
     return KnownModel(
         name="m:8b", about="", kind="text", license="mit", parameters=int(parameters),
-        kv_per_token=kv, variants=variants, **numbers,  # pyright: ignore[reportArgumentType]
+        cache=flat(kv), variants=variants, **numbers,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
         (
             ALL,
             gpus(20),
-            ("bf16: needs 22426 MiB, there is room for 18841 MiB",),
+            ("bf16: needs 22474 MiB, there is room for 18841 MiB",),
         ),
         (
             model("mxfp4", "awq"),
@@ -103,7 +104,7 @@ def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
         (
             model("bf16", parameters=30e9),
             gpus(48, 48),
-            ("bf16: needs 64388 MiB, there is room for 45219 MiB",),
+            ("bf16: needs 64436 MiB, there is room for 45219 MiB",),
         ),
     ],
 )
@@ -115,7 +116,7 @@ def test_what_came_before_it_is_told(
 
 def test_a_reason_over_several_gpus_says_so() -> None:
     choice = choose(model("bf16", parameters=70e9), gpus(48, 48, 48, 48))
-    assert choice.passed_over[1].startswith("bf16: needs 71")
+    assert choice.passed_over[1].startswith("bf16: needs 73973 MiB")
     assert "on each of 2 GPUs" in choice.passed_over[1]
 
 
@@ -166,7 +167,7 @@ def test_what_is_said_to_fit_can_be_placed(
     machine = gpus(*totals, capability=minor) if totals else Machine(host=64 * GIB)
     choice = choose(one, machine, context)
     need = Need(
-        weights=one.weights(choice.variant), kv_per_token=one.kv_per_token,
+        weights=one.weights(choice.variant), cache=one.cache,
         context_length=choice.context, gpus=max(1, choice.gpus),
     )  # fmt: skip
     assert choice.variant in one.variants

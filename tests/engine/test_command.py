@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.caches import flat
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.cpu import NumberType
 from vllamad.core.launch import Lora, Plan, Spec
@@ -79,7 +80,7 @@ PLACE = Workplace(run=Path("/run/vllamad/w/0123"), cache=Path("/cache"))
 SPEC = Spec(
     model="smollm2:135m",
     folder="/models/smollm2",
-    need=Need(weights=GIB, kv_per_token=1024, context_length=8192),
+    need=Need(weights=GIB, cache=flat(1024), context_length=8192),
 )
 ON_CPU = Plan(spec=SPEC, placement=Placement(devices=(), per_device=3 * GIB, kv_cache=GIB))
 ON_GPU = Plan(

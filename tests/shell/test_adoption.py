@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.core.caches import flat
 from vllamad.config.settings import Paths, Settings, WorkerSettings
 from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.memory import Need, Placement
@@ -27,7 +28,7 @@ PLAN = Plan(
     spec=Spec(
         model="a:latest",
         folder="/models/a",
-        need=Need(weights=1, kv_per_token=1, context_length=2048),
+        need=Need(weights=1, cache=flat(2), context_length=2048),
         keep_alive=inf,
         args={"seed": 1, "eager": True, "share": 0.5, "word": "x"},
         env={"A": "b"},

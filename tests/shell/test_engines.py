@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.core.caches import flat
 from vllamad.config.settings import EngineSettings, Paths, SchedulerSettings, Settings
 from vllamad.core.cpu import NumberTimes, NumberType
 from vllamad.core.launch import Plan, Spec
@@ -413,7 +414,7 @@ def plan_of(**spec: object) -> Plan:
     wanted = Spec(
         model="a:latest",
         folder="/m",
-        need=Need(weights=1, kv_per_token=1, context_length=1),
+        need=Need(weights=1, cache=flat(2), context_length=1),
         numbers=NumberType(name="float32", why="2.3 x as fast as bfloat16 here"),
         **spec,  # type: ignore[arg-type]
     )

@@ -23,7 +23,7 @@ from vllamad.wire.broker import Granted, Refused, Revoked, Waiting
 
 
 def spec(model: str) -> Spec:
-    need = Need(weights=GIB, kv_per_token=0, context_length=2048)
+    need = Need(weights=GIB, context_length=2048)
     return Spec(model=model, folder=model, need=need)
 
 

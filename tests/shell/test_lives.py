@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.core.caches import flat
 from tests.daemon import FAKE_SITE, ROOT, fake_home, is_alive
 from tests.fakes.test_engine import stream
 from vllamad.config.settings import (
@@ -43,7 +44,7 @@ PLAN = Plan(
     spec=Spec(
         model="a:latest",
         folder="/models/a",
-        need=Need(weights=1, kv_per_token=1, context_length=2048),
+        need=Need(weights=1, cache=flat(2), context_length=2048),
         context_length=512,
     ),
     placement=Placement(devices=(), per_device=1, kv_cache=1),

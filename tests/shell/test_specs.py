@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.caches import flat
 from tests.models.checkpoints import BERT, QWEN25_TEMPLATE, SMOLLM2, write_checkpoint
 from vllamad.config.settings import EngineSettings, ModelSettings
 from vllamad.core.cpu import NumberTimes
@@ -68,10 +69,11 @@ def test_the_operators_wishes_are_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cache", "machine", "wanted", "told"),
     [
-        (8192 * KV, ROOMY, 0, 0),
-        (8191 * KV, ROOMY, 0, 8064),  # whole blocks of 128 tokens
+        ((8192 + 384) * KV, ROOMY, 0, 0),
+        ((8192 + 383) * KV, ROOMY, 0, 8064),  # whole blocks of 128 tokens, three of them spare
         (4096 * KV, ROOMY, 2048, 2048),
-        (1024 * KV, ROOMY, 2048, 1024),
+        ((1024 + 384) * KV, ROOMY, 2048, 1024),
+        (KV, ROOMY, 2048, 128),  # one block, for which the cache grows
         (1024 * KV, CARD, 0, 0),
         (1024 * KV, CARD, 2048, 2048),
     ],
@@ -102,7 +104,7 @@ def test_the_context_of_every_model_is_never_more_than_its_own(
 @pytest.mark.parametrize(
     ("total", "wanted", "told"),
     [
-        (4 * GIB, 0, 7424),  # 0.92 of it, less 3 GiB, in whole blocks
+        (4 * GIB, 0, 7040),  # 0.92 of it, less 3 GiB, in whole blocks, three of them spare
         (8 * GIB, 0, 0),
         (4 * GIB, 8192, 8192),  # as it was asked for: refused when it does not fit
         (2 * GIB, 0, 0),  # nothing fits: the refusal names the model's own
@@ -113,7 +115,7 @@ def test_a_context_is_cut_to_what_a_gpu_could_hold(
 ) -> None:
     machine = Machine(host=64 * GIB, devices=(Device(index=0, total=total),))
     model = installed(tmp_path / "m", context_length=wanted)
-    facts = replace(model.facts, kv_bytes_per_token=96 << 10)
+    facts = replace(model.facts, cache=flat(96 << 10))
     spec = spec_of(replace(model, facts=facts), machine)
     assert spec.context_length == told
     assert spec.need.context_length == (told or 8192)
@@ -121,7 +123,7 @@ def test_a_context_is_cut_to_what_a_gpu_could_hold(
 
 def test_what_is_not_known_of_a_model_cuts_nothing(tmp_path: Path) -> None:
     model = installed(tmp_path / "m")
-    facts = replace(model.facts, kv_bytes_per_token=0, context_length=0)
+    facts = replace(model.facts, cache=(), context_length=0)
     spec = spec_of(replace(model, facts=facts), ROOMY)
     assert (spec.context_length, spec.need.context_length) == (0, 0)
 
@@ -166,7 +168,7 @@ def test_a_type_that_is_asked_for_is_used(tmp_path: Path, machine: Machine) -> N
 
 def test_float32_that_is_asked_for_is_counted_on_a_cpu(tmp_path: Path) -> None:
     spec = spec_of(installed(tmp_path / "m", args={"dtype": "float32"}), ROOMY)
-    assert spec.need.wide
+    assert spec.need.kv_element == 4
 
 
 def test_the_parsers_its_template_calls_for_are_in_it(tmp_path: Path) -> None:

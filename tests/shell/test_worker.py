@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.core.caches import flat
 from vllamad.config.settings import Flag, SchedulerSettings, WorkerSettings
 from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.lifecycle import State
@@ -24,7 +25,7 @@ PLAN = Plan(
     spec=Spec(
         model="tiny:latest",
         folder="/models/tiny",
-        need=Need(weights=1, kv_per_token=1, context_length=2048),
+        need=Need(weights=1, cache=flat(2), context_length=2048),
     ),
     placement=Placement(devices=(), per_device=1, kv_cache=1),
 )

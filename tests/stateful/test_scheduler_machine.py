@@ -66,7 +66,7 @@ class Daemon(RuleBasedStateMachine):
         self.next_lease += 1
         lease = LeaseId(self.next_lease)
         self.waiting[lease] = model
-        need = Need(weights=SIZES[model] * GIB, kv_per_token=0, context_length=1)
+        need = Need(weights=SIZES[model] * GIB, context_length=1)
         spec = Spec(model=model, folder=model, need=need)
         self.carry_out(self.scheduler.arrive(lease, spec, keep_alive=keep, now=self.now))
 

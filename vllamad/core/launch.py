@@ -70,7 +70,7 @@ class Spec:
             self.memory_max,
             self.need.gpus,
             self.need.utilization,
-            self.need.wide,
+            self.need.kv_element,
             self.engine,
         )
 

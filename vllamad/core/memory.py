@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import floor
 
 from vllamad.core.cpu import NumberTimes, threads
+from vllamad.core.kv_cache import BLOCK, Layers, Use, longest, per_token, request_bytes
 
 GIB = 1 << 30
 
@@ -22,6 +23,11 @@ GPU_SHARE = 0.92
 # Contexts of full length the cache should hold at once, where there is room.
 CONTEXTS_WANTED = 4
 KV_FLOOR = 4 * GIB
+# Tokens of one step: what we give to GPU workers, and vLLM's default on a CPU.
+GPU_STEP_TOKENS = 16384
+CPU_STEP_TOKENS = 2048
+# vLLM plans a GPU's next step while one runs; not so on a CPU.
+GPU_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +57,16 @@ class Need:
     """What one model asks for, whatever the machine."""
 
     weights: int
-    kv_per_token: int
     context_length: int
+    cache: tuple[Layers, ...] = ()  # what its layers keep; empty: not known, or nothing
+    kv_element: int = 2  # bytes of a cached number, of the type the model computes in
     gpus: int = 1  # tensor parallel size
     utilization: float = 0.0  # an operator's share of each card, in place of a plan
-    wide: bool = False  # computed in 32 bits: `weights` and `kv_per_token` are counted so
+
+    @property
+    def kv_per_token(self) -> int:
+        """Bytes of cache one token takes over all GPUs, before any window is full."""
+        return per_token(self.cache, self.kv_element)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,20 +115,21 @@ def least(need: Need, machine: Machine) -> int:
 
 
 def longest_context(need: Need, machine: Machine) -> int:
-    """How many tokens one worker's cache could hold, were it alone on the machine; 0 for none."""
-    cache = _cpu_cache(need, machine)
-    if machine.devices:
-        devices = _roomiest(need, machine, {})
-        room = min(_room(device, {}) for device in devices)
-        if need.utilization:
-            room = int(need.utilization * min(device.total for device in devices))
-        cache = max(0, room - _fixed(need)) * need.gpus if len(devices) == need.gpus else 0
-    return cache // need.kv_per_token if need.kv_per_token else 0
+    """The tokens, up to those of `need`, that the engine admits were it alone on the machine.
 
-
-def _cpu_cache(need: Need, machine: Machine) -> int:
-    """Bytes of cache on a CPU: as many tokens in 32 bits as in 16."""
-    return machine.cpu_kv_cache * (2 if need.wide else 1)
+    0 where none fit on its GPUs. On a CPU at least one block does: the cache grows for it.
+    """
+    if not machine.devices:
+        room = _cpu_cache_set(need, machine)
+        held = longest(need.cache, need.context_length, room, _cpu_use(need))
+        return held or min(need.context_length, BLOCK)
+    devices = _roomiest(need, machine, {})
+    if len(devices) < need.gpus:
+        return 0
+    room = min(_room(device, {}) for device in devices)
+    if need.utilization:
+        room = int(need.utilization * min(device.total for device in devices))
+    return longest(need.cache, need.context_length, room - _fixed(need), _gpu_use(need))
 
 
 def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -> Placement | None:
@@ -158,7 +170,27 @@ def _fixed(need: Need) -> int:
 
 
 def _kv_least(need: Need) -> int:
-    return need.kv_per_token * need.context_length // need.gpus
+    """Bytes on each GPU that hold the whole context once."""
+    return request_bytes(need.cache, need.context_length, _gpu_use(need))
+
+
+def _cpu_cache(need: Need, machine: Machine) -> int:
+    """Bytes of cache on a CPU: what is set, or what one block takes where that admits none."""
+    one = request_bytes(need.cache, min(need.context_length, BLOCK), _cpu_use(need))
+    return max(_cpu_cache_set(need, machine), one)
+
+
+def _cpu_cache_set(need: Need, machine: Machine) -> int:
+    """As many tokens in 32 bits as in 16."""
+    return machine.cpu_kv_cache * (2 if need.kv_element == 4 else 1)
+
+
+def _cpu_use(need: Need) -> Use:
+    return Use(element=need.kv_element, in_flight=CPU_STEP_TOKENS)
+
+
+def _gpu_use(need: Need) -> Use:
+    return Use(gpus=need.gpus, element=need.kv_element, in_flight=GPU_STEPS * GPU_STEP_TOKENS)
 
 
 def _kv_wanted(need: Need) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from vllamad.core.kv_cache import Layers, per_token
 from vllamad.core.memory import Machine, Need, largest_room, least, place
 
 CONTEXT_WANTED = 32768  # tokens: a longer one is for who asks for it
@@ -59,9 +60,14 @@ class KnownModel:
     license: str
     parameters: int
     embeddings: int = 0  # parameters that stay in 16 bits whatever the format
-    kv_per_token: int = 0
+    cache: tuple[Layers, ...] = ()
     context: int
     variants: tuple[Variant, ...]  # the better answers first
+
+    @property
+    def kv_per_token(self) -> int:
+        """Bytes of cache one token takes, in 16 bits."""
+        return per_token(self.cache, 2)
 
     @property
     def gated(self) -> bool:
@@ -141,7 +147,7 @@ def _counts(machine: Machine) -> Iterator[int]:
 def _need(model: KnownModel, variant: Variant, context: int, gpus: int) -> Need:
     return Need(
         weights=model.weights(variant),
-        kv_per_token=model.kv_per_token,
+        cache=model.cache,
         context_length=context,
         gpus=max(1, gpus),
     )

@@ -17,6 +17,7 @@ from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.hearing import lacking
 from vllamad.core.launch import THREADS, Plan
+from vllamad.core.memory import GPU_STEP_TOKENS
 from vllamad.errors import RuntimeProblem
 
 LAUNCHER = Path(__file__).with_name("launch_vllm.py")
@@ -174,7 +175,7 @@ def _gpu_flags(plan: Plan) -> dict[str, Flag]:
     flags: dict[str, Flag] = {}
     if not plan.spec.pooling and plan.spec.hearing != "only":
         flags |= {
-            "max-num-batched-tokens": 16384,
+            "max-num-batched-tokens": GPU_STEP_TOKENS,
             "enable-chunked-prefill": True,
             "enable-prefix-caching": True,
         }

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllamad.core.hearing import Hearing
+from vllamad.core.kv_cache import Layers, per_token
 from vllamad.errors import BadInput
 from vllamad.models.files import list_files, read_bounded
 from vllamad.models.fim import added_tokens, fim_tokens
 from vllamad.models.hearing import hearing_of
-from vllamad.models.json_values import Json, decode_object, items, mapping, number, text, whole
+from vllamad.models.json_values import Json, decode_object, mapping, number, text, whole
+from vllamad.models.layers import LAYERS, cache_of
 from vllamad.models.safetensors import Tensor, read_header
 from vllamad.models.texts import license_of, special_token, template_file, template_of
 from vllamad.models.weights import (
@@ -35,8 +37,6 @@ INDEX_LIMIT = 64 << 20
 _CONTEXT = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
 )  # fmt: skip
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "decoder_layers")
-KV_BYTES = 2  # of one cached element: vLLM keeps the cache in the 16-bit type it computes in
 
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -62,7 +62,7 @@ class Facts:
     rope_base: float
     norm_epsilon: float
     vision_layers: int
-    kv_bytes_per_token: int
+    cache: tuple[Layers, ...]  # what its layers keep of a request
     is_embedding: bool
     pooling: str  # how an embedding is made of the tokens': mean, cls, last, or rank for a score
     has_vision: bool
@@ -73,6 +73,11 @@ class Facts:
     eos_token: str
     license: str  # the text, else the identifier on the model's card
     generation: Mapping[str, float]  # those of GENERATION_KEYS that the model sets
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of KV cache one token takes over all layers, in 16 bits."""
+        return per_token(self.cache, 2)
 
 
 def read_facts(folder: Path) -> Facts:
@@ -142,7 +147,7 @@ def derive(
         quantization=quantization_label(config, dtype),
         context_length=min(context, whole(sentence or {}, "max_seq_length") or context),
         hidden_size=hidden,
-        layers=whole(inner, *_LAYERS),
+        layers=whole(inner, *LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -151,7 +156,7 @@ def derive(
         rope_base=number({**mapping(inner, "rope_parameters"), **inner}, "rope_theta") or 0.0,
         norm_epsilon=number(inner, "rms_norm_eps") or 0.0,
         vision_layers=whole(vision, "num_hidden_layers", "depth"),
-        kv_bytes_per_token=kv_bytes_per_token(inner, kv_heads, head_dim),
+        cache=cache_of(inner, heads=kv_heads, head_dim=head_dim),
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
         pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
@@ -187,10 +192,20 @@ def _pooling(settings: Json, architectures: tuple[str, ...]) -> str:
     return text(settings, "pooling_mode") or older
 
 
+# What config.json may leave out, as transformers has it.
+_UNSAID: Mapping[str, Json] = {
+    "gemma3_text": {
+        "head_dim": 256, "max_position_embeddings": 131072, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "sliding_window": 4096,
+    },
+}  # fmt: skip
+
+
 def language_part(config: Json) -> Json:
     """The numbers of the language model: the top level, overridden by those in `text_config`."""
     inner = mapping(config, "text_config")
-    return {**config, **{key: value for key, value in inner.items() if value}}
+    told = {**config, **{key: value for key, value in inner.items() if value}}
+    return {**_UNSAID.get(text(told, "model_type"), {}), **told}
 
 
 def model_type_of(config: Json) -> str:
@@ -198,22 +213,6 @@ def model_type_of(config: Json) -> str:
     first = next(iter(names_of(config)), "").lower()
     bare = first.removesuffix("forcausallm").removesuffix("forconditionalgeneration")
     return text(config, "model_type") or bare
-
-
-def kv_bytes_per_token(config: Json, kv_heads: int, head_dim: int) -> int:
-    """Bytes of KV cache one token takes over all layers, in 16 bits.
-
-    An upper bound where some layers forget what is outside a window.
-    """
-    layers = whole(config, *_LAYERS)
-    kinds = [str(kind) for kind in items(config, "layer_types")]
-    if kinds:
-        # Linear-attention and state-space layers keep a state of fixed size instead.
-        layers = sum(kind.endswith("attention") and not kind.startswith("linear") for kind in kinds)
-    latent = whole(config, "kv_lora_rank")
-    if latent:  # multi-head latent attention keeps one compressed vector per layer
-        return layers * (latent + whole(config, "qk_rope_head_dim")) * KV_BYTES
-    return 2 * layers * kv_heads * head_dim * KV_BYTES
 
 
 def _generation(settings: Json) -> dict[str, float]:

@@ -13,10 +13,10 @@ from typing import Literal, TypeVar, cast
 
 import msgspec
 
+from vllamad.core.kv_cache import Layers
 from vllamad.core.model_name import parse
 from vllamad.core.variants import FORMATS, KnownModel, Variant
 from vllamad.errors import BadInput, ConfigError, HostProblem
-from vllamad.models.facts import KV_BYTES
 from vllamad.models.files import read_bounded
 from vllamad.models.known import Known
 from vllamad.models.origins import MAIN
@@ -47,9 +47,10 @@ class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embeddings: float = 0
 
     @property
-    def kv_per_token(self) -> int:
-        width = self.latent or 2 * self.kv_heads * self.head_dim
-        return self.layers * width * KV_BYTES
+    def cache(self) -> tuple[Layers, ...]:
+        if self.latent:
+            return (Layers(count=self.layers, width=self.latent),)
+        return (Layers(count=self.layers, heads=self.kv_heads, width=2 * self.head_dim),)
 
 
 class _Tag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,7 +153,7 @@ def _model(name: str, family: _Family, tag: str, one: _Tag) -> KnownModel:
         license=one.license or family.license,
         parameters=int(one.parameters),
         embeddings=int(one.shape.embeddings),
-        kv_per_token=one.shape.kv_per_token,
+        cache=one.shape.cache,
         context=one.context,
         variants=variants,
     )

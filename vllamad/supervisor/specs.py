@@ -16,8 +16,6 @@ from vllamad.models.facts import Facts
 from vllamad.models.parsers import usable_parsers
 from vllamad.wire.gateway import EngineParsers
 
-_BLOCK = 128  # tokens: contexts are cut to whole cache blocks
-
 
 def spec_of(
     installed: Installed,
@@ -37,7 +35,7 @@ def spec_of(
     tools, reasoning = usable_parsers(facts, settings.args, engine)
     need = Need(
         weights=facts.weight_bytes + sum(adapter.size for adapter in adapters),
-        kv_per_token=facts.kv_bytes_per_token,
+        cache=facts.cache,
         context_length=longest,
         gpus=settings.tensor_parallel_size,
         utilization=settings.gpu_memory_utilization,
@@ -89,9 +87,7 @@ def _numbers(need: Need, machine: Machine, facts: Facts, args: Mapping[str, Flag
 def _widened(need: Need, facts: Facts) -> Need:
     """The same in float32: weights that are stored in 16 bits take twice as much."""
     times = 2 if facts.quantization in ("BF16", "F16") else 1
-    return replace(
-        need, weights=need.weights * times, kv_per_token=need.kv_per_token * 2, wide=True
-    )
+    return replace(need, weights=need.weights * times, kv_element=4)
 
 
 def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
@@ -101,8 +97,6 @@ def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
 
 
 def _context_for(need: Need, machine: Machine, *, asked: bool) -> int:
-    """The longest context that can be held once; what an operator asked of GPUs is not cut."""
-    held = longest_context(need, machine) // _BLOCK * _BLOCK
-    if (machine.devices and (asked or not held)) or not need.kv_per_token:
-        return need.context_length
-    return min(need.context_length, held)
+    """The longest context that the engine admits; what an operator asked of GPUs is not cut."""
+    held = longest_context(need, machine)
+    return need.context_length if machine.devices and (asked or not held) else held
