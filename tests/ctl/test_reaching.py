@@ -139,6 +139,19 @@ def test_the_command_starts_without_the_daemons_libraries() -> None:
     assert not heavy & set(loaded.split())
 
 
+@contextmanager
+def begun(*words: str) -> Generator[subprocess.Popen[str]]:
+    """The command while it runs; on leaving it has ended, however the test went."""
+    child = subprocess.Popen(
+        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def test_ctrl_c_is_silent_and_130(daemon: Daemon) -> None:
     # A log that never ends: its first line shows that the command is waiting for more.
     async def produce(send: Send) -> None:
@@ -146,28 +159,23 @@ def test_ctrl_c_is_silent_and_130(daemon: Daemon) -> None:
         await trio.sleep_forever()
 
     daemon.says("GET", "/v1/models/m/logs", StreamResponse(produce=produce))
-    child = subprocess.Popen(
-        [*COMMAND, "logs", "-f", "m"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "first\n"
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=10)
+    with begun("logs", "-f", "m") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "first\n"
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (130, "", "")
 
 
 def test_a_reader_that_leaves_is_no_error(daemon: Daemon) -> None:
     daemon.says("GET", "/v1/models/m/logs", b"line\n" * 100_000)
-    child = subprocess.Popen(
-        [*COMMAND, "logs", "-n", "100000", "m"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    assert child.stderr is not None
-    with child.stdout, child.stderr:
+    with begun("logs", "-n", "100000", "m") as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
         child.stdout.readline()
         child.stdout.close()
-        assert child.stderr.read() == b""
-        assert child.wait(10) == 0
+        assert child.stderr.read() == ""
+        assert child.wait(60) == 0
 
 
 def on_a_terminal(
@@ -185,7 +193,7 @@ def on_a_terminal(
     except OSError:  # how a terminal says that the last writer has left
         pass
     os.close(ours)
-    assert child.wait(10) == 0
+    assert child.wait(60) == 0
     return shown.decode()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from vllamad.host.systemd import Notifier
@@ -88,3 +89,17 @@ async def test_the_signals_are_as_before_afterwards(number: int) -> None:
     async with heeding(Heard(), nothing):
         assert signal.getsignal(number) is not before
     assert signal.getsignal(number) is before
+
+
+async def test_an_interrupt_that_was_ignored_when_we_began_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with trio.fail_after(5):
+            async with heeding(Heard(), nothing) as asked:
+                os.kill(os.getpid(), signal.SIGINT)
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                assert not asked.stop.is_set()
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asked.stop.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -61,7 +61,10 @@ async def heeding(
     notify: Notifier, reload: Callable[[], object], *, terminal: bool = False
 ) -> AsyncGenerator[Asked]:
     """Heed signals for as long as the block lasts; by default each would end us as we stand."""
-    heeded = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    heeded = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script that runs us in the background has it ignored: its own Ctrl-C is not for us.
+        heeded.remove(signal.SIGINT)
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as nursery:
             starting: trio.CancelScope = await nursery.start(ask_for_time, notify, _START_LIMIT)
