@@ -91,6 +91,10 @@ package: $(READY) ## the deb and the rpm, into dist/; PYTHON_OF=3.13 for another
 bench: $(READY) ## the relay beside a bare relay and the engine itself
 	$(BIN)/python -m tests.bench
 
+bench-cpu: prepare ## the real engine on this CPU, beside another tree: LANDED=its folder
+	@$(if $(LANDED),,echo '✗ name a checkout of the other tree: make bench-cpu LANDED=folder'; exit 1)
+	$(BIN)/python -m tests.bench.cpu --landed '$(LANDED)' $(if $(STAND_IN),--stand-in)
+
 bench-pulls: $(READY) ## pulls beside the hub's own library, 500 models listed; 10 GB of disk
 	$(BIN)/python -m tests.bench.pulls
 	$(BIN)/python -m tests.bench.library
@@ -102,4 +106,4 @@ clean: ## remove the environment and what was built
 distclean: clean ## remove the runtimes and models as well
 	rm -rf '$(VLLAMAD_HOME)'
 
-.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test package bench bench-pulls clean distclean
+.PHONY: help setup demo check fmt lint types floors unit integration system vm e2e conformance prepare test package bench bench-cpu bench-pulls clean distclean

@@ -401,6 +401,14 @@ def test_an_eager_worker_compiles_nothing_while_streams_wait(
     assert env.get("TORCHDYNAMO_DISABLE") == disabled
 
 
+def test_what_a_compiled_worker_on_a_cpu_compiled_is_there_for_the_next_one() -> None:
+    env = env_of(CPU, changed(ON_CPU, args={"enforce_eager": False}))
+    assert env["VLLM_USE_AOT_COMPILE"] == "0"
+    assert Path(env["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(PLACE.cache)
+    assert "VLLM_USE_AOT_COMPILE" not in env_of(CPU, ON_CPU)
+    assert "VLLM_USE_AOT_COMPILE" not in env_of(GPU, changed(ON_GPU, args={"enforce-eager": False}))
+
+
 @pytest.mark.parametrize(
     ("wanted", "possible", "forks"),
     [(True, True, "1"), (True, False, "0"), (False, True, "0")],

@@ -109,7 +109,11 @@ def environment(
         **_private(place),
         **_HARDENED,
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ceil(min(load_timeout, _LONGEST_WAIT))),
-        **(_on_gpu(engine, plan) if engine.device == "cuda" else _on_cpu(engine, plan, settings)),
+        **(
+            _on_gpu(engine, plan)
+            if engine.device == "cuda"
+            else _on_cpu(engine, plan, place, settings)
+        ),
         **settings.env,
         **plan.spec.env,
     }
@@ -286,14 +290,16 @@ _HARDENED = {
 }
 
 
-def _on_cpu(engine: Engine, plan: Plan, settings: EngineSettings) -> dict[str, str]:
+def _on_cpu(
+    engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings
+) -> dict[str, str]:
     wished = _dashed(settings.args) | _dashed(plan.spec.args)
     # Eager is the model only: vLLM compiles small functions of its sampler all the same, each at
     # the first request that needs it. Measured with logprobs: every stream stands still for 14 s.
-    eager = {"TORCHDYNAMO_DISABLE": "1"} if wished.get("enforce-eager", True) else {}
+    eager = wished.get("enforce-eager", True)
     openmp = {"LD_PRELOAD": engine.openmp} if engine.openmp else {}
     return {
-        **eager,
+        **({"TORCHDYNAMO_DISABLE": "1"} if eager else _compiled(place)),
         **openmp,
         # Binding pins all workers to the same core: measured four times slower with two of them.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -301,6 +307,16 @@ def _on_cpu(engine: Engine, plan: Plan, settings: EngineSettings) -> dict[str, s
         "KMP_BLOCKTIME": "5",
         THREADS: str(max(1, plan.placement.threads)),
         "VLLAMAD_FORK": "1" if settings.fork and engine.fork else "0",
+    }
+
+
+def _compiled(place: Workplace) -> dict[str, str]:
+    """What makes a second start of a compiled model find what the first one compiled."""
+    return {
+        # vLLM 0.32 cannot load on a CPU what it saves ahead of time, and compiles all anew.
+        "VLLM_USE_AOT_COMPILE": "0",
+        # By default below TMPDIR, which goes with the worker.
+        "TORCHINDUCTOR_CACHE_DIR": str(place.cache / "inductor"),
     }
 
 
