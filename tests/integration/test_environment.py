@@ -72,6 +72,16 @@ def test_any_uid_without_a_home_on_a_read_only_root_answers(home: Path) -> None:
 
 
 @pytest.mark.case("F7")
+def test_a_cache_that_may_hold_no_programs_is_told(home: Path) -> None:
+    before = [*contained(home), "env", "-u", "HOME", "--chdir", str(home)]
+    if why := problem(before):
+        pytest.skip(why)
+    with running(home, {"VLLAMAD_PATHS_CACHE": "/tmp/cache"}, before) as one:
+        assert "cannot run programs" in one.text()
+        assert "folder=/tmp/cache" in one.text()
+
+
+@pytest.mark.case("F7")
 def test_the_command_needs_no_home_either(home: Path) -> None:
     before = [*contained(home), "env", "-u", "HOME"]
     if why := problem(before):

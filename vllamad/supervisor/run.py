@@ -11,7 +11,15 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -104,6 +112,7 @@ async def supervise(
         # Only now: while another vllamad lives, what is in these folders is not left behind.
         kept = {one.name for one in keeping.survivors.values()}
         prepare_folders(settings, kept)
+        warn_of_noexec([settings.paths.cache])
         if cgroups and (found := await cgroups.sweep(kept, limit=settings.worker.kill_timeout)):
             event(log, logging.WARNING, "ended what was left of workers", workers=len(found))
         await trio.to_thread.run_sync(sweep, settings.paths.models)
@@ -297,6 +306,14 @@ def prepare_folders(settings: Settings, kept: Collection[str] = ()) -> None:
             f"cannot make {error.filename}: {error.strerror}",
             hint="run vllamad as a user that may write there, or set VLLAMAD_HOME",
         ) from error
+
+
+def warn_of_noexec(folders: Iterable[Path]) -> None:
+    """Say where compiled code could not be run: an engine that compiles would fail there later."""
+    for folder in folders:
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            why = "it is mounted noexec, and engines compile there"
+            event(log, logging.WARNING, "cannot run programs", folder=str(folder), why=why)
 
 
 def sweep(models: Path) -> None:
