@@ -52,7 +52,8 @@ def _together(path: str, body: Json) -> Refusal | None:
         return "stop cannot contain an empty string.", None
     if body.get("tools") == []:
         return "`tools` must not be an empty array. Either provide at least one tool", "tools"
-    if path.endswith("chat/completions") and body.get("tool_choice") not in (None, "none"):
+    talks = path.endswith(("chat/completions", "messages"))
+    if talks and body.get("tool_choice") not in (None, "none"):
         if not body.get("tools"):
             return "When using `tool_choice`, `tools` must be set.", "tool_choice"
         if not isinstance(body["tool_choice"], dict | str):

@@ -14,10 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+from openai.types import CreateEmbeddingResponse
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.fakes.pooling import SIZE
 from tests.models.checkpoints import BERT, write_checkpoint
+from tests.sdk_types import faults
 from tests.vectors import numbered
 
 pytestmark = pytest.mark.integration
@@ -336,3 +338,11 @@ def test_an_embedding_model_is_shown_as_one(one: Daemon) -> None:
     assert shown["capabilities"] == ["embedding"]
     assert shown["model_info"]["bert.context_length"] == 256
     assert "template" not in shown
+
+
+@pytest.mark.case("F11", "B9")
+def test_the_reply_is_of_the_official_sdks_type_and_keys_count_in_any_case(one: Daemon) -> None:
+    status, answer = post(one, "/v1/embeddings", {"MODEL": "bert", "Input": ["a", "b"]})
+    assert status == 200
+    assert faults(answer, CreateEmbeddingResponse) == []
+    assert len(answer["data"]) == 2

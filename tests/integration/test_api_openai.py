@@ -141,6 +141,23 @@ def test_a_choice_among_no_tools_is_ignored(plain: Daemon, tools: Any, choice: A
     assert post(plain, CHAT, asked)[0] == 200
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {"messages": HI, "max_tokens": 5},
+}
+
+
+@pytest.mark.case("F4", "B4", "B9")
+@pytest.mark.parametrize("path", OTHERS)
+@pytest.mark.parametrize("tools", [{}, {"tools": []}])
+def test_the_other_apis_ignore_it_too_and_know_keys_in_any_case(
+    plain: Daemon, path: str, tools: dict[str, Any]
+) -> None:
+    choice = {"type": "auto"} if path == "/v1/messages" else "auto"
+    asked = OTHERS[path] | {"model": "test", "tool_choice": choice} | tools
+    assert post(plain, path, {key.upper(): value for key, value in asked.items()})[0] == 200
+
+
 ODD: list[dict[str, Any]] = [
     {"top_p": 0}, {"top_p": 1.5}, {"stop": ""}, {"stop": ["", "x"]}, {"temperature": 3},
     {"temperature": -1}, {"frequency_penalty": 3}, {"presence_penalty": -3}, {"top_k": -5},
