@@ -245,6 +245,8 @@ def test_a_bad_message_is_refused_in_our_words(fields, message):
         ({"stop": 5}, "invalid type for 'stop' field: float64"),
         ({"stop": [True, "x"]}, "invalid type for 'stop' field: bool"),
         ({"stop": [["x"]]}, "invalid type for 'stop' field: []interface {}"),
+        ({"stop": [{}]}, "invalid type for 'stop' field: map[string]interface {}"),
+        ({"stop": 0}, "invalid type for 'stop' field: float64"),
         ({"logit_bias": {"x": 1}}, 'logit_bias: "x" is no token id'),
         ({"tools": [{"type": "function"}]}, "cannot take a tool without function.name"),
         ({"tools": [{"function": {"name": "f", "parameters": []}}]},

@@ -91,7 +91,7 @@ def formed(body: dict[str, object]) -> tuple[dict[str, object], Form]:
     muted = limit == 0 and not fields.get("echo")
     if not fields.get("echo"):
         fields |= {name: 1 for name in _LIMITS if fields.get(name) == 0}
-    return fields, Form(copies, muted)
+    return fields, Form(copies, muted) if muted or copies > 1 else PLAIN
 
 
 def _kinds(value: object) -> Iterator[str]:

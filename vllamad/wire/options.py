@@ -187,7 +187,8 @@ def _max_tokens(num_predict: int, context_length: int) -> int:
 
 def _stops(value: object) -> list[object]:
     """Stop strings, of one or a list, without the empty ones, which vLLM refuses."""
-    stops = [stop for stop in (value if is_list(value) else [value]) if stop]
+    listed = value if is_list(value) else [value]
+    stops = [stop for stop in listed if stop is not None and stop != ""]
     if len(stops) > MAX_STOPS:
         raise BadInput(f"cannot take {len(stops)} stop strings, at most {MAX_STOPS}")
     if any(len(str(stop)) > MAX_STOP_LENGTH for stop in stops):
