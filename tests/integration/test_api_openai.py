@@ -227,3 +227,12 @@ def test_a_wrong_type_names_the_field_and_the_type(
         struct = "ChatCompletionRequest" if path == CHAT else "CompletionRequest"
         text = f"json: cannot unmarshal {kind} into Go struct field {struct}.{of}"
         assert answer["error"]["message"].startswith(text)
+
+
+@pytest.mark.case("F5")
+def test_tools_that_run_elsewhere_are_left_out_and_the_log_says_so_once(plain: Daemon) -> None:
+    asked = ASKED | {"tools": [{"type": "web_search"}, {"type": "image_generation"}]}
+    for _ in range(2):
+        assert post(plain, CHAT, asked | {"tool_choice": "auto"})[0] == 200
+    lines = re.findall(r"left out of a request kind=(\w+) path=/v1/chat", plain.text())
+    assert sorted(lines) == ["image_generation", "web_search"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
 from vllamad.wire import openai
+from vllamad.wire.allowed import LEFT_OUT
 from vllamad.wire.openai import ListedModel, chat_request, completion_request
 
 HI = {"role": "user", "content": "hi"}
@@ -305,7 +306,8 @@ def test_what_is_out_of_range_or_means_nothing_is_brought_into_range_or_left_out
 @pytest.mark.parametrize("choice", ["auto", "required", "x", {"type": "function"}, 5])
 def test_without_tools_nothing_is_left_of_what_needs_them(tools, choice):
     asked = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
-    assert chat(asked) == {"messages": [HI]}
+    left_out = {LEFT_OUT: ["web_search"]} if tools else {}
+    assert chat(asked) == {"messages": [HI]} | left_out
 
 
 NAMED = {"type": "function", "function": {"name": "f"}}
@@ -334,7 +336,7 @@ def test_a_choice_among_tools_is_spelled_for_the_engine(choice, sent):
 
 def test_a_choice_of_a_tool_that_runs_elsewhere_is_left_to_the_model():
     kept = chat({"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}})
-    assert kept == {"messages": [HI], "tools": [TOOL]}
+    assert kept == {"messages": [HI], "tools": [TOOL], LEFT_OUT: ["web_search"]}
 
 
 @pytest.mark.case("B9")

@@ -29,6 +29,7 @@ class Context:
     limits: RelayLimits
     orders: Orders
     too_large: set[str] = field(default_factory=set[str])  # models whose num_ctx was remarked on
+    left_out: set[str] = field(default_factory=set[str])  # kinds of tools and blocks already told
 
 
 @dataclass(slots=True, kw_only=True)

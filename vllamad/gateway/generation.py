@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -21,12 +22,14 @@ from vllamad.gateway.prompts import Prompts
 from vllamad.gateway.quart_app import GatewayApp, until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
 from vllamad.gateway.truncation import HEADER, fitted_in, header, limit_of, remark, tell
+from vllamad.host.log import event
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
+from vllamad.wire.allowed import LEFT_OUT
 from vllamad.wire.encodings import IDENTITY, unpacked
 from vllamad.wire.fim import filled_in
 from vllamad.wire.fitted import check_media, check_tools, fitted, formed
-from vllamad.wire.gojson import is_object, quoted
+from vllamad.wire.gojson import is_list, is_object, quoted
 from vllamad.wire.lines import CHAT, GENERATE, NOTHING_TRUNCATED, Spelling, Truncated
 from vllamad.wire.messages import count_request, messages_request
 from vllamad.wire.named import Messages, Responses
@@ -58,6 +61,10 @@ SSE: Final = "text/event-stream"
 
 WHOLE: Final = 1800.0  # seconds for an answer that the engine says nothing of before its end
 _LARGE: Final = 1 << 20  # bytes of a body from which reading it would hold up every stream
+
+_TOLD: Final = 64  # kinds of what is left out that are logged: clients may invent them
+
+log = logging.getLogger(__name__)
 
 Asked = ChatRequest | GenerateRequest
 T = TypeVar("T")
@@ -251,6 +258,7 @@ async def relayed(
     capability, wanted = needs
     if capability not in installed.capabilities:
         raise NotSupported(f"{quoted(name)} does not support {wanted}")
+    _tell(context, path, body.pop(LEFT_OUT, None))
     traits = traits_of(installed)
     check_tools(body, traits)
     check_media(body, traits)
@@ -272,6 +280,15 @@ async def relayed(
     await until_answered(recorded(record, output))
     call = EngineCall(path=path, body=body)
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
+
+
+def _tell(context: Context, path: str, left_out: object) -> None:
+    """Log the kinds of tools and blocks that nothing here can serve, each once."""
+    told = context.left_out
+    for kind in map(str, left_out if is_list(left_out) else ()):
+        if kind not in told and len(told) < _TOLD:
+            told.add(kind)
+            event(log, logging.INFO, "left out of a request", kind=kind, path=path)
 
 
 async def hold(context: Context, installed: Installed, keep_alive: float | None) -> Lease:

@@ -18,6 +18,9 @@ from vllamad.wire.schemas import vet, vet_size
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
 
+# In a request that was read: the kinds of what was left out of it, for the caller to log.
+LEFT_OUT = "left_out"
+
 _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "max_tool_calls")
 _FORMATS = ("text", "json_object", "json_schema")
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")

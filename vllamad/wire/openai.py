@@ -13,6 +13,7 @@ import msgspec
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
 from vllamad.wire.allowed import (
+    LEFT_OUT,
     MAX_MESSAGES,
     bounded,
     check_format,
@@ -33,7 +34,7 @@ from vllamad.wire.fields import (
     whole,
 )
 from vllamad.wire.openai_messages import go_type, message
-from vllamad.wire.openai_tools import chosen, tools
+from vllamad.wire.openai_tools import chosen, hosted, tools
 from vllamad.wire.schemas import relaxed
 
 MAX_CHOICES = 16
@@ -71,7 +72,7 @@ def model(entry: ListedModel) -> bytes:
 def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/chat/completions` body: the model asked for, and the body for the engine.
 
-    The caller puts the worker's own name into `model`. Raises BadInput.
+    The caller puts the worker's own name into `model`, and takes LEFT_OUT out. Raises BadInput.
     """
     name, asked, kept = _read(body, _CHAT_STRUCT, _CHAT)
     refuse(asked, _REFUSED)
@@ -85,6 +86,8 @@ def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
         said = lowered(reasoning).get("effort") or said
     if (wanted := effort(said)) is not None:
         kept["reasoning_effort"] = wanted
+    if left_out := hosted(asked.get("tools")):
+        return name, chosen(kept) | {LEFT_OUT: left_out}
     return name, chosen(kept)
 
 

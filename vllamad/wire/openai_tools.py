@@ -32,6 +32,18 @@ def tools(value: object, where: str) -> list[Tool]:
     return [tool for tool in _tools(value, where) if tool is not None]
 
 
+def hosted(value: object) -> list[str]:
+    """The kinds of the tools that `tools` leaves out, each once, in order."""
+    listed = [
+        lowered(tool) for tool in (value if gojson.is_list(value) else []) if gojson.is_object(tool)
+    ]
+    return sorted({str(tool["type"])[:40] for tool in listed if _is_hosted(tool)})
+
+
+def _is_hosted(tool: Tool) -> bool:
+    return "function" not in tool and tool.get("type", "function") != "function"
+
+
 def chosen(fields: dict[str, object]) -> dict[str, object]:
     """A request's fields with the choice among its tools as the engine takes it.
 
@@ -88,7 +100,7 @@ def _name(value: dict[str, object]) -> object:
 
 def _tool(value: object, where: str) -> Tool | None:
     tool = read_fields(value, where, "api.Tool", {"type": anything, "function": anything})
-    if "function" not in tool and tool.get("type", "function") != "function":
+    if _is_hosted(tool):
         return None
     function = read_fields(
         tool.get("function", {}), f"{where}.function", "api.ToolFunction", _FUNCTION
