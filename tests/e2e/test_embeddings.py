@@ -148,3 +148,32 @@ def test_each_model_says_what_it_cannot(client: ollama.Client) -> None:
     with pytest.raises(ollama.ResponseError, match="does not support embeddings") as raised:
         client.embed(MODEL, CAT)
     assert raised.value.status_code == 501
+
+
+@pytest.mark.case("B2")
+@pytest.mark.parametrize("num_ctx", [90, 3, 2])
+def test_num_ctx_is_how_many_tokens_are_read(real: Daemon, num_ctx: int) -> None:
+    options = {"num_ctx": num_ctx}
+    told = curl(real, "/api/embed", {"model": EMBEDDER, "input": LONG, "options": options})
+    assert told["prompt_eval_count"] == num_ctx
+    body = {"model": EMBEDDER, "prompt": LONG, "options": options}
+    older = curl(real, "/api/embeddings", body)["embedding"]
+    assert likeness(older, told["embeddings"][0]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.case("B2")
+def test_truncate_false_refuses_what_num_ctx_does_not_hold(client: ollama.Client) -> None:
+    text = "word " * 88
+    options = {"num_ctx": 90}
+    held = client.embed(EMBEDDER, text, truncate=False, options=options)
+    assert held.prompt_eval_count == 90
+    with pytest.raises(ollama.ResponseError) as refused:
+        client.embed(EMBEDDER, [CAT, text + "more"], truncate=False, options=options)
+    assert refused.value.error == "the input length exceeds the context length"
+    assert refused.value.status_code == 400
+
+
+@pytest.mark.case("F10")
+def test_token_ids_are_refused(openai_client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+        openai_client.embeddings.create(model=EMBEDDER, input=[[101, 102]])

@@ -154,7 +154,7 @@ class Engine:
             case "/metrics":
                 counts = {"running": self.running, "prompt": self.asked, "generated": self.made}
                 yield reply(200, spelling.metrics(MODEL, **counts), "text/plain; version=0.0.4")
-            case _ if POOLING and path in PLAN["pools"]:
+            case _ if POOLING and path in (*PLAN["pools"], "/tokenize"):
                 yield from self.model_answer(method, path, head, body)
             case _ if POOLING:
                 yield reply(404, b'{"detail":"Not Found"}')
@@ -189,7 +189,8 @@ class Engine:
         elif PLAN["strict"] and not spelling.alternates(request):
             yield refusal(400, spelling.MUST_ALTERNATE, "BadRequestError")
         elif path == "/tokenize":
-            yield reply(200, spelling.tokenized(request, CONTEXT))
+            tokenized = pooling.tokenized if POOLING else spelling.tokenized
+            yield reply(200, tokenized(request, CONTEXT))
         elif path == "/detokenize":
             yield reply(200, spelling.detokenized(request))
         elif path == "/v1/messages/count_tokens":

@@ -67,6 +67,12 @@ def answer(path: str, body: Json, *, model: str, context: int, vector: list[floa
     return reply(200, dump(start | {"data": data, "usage": usage}))
 
 
+def tokenized(body: Json, context: int) -> bytes:
+    tokens = list(range(len(_tokens(body["prompt"]))))
+    more = {"tokens": tokens, "token_strs": None}
+    return dump({"count": len(tokens), "max_model_len": context, **more})
+
+
 def _listed(value: Any) -> list[Any]:
     """One input or several, each a text or token ids."""
     if isinstance(value, list) and value and isinstance(value[0], int):

@@ -35,6 +35,7 @@ class Answer:
         self.count = int(min(wanted, limit - 1))
         self.finish = "stop" if wanted < limit else "length"
         self.last_word = "" if wanted < limit else self.words[self.count % len(self.words)]
+        self._end_loops(body.get("repetition_detection"))
         self.want_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         self.want_ids = body.get("return_token_ids") is True
         self.prompt_ids = list(range(prompt_tokens(body))) if self.want_ids else None
@@ -61,6 +62,14 @@ class Answer:
             "mean_itl_ms": 1e3 / (rate or 1e5),
             "tokens_per_second": rate or 1e5,
         }
+
+    def _end_loops(self, asked: Json | None) -> None:
+        """Stop once the words came round so often, where that is asked for."""
+        if asked is None or len(self.words) > asked["max_pattern_size"]:
+            return
+        made = len(self.words) * asked["min_count"]
+        if made <= self.count:
+            self.count, self.finish, self.last_word = made - 1, "repetition", self.words[-1]
 
     def event(self, data: str) -> bytes:
         """One event as one HTTP chunk."""

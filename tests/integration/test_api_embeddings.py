@@ -10,6 +10,7 @@ import signal
 import struct
 import threading
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -269,12 +270,90 @@ def test_68_base64_is_of_small_floats_little_end_first(one: Daemon) -> None:
     assert entry["embedding"] == "mpkZP83MTL8="
 
 
-def test_openai_takes_token_ids_and_dimensions(one: Daemon) -> None:
-    body = {"model": "bert", "input": [[101, 7592, 102], [101, 102]], "dimensions": 4}
-    status, answer = post(one, "/v1/embeddings", body)
+TOKENS = [[101, 7592, 102], [101, 102]]
+
+
+@pytest.mark.case("F10")
+@pytest.mark.parametrize("tokens", [TOKENS, TOKENS[0]])
+def test_token_ids_are_refused_with_the_clients_setting_to_change(one: Daemon, tokens: Any) -> None:
+    status, answer = post(one, "/v1/embeddings", {"model": "bert", "input": tokens})
+    assert status == 400
+    assert answer["error"]["message"] == (
+        "cannot take token ids, which may be of another model's tokenizer: send text "
+        "(OpenAIEmbeddings of LangChain: check_embedding_ctx_length=False)"
+    )
+
+
+@pytest.mark.case("F10")
+def test_a_setting_allows_token_ids(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "bert", BERT, modules_json="[]")
+    config = fake_config(more=f'[server]\ntoken_inputs = true\n[model.bert]\npath = "{folder}"')
+    with daemon(fake_home(tmp_path, []), config=config) as free:
+        body = {"model": "bert", "input": TOKENS, "dimensions": 4}
+        status, answer = post(free, "/v1/embeddings", body)
     assert status == 200
     assert [len(entry["embedding"]) for entry in answer["data"]] == [4, 4]
     assert answer["usage"]["prompt_tokens"] == 5
+
+
+def test_openai_takes_dimensions(one: Daemon) -> None:
+    _, answer = post(one, "/v1/embeddings", {"model": "bert", "input": "a b", "dimensions": 4})
+    assert [len(entry["embedding"]) for entry in answer["data"]] == [4]
+
+
+@pytest.mark.case("B2")
+def test_num_ctx_is_the_limit_of_both_routes(one: Daemon) -> None:
+    long, options = "a red cat by the sea", {"num_ctx": 5}
+    cut = embed(one, long, options=options)
+    assert cut["prompt_eval_count"] == 5
+    assert embed(one, [long, "a", long], options=options)["prompt_eval_count"] == 5 + 3 + 5
+    body = {"model": "bert", "prompt": long, "options": options}
+    status, answer = post(one, "/api/embeddings", body)
+    assert status == 200
+    assert answer["embedding"] == pytest.approx(cut["embeddings"][0], abs=1e-7)
+    whole = post(one, "/api/embeddings", body | {"options": {}})[1]["embedding"]
+    assert whole != answer["embedding"]
+
+
+@pytest.mark.case("B2")
+@pytest.mark.parametrize(
+    ("texts", "fits"),
+    [
+        ("a b c d e f", True),
+        ("a b c d e f g", False),
+        (["a", "a b c d e f g"], False),
+        (["a b c d e f", "averylongwordofasinglepiece"], True),
+    ],
+)
+def test_truncate_false_refuses_what_num_ctx_does_not_hold(
+    one: Daemon, texts: Any, fits: bool
+) -> None:
+    body = {"model": "bert", "input": texts, "truncate": False, "options": {"num_ctx": 8}}
+    status, answer = post(one, "/api/embed", body)
+    assert (status == 200) == fits
+    if not fits:
+        assert (status, answer) == (400, {"error": TOO_LONG})
+
+
+@pytest.mark.case("B2")
+@pytest.mark.parametrize("num_ctx", [0, -1, 256, 100_000, None])
+def test_a_num_ctx_that_limits_nothing_changes_nothing(one: Daemon, num_ctx: int | None) -> None:
+    options = {"num_ctx": num_ctx}
+    assert embed(one, "word " * 300, options=options)["prompt_eval_count"] == 256
+    body = {"model": "bert", "input": "word " * 300, "truncate": False, "options": options}
+    assert post(one, "/api/embed", body) == (400, {"error": TOO_LONG})
+
+
+@pytest.mark.case("B2")
+def test_a_models_own_num_ctx_is_its_limit_on_each_route(one: Daemon) -> None:
+    made = {"model": "short", "from": "bert", "parameters": {"num_ctx": 4}, "stream": False}
+    assert post(one, "/api/create", made)[0] == 200
+    status, answer = post(one, "/api/embed", {"model": "short", "input": "a b c d"})
+    assert (status, answer["prompt_eval_count"]) == (200, 4)
+    body = {"model": "short", "input": "a b c d"}
+    assert post(one, "/v1/embeddings", body)[1]["error"]["message"] == TOO_LONG
+    status, answer = post(one, "/v1/embeddings", body | {"truncate_prompt_tokens": 200})
+    assert (status, answer["usage"]["prompt_tokens"]) == (200, 4)
 
 
 def test_openai_cuts_only_who_asks_for_it(one: Daemon) -> None:

@@ -1,17 +1,19 @@
-"""Conversations longer than the context: what is cut, what is refused, and how a client is told."""
+"""Conversations longer than the context are cut, and answers without an end are ended."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import ollama
+import openai
 import pytest
 
 from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.integration.asking import post
+from tests.integration.asking import HI, post
 
 pytestmark = pytest.mark.integration
 
@@ -19,12 +21,14 @@ TEXT = "The capital of France is Paris."
 HEADER = "X-Vllamad-Truncated"
 CONTEXT = 2048  # of the scripted engine; a word is a token to it
 
+SCENARIOS = {"strict": {"strict": True}, "babbles": {"text": "on and on", "tokens": 5000}}
+
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
-    """A daemon with `test`, and `strict`, whose template insists on alternating turns."""
-    home = fake_home(tmp_path_factory.mktemp("truncation"), ["test", "strict"])
-    config = fake_config(scenarios={"strict": {"strict": True}})
+    """A daemon with `strict`, whose template insists on alternating turns, and `babbles`."""
+    home = fake_home(tmp_path_factory.mktemp("truncation"), ["test", *SCENARIOS])
+    config = fake_config(scenarios=SCENARIOS)
     with daemon(home, config=config) as running:
         yield running
 
@@ -154,3 +158,57 @@ def test_num_predict_0_says_nothing_and_counts_its_token(
     assert last["done_reason"] == "length"
     assert last["eval_count"] == 1
     assert (last.get("response") or last.get("message", {}).get("content") or "") == ""
+
+
+@pytest.mark.case("B1")
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("options", "made", "reason"),
+    [
+        ({}, 3 * 64, "stop"),  # words and counts of them
+        ({"num_predict": -1}, 3 * 64, "stop"),
+        ({"num_ctx": 128}, 3 * 64, "stop"),
+        ({"num_ctx": 10}, 100, "length"),
+        ({"num_ctx": 128, "num_predict": 1500}, 1280, "length"),
+        ({"num_predict": 1500}, 1500, "length"),  # the client's own limit is its own affair
+    ],
+)
+def test_an_answer_without_an_end_is_ended(
+    one: Daemon, options: dict[str, Any], made: int, reason: str, stream: bool
+) -> None:
+    for path, asks in (("/api/generate", {"prompt": "x"}), ("/api/chat", {"messages": HI})):
+        body = {"model": "babbles", "options": options, "stream": stream, **asks}
+        last = asked(one, path, **body)[1][-1]
+        assert (last["eval_count"], last["done_reason"]) == (made, reason)
+
+
+@pytest.mark.case("B1")
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("limit", "made", "reason"),
+    [({}, 3 * 64, "stop"), ({"max_tokens": -1}, 3 * 64, "stop"),
+     ({"max_tokens": 1500}, 1500, "length"), ({"max_completion_tokens": 9}, 9, "length")],
+)  # fmt: skip
+def test_an_answer_of_v1_without_an_end_is_ended(
+    one: Daemon, limit: dict[str, Any], made: int, reason: str, stream: bool
+) -> None:
+    with openai.OpenAI(base_url=f"{one.url}/v1", api_key="none") as client:
+        body = {"model": "babbles", "messages": HI, **limit}
+        if stream:
+            told = {"include_usage": True}
+            *_, last, usage = client.chat.completions.create(
+                **body, stream=True, stream_options=told
+            )
+            assert usage.usage.completion_tokens == made
+        else:
+            last = client.chat.completions.create(**body)
+            assert last.usage.completion_tokens == made
+    assert last.choices[0].finish_reason == reason
+
+
+@pytest.mark.case("B1")
+def test_max_repetitions_0_lets_an_answer_repeat_itself(tmp_path: Path) -> None:
+    config = fake_config(scenarios=SCENARIOS, more="[server]\nmax_repetitions = 0")
+    with daemon(fake_home(tmp_path, ["babbles"]), config=config) as free:
+        answer = free.chat("babbles").json()
+    assert (answer["eval_count"], answer["done_reason"]) == (CONTEXT, "length")

@@ -15,6 +15,7 @@ from vllamad.errors import BadInput, EngineRefused
 from vllamad.wire.embeddings import (
     OpenAIRequest,
     Vectors,
+    cut_to,
     decimals,
     decode_embed,
     decode_embeddings,
@@ -22,6 +23,7 @@ from vllamad.wire.embeddings import (
     embed_reply,
     embeddings_call,
     embeddings_reply,
+    longest,
     openai_reply,
     read_vectors,
     unit,
@@ -296,3 +298,26 @@ def test_68_base64_is_of_little_endian_floats():
     encoded = json.loads(openai_reply(asked, Vectors([vector], 1)))["data"][0]["embedding"]
     assert base64.b64decode(encoded) == floats(vector[0] / length, vector[1] / length)
     assert base64.b64encode(floats(0.1, -0.5)) == b"zczMPQAAAL8="
+
+
+@pytest.mark.case("B2")
+@pytest.mark.parametrize(
+    ("limit", "asked", "cut"),
+    [(0, None, None), (0, -1, -1), (0, 7, 7), (5, None, None), (5, -1, 5), (5, 7, 5), (5, 3, 3)],
+)
+def test_inputs_are_cut_to_the_smaller_limit(limit: int, asked: int | None, cut: int | None):
+    assert cut_to(limit, asked) == cut
+
+
+@pytest.mark.parametrize("text", ["", "cat", "日本語", "\ud800"])
+def test_a_text_has_at_most_a_token_for_each_byte_and_those_around_it(text: str):
+    assert longest(text) >= len(text.encode(errors="replace")) + 2
+
+
+@pytest.mark.case("F10")
+@pytest.mark.parametrize(
+    ("inputs", "tokens"), [("a", False), (["a", "b"], False), ([1, 2], True), ([[1], [2]], True)]
+)
+def test_token_ids_are_told_from_texts(inputs: object, tokens: bool):
+    body = json.dumps({"model": "a", "input": inputs}).encode()
+    assert decode_openai(body).has_tokens == tokens

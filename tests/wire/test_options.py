@@ -15,6 +15,7 @@ from vllamad.wire.options import (
     kept_first,
     predicts_nothing,
     sampling,
+    sets_limit,
 )
 
 DEFAULTS = {
@@ -97,6 +98,12 @@ def test_a_request_overrides_the_model_and_the_model_the_defaults():
         ({"num_predict": 5000}, {"max_tokens": 2048}),
         ({"num_predict": -2}, {"max_tokens": 2048}),
         ({"num_predict": 0}, {"max_tokens": 1}),
+        ({"num_ctx": 128}, {"max_tokens": 1280}),  # Ollama's bound, whatever else is said
+        ({"num_ctx": 128, "num_predict": -1}, {"max_tokens": 1280}),
+        ({"num_ctx": 128, "num_predict": 2000}, {"max_tokens": 1280}),
+        ({"num_ctx": 128, "num_predict": 5}, {"max_tokens": 5}),
+        ({"num_ctx": 0}, {"max_tokens": 2048}),
+        ({"num_ctx": -1}, {"max_tokens": 2048}),
         ({"stop": ["", "a"]}, {"stop": ["a"]}),
         ({"stop": [""]}, {}),
         ({"num_ctx": 999999, "num_thread": 8, "typical_p": 0.5}, {}),
@@ -170,3 +177,12 @@ def test_num_predict_zero_asks_for_nothing(stored, requested, nothing):
 )
 def test_of_a_context_that_is_cut_the_first_tokens_stay(options, kept):
     assert kept_first(options) == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "limited"),
+    [({}, False), ({"num_predict": -1}, False), ({"num_predict": 0}, True),
+     ({"num_predict": 9.0}, True), ({"num_ctx": 9}, False)],
+)  # fmt: skip
+def test_an_answer_has_a_limit_where_one_was_set(options, limited):
+    assert sets_limit(options) == limited

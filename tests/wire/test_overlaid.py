@@ -80,3 +80,11 @@ def test_without_a_system_only_the_history_is_added() -> None:
     overlay = Overlay(messages=MADE.messages)
     assert laid("/v1/chat/completions", overlay, messages=[HI]) == {"messages": [*HISTORY, HI]}
     assert laid("/v1/completions", overlay, prompt="x") == {"prompt": "x"}
+
+
+@pytest.mark.case("B1")
+def test_a_models_num_ctx_bounds_answers_of_v1_too() -> None:
+    small = Overlay(parameters={"num_ctx": 64})
+    assert laid("/v1/chat/completions", small, messages=[HI])["max_tokens"] == 640
+    assert laid("/v1/responses", small, input="hi")["max_output_tokens"] == 640
+    assert laid("/v1/completions", small, prompt="hi", max_tokens=3)["max_tokens"] == 3

@@ -55,6 +55,8 @@ class ServerSettings:
     allow_unauthenticated: bool = False  # needed to listen beyond loopback without API keys
     ollama_version: str = "0.33.0"  # what /api/version says: clients compare it
     max_body: int = 32 << 20
+    max_repetitions: int = 64  # of one pattern in an answer without limit; 0: without end
+    token_inputs: bool = False  # /v1/embeddings takes token ids
     drain_timeout: float = 30.0  # how long open streams may go on once asked to stop
 
 

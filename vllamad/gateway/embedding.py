@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
@@ -16,13 +16,14 @@ from vllamad.gateway.context import Context, Record
 from vllamad.gateway.generation import JSON, WHOLE, hold, read, relayed
 from vllamad.gateway.leases import Lease
 from vllamad.gateway.models import find, named
+from vllamad.gateway.prompts import Prompts
 from vllamad.gateway.relay import ask, collect
-from vllamad.gateway.truncation import remark
+from vllamad.gateway.truncation import limit_of, remark
 from vllamad.models.catalog import Installed
 from vllamad.wire import embeddings as wire
 from vllamad.wire import engine_words, scoring
 from vllamad.wire.embeddings import Vectors
-from vllamad.wire.gojson import quoted
+from vllamad.wire.gojson import is_list, quoted
 from vllamad.wire.options import check_options
 from vllamad.wire.verbatim import Verbatim
 
@@ -42,11 +43,14 @@ async def embed(context: Context) -> Response:
     if texts and not _embeds(installed):
         raise BadInput(wire.NOT_SUPPORTED, status=501)
     lease = await _lease(context, installed, asked.keep_alive)
-    remark(context.too_large, installed.name, lease.grant, asked.options)
+    options = installed.overlay.parameters | asked.options
+    remark(context.too_large, installed.name, lease.grant, options)
     received, granted = _record().received, time.monotonic_ns()
     if not texts:
         return Response(wire.embed_reply(asked.model, Vectors([], 0)), content_type=JSON)
-    found = await _vectors(context, lease, texts, truncate_to=-1 if asked.truncate else None)
+    limit = _limit(lease, options)
+    truncate_to = wire.cut_to(limit, -1 if asked.truncate else None)
+    found = await _vectors(context, lease, texts, limit=limit, truncate_to=truncate_to)
     spell = partial(
         wire.embed_reply,
         asked.model,
@@ -59,7 +63,10 @@ async def embed(context: Context) -> Response:
 
 
 async def embeddings(context: Context) -> Response:
-    """`POST /api/embeddings`, the older form: one text, never cut, and all that fails is a 500."""
+    """`POST /api/embeddings`, the older form: one text, and all that fails is a 500.
+
+    The text is cut where `num_ctx` says how long it may be, and else never.
+    """
     asked = await read(wire.decode_embeddings)
     installed = await find(
         context, asked.model, missing=BadInput("model is required"), unknown=_unknown
@@ -68,11 +75,14 @@ async def embeddings(context: Context) -> Response:
     if asked.prompt and not _embeds(installed):
         raise BadInput(wire.NOT_SUPPORTED, status=500)
     lease = await _lease(context, installed, asked.keep_alive)
-    remark(context.too_large, installed.name, lease.grant, asked.options)
+    options = installed.overlay.parameters | asked.options
+    remark(context.too_large, installed.name, lease.grant, options)
     if not asked.prompt:
         return Response(wire.embeddings_reply(()), content_type=JSON)
+    limit = _limit(lease, options)
+    truncate_to = wire.cut_to(limit, -1) if "num_ctx" in options else None
     try:
-        found = await _vectors(context, lease, [asked.prompt], truncate_to=None)
+        found = await _vectors(context, lease, [asked.prompt], limit=limit, truncate_to=truncate_to)
     except EngineRefused as error:
         raise EngineRefused(error.message, status=500) from error
     return Response(wire.embeddings_reply(found.vectors[0]), content_type=JSON)
@@ -84,8 +94,12 @@ async def openai_embeddings(context: Context) -> Response:
     installed = await find(context, asked.model, missing=BadInput("model is required"))
     if not _embeds(installed):
         raise NotSupported(f"{quoted(asked.model)} does not support embeddings")
+    if asked.has_tokens and not context.settings.server.token_inputs:
+        raise BadInput(wire.NO_TOKENS)
     lease = await _lease(context, installed, None)
-    found = await _vectors(context, lease, asked.inputs, truncate_to=asked.truncate_to)
+    limit = _limit(lease, installed.overlay.parameters)
+    truncate_to = wire.cut_to(limit, asked.truncate_to)
+    found = await _vectors(context, lease, asked.inputs, limit=limit, truncate_to=truncate_to)
     body = await _spelled(found, partial(wire.openai_reply, asked, found))
     return Response(body, content_type="application/json")
 
@@ -115,15 +129,31 @@ def _record() -> Record:
     return record
 
 
+def _limit(lease: Lease, options: Mapping[str, object]) -> int:
+    """Tokens that `num_ctx` allows each input, 0 where the model takes no more than that anyway."""
+    limit = limit_of(lease.grant, options)
+    return limit if limit < (lease.grant.context_length or limit + 1) else 0
+
+
 async def _lease(context: Context, installed: Installed, keep_alive: float | None) -> Lease:
     _record().model = installed.name
     return await hold(context, installed, keep_alive)
 
 
 async def _vectors(
-    context: Context, lease: Lease, inputs: list[str] | list[object], *, truncate_to: int | None
+    context: Context,
+    lease: Lease,
+    inputs: list[str] | list[object],
+    *,
+    limit: int,
+    truncate_to: int | None,
 ) -> Vectors:
-    """What the engine makes of `inputs`. Raises EngineRefused in the words of these routes."""
+    """What the engine makes of `inputs`, each cut to `truncate_to` tokens, None for not cut.
+
+    Raises EngineRefused in the words of these routes where one is longer than `limit` and not cut.
+    """
+    if truncate_to is None and limit:
+        await _refuse_longer(Prompts(lease.grant, context.limits.gap), inputs, limit)
     served, revoked = lease.grant.served_name, lease.revoked
     limits = replace(context.limits, first=WHOLE)
     call = wire.embeddings_call(inputs, served_name=served, truncate_to=truncate_to)
@@ -139,6 +169,19 @@ async def _vectors(
     found = await _off_the_loop(len(body), partial(wire.read_vectors, body, len(inputs)))
     _record().prompt_tokens = found.prompt_tokens
     return found
+
+
+async def _refuse_longer(prompts: Prompts, inputs: list[str] | list[object], limit: int) -> None:
+    """Raise EngineRefused where one of `inputs` is longer than a limit below the engine's own."""
+    for one in inputs:
+        if isinstance(one, str):
+            length = wire.longest(one)
+            if length > limit:
+                length = await prompts.count_text(one)
+        else:
+            length = len(one) if is_list(one) else 0
+        if length > limit:
+            raise EngineRefused(wire.TOO_LONG, status=400)
 
 
 async def _spelled(found: Vectors, spell: Callable[[], bytes]) -> bytes:

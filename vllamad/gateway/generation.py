@@ -40,8 +40,9 @@ from vllamad.wire.ollama import (
     decode_generate,
 )
 from vllamad.wire.openai_replies import ChatReply, CompletionReply
-from vllamad.wire.options import kept_first, predicts_nothing
+from vllamad.wire.options import kept_first, predicts_nothing, sets_limit
 from vllamad.wire.overlaid import overlaid
+from vllamad.wire.repetition import ending_loops, has_limit
 from vllamad.wire.replies import Reply
 from vllamad.wire.requests import (
     EngineCall,
@@ -181,6 +182,8 @@ async def _answer(
     options = traits.stored | asked.options
     remark(context.too_large, installed.name, lease.grant, options)
     call, truncated = await _call(context, asked, traits, lease)
+    repetitions = context.settings.server.max_repetitions
+    call = ending_loops(call, repetitions, limited=sets_limit(options))
     if truncated != NOTHING_TRUNCATED:
         tell(installed.name, limit_of(lease.grant, options), truncated)
     if asked.debug_render_only:
@@ -278,7 +281,9 @@ async def relayed(
         body["stream_options"] = options | {"include_usage": True}
     output = answer(stream=stream, served_name=served, asked_name=name, usage=usage, form=form)
     await until_answered(recorded(record, output))
+    repetitions = context.settings.server.max_repetitions
     call = EngineCall(path=path, body=body)
+    call = ending_loops(call, repetitions, limited=has_limit(body, length))
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
 
 

@@ -76,6 +76,11 @@ class Prompts:
         except EngineRefused:
             return None
 
+    async def count_text(self, text: str) -> int:
+        """How many tokens a text has, with those that the tokenizer puts around it."""
+        asked: dict[str, object] = {"model": self._grant.served_name, "prompt": text}
+        return (await self._told("/tokenize", asked, _Count)).count
+
     async def _tokens(self, call: EngineCall) -> list[int]:
         return (await self._told("/tokenize", _rendering(call), _Tokens)).tokens
 

@@ -24,7 +24,12 @@ PATH = "/v1/embeddings"
 
 NOT_SUPPORTED = "This server does not support embeddings. Start it with `--embeddings`"
 TOO_LONG = "the input length exceeds the context length"
+NO_TOKENS = (
+    "cannot take token ids, which may be of another model's tokenizer: send text "
+    "(OpenAIEmbeddings of LangChain: check_embedding_ctx_length=False)"
+)
 
+_AROUND = 4  # tokens that a tokenizer may put around a text
 _SHORTEST_LENGTH = 1e-12  # of a vector; a shorter one stays as it is but for its scale
 
 Vector = tuple[float, ...]  # float32 values
@@ -65,6 +70,10 @@ class OpenAIRequest(NamedTuple):
     dimensions: int
     base64: bool
     truncate_to: int | None  # tokens, -1 for the model's own limit
+
+    @property
+    def has_tokens(self) -> bool:
+        return any(is_list(one) for one in self.inputs)
 
 
 class Vectors(NamedTuple):
@@ -117,6 +126,21 @@ def embeddings_call(
     if truncate_to is not None:
         body["truncate_prompt_tokens"] = truncate_to
     return EngineCall(path=PATH, body=body)
+
+
+def cut_to(limit: int, asked: int | None) -> int | None:
+    """To how many tokens inputs are cut; -1 for what the model takes, None for not cut.
+
+    `limit` is how many may be kept at most, 0 for as many as the model takes.
+    """
+    if asked is None or not limit:
+        return asked
+    return limit if asked < 0 else min(asked, limit)
+
+
+def longest(text: str) -> int:
+    """How many tokens a text has at most: one for each of its bytes, and those around it."""
+    return len(text.encode(errors="replace")) + _AROUND
 
 
 def read_vectors(body: bytes, count: int) -> Vectors:

@@ -115,7 +115,7 @@ def sampling(
         "repetition_penalty": 1.0 if unpenalized else options["repeat_penalty"],
         "presence_penalty": options["presence_penalty"],
         "frequency_penalty": options["frequency_penalty"],
-        "max_tokens": _max_tokens(int(_number(options, "num_predict")), context_length),
+        "max_tokens": _max_tokens(options, context_length),
         "seed": int(_number(options, "seed")),
         "stop": options.get("stop", []),
     })  # fmt: skip
@@ -149,6 +149,12 @@ def predicts_nothing(stored: Mapping[str, object], requested: Mapping[str, objec
     return (check_options(stored) | check_options(requested)).get("num_predict") == 0
 
 
+def sets_limit(options: Mapping[str, object]) -> bool:
+    """Does `num_predict` limit the answer?"""
+    limit = options.get("num_predict")
+    return isinstance(limit, int | float) and limit >= 0
+
+
 def kept_first(options: Mapping[str, object]) -> int:
     """`num_keep`: of a context that is cut, so many of its first tokens stay."""
     kept = options.get("num_keep")
@@ -177,12 +183,16 @@ def _number(options: Mapping[str, object], name: str) -> float:
     return value
 
 
-def _max_tokens(num_predict: int, context_length: int) -> int:
+def _max_tokens(options: Mapping[str, object], context_length: int) -> int:
     """At least the one token vLLM insists on; negative is "until the context is full".
 
-    Never left out: vLLM's completions route would then stop after 16 tokens.
+    A `num_ctx` bounds it at ten times as many, as in Ollama. Never left out: vLLM's completions
+    route would then stop after 16 tokens.
     """
-    return context_length if num_predict < 0 else min(max(num_predict, 1), context_length)
+    wanted, num_ctx = int(_number(options, "num_predict")), options.get("num_ctx")
+    bound = 10 * num_ctx if isinstance(num_ctx, int) and num_ctx > 0 else context_length
+    limit = min(bound, context_length)
+    return limit if wanted < 0 else min(max(wanted, 1), limit)
 
 
 def _stops(value: object) -> list[object]:

@@ -18,7 +18,7 @@ _SAMPLED: Final = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
     "seed": "seed", "stop": "stop", "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty", "repeat_penalty": "repetition_penalty",
-    "num_predict": "max_tokens",
+    "num_predict": "max_tokens", "num_ctx": "max_tokens",
 }  # fmt: skip
 
 # What each route calls the fields of completions, where it has them.

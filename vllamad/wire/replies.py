@@ -29,7 +29,7 @@ from vllamad.wire.timestamps import Stamps
 DONE = b"[DONE]"
 
 _BACKSLASH = 0x5C
-_REASONS = {"length": "length", "abort": ""}  # everything else is a stop
+_REASONS = {"length": "length", "abort": ""}  # everything else, "repetition" too, is a stop
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
