@@ -193,7 +193,7 @@ def test_an_answer_of_v1_without_an_end_is_ended(
     one: Daemon, limit: dict[str, Any], made: int, reason: str, stream: bool
 ) -> None:
     with openai.OpenAI(base_url=f"{one.url}/v1", api_key="none") as client:
-        body = {"model": "babbles", "messages": HI, **limit}
+        body: Any = {"model": "babbles", "messages": HI, **limit}
         if stream:
             told = {"include_usage": True}
             *_, last, usage = client.chat.completions.create(
