@@ -193,16 +193,12 @@ def test_an_answer_of_v1_without_an_end_is_ended(
     one: Daemon, limit: dict[str, Any], made: int, reason: str, stream: bool
 ) -> None:
     with openai.OpenAI(base_url=f"{one.url}/v1", api_key="none") as client:
-        body: Any = {"model": "babbles", "messages": HI, **limit}
+        body: Any = {"model": "babbles", "messages": HI, "stream": stream, **limit}
         if stream:
-            told = {"include_usage": True}
-            *_, last, usage = client.chat.completions.create(
-                **body, stream=True, stream_options=told
-            )
-            assert usage.usage.completion_tokens == made
-        else:
-            last = client.chat.completions.create(**body)
-            assert last.usage.completion_tokens == made
+            body["stream_options"] = {"include_usage": True}
+        answer: Any = client.chat.completions.create(**body)
+        *_, last, told = answer if stream else (answer, answer)
+    assert told.usage.completion_tokens == made
     assert last.choices[0].finish_reason == reason
 
 
