@@ -15,6 +15,7 @@ from vllamad.core.memory import Device
 
 _VENDOR = "0x10de"
 _DISPLAY = "0x03"  # the class of VGA, 3D and other display controllers
+_MISMATCH = "version mismatch"  # the library is newer than the module in the kernel
 _CONTROL, _UVM, _WSL = "dev/nvidiactl", "dev/nvidia-uvm", "dev/dxg"
 
 
@@ -25,6 +26,12 @@ class Gpus:
     devices: tuple[Device, ...] = ()
     missing: str = ""
     may_come: bool = False  # the card is there, only its driver is not: it may be loading
+    reboot: bool = False  # the card is there, and of no use before the machine starts anew
+
+
+class Driver(NamedTuple):
+    version: str  # as NVIDIA numbers it: 580.65.06
+    cuda: int  # the newest CUDA it has, 13000 for 13.0
 
 
 def look(visible: str | None = None, root: Path = Path("/")) -> Gpus:
@@ -32,6 +39,11 @@ def look(visible: str | None = None, root: Path = Path("/")) -> Gpus:
     if missing := _before_the_library(root):
         return missing
     found, problem = _ask_the_driver()
+    if _MISMATCH in problem.lower():
+        return Gpus(
+            missing=f"the NVIDIA driver was updated while it ran: reboot (NVML says: {problem})",
+            reboot=True,
+        )
     if problem:
         return Gpus(missing=f"NVML says: {problem}", may_come=True)
     if not found:
@@ -42,6 +54,24 @@ def look(visible: str | None = None, root: Path = Path("/")) -> Gpus:
     if not (root / _UVM).exists() and not (root / _WSL).exists():
         return Gpus(missing=f"the driver is not fully loaded: /{_UVM} is missing", may_come=True)
     return Gpus(devices=tuple(devices))
+
+
+def driver() -> Driver | None:
+    """The driver that is loaded; None where none answers."""
+    import pynvml  # here: it loads the driver's library
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        version = pynvml.nvmlSystemGetDriverVersion()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return Driver(str(version), int(cuda))
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def cards(root: Path = Path("/")) -> list[str]:

@@ -6,14 +6,20 @@ It must not know where runtimes are kept or how they are installed.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from vllamad.core.cpu import NumberTimes
+from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.errors import RuntimeProblem
-from vllamad.runtimes.installer import clean_environment, reason
+from vllamad.host.endings import Watch
+from vllamad.runtimes.fitness import trial_place
+from vllamad.runtimes.installer import clean_environment, ended
 
 _INSIDE = Path(__file__).with_name("inside.py")
 _QUIET = {
@@ -60,23 +66,49 @@ def probe(python: str, *, name: str, installed_at: str = "") -> RuntimeFacts:
         raise RuntimeProblem(f"cannot understand what {python} says of itself: {error}") from error
 
 
-def try_engine(python: str) -> None:
-    """Let the engine make one token on a tiny random model: about 15 s. Raises RuntimeProblem."""
-    if ask(python, "try", timeout=600).get("tokens") != 1:
-        raise RuntimeProblem(f"cannot use {python}: its engine starts, but makes no token")
+def try_engine(facts: RuntimeFacts, *, log: Path) -> None:
+    """Let the engine make tokens on a tiny random model: about 15 s. Raises RuntimeProblem.
+
+    On the emptiest GPU, with little of its memory. What the engine said is kept in `log`.
+    """
+    order, more = ["try"], {}
+    if facts.device == "cuda":
+        card, share = trial_place(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        order.append(str(share))
+        more = {
+            "CUDA_VISIBLE_DEVICES": str(card.index),
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **gpu_sampler(compiled=facts.flashinfer),
+        }
+    told = ask(facts.python, *order, timeout=600, environment=more, log=log)
+    if told.get("tokens") != told.get("wanted"):
+        raise RuntimeProblem(
+            f"cannot use {facts.python}: its engine starts, but made {told.get('tokens')} tokens"
+            f" of {told.get('wanted')}"
+        )
 
 
 def ask(
-    python: str, *order: str, timeout: float, packages: Path | None = None
+    python: str,
+    *order: str,
+    timeout: float,
+    packages: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    log: Path | None = None,
 ) -> dict[str, object]:
-    """Run one order of `inside.py` in `python`, with `packages` importable too."""
-    environment = clean_environment() | _QUIET
+    """Run one order of `inside.py` in `python`, with `packages` importable too.
+
+    `environment` is above ours; what it wrote beside its answer is added to `log`.
+    """
+    ours = clean_environment() | _QUIET
+    ours["PATH"] = runtime_path(python, ours.get("PATH", ""))
     if packages is not None:
-        environment["PYTHONPATH"] = str(packages)
+        ours["PYTHONPATH"] = str(packages)
+    watch = Watch()
     try:
         done = subprocess.run(
             [python, "-P", str(_INSIDE), *order],
-            env=environment,
+            env={**ours, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -90,8 +122,11 @@ def ask(
         raise RuntimeProblem(
             f"cannot wait longer for {python}: {timeout:.0f} s have passed"
         ) from error
+    if log is not None:
+        with log.open("a") as kept:
+            kept.write(done.stderr)
     if done.returncode != 0:
-        raise explained(python, done.stderr)
+        raise explained(python, done.stderr, ended(watch, done.returncode, done.stderr))
     return json.loads(done.stdout)
 
 
@@ -107,15 +142,28 @@ _KNOWN = (
         "that needs no GPU",
     ),
     (
-        ("out of memory", "MemoryError", "Cannot allocate memory", "less than requested memory"),
-        "free memory first: the trial needs about 3 GB",
+        (
+            "out of memory",
+            "MemoryError",
+            "Cannot allocate memory",
+            "less than requested memory",
+            "less than desired GPU memory",
+            "No available memory for the cache blocks",
+        ),
+        "free memory first: about 3 GB of main memory, or 2 GB of a GPU's",
+    ),
+    (
+        ("killed by SIGILL",),
+        "this CPU, or the virtual machine it shows itself through, lacks an instruction that this"
+        " build of vLLM uses",
     ),
 )
 
 
-def explained(python: str, output: str) -> RuntimeProblem:
-    """Why `python` failed, from what it printed, with advice where the cause is a known one."""
-    hint = next((advice for signs, advice in _KNOWN if any(sign in output for sign in signs)), "")
+def explained(python: str, output: str, why: str) -> RuntimeProblem:
+    """Why `python` failed, with advice where what it printed, or `why`, is a known cause."""
+    said = output + why
+    hint = next((advice for signs, advice in _KNOWN if any(sign in said for sign in signs)), "")
     return RuntimeProblem(
-        f"cannot use the vLLM of {python}: {reason(output)}", hint=hint.format(python=python)
+        f"cannot use the vLLM of {python}: {why}", hint=hint.format(python=python)
     )

@@ -1,7 +1,7 @@
 """Questions that only the runtime's own Python can answer: `python -P inside.py ORDER...`.
 
     probe                what is installed here, as one JSON object
-    try                  start the engine on a tiny random model and make one token
+    try [SHARE]          start the engine on a tiny random model and make a few tokens
     measure THREADS      how long small matrix products take in each number type
     convert GGUF FOLDER  turn a GGUF file into a safetensors checkpoint
 
@@ -106,29 +106,37 @@ def reasoning_parsers() -> list[str]:
 # What vLLM reads and resamples sound with: its extra `audio`, and torch's own package.
 SOUND = ("av", "soundfile", "torchaudio")
 
-# Small, but real: a head size below 32 is refused by the CPU's attention kernel.
+# Small, but real: kernels of CPUs refuse heads below 32, some of GPUs those below 64.
 TINY = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "hidden_size": 128,
-    "intermediate_size": 256,
+    "hidden_size": 256,
+    "intermediate_size": 512,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 32,
+    "head_dim": 64,
     "max_position_embeddings": 64,
     "vocab_size": 512,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "torch_dtype": "bfloat16",
 }
+TRIED = 4  # tokens: of the prompt's own step, and of those after it
+CACHE = 64 << 20  # bytes
 
 
-def try_engine() -> dict[str, object]:
-    """Make one token with random weights: imports, configuration and kernels all have to work."""
+def try_engine(share: float | None) -> dict[str, object]:
+    """Make tokens with random weights, as a worker would: imports, configuration and kernels.
+
+    `share` of the GPU's memory is asked for; without it the CPU's. On a GPU the model is compiled
+    and its graphs are captured. Sampling goes through top-k and top-p.
+    """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # 12 s in place of 34, and no orphans
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    if share is None:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # as in a worker; it would call a C++ compiler
     from vllm import LLM, SamplingParams
 
     with tempfile.TemporaryDirectory() as folder:
@@ -137,14 +145,27 @@ def try_engine() -> dict[str, object]:
             model=folder,
             load_format="dummy",
             skip_tokenizer_init=True,
-            enforce_eager=True,
+            enforce_eager=share is None,
             max_model_len=64,
             max_num_seqs=1,
-            gpu_memory_utilization=0.1,
+            **memory_flags(share),
         )
-        wanted = SamplingParams(max_tokens=1, detokenize=False, ignore_eos=True)
+        wanted = SamplingParams(
+            max_tokens=TRIED, top_k=40, top_p=0.9, seed=1, detokenize=False, ignore_eos=True
+        )
         answer = engine.generate({"prompt_token_ids": [1, 5, 7]}, wanted, use_tqdm=False)
-    return {"tokens": len(answer[0].outputs[0].token_ids)}
+    return {"tokens": len(answer[0].outputs[0].token_ids), "wanted": TRIED}
+
+
+def memory_flags(share: float | None) -> dict[str, object]:
+    """What a trial asks for: little, since workers may be serving beside it."""
+    if share is None:
+        return {}
+    from vllm.engine.arg_utils import EngineArgs
+
+    if "kv_cache_memory_bytes" in getattr(EngineArgs, "__dataclass_fields__", {}):
+        return {"gpu_memory_utilization": share, "kv_cache_memory_bytes": CACHE}
+    return {"gpu_memory_utilization": max(share, 0.1)}  # the cache is a part of it
 
 
 # As of a model of a billion parameters: outputs and inputs of a layer; tokens in one step, of one
@@ -229,7 +250,9 @@ def main(arguments: list[str]) -> None:
         case ["probe"]:
             found = probe()
         case ["try"]:
-            found = try_engine()
+            found = try_engine(None)
+        case ["try", share]:
+            found = try_engine(float(share))
         case ["measure", threads]:
             found = measure(int(threads))
         case ["convert", gguf, folder]:

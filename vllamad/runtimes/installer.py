@@ -14,9 +14,13 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.pip_settings import as_uv, pip_settings
+
+if TYPE_CHECKING:
+    from vllamad.host.endings import Watch
 
 Report = Callable[[str], None]
 """Told what is being done now, in a few words; whoever shows it adds the time gone by."""
@@ -32,6 +36,7 @@ class Installer:
     environment: Mapping[str, str]
     log: Path
     progress: Report
+    downloads: Path | None = None  # see installer_for
 
     def install(
         self,
@@ -73,8 +78,18 @@ class Installer:
         return lines
 
 
-def installer_for(python: str, *, log: Path, progress: Report, uv: str | None = None) -> Installer:
-    """An Installer for the environment of `python`; `uv` is where to find it, if not on PATH."""
+def installer_for(
+    python: str,
+    *,
+    log: Path,
+    progress: Report,
+    downloads: Path | None = None,
+    uv: str | None = None,
+) -> Installer:
+    """An Installer for the environment of `python`; `uv` is where to find it, if not on PATH.
+
+    Downloads are kept in the user's own cache; where that cannot be used, in `downloads`.
+    """
     uv = uv or shutil.which("uv")
     environment = clean_environment() | {
         "PYTHONUNBUFFERED": "1",
@@ -86,6 +101,10 @@ def installer_for(python: str, *, log: Path, progress: Report, uv: str | None = 
         settings = pip_settings((python, sys.executable, "python3"), environment)
         options, more = as_uv(settings)
         environment |= more
+    if downloads and not _keeps_downloads(environment):
+        options = [*options, "--cache-dir", str(downloads)]
+        for name in ("PIP_NO_CACHE_DIR", "UV_NO_CACHE"):
+            environment.pop(name, None)
     return Installer(
         python=python,
         uv=uv,
@@ -93,7 +112,21 @@ def installer_for(python: str, *, log: Path, progress: Report, uv: str | None = 
         environment=environment,
         log=log,
         progress=progress,
+        downloads=downloads,
     )
+
+
+def _keeps_downloads(environment: Mapping[str, str]) -> bool:
+    """Whether the caches of pip and uv are on, and in a folder of ours that we may write."""
+    if any(environment.get(name) for name in ("PIP_NO_CACHE_DIR", "UV_NO_CACHE")):
+        return False
+    home = environment.get("HOME", "")
+    cache = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+    own = environment.get("PIP_CACHE_DIR") or environment.get("UV_CACHE_DIR") or cache
+    if not own:
+        return False
+    nearest = next(folder for folder in (Path(own), *Path(own).parents) if folder.exists())
+    return nearest.stat().st_uid == os.geteuid() and os.access(nearest, os.W_OK)
 
 
 def make_environment(folder: Path, log: Path) -> str:
@@ -132,6 +165,7 @@ def stream(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
     too, ends the program.
     """
     last: list[str] = []
+    watch = _watch()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as kept, _started(command, environment) as process:
         assert process.stdout is not None
@@ -144,7 +178,8 @@ def stream(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
             process.terminate()
             raise
     if process.returncode != 0:
-        raise RuntimeProblem(reason("".join(last)), hint=f"all that was said is in {log}")
+        why = ended(watch, process.returncode, "".join(last))
+        raise RuntimeProblem(why, hint=f"all that was said is in {log}")
 
 
 def _started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -169,6 +204,10 @@ _NEWS = (
         re.compile(rf"^ +Downloading (?:\S*/)?([\w.]+)-\S+\.whl {_BIG}"),
         "downloading {} ({})",
     ),  # pip
+    (
+        re.compile(rf"^ +Using cached (?:\S*/)?([\w.]+)-\S+\.whl {_BIG}"),
+        "{} is fetched already ({})",
+    ),  # pip
     (re.compile(rf"^Downloading ([\w.-]+) {_BIG}"), "downloading {} ({})"),  # uv
     (re.compile(r"^Installing (collected packages)"), "installing"),
     (re.compile(r"^Prepared (\d+ packages)"), "installing {}"),
@@ -186,14 +225,61 @@ def condensed(line: str) -> str:
 
 _MEANINGFUL = re.compile(r"^(?:ERROR: |error: |[\w.]*(?:Error|Exception|Exit)\b)")
 _UV_BECAUSE = re.compile(r"(?:╰─▶|^ +cause:)(.*?)(?:\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
+# What goes on, what may matter later, and what Python prints of both.
+_NO_REASON = re.compile(
+    r"(?:\(\S+ pid=\d+\) )?(?:DEBUG|INFO|WARNING) \d\d-\d\d "
+    r"|WARNING: |warning: |DEPRECATION: |\[notice\]"
+    r"|\[(?:rank\d+\]:)?\[?[WI]\d* "
+    r"|.*\b\w*Warning: "
+    r"|warnings\.warn"
+    r"|Traceback |File "
+)
+_NO_NETWORK = re.compile(
+    r"(Temporary failure in name resolution|Name or service not known|Network is unreachable"
+    r"|No route to host|Connection refused|Connection timed out|timed out|Connection reset by peer"
+    r"|certificate verify failed|Tunnel connection failed|Cannot connect to proxy)"
+)
+# uv says so when it gives up; pip warns of each try, and then knows of no version.
+_NOT_FETCHED = re.compile(
+    r"cause: Failed to fetch|Max retries exceeded"
+    r"|after connection broken by(?=.*No matching distribution found)",
+    re.DOTALL,
+)
+
+
+def ended(watch: Watch | None, code: int, output: str) -> str:
+    """Why a program failed: the signal that killed it, or what it said."""
+    if code >= 0 or watch is None:
+        return reason(output)
+    return watch.told(code, _error_line(output))
 
 
 def reason(output: str) -> str:
-    """The line that says why: uv's conclusion, the last error line, else simply the last."""
+    """Why, as it was said: no network, uv's conclusion, the last error line, else the last one.
+
+    Never a line of progress or a warning.
+    """
+    if _NOT_FETCHED.search(output) and (trouble := _NO_NETWORK.search(output)):
+        return f"the package index cannot be reached: {trouble[1]}"
+    if why := _error_line(output):
+        return why
+    lines = (line.strip() for line in reversed(output.splitlines()))
+    return next((line for line in lines if line and not _NO_REASON.match(line)), "it said nothing")
+
+
+def _error_line(output: str) -> str:
     if conclusion := _UV_BECAUSE.search(output):
         return " ".join(conclusion[1].split())[:400]
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if _MEANINGFUL.match(line):
-            return line.removeprefix("ERROR: ").removeprefix("error: ")
-    return lines[-1] if lines else "it said nothing"
+    for line in reversed(output.splitlines()):
+        if _MEANINGFUL.match(line.strip()):
+            return line.strip().removeprefix("ERROR: ").removeprefix("error: ")
+    return ""
+
+
+def _watch() -> Watch | None:
+    """None only while the project's own environment is being made: what it needs is not there."""
+    try:
+        from vllamad.host.endings import Watch
+    except ImportError:
+        return None
+    return Watch()

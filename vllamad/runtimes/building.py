@@ -1,0 +1,198 @@
+"""One runtime, made or mended: its environment, its packages, and a trial of its engine.
+
+Whatever ends it early, what was fetched stays; the next try goes on there. The file that makes the
+folder a runtime is written last. It must not know which runtimes there are.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from vllamad.errors import RuntimeProblem
+from vllamad.runtimes import packages
+from vllamad.runtimes.catalog import FACTS_FILE, write
+from vllamad.runtimes.facts import RuntimeFacts, probe, try_engine
+from vllamad.runtimes.installer import Installer, Report, installer_for, make_environment
+from vllamad.runtimes.numbers import with_numbers
+
+PACKAGES_FILE = "packages.json"
+# vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break
+# its import. Text models need none of them.
+_COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+_ANEW = ["--force-reinstall"]
+
+
+class Packages(msgspec.Struct, frozen=True, kw_only=True):
+    """What an install has put into an environment, written when all of it was there."""
+
+    spec: str
+    versions: dict[str, str]
+
+
+def build(
+    runtime: Path, spec: str, progress: Report, *, thorough: bool = False
+) -> tuple[RuntimeFacts, list[str]]:
+    """Make the environment in `runtime`, or go on with what is there, and see its engine start.
+
+    With `thorough`, each file of a finished environment is checked too. Returns its facts, and
+    what had to be mended. Raises RuntimeProblem.
+    """
+    log = log_of(runtime)
+    log.unlink(missing_ok=True)
+    try:
+        python, mended = _environment(runtime, log, progress)
+        installer = installer_for(python, log=log, progress=progress, downloads=downloads(runtime))
+        mended += _have_packages(installer, runtime, spec, thorough=thorough)
+        progress("asking the engine what it knows")
+        installed_at = datetime.now(UTC).isoformat(timespec="seconds")
+        facts = probe(python, name=runtime.name, installed_at=installed_at)
+        progress("starting the engine on a tiny model")
+        try_engine(facts, log=log)
+    except RuntimeProblem as problem:
+        kept = "what was fetched is kept, and the next try goes on with it"
+        problem.hint = f"{problem.hint}; {kept}" if problem.hint else kept
+        raise
+    facts = with_numbers(facts, progress)
+    write(runtime / FACTS_FILE, facts)
+    log.unlink(missing_ok=True)
+    return facts, mended
+
+
+def note(runtime: Path, spec: str) -> None:
+    """Write down that all packages of `spec` are there, and which they are."""
+    write(runtime / PACKAGES_FILE, Packages(spec=spec, versions=packages.versions(runtime)))
+
+
+def noted(runtime: Path) -> Packages | None:
+    """What was written down; None where an install has not come so far."""
+    try:
+        return msgspec.json.decode((runtime / PACKAGES_FILE).read_bytes(), type=Packages)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def log_of(runtime: Path) -> Path:
+    """Where all that installers and the engine say is kept until the runtime is finished."""
+    return runtime.with_name(f"{runtime.name}.log")
+
+
+def downloads(runtime: Path) -> Path:
+    """Where downloads are kept if the user's own cache cannot be used."""
+    return runtime.with_name(".downloads")
+
+
+def _environment(runtime: Path, log: Path, progress: Report) -> tuple[str, list[str]]:
+    """Its Python, and what had to be mended to have it."""
+    python = str(runtime / "bin" / "python")
+    there = (runtime / "pyvenv.cfg").exists()
+    if there and _works(python):
+        return python, []
+    finished = (runtime / FACTS_FILE).exists()
+    shutil.rmtree(runtime, ignore_errors=True)
+    progress("making an environment")
+    made = make_environment(runtime, log)
+    return made, ["its Python was gone: all of it is made anew"] if finished else []
+
+
+def _works(python: str) -> bool:
+    """Whether that Python runs and can be installed into."""
+    needed = "pass" if shutil.which("uv") else "import pip"
+    try:
+        return (
+            subprocess.run([python, "-c", needed], capture_output=True, check=False).returncode == 0
+        )
+    except OSError:
+        return False
+
+
+def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: bool) -> list[str]:
+    """Install what is missing and replace what is damaged. Returns what was damaged."""
+    before = noted(runtime)
+    whole = before is not None and before.spec == spec
+    faults = {} if whole and not thorough else _faults(installer, runtime)
+    if before is None or not whole:
+        _install(installer, spec)  # also what was cut: to an installer it is not there
+        _remove_misfits(installer, runtime)
+        wanted = packages.versions(runtime)
+        broken = {name: fault for name, fault in faults.items() if name in wanted}
+    else:
+        wanted = before.versions
+        broken = faults | _differences(wanted, packages.versions(runtime))
+    replaced = [name for name in broken if name in wanted]
+    if replaced:
+        installer.progress(f"replacing {', '.join(replaced)}")
+        pinned = [f"{name}=={wanted[name]}" for name in replaced]
+        _install(installer, *pinned, deps=False, options=_ANEW)
+    note(runtime, spec)
+    return [f"{name}: {broken[name]}" for name in replaced]
+
+
+def _faults(installer: Installer, runtime: Path) -> dict[str, str]:
+    there = packages.versions(runtime)
+    if set(there) <= {"pip", "setuptools"}:
+        return {}
+    installer.progress(f"checking the files of {len(there)} packages that are there")
+    packages.forget_unrecorded(runtime)
+    return packages.damaged(runtime)
+
+
+def _differences(wanted: dict[str, str], there: dict[str, str]) -> dict[str, str]:
+    return {
+        name: f"it is {there[name]} in place of {version}" if name in there else "it is missing"
+        for name, version in wanted.items()
+        if there.get(name) != version
+    }
+
+
+def _install(
+    installer: Installer, *specs: str, deps: bool = True, options: list[str] | None = None
+) -> None:
+    try:
+        installer.install(*specs, deps=deps, options=options or [])
+    except RuntimeProblem as problem:
+        if "+cpu" not in problem.message:
+            raise
+        try:
+            _install_with_torch_index(installer, *specs, deps=deps, options=options or [])
+        except RuntimeProblem as again:
+            raise RuntimeProblem(
+                f"cannot find the CPU build of torch: {again.message}",
+                hint="add PyTorch's index of CPU builds to pip's extra-index-url; " + again.hint,
+            ) from problem
+
+
+def _install_with_torch_index(
+    installer: Installer, *specs: str, deps: bool, options: list[str]
+) -> None:
+    """PyTorch keeps its CPU builds in an index of its own: uv knows it, pip has to be told."""
+    installer.progress("looking for the CPU build of torch in PyTorch's own index")
+    with tempfile.TemporaryDirectory() as scratch:
+        uv = installer.uv
+        if uv is None:
+            installer.install("uv", target=Path(scratch))
+            uv = f"{scratch}/bin/uv"
+        knowing = installer_for(
+            installer.python,
+            log=installer.log,
+            progress=installer.progress,
+            downloads=installer.downloads,
+            uv=uv,
+        )
+        knowing.install(*specs, deps=deps, options=[*options, "--torch-backend", "cpu"])
+
+
+def _remove_misfits(installer: Installer, runtime: Path) -> None:
+    """Remove what was built for a CUDA torch where the torch is a CPU build."""
+    found = packages.versions(runtime)
+    if not found.get("torch", "").endswith("+cpu"):
+        return
+    misfits = [name for name in _COMPANIONS if not found.get(name, "+cpu").endswith("+cpu")]
+    if misfits:
+        installer.progress(f"removing {', '.join(misfits)}: built for CUDA, beside a CPU torch")
+        installer.uninstall(*misfits)
