@@ -263,7 +263,9 @@ def _add_runtime(commands: _Commands) -> None:
     install = commands.add(
         "install",
         "install an engine into an environment of its own",
-        lambda call, args: runtime.install(call, device=args.device, version=args.version),
+        lambda call, args: runtime.install(
+            call, device=args.device, version=args.version, repair=args.repair
+        ),
     )
     device = install.add_mutually_exclusive_group()
     for name in ("cpu", "cuda"):
@@ -271,6 +273,11 @@ def _add_runtime(commands: _Commands) -> None:
             f"--{name}", dest="device", action="store_const", const=name, help=f"for {name.upper()}"
         )
     install.add_argument("--version", metavar="V", help="of the engine (default: the newest fit)")
+    install.add_argument(
+        "--repair",
+        action="store_true",
+        help="check each file of an installed one, replace what is damaged, try its engine",
+    )
     commands.add("list", "installed runtimes", lambda call, _: runtime.show(call), "ls")
     use = commands.add(
         "use", "choose the runtime of new workers", lambda call, args: runtime.use(call, args.name)

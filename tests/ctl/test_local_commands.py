@@ -154,3 +154,23 @@ def test_cpu_and_cuda_at_once_make_no_sense(run: Run) -> None:
     with pytest.raises(SystemExit) as left:
         run("runtime", "install", "--cpu", "--cuda")
     assert left.value.code == 2
+
+
+def test_a_repair_says_what_it_mended(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    mended = [["numpy: it is missing"], [], ["numpy: it is missing"]]
+
+    def repairs(folder: Path, *, device: str, version: str, progress: Callable[[str], None]):
+        assert (device, version) == ("cpu", None)
+        progress("checking")
+        there = folder / "vllm-cpu-1"
+        facts = facts_of(there) if there.exists() else made("vllm-cpu-1", folder)
+        return facts, mended.pop(0)
+
+    monkeypatch.setattr("vllamad.runtimes.install.repair", repairs)
+    ran = run("runtime", "install", "--repair", "--cpu")
+    assert ran.out == "✓ vllm-cpu-1 is mended\n  numpy: it is missing\n"
+    assert ran.err == "→ mending a runtime\n→ mending a runtime: checking\n"
+    ran = run("runtime", "install", "--repair", "--cpu")
+    assert ran.out == "✓ vllm-cpu-1 is sound: nothing was to be mended\n"
+    last = run("--json", "runtime", "install", "--repair", "--cpu").events()[-1]
+    assert (last["event"], last["mended"]) == ("done", ["numpy: it is missing"])

@@ -43,6 +43,14 @@ class Driver:
             raise NVMLError(self.counts)
         return len(self.cards)
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.65.06"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        if self.counts:
+            raise NVMLError(self.counts)
+        return 13000
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
@@ -212,3 +220,31 @@ def test_what_cannot_be_read_is_no_card(tmp_path: Path) -> None:
 def test_the_real_machine_is_asked_whatever_it_has() -> None:
     found = nvidia.look()
     assert bool(found.devices) != bool(found.missing)
+
+
+@pytest.mark.parametrize(
+    "said", ["Driver/library version mismatch", "RM has detected an NVML/RM version mismatch."]
+)
+def test_a_driver_that_was_updated_while_it_ran_asks_for_a_reboot(
+    root: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    use(monkeypatch, Driver(loads=said))
+    found = nvidia.look(root=root)
+    assert (found.devices, found.may_come, found.reboot) == ((), False, True)
+    assert "reboot" in found.missing
+    assert said in found.missing
+
+
+def test_the_driver_tells_its_version_and_its_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = use(monkeypatch, TWO)
+    assert nvidia.driver() == nvidia.Driver("580.65.06", 13000)
+    assert driver.open == 0
+
+
+@pytest.mark.parametrize("driver", [Driver(loads="not loaded"), Driver(counts="lost")])
+def test_a_driver_that_does_not_answer_has_no_version(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver
+) -> None:
+    use(monkeypatch, driver)
+    assert nvidia.driver() is None
+    assert driver.open == 0

@@ -37,3 +37,12 @@ def test_a_gpu_that_does_not_answer_is_asked_about(
         install(tmp_path / "runtimes", progress=lambda _: None)
     assert "--cpu" in caught.value.hint
     assert not (tmp_path / "runtimes").exists()
+
+
+def test_a_driver_that_needs_a_reboot_is_no_reason_for_a_cpu_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvidia, "look", lambda: Gpus(missing="updated: reboot", reboot=True))
+    with pytest.raises(RuntimeProblem, match="updated: reboot") as caught:
+        install(tmp_path / "runtimes", progress=lambda _: None)
+    assert caught.value.hint.startswith("reboot")

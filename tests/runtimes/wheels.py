@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 PROBED = {
     "vllm/__init__.py": """
 class SamplingParams:
-    def __init__(self, **wanted): pass
+    def __init__(self, **wanted): self.wanted = wanted
 class LLM:
     def __init__(self, **settings): pass
     def generate(self, prompt, wanted, use_tqdm):
-        class Output: token_ids = [7]
+        class Output: token_ids = [7] * wanted.wanted["max_tokens"]
         class Answer: outputs = [Output]
         return [Answer]
 """,
@@ -51,9 +53,15 @@ def write_wheel(
         f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = f"{stem}.dist-info/RECORD"
-    content[record] = "".join(f"{path},,\n" for path in [*content, record])
+    content[record] = "".join(f"{_recorded(path, text)}\n" for path, text in content.items())
+    content[record] += f"{record},,\n"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
         for path, text in content.items():
             wheel.writestr(path, text)
     return folder / f"{stem}-py3-none-any.whl"
+
+
+def _recorded(path: str, text: str) -> str:
+    digest = urlsafe_b64encode(sha256(text.encode()).digest()).rstrip(b"=").decode()
+    return f"{path},sha256={digest},{len(text.encode())}"

@@ -16,28 +16,42 @@ from vllamad.wire.control import Progress
 # vllamad.runtimes is imported where it is used: it is slow, and no other command needs it.
 
 
-def install(call: Call, *, device: Literal["cpu", "cuda"] | None, version: str | None) -> None:
-    """Install an engine, see it start, and show how it goes."""
+def install(
+    call: Call, *, device: Literal["cpu", "cuda"] | None, version: str | None, repair: bool = False
+) -> None:
+    """Install an engine, or mend one, see it start, and show how it goes."""
     from vllamad.runtimes import catalog
     from vllamad.runtimes import install as installing
 
     folder = _folder(call.environ)
     before = {info.name for info in catalog.list_runtimes(folder) if not info.problem}
-    with Progression(call.screen, "installing a runtime") as progression:
-        facts = installing.install(
-            folder,
-            device=device,
-            version=version,
-            progress=lambda step: progression.report(Progress(status=step)),
-        )
+    mended: list[str] = []
+    with Progression(
+        call.screen, "mending a runtime" if repair else "installing a runtime"
+    ) as progression:
+
+        def progress(step: str) -> None:
+            progression.report(Progress(status=step))
+
+        if repair:
+            facts, mended = installing.repair(
+                folder, device=device, version=version, progress=progress
+            )
+        else:
+            facts = installing.install(folder, device=device, version=version, progress=progress)
         elapsed = progression.elapsed
     if call.screen.json:
         names = ("name", "python", "engine", "version", "device")
-        end = {name: getattr(facts, name) for name in names}
+        end: dict[str, object] = {name: getattr(facts, name) for name in names}
+        end |= {"mended": mended} if repair else {}
         call.screen.event({"event": "done", **end, "elapsed": round(elapsed, 3)})
         return
-    how = "is here" if facts.name in before else f"installed in {human.clock(elapsed)}"
-    call.screen.answer(None, f"{call.screen.mark(DONE)} {facts.name} {how}")
+    if repair:
+        how = "is mended" if mended else "is sound: nothing was to be mended"
+    else:
+        how = "is here" if facts.name in before else f"installed in {human.clock(elapsed)}"
+    told = [f"{call.screen.mark(DONE)} {facts.name} {how}", *(f"  {one}" for one in mended)]
+    call.screen.answer(None, "\n".join(told))
 
 
 def show(call: Call) -> None:

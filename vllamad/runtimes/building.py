@@ -25,7 +25,6 @@ PACKAGES_FILE = "packages.json"
 # vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break
 # its import. Text models need none of them.
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
-_ANEW = ["--force-reinstall"]
 
 
 class Packages(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +127,7 @@ def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: 
     if replaced:
         installer.progress(f"replacing {', '.join(replaced)}")
         pinned = [f"{name}=={wanted[name]}" for name in replaced]
-        _install(installer, *pinned, deps=False, options=_ANEW)
+        _install(installer, *pinned, deps=False, anew=True)
     note(runtime, spec)
     return [f"{name}: {broken[name]}" for name in replaced]
 
@@ -150,16 +149,14 @@ def _differences(wanted: dict[str, str], there: dict[str, str]) -> dict[str, str
     }
 
 
-def _install(
-    installer: Installer, *specs: str, deps: bool = True, options: list[str] | None = None
-) -> None:
+def _install(installer: Installer, *specs: str, deps: bool = True, anew: bool = False) -> None:
     try:
-        installer.install(*specs, deps=deps, options=options or [])
+        installer.install(*specs, deps=deps, anew=anew)
     except RuntimeProblem as problem:
         if "+cpu" not in problem.message:
             raise
         try:
-            _install_with_torch_index(installer, *specs, deps=deps, options=options or [])
+            _install_with_torch_index(installer, *specs, deps=deps, anew=anew)
         except RuntimeProblem as again:
             raise RuntimeProblem(
                 f"cannot find the CPU build of torch: {again.message}",
@@ -167,9 +164,7 @@ def _install(
             ) from problem
 
 
-def _install_with_torch_index(
-    installer: Installer, *specs: str, deps: bool, options: list[str]
-) -> None:
+def _install_with_torch_index(installer: Installer, *specs: str, deps: bool, anew: bool) -> None:
     """PyTorch keeps its CPU builds in an index of its own: uv knows it, pip has to be told."""
     installer.progress("looking for the CPU build of torch in PyTorch's own index")
     with tempfile.TemporaryDirectory() as scratch:
@@ -184,7 +179,7 @@ def _install_with_torch_index(
             downloads=installer.downloads,
             uv=uv,
         )
-        knowing.install(*specs, deps=deps, options=[*options, "--torch-backend", "cpu"])
+        knowing.install(*specs, deps=deps, anew=anew, options=["--torch-backend", "cpu"])
 
 
 def _remove_misfits(installer: Installer, runtime: Path) -> None:

@@ -43,10 +43,17 @@ class Installer:
         *specs: str,
         target: Path | None = None,
         deps: bool = True,
+        anew: bool = False,
         options: Sequence[str] = (),
     ) -> None:
-        """Install `specs`, into the folder `target` where one is given. Raises RuntimeProblem."""
+        """Install `specs`, into the folder `target` where one is given. Raises RuntimeProblem.
+
+        With `anew`, packages that are there are replaced.
+        """
         more = [*options, *([] if deps else ["--no-deps"])]
+        more += ["--force-reinstall"] if anew else []
+        # uv links files out of its cache: one that was changed in place is changed there too.
+        more += ["--no-cache"] if anew and self.uv else []
         more += ["--target", str(target)] if target else []
         self._run("install", *self.options, *more, *specs)
 
