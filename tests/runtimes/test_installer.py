@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.daemon import is_alive, until
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.installer import (
+    Installer,
     clean_environment,
     condensed,
     installer_for,
@@ -25,10 +32,6 @@ from vllamad.runtimes.installer import (
             "downloading torch (190.1 MB)",
         ),
         ("  Downloading https://h/a/x_y-1-py3-none-any.whl (1.2 GB)", "downloading x_y (1.2 GB)"),
-        (
-            "  Using cached torch-2.13.0-cp311-none-linux.whl (190.1 MB)",
-            "torch is fetched already (190.1 MB)",
-        ),
         ("Downloading torch (180.2MiB)", "downloading torch (180.2MiB)"),
         ("  Downloading six-1.16-py3-none-any.whl (11 kB)", ""),
         ("  Downloading six-1.16-py3-none-any.whl (9.9 MB)", ""),
@@ -123,38 +126,97 @@ def test_a_program_that_is_killed_is_told_so(tmp_path):
 
 @pytest.fixture
 def tidy(monkeypatch, tmp_path):
-    """A user whose cache can be used, and pip without uv."""
+    """A user whose cache can be used, and uv."""
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "XDG_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", "/nowhere")
     return monkeypatch
 
 
-def options(tmp_path):
-    installer = installer_for(
-        "python", log=tmp_path / "log", progress=print, downloads=tmp_path / "downloads"
-    )
-    assert not {"PIP_NO_CACHE_DIR", "UV_NO_CACHE"} & set(installer.environment) or (
-        "--cache-dir" not in installer.options
-    )
-    return installer.options
+def uv_options(tmp_path):
+    return installer_for(
+        "/bin/false", log=tmp_path / "log", progress=print, downloads=tmp_path / "kept", uv="uv"
+    ).options
 
 
-def test_downloads_are_kept_in_the_users_own_cache(tidy, tmp_path):
-    assert "--cache-dir" not in options(tmp_path)
+def test_uv_keeps_what_it_fetches_in_the_users_own_cache(tidy, tmp_path):
+    assert "--cache-dir" not in uv_options(tmp_path)
     tidy.setenv("XDG_CACHE_HOME", str(tmp_path / "not/made/yet"))
-    assert "--cache-dir" not in options(tmp_path)
+    assert "--cache-dir" not in uv_options(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PIP_NO_CACHE_DIR", "1"), ("UV_NO_CACHE", "1"), ("HOME", ""), ("HOME", "/proc/1")],
-    ids=["pip's is off", "uv's is off", "no home", "of another user"],
+    [("UV_NO_CACHE", "1"), ("HOME", ""), ("HOME", "/proc/1")],
+    ids=["it is off", "no home", "of another user"],
 )
-def test_downloads_are_kept_beside_the_runtimes_where_that_cannot_be_used(
-    tidy, tmp_path, name, value
-):
+def test_uv_keeps_it_beside_the_runtimes_where_that_cannot_be_used(tidy, tmp_path, name, value):
     tidy.setenv(name, value)
     tidy.setattr(os, "access", lambda path, mode: not str(path).startswith("/proc"))
-    assert options(tmp_path)[-2:] == ("--cache-dir", str(tmp_path / "downloads"))
+    assert uv_options(tmp_path)[-2:] == ("--cache-dir", str(tmp_path / "kept/uv"))
+
+
+PIP = """#!{python}
+import os, sys, zipfile
+folder = os.environ["TMPDIR"] + "/pip-unpack-1"
+os.makedirs(folder)
+print("  Downloading half", flush=True)
+open(folder + "/half-1-py3-none-any.whl", "wb").write(b"PK")
+print("  Downloading whole", flush=True)
+with zipfile.ZipFile(folder + "/whole-1-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("whole.py", "")
+print("ready", flush=True)
+sys.stdin.read(); print({last!r}, flush=True)
+os.unlink(folder + "/whole-1-py3-none-any.whl")
+sys.exit(1)
+"""
+
+
+def pip_that_fails(tmp_path, last: str) -> Installer:
+    """A pip that fetches one and a half wheels, fails, and tidies up behind itself."""
+    python = tmp_path / "python"
+    python.write_text(PIP.format(python=sys.executable, last=last))
+    python.chmod(0o755)
+    return Installer(
+        python=str(python), uv=None, options=(), environment=dict(os.environ),
+        log=tmp_path / "log", progress=lambda _: None, downloads=tmp_path / "kept",
+    )  # fmt: skip
+
+
+def test_what_a_failing_pip_has_fetched_is_kept(tmp_path):
+    installer = pip_that_fails(tmp_path, "ERROR: No space left on device")
+    with pytest.raises(RuntimeProblem, match="No space left"):
+        installer.install("x")
+    assert [one.name for one in (tmp_path / "kept").glob("*.whl")] == ["whole-1-py3-none-any.whl"]
+
+
+def test_what_a_killed_pip_has_left_is_kept_by_the_next_one(tmp_path):
+    left = tmp_path / "kept/tmp/pip-unpack-0"
+    left.mkdir(parents=True)
+    with zipfile.ZipFile(left / "left-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("left.py", "")
+    said: list[str] = []
+    installer = replace(pip_that_fails(tmp_path, "ERROR: no"), progress=said.append)
+    with pytest.raises(RuntimeProblem):
+        installer.install("x")
+    assert said == ["packages fetched already: 1"]
+    assert (tmp_path / "kept/left-1-py3-none-any.whl").exists()
+
+
+def test_what_does_not_match_the_hashes_of_the_index_is_not_kept(tmp_path):
+    installer = pip_that_fails(tmp_path, "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES")
+    with pytest.raises(RuntimeProblem):
+        installer.install("x")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_installer_dies_with_the_command_that_started_it(tmp_path):
+    script = (
+        "import os, signal; from pathlib import Path; from vllamad.runtimes.installer import stream\n"
+        f"lines = stream(['sh', '-c', 'echo $$; exec sleep 600'], os.environ, Path('{tmp_path}/l'))\n"
+        "print(next(lines), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    until(lambda: not is_alive(pid))

@@ -82,7 +82,7 @@ def log_of(runtime: Path) -> Path:
 
 
 def downloads(runtime: Path) -> Path:
-    """Where downloads are kept if the user's own cache cannot be used."""
+    """Where what was fetched is kept until the runtime is finished; see installer_for."""
     return runtime.with_name(".downloads")
 
 

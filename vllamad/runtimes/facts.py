@@ -19,7 +19,7 @@ from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.errors import RuntimeProblem
 from vllamad.host.endings import Watch
 from vllamad.runtimes.fitness import trial_place
-from vllamad.runtimes.installer import clean_environment, ended
+from vllamad.runtimes.installer import clean_environment, die_with_parent, ended
 
 _INSIDE = Path(__file__).with_name("inside.py")
 _QUIET = {
@@ -115,6 +115,7 @@ def ask(
             errors="replace",
             timeout=timeout,
             check=False,
+            preexec_fn=die_with_parent,
         )
     except OSError as error:
         raise RuntimeProblem(f"cannot run {python}: {error.strerror}") from error

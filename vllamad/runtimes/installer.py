@@ -6,12 +6,16 @@ know what the packages are for.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,11 +82,62 @@ class Installer:
         else:
             command = [self.python, "-m", "pip", verb, *words]
         lines: list[str] = []
-        for line in stream(command, self.environment, self.log):
-            lines.append(line)
-            if news := condensed(line):
-                self.progress(news)
+        with _kept_wheels(None if self.uv else self.downloads) as keep:
+            if there := keep.wheels():
+                self.progress(f"packages fetched already: {there}")
+            for line in stream(command, {**self.environment, **keep.environment}, self.log):
+                keep.look()
+                lines.append(line)
+                if news := condensed(line):
+                    self.progress(news)
         return lines
+
+
+class _Keeping:
+    """Wheels that pip has fetched, kept in a folder: its own cache holds nothing of many mirrors.
+
+    pip fetches all before it installs any, into a folder for temporary files that it empties.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self.environment: dict[str, str] = {}
+        if folder is not None:
+            self.look()  # what a pip that was killed has left
+            shutil.rmtree(folder / "tmp", ignore_errors=True)
+            (folder / "tmp").mkdir(parents=True)
+            self.environment = {"TMPDIR": str(folder / "tmp")}
+
+    def wheels(self) -> int:
+        """How many are kept."""
+        return len(list(self._folder.glob("*.whl"))) if self._folder else 0
+
+    def look(self) -> None:
+        """Keep each wheel that is whole by now; its list of contents is at its end."""
+        if self._folder is None:
+            return
+        for wheel in self._folder.glob("tmp/*/*.whl"):
+            try:
+                if not (self._folder / wheel.name).exists() and zipfile.is_zipfile(wheel):
+                    (self._folder / wheel.name).hardlink_to(wheel)
+            except OSError:
+                continue  # pip was faster
+
+    def forget(self) -> None:
+        """Remove what was kept."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def _kept_wheels(folder: Path | None) -> Generator[_Keeping]:
+    keeping = _Keeping(folder)
+    try:
+        yield keeping
+    except RuntimeProblem as problem:
+        if "HASHES" in problem.message:  # one of them is not what the index has
+            keeping.forget()
+        raise
 
 
 def installer_for(
@@ -95,7 +150,8 @@ def installer_for(
 ) -> Installer:
     """An Installer for the environment of `python`; `uv` is where to find it, if not on PATH.
 
-    Downloads are kept in the user's own cache; where that cannot be used, in `downloads`.
+    `downloads` is a folder that keeps what pip has fetched, and what uv has where its own cache
+    cannot be used.
     """
     uv = uv or shutil.which("uv")
     environment = clean_environment() | {
@@ -108,10 +164,11 @@ def installer_for(
         settings = pip_settings((python, sys.executable, "python3"), environment)
         options, more = as_uv(settings)
         environment |= more
-    if downloads and not _keeps_downloads(environment):
-        options = [*options, "--cache-dir", str(downloads)]
-        for name in ("PIP_NO_CACHE_DIR", "UV_NO_CACHE"):
-            environment.pop(name, None)
+        if downloads and not _keeps_downloads(environment):
+            options = [*options, "--cache-dir", str(downloads / "uv")]
+            environment.pop("UV_NO_CACHE", None)
+    elif downloads:
+        options += ["--find-links", str(downloads)]
     return Installer(
         python=python,
         uv=uv,
@@ -124,15 +181,13 @@ def installer_for(
 
 
 def _keeps_downloads(environment: Mapping[str, str]) -> bool:
-    """Whether the caches of pip and uv are on, and in a folder of ours that we may write."""
-    if any(environment.get(name) for name in ("PIP_NO_CACHE_DIR", "UV_NO_CACHE")):
-        return False
+    """Whether uv's cache is on, and in a folder of ours that we may write."""
     home = environment.get("HOME", "")
-    cache = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
-    own = environment.get("PIP_CACHE_DIR") or environment.get("UV_CACHE_DIR") or cache
-    if not own:
+    usual = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+    cache = environment.get("UV_CACHE_DIR") or usual
+    if environment.get("UV_NO_CACHE") or not cache:
         return False
-    nearest = next(folder for folder in (Path(own), *Path(own).parents) if folder.exists())
+    nearest = next(folder for folder in (Path(cache), *Path(cache).parents) if folder.exists())
     return nearest.stat().st_uid == os.geteuid() and os.access(nearest, os.W_OK)
 
 
@@ -199,9 +254,15 @@ def _started(command: Sequence[str], environment: Mapping[str, str]) -> subproce
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            preexec_fn=die_with_parent,
         )
     except OSError as error:
         raise RuntimeProblem(f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent is: the next install must not find this one still at work."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 # Only packages of 10 MB and more: an engine has 170 of them, ten make the wait.
@@ -210,10 +271,6 @@ _NEWS = (
     (
         re.compile(rf"^ +Downloading (?:\S*/)?([\w.]+)-\S+\.whl {_BIG}"),
         "downloading {} ({})",
-    ),  # pip
-    (
-        re.compile(rf"^ +Using cached (?:\S*/)?([\w.]+)-\S+\.whl {_BIG}"),
-        "{} is fetched already ({})",
     ),  # pip
     (re.compile(rf"^Downloading ([\w.-]+) {_BIG}"), "downloading {} ({})"),  # uv
     (re.compile(r"^Installing (collected packages)"), "installing"),
