@@ -157,7 +157,7 @@ def test_uv_keeps_it_beside_the_runtimes_where_that_cannot_be_used(tidy, tmp_pat
 
 
 PIP = """#!{python}
-import os, sys, zipfile
+import os, sys, time, zipfile
 folder = os.environ["TMPDIR"] + "/pip-unpack-1"
 os.makedirs(folder)
 print("  Downloading half", flush=True)
@@ -166,7 +166,10 @@ print("  Downloading whole", flush=True)
 with zipfile.ZipFile(folder + "/whole-1-py3-none-any.whl", "w") as wheel:
     wheel.writestr("whole.py", "")
 print("ready", flush=True)
-sys.stdin.read(); print({last!r}, flush=True)
+deadline = time.monotonic() + 20
+while os.stat(folder + "/whole-1-py3-none-any.whl").st_nlink < 2:
+    assert time.monotonic() < deadline, "it is not kept"
+print({last!r}, flush=True)
 os.unlink(folder + "/whole-1-py3-none-any.whl")
 sys.exit(1)
 """
@@ -211,11 +214,14 @@ def test_what_does_not_match_the_hashes_of_the_index_is_not_kept(tmp_path):
 
 
 def test_an_installer_dies_with_the_command_that_started_it(tmp_path):
-    script = (
-        "import os, signal; from pathlib import Path; from vllamad.runtimes.installer import stream\n"
-        f"lines = stream(['sh', '-c', 'echo $$; exec sleep 600'], os.environ, Path('{tmp_path}/l'))\n"
-        "print(next(lines), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
-    )
+    script = f"""
+import os, signal
+from pathlib import Path
+from vllamad.runtimes.installer import stream
+lines = stream(['sh', '-c', 'echo $$; exec sleep 600'], os.environ, Path('{tmp_path}/log'))
+print(next(lines), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
