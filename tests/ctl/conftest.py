@@ -71,7 +71,7 @@ def running(daemon: Daemon) -> Generator[None]:
 
     thread = threading.Thread(target=trio.run, args=(serve,))
     thread.start()
-    assert up.wait(10)
+    assert up.wait(60)
     try:
         yield
     finally:

@@ -61,7 +61,7 @@ async def test_it_is_left_after_the_stream() -> None:
         await client.until(b"begun")
         app.go_on.set()
         await client.until(b"ended")
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await app.left.wait()
     assert app.said == ["entered", "streamed", "left"]
 
@@ -72,7 +72,7 @@ async def test_it_is_left_when_the_client_leaves() -> None:
         async with server.client() as client:
             await client.say(STREAM)
             await client.until(b"begun")
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await app.left.wait()
     assert app.said == ["entered", "left"]
 

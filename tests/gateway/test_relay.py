@@ -238,7 +238,7 @@ async def test_a_revoked_lease_ends_the_stream_at_once(tmp_path: Path, by_hub: b
         await client.until(b"data: a")
         app.revoke("out of memory")
         body = parse(await client.until_eof())[2]
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
     assert b'{"error":{"message":"out of memory"' in body
     assert body.count(b"error") == 2  # the key, and its type
@@ -252,7 +252,7 @@ async def test_a_lease_revoked_before_the_first_line_is_a_refusal(
 ) -> None:
     async with relaying(tmp_path, script) as (server, app, exchanges), server.client() as client:
         await client.say(CLOSING.replace(b"/stream", route))
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             while not exchanges:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         app.revoke("it crashed")
@@ -272,7 +272,7 @@ async def test_a_lease_revoked_while_the_engine_thinks_is_a_refusal(tmp_path: Pa
         await heard.wait()
         app.revoke("it crashed")
         assert parse(await client.until_eof())[0] == 500
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
 
 
@@ -303,7 +303,7 @@ async def test_an_engine_that_never_begins_is_given_up(tmp_path: Path) -> None:
     limits = RelayLimits(first=0.2)
     async with relaying(tmp_path, then_silent(), limits=limits) as (server, _, exchanges):
         assert parse(await server.ask(CLOSING))[0] == 500
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
 
 
@@ -312,7 +312,7 @@ async def test_an_engine_that_stalls_is_given_up(tmp_path: Path, by_hub: bool) -
     script, limits = then_silent(b"a", b"b"), RelayLimits(gap=0.2)
     async with relaying(tmp_path, script, by_hub=by_hub, limits=limits) as (server, _, exchanges):
         body = parse(await server.ask(CLOSING))[2]
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
     assert body.startswith(b"data: a\n\ndata: b\n\n")
     assert b"the model has stopped answering" in body
@@ -327,12 +327,12 @@ async def test_a_client_that_leaves_ends_the_request_at_the_engine(
     async with relaying(tmp_path, script, by_hub=by_hub) as (server, _, exchanges):
         async with server.client() as client:
             await client.say(POST + POST)
-            with trio.fail_after(1):
+            with trio.fail_after(20):
                 while not exchanges:
                     await trio.testing.wait_all_tasks_blocked(0.01)
             if events:
                 await client.until(b"data: a")
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
 
 
@@ -391,7 +391,7 @@ async def test_a_client_that_never_reads_is_given_up(tmp_path: Path, by_hub: boo
         server.client() as client,
     ):
         await client.say(POST)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await flood.over.wait()
 
 

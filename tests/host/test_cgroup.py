@@ -244,14 +244,14 @@ async def test_what_a_daemon_that_died_left_is_ended_but_not_what_was_kept(real:
     groups.make("empty")
     try:
         assert await groups.sweep({"kept"}, limit=10) == ["stale"]
-        assert sleepers["stale"].wait(10) == -9
+        assert sleepers["stale"].wait(60) == -9
         assert sleepers["kept"].poll() is None
         left = [path.name for path in await trio.Path(real).glob("worker-*")]
         assert left == ["worker-kept"]
     finally:
         with trio.fail_after(10):
             await groups.sweep((), limit=10)
-        sleepers["kept"].wait(10)
+        sleepers["kept"].wait(60)
 
 
 def sleeper(group: Cgroup) -> subprocess.Popen[bytes]:

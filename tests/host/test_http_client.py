@@ -14,7 +14,7 @@ from vllamad.host.http_client import Answer, client_for, post
 
 
 async def ask(path: Path, content: bytes = b"{}") -> Answer:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         return await post(str(path), "/v1/chat/completions", content)
 
 
@@ -27,7 +27,7 @@ def saying(*pieces: bytes) -> Script:
 
 
 async def read(answer: Answer) -> bytes:
-    with closing(answer), trio.fail_after(5):
+    with closing(answer), trio.fail_after(20):
         return await answer.read()
 
 
@@ -65,7 +65,7 @@ async def test_a_head_may_be_written_in_any_case_and_with_numbers(tmp_path: Path
 async def test_an_answer_is_read_piece_by_piece(tmp_path: Path) -> None:
     script = saying(CHUNKED_HEAD + b"2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n")
     async with raw_engine(tmp_path / "s", script):
-        with closing(await ask(tmp_path / "s")) as answer, trio.fail_after(5):
+        with closing(await ask(tmp_path / "s")) as answer, trio.fail_after(20):
             pieces = [await answer.more(), await answer.more(), await answer.more()]
     assert b"".join(pieces) == b"abc"
     assert pieces[-1] == b""
@@ -135,7 +135,7 @@ async def test_closing_the_answer_closes_the_connection_to_the_engine(tmp_path: 
 
     async with raw_engine(tmp_path / "s", forever) as exchanges:
         (await ask(tmp_path / "s")).close()
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
 
 
@@ -149,10 +149,10 @@ async def test_giving_up_while_the_engine_thinks_closes_the_connection(tmp_path:
     async with raw_engine(tmp_path / "s", silent) as exchanges:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, tmp_path / "s")
-            with trio.fail_after(5):
+            with trio.fail_after(20):
                 await heard.wait()
             nursery.cancel_scope.cancel()
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await exchanges[0].gone.wait()
 
 

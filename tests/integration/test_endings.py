@@ -119,7 +119,7 @@ def test_a_term_at_any_moment_leaves_nothing(home: Path, moment: Moment) -> None
         moment(one, clients)
         began = time.monotonic()
         status = one.stop()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25  # 4 s of limits; the rest is a busy machine's
         assert status == 0 or (status == -signal.SIGTERM and "ready" not in one.text())
         assert traces(home) == []
         assert [path for path in one.run.rglob("*") if path.name != "w"] == []
@@ -161,7 +161,7 @@ def test_clients_that_never_read_cannot_hold_up_the_end(home: Path) -> None:
         until(lambda: one.workers()[0]["leases"] == 20)
         began = time.monotonic()
         assert one.stop() == 0
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20  # its limits are 4 s; a held stream has none
 
 
 def test_a_second_term_means_now(home: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_second_term_means_now(home: Path) -> None:
             until(lambda: "stopping" in one.text())
             began = time.monotonic()
             assert one.stop() == 0
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 20  # a drain takes 30
         assert traces(home) == []
 
 

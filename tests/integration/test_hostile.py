@@ -129,7 +129,7 @@ def test_a_body_of_30_mb_is_refused_in_a_few_words_and_soon(
     body = begin + middle * (LONG // len(middle)) + end
     began = time.monotonic()
     answer = one.http.post("/api/generate", content=body)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20  # about one on a quiet machine
     assert answer.status_code >= 400
     assert answer.json()["error"]
     assert len(answer.content) < 12_000

@@ -141,9 +141,9 @@ def test_a_start_that_gets_nowhere_can_be_stopped(home: Path, number: int) -> No
     (home / "quart").mkdir()
     (home / "quart" / "__init__.py").write_text("raise SystemExit(3)")
     with started(home, PYTHONPATH=f"{home}:{ROOT}") as (process, log):
-        until(lambda: log.read_text().count("gateway died") >= 2, limit=20)
+        until(lambda: log.read_text().count("gateway died") >= 2, limit=PATIENCE)
         assert process.poll() is None
         process.send_signal(number)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=PATIENCE) == 0
         assert "exit status 3" in log.read_text()
         assert "ready" not in log.read_text().replace("already", "")

@@ -170,7 +170,7 @@ async def test_one_that_we_cannot_go_on_with_is_ended_and_why_is_said(
         os.pwrite(note, text, 64)
         kept = await survivors(settings, [control.detach(), shim, note], monkeypatch)
         assert kept.survivors == {}
-        assert process.wait(10) == 0, "nobody holds it any more"
+        assert process.wait(60) == 0, "nobody holds it any more"
     assert reason in reasons(caplog)
 
 
@@ -184,7 +184,7 @@ async def test_one_is_ended_where_workers_are_not_kept_any_more(
         Note(note).write(facts_of(settings))
         kept = await survivors(off, [control.detach(), shim, note], monkeypatch)
         assert (kept.store, kept.survivors) == (None, {})
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert reasons(caplog) == "keep_workers is off"
 
 
