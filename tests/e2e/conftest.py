@@ -50,7 +50,7 @@ path = "{checkpoint}"
 def real(config: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """One daemon for all tests that leave it as it was; one model at a time."""
     home = tmp_path_factory.mktemp("real")
-    more = "[scheduler]\nmax_loaded_models = 1\n"
+    more = "[scheduler]\nmax_loaded_models = 1\n[server]\ntoken_inputs = true\n"
     with daemon(home, config=config + more) as one:
         one.http.timeout = 180.0
         yield one

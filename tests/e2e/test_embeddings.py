@@ -171,9 +171,3 @@ def test_truncate_false_refuses_what_num_ctx_does_not_hold(client: ollama.Client
         client.embed(EMBEDDER, [CAT, text + "more"], truncate=False, options=options)
     assert refused.value.error == "the input length exceeds the context length"
     assert refused.value.status_code == 400
-
-
-@pytest.mark.case("F10")
-def test_token_ids_are_refused(openai_client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
-        openai_client.embeddings.create(model=EMBEDDER, input=[[101, 102]])

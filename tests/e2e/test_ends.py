@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -70,12 +69,10 @@ def test_a_long_chat_on_a_strict_template_is_cut_and_answered(real: Daemon, stri
 def test_a_prompt_longer_than_num_ctx_has_an_end(real: Daemon) -> None:
     prompt = "Why is the sky blue? " * 60
     options = {"num_ctx": 128, "temperature": 0}
-    began = time.monotonic()
     _, lines = asked(real, "/api/generate", prompt=prompt, options=options)
     assert lines[-1]["prompt_eval_count"] > 330
     assert lines[-1]["eval_count"] <= 10 * 128
     assert lines[-1]["done_reason"] in ("stop", "length")
-    assert time.monotonic() - began < 120
 
 
 @pytest.mark.case("B1")

@@ -61,7 +61,7 @@ NDJSON: Final = "application/x-ndjson"
 SSE: Final = "text/event-stream"
 
 WHOLE: Final = 1800.0  # seconds for an answer that the engine says nothing of before its end
-_LARGE: Final = 1 << 20  # bytes of a body from which reading it would hold up every stream
+_LARGE: Final = 1 << 17  # bytes of a body from which reading it would hold up every stream
 
 _TOLD: Final = 64  # kinds of what is left out that are logged: clients may invent them
 
