@@ -45,7 +45,8 @@ OF_CHOICES: list[dict[str, Any]] = [
     {"max_tokens": 0}, {"max_tokens": -1, "stop": " "}, {"max_tokens": 10**9, "stop": " "},
     {"n": 2, "temperature": 0}, {"n": 3, "top_p": 0}, {"user": 5}, {"logit_bias": None},
     {"logit_bias": {"5": 1000}}, {"stream_options": {"include_usage": True}},
-    {"min_tokens": 9, "max_tokens": 2}, {"min_tokens": 10**9}, {"stop_token_ids": []}, {"response_format": None},
+    {"min_tokens": 9, "max_tokens": 2}, {"min_tokens": 10**9}, {"stop_token_ids": []},
+    {"response_format": None},
     {"response_format": {"type": "text"}}, {"response_format": JSON_SCHEMA},
     {"top_logprobs": 3}, {"best_of": 3}, {"functions": []}, {"max_tokens": 4.0},
 ]  # fmt: skip
