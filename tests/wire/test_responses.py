@@ -217,3 +217,19 @@ FIELDS = st.sampled_from(["model", "input", "tools", "include", "reasoning", "to
 def test_no_json_raises_anything_but_bad_input(body):
     with suppress(BadInput):
         responses_request(json.dumps({"model": "m"} | body).encode())
+
+
+@pytest.mark.case("B6")
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("temperature", "x", "string into Go struct field ResponsesRequest.temperature of type"),
+        ("max_output_tokens", True, "bool into Go struct field ResponsesRequest.max_output_tokens"),
+        ("stop_token_ids", 5, "number into Go struct field ResponsesRequest.stop_token_ids"),
+        ("stop", 5, "invalid type for 'stop' field: float64"),
+    ],
+)
+def test_a_wrong_type_is_told_as_on_the_other_routes(field: str, value: object, told: str) -> None:
+    body = {"model": "m", "input": "x", field: value}
+    with pytest.raises(BadInput, match=told):
+        responses_request(json.dumps(body).encode())

@@ -10,13 +10,26 @@ from collections.abc import Mapping
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.fields import boolean, lowered, misfit
+from vllamad.wire.fields import (
+    Read,
+    boolean,
+    go_type,
+    list_of,
+    lowered,
+    mapping,
+    misfit,
+    number,
+    read_fields,
+    string,
+    whole,
+)
 from vllamad.wire.images import read_image
-from vllamad.wire.options import in_range
+from vllamad.wire.options import MAX_STOPS, in_range
 from vllamad.wire.schemas import vet, vet_size
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 512
+MAX_STOP_IDS = 1024
 
 # In a request that was read: the kinds of what was left out of it, for the caller to log.
 LEFT_OUT = "left_out"
@@ -24,6 +37,41 @@ LEFT_OUT = "left_out"
 _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "max_tool_calls")
 _FORMATS = ("text", "json_object", "json_schema")
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
+
+
+def stop(value: object, where: str) -> object:
+    """Read a stop string, or a list of them, with Ollama's text for what is none."""
+    for one in value if gojson.is_list(value) else [value]:
+        if not isinstance(one, str):
+            raise BadInput(f"invalid type for 'stop' field: {go_type(one)}")
+    return value
+
+
+stop_ids = list_of(whole, "[]int", MAX_STOP_IDS)
+
+_SHARED: dict[str, Read[object]] = {
+    "frequency_penalty": number("float64"),
+    "ignore_eos": boolean,
+    "include_reasoning": boolean,
+    "include_stop_str_in_output": boolean,
+    "instructions": string,
+    "max_output_tokens": whole,
+    "max_tool_calls": whole,
+    "metadata": mapping,
+    "min_p": number("float64"),
+    "parallel_tool_calls": boolean,
+    "presence_penalty": number("float64"),
+    "repetition_penalty": number("float64"),
+    "seed": whole,
+    "skip_special_tokens": boolean,
+    "stop": stop,
+    "stop_token_ids": stop_ids,
+    "stop_sequences": list_of(string, "[]string", MAX_STOPS),
+    "temperature": number("float64"),
+    "top_k": whole,
+    "top_p": number("float64"),
+    "user": string,
+}
 
 _IMAGE = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
 _NO_URLS = "image URLs are not currently supported, please use base64 encoded data instead"
@@ -60,6 +108,11 @@ def read_request(
     for tool in tools if gojson.is_list(tools) else ():
         vet_size(tool, "tool")
     return name, asked, kept if asked.get("tools") else without_tools(kept)
+
+
+def typed(fields: dict[str, object], struct: str) -> dict[str, object]:
+    """The same with what the routes share read by its type; raises BadInput in Go's words."""
+    return fields | read_fields(fields, struct, f"openai.{struct}", _SHARED)
 
 
 def without_tools(fields: Mapping[str, object]) -> dict[str, object]:

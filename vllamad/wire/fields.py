@@ -108,3 +108,12 @@ def _kind(value: object) -> str:
     if isinstance(value, str):
         return "string"
     return "array" if is_list(value) else "object"
+
+
+def go_type(value: object) -> str:
+    """What Go calls the type of a decoded value that is no string."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "float64"
+    return "[]interface {}" if is_list(value) else "map[string]interface {}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import check_format, only, read_request
+from vllamad.wire.allowed import check_format, only, read_request, typed
 from vllamad.wire.fields import integer, misfit
 from vllamad.wire.images import read_image
 
@@ -38,7 +38,7 @@ def messages_request(body: bytes) -> tuple[str, dict[str, object]]:
     limit = asked.get("max_tokens")
     if limit is None or integer(limit, f"{_STRUCT}.max_tokens") < 1:
         raise BadInput("max_tokens is required and must be positive")
-    return name, kept | _conversation(asked)
+    return name, typed(kept, _STRUCT) | _conversation(asked)
 
 
 def count_request(body: bytes) -> tuple[str, dict[str, object]]:

@@ -20,6 +20,8 @@ from vllamad.wire.allowed import (
     effort,
     read_request,
     refuse,
+    stop,
+    stop_ids,
 )
 from vllamad.wire.fields import (
     Read,
@@ -33,14 +35,13 @@ from vllamad.wire.fields import (
     string,
     whole,
 )
-from vllamad.wire.openai_messages import go_type, message
+from vllamad.wire.openai_messages import message
 from vllamad.wire.openai_tools import chosen, hosted, tools
 from vllamad.wire.schemas import relaxed
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
 MAX_PROMPTS = 16
-MAX_STOP_IDS = 1024
 
 _REFUSED = {
     "functions": "use tools",
@@ -112,13 +113,6 @@ def _read(
     if kept.get("response_format") is None:
         kept.pop("response_format", None)
     return name, asked, kept
-
-
-def _stop(value: object, where: str) -> object:
-    for one in value if gojson.is_list(value) else [value]:
-        if not isinstance(one, str):
-            raise BadInput(f"invalid type for 'stop' field: {go_type(one)}")
-    return value
 
 
 def _prompt(value: object, where: str) -> object:
@@ -201,8 +195,8 @@ def _sampling(real: str) -> dict[str, Read[object]]:
         "response_format": _response_format,
         "seed": whole,
         "skip_special_tokens": boolean,
-        "stop": _stop,
-        "stop_token_ids": list_of(whole, "[]int", MAX_STOP_IDS),
+        "stop": stop,
+        "stop_token_ids": stop_ids,
         "stream": boolean,
         "stream_options": _stream_options,
         "temperature": number(real),

@@ -13,7 +13,7 @@ import msgspec
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
 from vllamad.wire.allowed import inline
-from vllamad.wire.fields import Read, anything, list_of, lowered, read_fields, string
+from vllamad.wire.fields import Read, anything, go_type, list_of, lowered, read_fields, string
 from vllamad.wire.images import read_image
 
 MAX_TOOL_CALLS = 512  # in one message
@@ -86,15 +86,6 @@ def _arguments(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise BadInput("invalid tool call arguments")
     return value
-
-
-def go_type(value: object) -> str:
-    """What Go calls the type of a decoded value that is no string."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int | float):
-        return "float64"
-    return "[]interface {}" if gojson.is_list(value) else "map[string]interface {}"
 
 
 _FUNCTION: dict[str, Read[object]] = {"name": string, "arguments": _arguments}

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import bounded, check_format, effort, inline, only, read_request, refuse
+from vllamad.wire.allowed import (
+    bounded,
+    check_format,
+    effort,
+    inline,
+    only,
+    read_request,
+    refuse,
+    typed,
+)
 from vllamad.wire.openai import MAX_LOGPROBS
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -44,6 +53,7 @@ def responses_request(body: bytes) -> tuple[str, dict[str, object]]:
     The caller puts the worker's own name into `model`. Raises BadInput.
     """
     name, asked, kept = read_request(body, "ResponsesRequest", _REQUEST)
+    kept = typed(kept, "ResponsesRequest")
     refuse(asked, _REFUSED)
     bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
     if gojson.is_object(text := kept.get("text")):
