@@ -5,7 +5,6 @@ It must not know where runtimes are kept or how they are installed.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -128,7 +127,10 @@ def ask(
             kept.write(done.stderr)
     if done.returncode != 0:
         raise explained(python, done.stderr, ended(watch, done.returncode, done.stderr))
-    return json.loads(done.stdout)
+    try:
+        return msgspec.json.decode(done.stdout, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise RuntimeProblem(f"cannot understand what {python} says: {error}") from error
 
 
 _KNOWN = (
