@@ -1,8 +1,9 @@
 """The main job, shown: have everything ready, start vllamad, ask a real model one question.
 
 `make demo` runs it. PORT is where the API listens, MODEL asks a model from the hub instead of the
-embedded one, CHECK=1 asserts the answer and ends. It must not know how the daemon does its work:
-it only runs the two programs and speaks HTTP.
+embedded one, CHECK=1 asserts the answer, and that it was no coin toss, and ends. With
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 a CPU that has AMX does without. It must not know how the daemon
+does its work: it only runs the two programs and speaks HTTP.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from prepare import Stage, have_runtime, have_smollm2, home_paths, screen, stage
 
 from vllamactl.render import DONE, FAILED, STEP
 from vllamad.config.paths import path_problem
 from vllamad.errors import HostProblem, VllamadError
+from vllamad.host import amx
+from vllamad.host.devices import cpu_name
 from vllamad.host.shim import descendants
+from vllamad.runtimes.smollm2 import ANSWER, CONVERSATION, QUESTION
 
-QUESTION = "What is the capital of France?"
+LONGEST = 64  # tokens of an answer
+MARGIN = 2.0  # nats between each token of the answer and the next best one, at the least
 START_LIMIT = 30.0  # seconds until the daemon is ready
 STOP_LIMIT = 60.0  # seconds from TERM until the daemon is gone
 ANSWER_LIMIT = 120.0  # seconds between two pieces of an answer
@@ -49,9 +56,9 @@ def main() -> int:
         if os.environ.get("MODEL"):
             order("pull", model)
         order("model", "load", model)
-        answer = ask(port, model)
+        answer, margin = ask(port, model)
         if check:
-            return verdict(answer)
+            return verdict(answer, margin, exact=not os.environ.get("MODEL"))
         return wait_for_the_end(what_next(port, model))
 
 
@@ -146,29 +153,38 @@ def order(*words: str) -> None:
         raise SystemExit(1)
 
 
-def ask(port: int, model: str) -> str:
-    """Ask the one question; the answer is printed as it streams, and returned."""
+def ask(port: int, model: str) -> tuple[str, float]:
+    """Ask the one question behind three answered ones, and print the answer as it streams.
+
+    Returns it, and by how many nats its least certain token led.
+    """
     out = screen()
     print(f"{out.mark(STEP)} POST /api/chat: {QUESTION}\n\n  ", end="", flush=True)
     began = time.monotonic()
-    answer = ""
+    answer, margin = "", inf
     try:
-        for piece in chat(port, model):
+        for piece, lead in chat(port, model):
             print(piece, end="", flush=True)
             answer += piece
+            margin = min(margin, lead)
     except (OSError, ValueError, VllamadError) as problem:
         print(f"\n\n{out.mark(FAILED)} question: {problem}", file=sys.stderr)
         raise SystemExit(1) from problem
     print(f"\n\n{out.mark(DONE)} question: answered  {time.monotonic() - began:.1f} s", flush=True)
-    return answer
+    return answer, margin
 
 
-def chat(port: int, model: str) -> Iterator[str]:
-    """The pieces of the answer. Raises HostProblem for an error, OSError for a lost connection."""
+def chat(port: int, model: str) -> Iterator[tuple[str, float]]:
+    """The pieces of the answer, each with the lead of its least certain token, in nats.
+
+    Raises HostProblem for an error, OSError for a lost connection.
+    """
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": QUESTION}],
-        "options": {"temperature": 0},
+        "messages": CONVERSATION,
+        "options": {"temperature": 0, "num_predict": LONGEST},
+        "logprobs": True,
+        "top_logprobs": 2,
     }
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_LIMIT)
     with closing(connection):
@@ -177,15 +193,30 @@ def chat(port: int, model: str) -> Iterator[str]:
             said = json.loads(line)
             if "error" in said:
                 raise HostProblem(str(said["error"]))
-            yield said["message"]["content"]
+            leads = map(lead, said.get("logprobs") or [])
+            yield said["message"]["content"], min(leads, default=inf)
 
 
-def verdict(answer: str) -> int:
-    """Whether the model knows; 0 if it does."""
-    right = "Paris" in answer
-    mark = screen().mark(DONE if right else FAILED)
-    print(f"{mark} check: the answer {'names' if right else 'does not name'} Paris", flush=True)
-    return 0 if right else 1
+def lead(token: dict[str, Any]) -> float:
+    """How far a token was ahead of the best other one, in nats; negative where it was behind."""
+    others = [one["logprob"] for one in token["top_logprobs"] if one["token"] != token["token"]]
+    return token["logprob"] - max(others, default=-inf)
+
+
+def verdict(answer: str, margin: float, *, exact: bool) -> int:
+    """Whether the model knows; 0 if it does. The embedded one's whole answer is known: `exact`."""
+    right = answer.strip() == ANSWER if exact else "Paris" in answer
+    certain = MARGIN <= margin < inf or not exact
+    out = screen()
+    print(f"{out.mark(DONE)} machine: {cpu_name()}; AMX: {amx.ask()}")
+    told = "names Paris" if right else f"is not {ANSWER!r}" if exact else "does not name Paris"
+    print(f"{out.mark(DONE if right else FAILED)} check: the answer {told}")
+    print(
+        f"{out.mark(DONE if certain else FAILED)} margin: each token led by {margin:.2f} nats or"
+        f" more; {MARGIN:.1f} are asked for",
+        flush=True,
+    )
+    return 0 if right and certain else 1
 
 
 def what_next(port: int, model: str) -> str:

