@@ -13,13 +13,13 @@ import ollama
 import pytest
 
 from tests.daemon import Daemon, daemon
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import MODEL, QUESTION
 
 pytestmark = pytest.mark.e2e
 
 RANK = 8
 LAYERS, HIDDEN, VALUES = 30, 576, 192  # of SmolLM2-135M
-MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+MESSAGES = [{"role": "user", "content": QUESTION}]
 GREEDY: dict[str, Any] = {"temperature": 0, "num_predict": 16}
 
 

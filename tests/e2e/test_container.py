@@ -12,11 +12,9 @@ import pytest
 
 from tests.container import UID, contained, problem
 from tests.daemon import Daemon, free_port
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import MODEL, QUESTION
 
 pytestmark = pytest.mark.e2e
-
-QUESTION = "What is the capital of France?"
 
 
 @pytest.mark.case("F7")

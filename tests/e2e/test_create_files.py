@@ -10,10 +10,11 @@ import ollama
 import pytest
 
 from tests.daemon import Daemon, daemon
+from tests.e2e.conftest import QUESTION
 
 pytestmark = pytest.mark.e2e
 
-MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+MESSAGES = [{"role": "user", "content": QUESTION}]
 GREEDY: dict[str, Any] = {"temperature": 0, "num_predict": 16}
 
 

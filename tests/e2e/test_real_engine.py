@@ -17,12 +17,11 @@ import openai
 import pytest
 
 from tests.daemon import Daemon, daemon, is_alive, until
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import MODEL, QUESTION
 from tests.fakes.hub import running
 
 pytestmark = pytest.mark.e2e
 
-QUESTION = "What is the capital of France?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
 GREEDY: dict[str, Any] = {"temperature": 0}
 
@@ -54,7 +53,7 @@ def test_ollama_python_chats(client: ollama.Client) -> None:
     answer = client.chat(MODEL, MESSAGES, options=GREEDY)
     assert "Paris" in (answer.message.content or "")
     assert answer.done_reason == "stop"
-    assert answer.prompt_eval_count == 37
+    assert answer.prompt_eval_count == 42
     assert answer.eval_count
     assert answer.eval_duration
     assert answer.total_duration
@@ -154,7 +153,7 @@ def test_openai_chats(openai_client: openai.OpenAI) -> None:
     )
     assert "Paris" in (answer.choices[0].message.content or "")
     assert answer.usage is not None
-    assert answer.usage.prompt_tokens == 37
+    assert answer.usage.prompt_tokens == 42
     assert answer.model == MODEL
 
 
