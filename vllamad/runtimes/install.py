@@ -152,7 +152,7 @@ def _newest(folder: Path, engine: str, progress: Report) -> str:
     log.unlink(missing_ok=True)
     progress(f"looking for the newest {engine}")
     with _python_with_pip(log) as python:
-        kept = downloads(folder / engine)
+        kept = downloads(folder / f"{engine}-")
         installer = installer_for(python, log=log, progress=progress, downloads=kept)
         version = installer.newest(engine)
     log.unlink()
@@ -188,7 +188,7 @@ def _remove_superseded(folder: Path, engine: str, progress: Report) -> None:
             progress(f"removing an unfinished {marker.parent.name}")
             shutil.rmtree(marker.parent)
             log_of(marker.parent).unlink(missing_ok=True)
-    shutil.rmtree(downloads(folder / engine), ignore_errors=True)
+    shutil.rmtree(downloads(folder / f"{engine}-"), ignore_errors=True)
 
 
 @contextmanager

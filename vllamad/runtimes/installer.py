@@ -83,8 +83,6 @@ class Installer:
             command = [self.python, "-m", "pip", verb, *words]
         lines: list[str] = []
         with _kept_wheels(None if self.uv else self.downloads) as keep:
-            if there := keep.wheels():
-                self.progress(f"packages fetched already: {there}")
             for line in stream(command, {**self.environment, **keep.environment}, self.log):
                 keep.look()
                 lines.append(line)
@@ -107,10 +105,6 @@ class _Keeping:
             shutil.rmtree(folder / "tmp", ignore_errors=True)
             (folder / "tmp").mkdir(parents=True)
             self.environment = {"TMPDIR": str(folder / "tmp")}
-
-    def wheels(self) -> int:
-        """How many are kept."""
-        return len(list(self._folder.glob("*.whl"))) if self._folder else 0
 
     def look(self) -> None:
         """Keep each wheel that is whole by now; its list of contents is at its end."""
@@ -167,8 +161,6 @@ def installer_for(
         if downloads and not _keeps_downloads(environment):
             options = [*options, "--cache-dir", str(downloads / "uv")]
             environment.pop("UV_NO_CACHE", None)
-    elif downloads:
-        options += ["--find-links", str(downloads)]
     return Installer(
         python=python,
         uv=uv,
