@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.engine.reasons import (
+    admitted_length,
     child_signal,
     is_deterministic,
     is_fatal_start_line,
@@ -280,3 +281,20 @@ def test_strangers_are_shown_no_paths_addresses_or_pids(text: str, shown: str):
 def test_what_strangers_see_is_one_short_line(text: str):
     assert len(sanitise(text)) <= 300
     assert "\n" not in sanitise(text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "tokens"),
+    [
+        (
+            "To serve at least one request ... the estimated maximum model length is 32640. Try",
+            32640,
+        ),
+        ("To serve at least one request with the model's max seq len (8192), (0.18 GiB KV", 0),
+        ("the estimated maximum model length is many", 0),
+    ],
+)
+def test_the_length_an_engine_would_admit_is_read_from_its_refusal(
+    reason: str, tokens: int
+) -> None:
+    assert admitted_length(reason) == tokens

@@ -30,6 +30,7 @@ SCENARIO: Json = {
     "load": 0.0,  # seconds until it is ready
     "log": [],  # lines it writes at the end of the load
     "exit": None,  # exit status instead of getting ready
+    "admits": 0,  # tokens: a longer --max-model-len is refused, as vLLM does
     "ignore_term": False,
     "children": [],  # names of processes it forks; the death of any of them ends it
     "orphan": False,  # leave a process in a session of its own
@@ -66,6 +67,16 @@ LOADING = (
     "Loading weights took 0.17 seconds",
     "CPU KV cache size: 93,184 tokens, Maximum concurrency for 2,048 tokens per request: 45.50x",
     "init engine (profile, create kv cache, warmup model) took 0.38 s",
+)
+
+
+# vLLM's own words.
+NOT_ADMITTED = (
+    "(EngineCore pid=7) ERROR 11-23 04:00:05 [core.py:402] ValueError: To serve at least one"
+    " request with the model's max seq len (%d), (1.00 GiB KV cache is needed, which is larger than"
+    " the available KV cache memory (0.99 GiB). Based on the available memory, the estimated"
+    " maximum model length is %d. Try increasing `gpu_memory_utilization` (which also controls CPU"
+    " memory on the CPU backend) or decreasing `max_model_len` when initializing the engine."
 )
 
 
@@ -344,6 +355,9 @@ def main() -> None:
         say(line)
     if ONLY_HEARS and '"audio":1' not in flag("limit-mm-per-prompt"):
         say("AssertionError: Encoder-decoder models are expected to implement the multimodal")
+        raise SystemExit(1)
+    if 0 < PLAN["admits"] < CONTEXT:
+        say(NOT_ADMITTED % (CONTEXT, PLAN["admits"]))
         raise SystemExit(1)
     if PLAN["exit"] is not None:
         raise SystemExit(PLAN["exit"])

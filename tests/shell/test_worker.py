@@ -233,6 +233,52 @@ async def test_without_the_parsers_that_its_engine_refuses_it_lives_again(
     await diary.worker.gone.wait()
 
 
+NOT_ADMITTED = (
+    "ValueError: To serve at least one request with the model's max seq len (32768), (1.00 GiB KV"
+    " cache is needed, which is larger than the available KV cache memory (1.00 GiB). Based on the"
+    " available memory, the estimated maximum model length is {}. Try increasing"
+)
+
+
+async def test_the_shorter_context_that_its_engine_names_is_used_at_once_and_once(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    refused = [FakeLife(dies_after=1, why=NOT_ADMITTED.format(32640)), FakeLife()]
+    diary = Diary(FakeLives(refused))
+    diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, context_length=32768))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(6.5)
+    assert [plan.context_length for plan in diary.lives.plans] == [32768, 31744]
+    assert diary.worker.state is State.READY, "with no pause in between"
+    assert diary.worker.context_length == 4096, "what the engine itself says"
+    diary.worker.note_leases(0)
+    diary.worker.stop("asked")
+    await diary.worker.gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("why", "args", "starts"),
+    [
+        (NOT_ADMITTED.format(32640), {}, 3),
+        (NOT_ADMITTED.format(100), {}, 2),  # not one block
+        (NOT_ADMITTED.format(32640), {"max_model_len": 32768}, 2),
+    ],
+)
+async def test_an_engine_that_refuses_the_shorter_context_too_is_given_up(
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    why: str,
+    args: dict[str, Flag],
+    starts: int,
+) -> None:
+    diary = Diary(FakeLives([FakeLife(dies_after=1, why=why)]))
+    diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, context_length=32768, args=args))
+    nursery.start_soon(diary.worker.keep)
+    await trio.sleep(70)
+    assert diary.worker.state is State.FAILED
+    assert len(diary.lives.plans) == starts
+
+
 async def test_without_the_adapters_that_its_engine_cannot_load_it_lives_again(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:

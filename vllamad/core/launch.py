@@ -81,10 +81,26 @@ class Plan:
 
     spec: Spec
     placement: Placement
+    admitted: int = 0  # tokens the engine said it admits, having refused what the spec has
 
     @property
     def model(self) -> str:
         return self.spec.model
+
+    @property
+    def context_length(self) -> int:
+        """Tokens the engine is told to admit; 0: left to it."""
+        lengths = (self.admitted, self.spec.context_length)
+        return min((length for length in lengths if length), default=0)
+
+    @property
+    def may_be_shortened(self) -> bool:
+        """Once, and not where the operator spells the engine's own flag."""
+        own = {name.replace("_", "-") for name in self.spec.args}
+        return not self.admitted and "max-model-len" not in own
+
+    def shortened(self, admitted: int) -> Plan:
+        return replace(self, admitted=admitted)
 
     @property
     def threads(self) -> int:

@@ -160,8 +160,8 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
         "allowed-media-domains": "media.invalid",  # no URL is ever fetched for a client
         "limit-mm-per-prompt": f'{{"image":8,"video":0,"audio":{1 if spec.hearing else 0}}}',
     }
-    if spec.context_length:
-        flags["max-model-len"] = spec.context_length
+    if plan.context_length:
+        flags["max-model-len"] = plan.context_length
     # A parser that the engine does not list comes from the operator, maybe with a plugin.
     wished = spec.args.values()
     if spec.tool_parser and (spec.tool_parser in engine.tool_parsers or spec.tool_parser in wished):

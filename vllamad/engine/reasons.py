@@ -83,6 +83,8 @@ _PARSERS = re.compile(
     r"(?i)parser\b.*\b(?:cannot be used with the tokenizer|could not locate|not been registered)"
 )
 
+_ADMITTED = re.compile(r"estimated maximum model length is (\d{1,9})\b")
+
 _SHARDS = re.compile(r"Loading \S+ checkpoint shards:\s+(\d+)% Completed")
 _PHASES = (
     ("vLLM server version", "reading the model's configuration"),
@@ -152,6 +154,12 @@ def is_deterministic(reason: str) -> bool:
 def refuses_parsers(reason: str) -> bool:
     """Tell whether the engine would start without the tool or reasoning parser it was given."""
     return _PARSERS.search(reason) is not None
+
+
+def admitted_length(reason: str) -> int:
+    """The context length in tokens that the engine says it would admit; 0 where it names none."""
+    found = _ADMITTED.search(reason)
+    return int(found[1]) if found else 0
 
 
 def progress(line: str) -> str | None:

@@ -29,6 +29,7 @@ from vllamad.host.processes import first_exit
 from vllamad.host.tasks import first_of
 from vllamad.supervisor.adoption import Facts, Keeper, Keeping, Survivor
 from vllamad.supervisor.engines import Engines
+from vllamad.supervisor.lengths import remembered
 from vllamad.supervisor.output import Output, worker_output
 from vllamad.supervisor.places import log_file, run_folder, worker_id
 
@@ -113,6 +114,7 @@ class EngineLives:
                 kill_timeout=own.kill_timeout,
             )
         engine = await self._engines.engine()
+        plan = remembered(plan, f"{engine.device} {engine.version}", settings.paths.cache)
         launch = Launch(
             argv=tuple(command(engine, plan, place, settings.engine)),
             env=environment(

@@ -18,9 +18,10 @@ from typing import Protocol
 import trio
 
 from vllamad.config.settings import SchedulerSettings, WorkerSettings
+from vllamad.core.kv_cache import whole_blocks
 from vllamad.core.launch import Plan
 from vllamad.core.lifecycle import Ending, GiveUp, Rest, Retry, Rules, State, advance, after
-from vllamad.engine.reasons import is_deterministic, refuses_parsers
+from vllamad.engine.reasons import admitted_length, is_deterministic, refuses_parsers
 from vllamad.errors import VllamadError
 from vllamad.host.log import event
 from vllamad.host.process_group import Usage
@@ -174,6 +175,11 @@ class Worker:
             while True:
                 endings.append(await self._live())
                 self.reason = endings[-1].reason
+                if self._shortened():
+                    endings.pop()  # the engine said what to do: that is no failure
+                    self._enter(State.BACKOFF)
+                    self.restarts += 1
+                    continue
                 if refuses_parsers(self.reason) and self.plan.has_parsers:
                     self.plan = self.plan.without_parsers()
                     event(log, logging.WARNING, "no parsers from now on", model=self.model)
@@ -197,6 +203,22 @@ class Worker:
                 self.restarts += 1
         finally:
             self.gone.set()
+
+    def _shortened(self) -> bool:
+        """Has the engine named a shorter context than it was given? Then it is the plan's, once."""
+        admitted = whole_blocks(admitted_length(self.reason))
+        if not admitted or not self.plan.may_be_shortened or self._stop_wanted.is_set():
+            return False
+        event(
+            log,
+            logging.WARNING,
+            "a shorter context from now on",
+            model=self.model,
+            context_length=admitted,
+            planned=self.plan.context_length or self.plan.spec.need.context_length,
+        )
+        self.plan = self.plan.shortened(admitted)
+        return True
 
     async def _live(self) -> Ending:
         """One life. When this returns, no process of its group is left."""

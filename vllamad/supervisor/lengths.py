@@ -1,0 +1,61 @@
+"""Context lengths that an engine said it admits, where it refused what was planned.
+
+Kept in the cache folder, so that later loads, of later daemons too, begin with them. What is kept
+says what it holds for: another model, engine version or size of cache is another question.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import cast
+
+from vllamad.core.launch import Plan
+from vllamad.host.log import event
+
+log = logging.getLogger(__name__)
+
+FILE = "context_lengths.json"
+KEPT = 500  # the newest
+
+
+def remembered(plan: Plan, engine: str, cache: Path) -> Plan:
+    """The plan with the length the engine admits, and that kept; `engine` names its version.
+
+    A plan that has one already is what the engine has just said.
+    """
+    key = _key(plan, engine)
+    known = _read(cache / FILE)
+    if not plan.admitted:
+        return plan.shortened(known[key]) if key in known else plan
+    known.pop(key, None)
+    _write(cache / FILE, dict([*known.items(), (key, plan.admitted)][-KEPT:]))
+    return plan
+
+
+def _key(plan: Plan, engine: str) -> str:
+    need, placement = plan.spec.need, plan.placement
+    model = plan.spec.digest or plan.spec.folder
+    parts = (model, engine, need.gpus, need.kv_element, placement.kv_cache)
+    return " ".join(map(str, parts))
+
+
+def _read(path: Path) -> dict[str, int]:
+    """What is kept; nothing where the file is not there, or not what we write."""
+    try:
+        told = cast("object", json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    known = cast("dict[str, object]", told) if isinstance(told, dict) else {}
+    return {key: value for key, value in known.items() if type(value) is int and value > 0}
+
+
+def _write(path: Path, known: dict[str, int]) -> None:
+    beside = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(known, indent=1))
+        beside.replace(path)
+    except OSError as error:
+        event(log, logging.WARNING, "cannot keep a context length", path=path, error=error.strerror)
