@@ -38,6 +38,7 @@ SCENARIO: Json = {
     "flood": 0.0,  # seconds of writing its log as fast as it can
     "text": "The capital of France is Paris.",
     "tokens": 0,  # tokens of an answer; 0: the words of the text
+    "ends_loops": False,  # hears repetition_detection; elsewhere tokens that come round go on
     "rate": 0.0,  # tokens a second for each stream; 0: flat out
     "stamped": False,  # each token is the time of its making (monotonic, ns); streams go in step
     "late": 0.0,  # seconds before an answer begins
@@ -229,6 +230,8 @@ class Engine:
                 answer = NamedAnswer(path, body=request, model=MODEL, text=PLAN["text"])
             else:
                 chat = path == "/v1/chat/completions"
+                if not PLAN["ends_loops"]:
+                    request.pop("repetition_detection", None)
                 answer = Answer(chat=chat, body=request, model=MODEL, **wishes)
         except (TypeError, ValueError, AttributeError):  # pydantic says it better
             yield refusal(400, "1 validation error", "Bad Request")

@@ -21,7 +21,10 @@ TEXT = "The capital of France is Paris."
 HEADER = "X-Vllamad-Truncated"
 CONTEXT = 2048  # of the scripted engine; a word is a token to it
 
-SCENARIOS = {"strict": {"strict": True}, "babbles": {"text": "on and on", "tokens": 5000}}
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "strict": {"strict": True},
+    "babbles": {"text": "on and on", "tokens": 5000, "ends_loops": True},
+}
 
 
 @pytest.fixture(scope="module")
