@@ -23,6 +23,7 @@ from vllamad.gateway import speech
 from vllamad.gateway.app import ROUTES
 from vllamad.wire import (
     allowed,
+    anthropic_blocks,
     embeddings,
     keys,
     management,
@@ -59,9 +60,9 @@ TABLES: dict[str, Iterable[str]] = {
     "ChatCompletionRequest": {*openai._CHAT, "model", "reasoning", "user"},
     "CompletionRequest": {*openai._COMPLETION, "model", "user"},
     "ChatMessage": openai_messages._MESSAGE,
-    "ResponsesRequest": responses._REQUEST | {"include", "input", "model"},
-    "MessagesRequest": messages._ASKED | {"messages", "model", "system", "tools"},
-    "CountRequest": messages._COUNTED | {"messages", "model", "system", "tools"},
+    "ResponsesRequest": {*responses._REQUEST, "include", "input", "model"},
+    "MessagesRequest": {*messages._SAMPLED, "messages", "model", "system", "tools"},
+    "CountRequest": {*messages._COUNTED, "messages", "model", "system", "tools"},
     "RerankRequest": scoring._LIMITS | {"documents", "model", "query"},
     "ScoreRequest": scoring._LIMITS
     | {"model"}
@@ -239,7 +240,8 @@ def test_words_are_those_of_the_code() -> None:
     think = SCHEMAS["Generation"]["properties"]["think"]["enum"]
     assert {word for word in think if isinstance(word, str)} == set(ollama.THINK_LEVELS)
     assert set(SCHEMAS["Effort"]["enum"]) == {*allowed._EFFORTS, "", None}
-    tools = SCHEMAS["ResponsesRequest"]["properties"]["tools"]["items"]["properties"]["type"]
-    assert tuple(tools["enum"]) == responses._TOOLS
-    blocks = SCHEMAS["Blocks"]["anyOf"][1]["items"]["properties"]["type"]["enum"]
-    assert set(blocks) == {*messages._BLOCKS, *messages._SKIPPED, "image"}
+    tools = SCHEMAS["ResponsesRequest"]["properties"]["tools"]["items"]["description"]
+    assert set(re.findall(r"`(\w+)`", tools)) == set(responses._TOOLS)
+    blocks = SCHEMAS["Blocks"]["anyOf"][1]["items"]["properties"]["type"]["description"]
+    own = {"document", "search_result", "image"}
+    assert set(re.findall(r"`(\w+)`", blocks)) == {*anthropic_blocks._BLOCKS, *own}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
+from vllamad.wire.allowed import LEFT_OUT
 from vllamad.wire.messages import count_request, messages_request
 
 HI = {"role": "user", "content": "hi"}
@@ -144,7 +146,8 @@ BASE64_ONLY = "Only base64 images are supported."
          "system: content must be a text or a list of blocks"),
         (with_block("hi"), "content block missing required 'type' field"),
         (with_block({"text": "hi"}), "content block missing required 'type' field"),
-        (with_block({"type": "document"}), "unknown content type: document"),
+        ({"model": "m", "max_tokens": 5, "messages": [{"role": "tool", "content": "x"}]},
+         'messages: role "tool" is not supported'),
         (with_block({"type": "image"}), "invalid image source"),
         (with_block({"type": "image", "source": {"type": "url", "url": "http://x"}}),
          f"invalid image source type: url. {BASE64_ONLY}"),
@@ -162,8 +165,6 @@ BASE64_ONLY = "Only base64 images are supported."
         (with_tool(1), "json: cannot unmarshal number into Go struct field "
          "MessagesRequest.tools of type anthropic.Tool"),
         (with_tool({"name": "f"}), 'invalid input_schema for tool "f": it must be an object'),
-        (with_tool({"type": "web_search_20250305", "name": "web_search"}),
-         'tool type "web_search_20250305" is not supported'),
     ],
 )  # fmt: skip
 def test_a_bad_request_is_refused(body, message):
@@ -192,3 +193,112 @@ def test_no_json_raises_anything_but_bad_input(body):
     for decode in (messages_request, count_request):
         with suppress(BadInput):
             decode(json.dumps({"model": "m", "max_tokens": 1} | body).encode())
+
+
+def left_out_of(**fields: object) -> tuple[dict[str, object], set[str]]:
+    body: dict[str, object] = {"model": "m", "max_tokens": 5, "messages": [HI]}
+    kept = messages_request(json.dumps(body | fields).encode())[1]
+    return kept, {*cast("list[str]", kept.pop(LEFT_OUT, []))}
+
+
+@pytest.mark.case("F5")
+def test_tools_of_the_servers_are_left_out_with_a_choice_of_them():
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    choice = {"type": "tool", "name": "web_search"}
+    kept, left_out = left_out_of(tools=[search, TOOL], tool_choice=choice)
+    assert (kept["tools"], "tool_choice" in kept) == ([TOOL], False)
+    assert left_out == {"tool web_search_20250305"}
+    kept, _ = left_out_of(tools=[search], tool_choice={"type": "any"})
+    assert not {"tools", "tool_choice"} & kept.keys()
+
+
+@pytest.mark.case("F4", "B4")
+@pytest.mark.parametrize("tools", [{}, {"tools": []}, {"tools": None}])
+def test_a_choice_without_tools_is_ignored(tools):
+    assert "tool_choice" not in asked(tool_choice={"type": "auto"}, **tools)
+
+
+@pytest.mark.parametrize(
+    ("choice", "stays"),
+    [({"type": "tool", "name": "f"}, True), ({"type": "tool", "name": "g"}, False),
+     ({"type": "any"}, True), ({"type": "zzz"}, False), ({}, False)],
+)  # fmt: skip
+def test_a_choice_that_cannot_be_made_is_left_to_the_model(choice, stays):
+    assert ("tool_choice" in asked(tools=[TOOL], tool_choice=choice)) is stays
+
+
+DOCUMENTS = [
+    ({"type": "text", "media_type": "text/plain", "data": "said"}, "said"),
+    ({"type": "content", "content": "said"}, "said"),
+    ({"type": "content", "content": [{"type": "text", "text": "a"}, {"text": "b"}, 1]}, "a\nb"),
+    ({"type": "base64", "media_type": "text/plain", "data": "c2FpZA=="}, "said"),
+]
+
+
+@pytest.mark.case("B5", "F5")
+@pytest.mark.parametrize(("source", "text"), DOCUMENTS)
+def test_a_document_that_is_text_keeps_its_text(source, text):
+    block = {"type": "document", "source": source, "title": "T", "citations": {"enabled": True}}
+    assert blocks(block) == [{"role": "user", "content": [{"type": "text", "text": f"T\n{text}"}]}]
+
+
+@pytest.mark.case("B5", "F5")
+@pytest.mark.parametrize(
+    "source",
+    [{"type": "base64", "media_type": "application/pdf", "data": "AA=="}, {"type": "url"}, None,
+     {"type": "base64", "media_type": "text/plain", "data": "/w=="}, {"type": "text", "data": 1},
+     {"type": "content", "content": [1]}, {"type": "content", "content": 1}],
+)  # fmt: skip
+def test_any_other_document_is_left_out_and_told(source):
+    hi = {"type": "text", "text": "hi"}
+    given = [{"role": "user", "content": [{"type": "document", "source": source}, hi]}]
+    kept, left_out = left_out_of(messages=given)
+    assert kept["messages"] == [{"role": "user", "content": [hi]}]
+    assert left_out == {"block document"}
+
+
+@pytest.mark.case("F5")
+def test_blocks_that_cannot_be_served_are_left_out_and_told():
+    found = {"type": "search_result", "source": "s", "title": "T", "content": [{"text": "x"}]}
+    hosted = ["tool_reference", "container_upload", "server_tool_use", "new_one"]
+    stored = {"type": "image", "source": {"type": "file", "file_id": "f"}}
+    content = [found, stored, *({"type": kind} for kind in hosted)]
+    kept, left_out = left_out_of(messages=[{"role": "user", "content": content}])
+    text = [{"type": "text", "text": "T\ns\nx"}]
+    assert kept["messages"] == [{"role": "user", "content": text}]
+    assert left_out == {"image of a stored file"} | {f"block {kind}" for kind in hosted}
+
+
+def test_a_message_of_nothing_that_can_be_served_leaves_an_empty_user_message():
+    assert blocks({"type": "container_upload"}) == [{"role": "user", "content": ""}]
+
+
+def test_a_developer_is_the_system_and_an_unknown_effort_is_left_out():
+    given = [{"role": "developer", "content": "s"}, HI]
+    kept = asked(messages=given, output_config={"Effort": "minimal"})
+    assert kept["messages"] == [{"role": "system", "content": "s"}, HI]
+    assert kept["output_config"] == {}
+
+
+def test_a_result_without_content_is_empty():
+    result = {"type": "tool_result", "tool_use_id": "t", "content": None}
+    assert blocks(result) == [
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}
+    ]
+
+
+@pytest.mark.case("B10")
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ([], "json: cannot unmarshal array into Go value of type anthropic.MessagesRequest"),
+        ({"model": "m", "max_tokens": "x", "messages": [HI]}, "json: cannot unmarshal string into"
+         " Go struct field MessagesRequest.max_tokens of type int"),
+        ({"model": "m", "max_tokens": 5, "temperature": "x", "messages": [HI]}, "json: cannot"
+         " unmarshal string into Go struct field MessagesRequest.temperature of type float64"),
+        ({"model": "m", "max_tokens": 5, "messages": [{"role": 1}]}, "json: cannot unmarshal number"
+         " into Go struct field MessagesRequest.messages.role of type string"),
+    ],
+)  # fmt: skip
+def test_a_wrong_type_is_told_in_anthropics_types(body, text):
+    assert refusal_of(body) == text

@@ -1,4 +1,4 @@
-"""What clients of Responses and of Anthropic's API get is what the engine wrote."""
+"""Clients of Responses and of Anthropic's API get what the engine wrote, in the API's keys."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
+import openai.types.responses
 import pytest
 
+from tests.sdk_types import faults
 from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.wire.named import Messages, Named, Responses
 
 RECORDED = Path(__file__).parents[1] / "fakes" / "recorded"
 SERVED = "smollm2:135m"
+NOW = 1_800_000_000_123_456_789
 APIS = [(Messages, "messages"), (Responses, "responses")]
 
 both = pytest.mark.parametrize(("api", "name"), APIS)
@@ -32,13 +37,79 @@ def data_of(events: bytes) -> list[Any]:
 
 @both
 @pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
-def test_events_pass_as_they_are_whatever_the_cuts(api, name, size) -> None:
+def test_events_are_the_same_whatever_the_cuts(api, name, size) -> None:
     stream = recorded(f"{name}.sse")
     output = answer(api)
     pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
-    assert b"".join(output.feed(piece, 0) for piece in pieces) + output.finish(0) == stream
+    assert b"".join(output.feed(piece, 0) for piece in pieces) + output.finish(0) == (
+        answer(api).feed(stream, 0)
+    )
     assert output.complete
     assert output.failed is None
+
+
+@both
+def test_deltas_pass_as_they_are(api, name) -> None:
+    mark = {"messages": b"content_block_delta", "responses": b"output_text.delta"}[name]
+    deltas = {event for event in recorded(f"{name}.sse").split(b"\n\n") if mark in event}
+    assert deltas
+    assert deltas < set(answer(api).feed(recorded(f"{name}.sse"), 0).split(b"\n\n"))
+
+
+TYPES: dict[str, tuple[object, object]] = {
+    "messages": (anthropic.types.Message, anthropic.types.RawMessageStreamEvent),
+    "responses": (openai.types.responses.Response, openai.types.responses.ResponseStreamEvent),
+}
+# The SDKs have defaults for these; strictly typed clients of other languages insist on them.
+REQUIRED = {
+    "messages": ("stop_reason", "stop_sequence"),
+    "responses": ("error", "incomplete_details", "metadata", "completed_at", "instructions"),
+}
+HOLDER = {"messages": "message", "responses": "response"}
+
+
+@pytest.mark.case("F11", "B8")
+@both
+def test_an_answer_has_the_keys_of_the_sdks_types_and_no_others(api, name) -> None:
+    whole = answer(api, stream=False)
+    whole.feed(recorded(f"{name}.json"), NOW)
+    body = json.loads(whole.finish(NOW))
+    assert faults(body, TYPES[name][0], required=REQUIRED[name]) == []
+    assert body["id"].startswith({"messages": "msg_", "responses": "resp_"}[name])
+
+
+@pytest.mark.case("F11", "B8")
+@both
+def test_each_event_has_the_keys_of_the_sdks_types_and_no_others(api, name) -> None:
+    events = data_of(answer(api).feed(recorded(f"{name}.sse"), NOW))
+    required = [f"{HOLDER[name]}.{key}" for key in REQUIRED[name]]
+    assert [
+        fault for event in events for fault in faults(event, TYPES[name][1], required=required)
+    ] == []
+    assert sum(HOLDER[name] in event for event in events) in (1, 3)
+
+
+@pytest.mark.case("B8")
+def test_only_a_response_that_is_complete_tells_when() -> None:
+    events = data_of(answer(Responses).feed(recorded("responses.sse"), NOW))
+    held = [event["response"] for event in events if "response" in event]
+    assert [response["completed_at"] for response in held] == [None, None, NOW // 10**9]
+    assert [response["metadata"] for response in held] == [{}, {}, {}]
+
+
+def test_metadata_of_the_clients_comes_back_and_counts_may_be_absent() -> None:
+    response = {"model": "a", "metadata": {"k": "v"}, "usage": {"input_tokens": 1}, "id": "resp_1"}
+    output = answer(Responses, stream=False)
+    output.feed(json.dumps(response).encode(), 0)
+    assert json.loads(output.finish(0)) == response | {
+        "model": SERVED, "error": None, "completed_at": None,
+    }  # fmt: skip
+
+
+def test_the_id_of_a_message_may_be_another_servers() -> None:
+    output = answer(Messages, stream=False)
+    output.feed(json.dumps({"model": "a", "id": "msg_7"}).encode(), 0)
+    assert json.loads(output.finish(0))["id"] == "msg_7"
 
 
 @both
@@ -55,7 +126,11 @@ def test_what_the_client_sent_is_never_renamed() -> None:
     response = '"response":{"metadata":{"model":"a"},"model":"a","tools":[{"model":"a"}]}'
     event = f'event: response.created\ndata: {{"type":"response.created",{response}}}\n\n'.encode()
     output = Responses(stream=True, served_name="a", asked_name="b")
-    assert output.feed(event, 0) == event.replace(b'},"model":"a"', b'},"model":"b"')
+    [made] = data_of(output.feed(event, 0))
+    assert made["response"] == {
+        "metadata": {"model": "a"}, "model": "b", "tools": [{"model": "a"}], "error": None,
+        "completed_at": None,
+    }  # fmt: skip
 
 
 @both
@@ -152,5 +227,5 @@ def test_the_engines_own_error_before_anything_else_is_a_status(api, name, event
 def test_nothing_follows_the_end(api, name) -> None:
     output = answer(api)
     stream = recorded(f"{name}.sse")
-    assert output.feed(stream + b"data: [DONE]\n\n", 0) == stream
+    assert output.feed(stream + b"data: [DONE]\n\n", 0) == answer(api).feed(stream, 0)
     assert output.failed is None

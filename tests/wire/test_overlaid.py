@@ -20,12 +20,12 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 
 
 def laid(path: str, overlay: Overlay = MADE, **body: Any) -> dict[str, Any]:
-    return overlaid(path, body, overlay, 2048)
+    return overlaid(path, body, overlay, 2048, overlay.parameters)
 
 
 def test_nothing_is_added_to_what_is_no_derived_model() -> None:
     body: dict[str, object] = {"messages": [HI]}
-    assert overlaid("/v1/chat/completions", body, NOTHING, 2048) is body
+    assert overlaid("/v1/chat/completions", body, NOTHING, 2048, {}) is body
 
 
 def test_a_chat_gets_system_history_and_parameters() -> None:
@@ -69,7 +69,7 @@ def test_messages_get_their_system_beside_the_history() -> None:
     told = laid("/v1/messages", messages=[HI], max_tokens=9)
     assert told == {
         "messages": [*HISTORY, HI], "system": "Be kind.", "temperature": 0.1,
-        "stop_sequences": ["a"], "max_tokens": 9,
+        "top_p": 0.9, "top_k": 40, "stop_sequences": ["a"], "max_tokens": 9,
     }  # fmt: skip
     assert laid("/v1/messages", messages=[HI], system="mine")["system"] == "mine"
     counted = laid("/v1/messages/count_tokens", messages=[HI])

@@ -88,10 +88,10 @@ def test_each_part_that_says_something_is_a_layer() -> None:
     assert all(len(layer) == len("sha256:") + 64 for layer in layers(BASE))
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES + "/count_tokens"])
 def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
     body: Body = {"messages": ASKED}
-    assert overlaid(path, body, NOTHING, 2048) is body
+    assert overlaid(path, body, NOTHING, 2048, {}) is body
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
         (CHAT, {"temperature": 0.5, "top_k": 5, "stop": ["x"], "max_tokens": 7}),
         (COMPLETIONS, {"temperature": 0.5, "top_k": 5, "stop": ["x"], "max_tokens": 7}),
         (RESPONSES, {"temperature": 0.5, "top_k": 5, "max_output_tokens": 7}),
-        (MESSAGES, {"temperature": 0.5, "top_k": 5, "stop_sequences": ["x"]}),
+        (MESSAGES, {"temperature": 0.5, "top_k": 5, "top_p": 0.9, "stop_sequences": ["x"]}),
         ("/v1/embeddings", {}),
     ],
 )
@@ -108,13 +108,24 @@ def test_its_parameters_are_spelled_as_each_route_calls_them(path: str, more: Bo
     overlay = Overlay(
         parameters={"temperature": 0.5, "top_k": 5, "stop": ["x"], "num_predict": 7, "num_ctx": 64}
     )
-    assert overlaid(path, {"model": "a"}, overlay, 2048) == {"model": "a"} | more
+    stored = overlay.parameters
+    assert overlaid(path, {"model": "a"}, overlay, 2048, stored) == {"model": "a"} | more
+
+
+@pytest.mark.case("K2")
+def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -> None:
+    ollamas: Body = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
+    assert overlaid(MESSAGES, {}, NOTHING, 2048, {}) == ollamas
+    assert overlaid(MESSAGES, {}, NOTHING, 2048, {"top_p": 0.5}) == ollamas | {"top_p": 0.5}
+    assert overlaid(MESSAGES, {"temperature": 0.0}, NOTHING, 2048, {"temperature": 0.3}) == (
+        ollamas | {"temperature": 0.0}
+    )
 
 
 def test_what_the_client_says_itself_stays() -> None:
     overlay = Overlay(parameters={"temperature": 0.5, "num_predict": 7})
     body: Body = {"temperature": 1.0, "max_completion_tokens": 9}
-    assert overlaid(CHAT, body, overlay, 2048) == body
+    assert overlaid(CHAT, body, overlay, 2048, {}) == body
 
 
 @pytest.mark.parametrize(
@@ -144,7 +155,8 @@ def test_what_the_client_says_itself_stays() -> None:
         (
             MESSAGES,
             {"messages": ASKED},
-            {"messages": [*HISTORY, *ASKED], "system": "be brief"},
+            {"messages": [*HISTORY, *ASKED], "system": "be brief"}
+            | {"temperature": 0.8, "top_p": 0.9, "top_k": 40},
         ),
         (
             MESSAGES + "/count_tokens",
@@ -164,9 +176,9 @@ def test_its_system_message_and_history_come_first_where_the_client_has_none(
     path: str, asked: Body, made: Body
 ) -> None:
     overlay = Overlay(system="be brief", messages=TURNS)
-    assert overlaid(path, asked, overlay, 2048) == made
+    assert overlaid(path, asked, overlay, 2048, {}) == made
 
 
 def test_a_history_alone_is_put_before_the_conversation() -> None:
-    body = overlaid(CHAT, {"messages": ASKED}, Overlay(messages=TURNS), 2048)
+    body = overlaid(CHAT, {"messages": ASKED}, Overlay(messages=TURNS), 2048, {})
     assert body == {"messages": [*HISTORY, *ASKED]}

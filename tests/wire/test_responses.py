@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from contextlib import suppress
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
+from vllamad.wire.allowed import LEFT_OUT, model_first
 from vllamad.wire.responses import responses_request
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
@@ -135,8 +138,13 @@ def test_an_answer_can_be_sent_back_as_it_came():
     assert items(*(item | nulls for item in sent)) == sent
 
 
-def test_reasoning_without_a_summary_gets_an_empty_one():
-    assert items({"type": "reasoning"}) == [{"type": "reasoning", "summary": []}]
+def test_reasoning_without_a_summary_gets_an_empty_one_and_a_sealed_one_is_left_out():
+    said = [{"type": "reasoning_text", "text": "so"}]
+    assert items({"type": "reasoning", "content": said}) == [
+        {"type": "reasoning", "content": said, "summary": []}
+    ]
+    sealed = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+    assert left_out_of(input=[sealed]) == ({"input": "", "store": False}, {"item reasoning"})
 
 
 def message(*parts: object) -> list[object]:
@@ -150,19 +158,16 @@ def message(*parts: object) -> list[object]:
         ({}, "input must be a string or array"),
         ([1], "input[0]: input item must be an object"),
         ([{}], "input[0]: input item missing required 'type' field"),
-        ([{"type": "zzz"}], 'input[0]: unknown input item type: "zzz"'),
         ([{"type": []}, 1], "input[0]: input item missing required 'type' field"),
-        ([{"type": [1]}], 'input[0]: unknown input item type: "[1]"'),
+        ([{"type": [1]}], "input[0]: input item missing required 'type' field"),
         (message("x"), "input[0]: content[0]: content part missing required 'type' field"),
-        (message({"type": "input_text"}, {"type": "x"}),
-         "input[0]: content[1]: unknown content type: x"),
-        (message({"type": "input_file"}),
-         "input[0]: content[0]: file inputs are not currently supported"),
+        (message({"type": "input_text", "text": 1}),
+         "input[0]: content[0]: json: cannot unmarshal number into Go struct field"
+         " ResponsesRequest.input.content.text of type string"),
+        (message({"type": "input_image"}), "input[0]: content[0]: invalid image input"),
         (message({"type": "input_image", "image_url": "http://x"}),
          "input[0]: content[0]: image URLs are not currently supported, please use base64 encoded "
          "data instead"),
-        (message({"type": "input_image", "file_id": "f"}),
-         "input[0]: content[0]: invalid image input"),
         ([{"type": "item_reference", "id": "x"}],
          "input[0]: item_reference is not supported: responses are not stored, send the whole "
          "conversation as input"),
@@ -172,11 +177,81 @@ def test_bad_input_is_refused_by_its_place(given, text):
     assert refusal_of(input=given) == text
 
 
-@pytest.mark.parametrize("tool", ["web_search", "file_search", "mcp", "code_interpreter"])
-def test_hosted_tools_are_refused(tool):
-    assert refusal_of(tools=[{"type": "function"}, {"type": tool}]) == (
-        f'tools[1]: tool type "{tool}" is not supported'
+F = {"type": "function", "name": "f"}
+
+
+def left_out_of(**fields: object) -> tuple[dict[str, object], set[str]]:
+    body = json.dumps({"model": "m", "input": "hi"} | fields).encode()
+    kept = responses_request(body)[1]
+    return kept, {*cast("list[str]", kept.pop(LEFT_OUT, []))}
+
+
+@pytest.mark.case("F5")
+@pytest.mark.parametrize(
+    "tool", ["web_search", "file_search", "mcp", "code_interpreter", "local_shell", "new_one"]
+)
+def test_hosted_tools_are_left_out_and_told(tool):
+    kept, left_out = left_out_of(tools=[F, {"type": tool}], tool_choice={"type": tool})
+    assert kept["tools"] == [F]
+    assert "tool_choice" not in kept
+    assert left_out == {f"tool {tool}"}
+
+
+@pytest.mark.case("F5", "F4")
+def test_without_a_tool_that_is_left_there_is_no_choice_among_tools():
+    kept, _ = left_out_of(
+        tools=[{"type": "web_search"}], tool_choice="required", parallel_tool_calls=True
     )
+    assert kept == {"input": "hi", "store": False}
+    assert asked(tools=[], tool_choice="auto") == {"input": "hi", "store": False}
+
+
+@pytest.mark.parametrize(
+    ("choice", "stays"),
+    [
+        ("required", True), ("x", False), ({"type": "function", "name": "f"}, True),
+        ({"type": "function", "name": "g"}, False), ({"type": "allowed_tools"}, False), (1, False),
+    ],
+)  # fmt: skip
+def test_a_choice_that_cannot_be_made_is_left_to_the_model(choice, stays):
+    assert ("tool_choice" in asked(tools=[F], tool_choice=choice)) is stays
+
+
+def test_a_tool_without_a_type_is_refused_by_its_place():
+    assert refusal_of(tools=[F, {}]) == "tools[1]: missing required 'type' field"
+    assert refusal_of(tools=[1]) == "tools[0]: missing required 'type' field"
+
+
+@pytest.mark.case("F5")
+def test_items_of_work_done_elsewhere_are_left_out_and_told():
+    hosted = ["web_search_call", "local_shell_call", "local_shell_call_output", "mcp_call", "zzz"]
+    hi = {"role": "user", "content": "hi"}
+    kept, left_out = left_out_of(input=[{"type": kind} for kind in hosted] + [hi])
+    assert kept["input"] == [hi | {"type": "message"}]
+    assert left_out == {f"item {kind}" for kind in hosted}
+    assert left_out_of(input=[{"type": "compaction"}])[0]["input"] == ""
+
+
+@pytest.mark.case("F5")
+def test_a_file_keeps_its_text_and_other_parts_are_left_out():
+    text = "data:text/plain;base64," + base64.b64encode(b"said").decode()
+    given = message(
+        {"type": "input_file", "filename": "a.txt", "file_data": text},
+        {"type": "input_file", "file_data": text},
+        {"type": "input_file", "file_data": "data:text/plain;base64,/w=="},
+        {"type": "input_file", "file_data": "data:application/pdf;base64,AA=="},
+        {"type": "input_image", "file_id": "f"},
+        {"type": "x"},
+    )
+    kept, left_out = left_out_of(input=given)
+    [read] = cast("list[dict[str, object]]", kept["input"])
+    assert read["content"] == [
+        {"type": "input_text", "text": "a.txt\nsaid"},
+        {"type": "input_text", "text": "said"},
+    ]
+    assert left_out == {"part input_file", "part input_image", "part x"}
+    [alone] = cast("list[dict[str, object]]", items(*message({"type": "x"})))
+    assert alone["content"] == ""
 
 
 def test_schemas_are_vetted():
@@ -233,3 +308,13 @@ def test_a_wrong_type_is_told_as_on_the_other_routes(field: str, value: object, 
     body = {"model": "m", "input": "x", field: value}
     with pytest.raises(BadInput, match=told):
         responses_request(json.dumps(body).encode())
+
+
+@pytest.mark.case("B11")
+def test_a_fault_is_kept_until_the_model_is_found() -> None:
+    decode = model_first(responses_request)
+    name, fault = decode(b'{"Model":"m"}')
+    assert (name, type(fault)) == ("m", BadInput)
+    assert decode(b'{"model":"m","input":"hi"}') == ("m", {"input": "hi", "store": False})
+    with pytest.raises(BadInput, match="model is required"):
+        decode(b"{}")

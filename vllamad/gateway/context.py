@@ -29,7 +29,9 @@ class Context:
     limits: RelayLimits
     orders: Orders
     too_large: set[str] = field(default_factory=set[str])  # models whose num_ctx was remarked on
-    left_out: set[str] = field(default_factory=set[str])  # kinds of tools and blocks already told
+    left_out: set[tuple[str, str, str]] = field(  # model, route and kind that were logged
+        default_factory=set[tuple[str, str, str]]
+    )
 
 
 @dataclass(slots=True, kw_only=True)

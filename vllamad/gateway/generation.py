@@ -25,7 +25,7 @@ from vllamad.gateway.truncation import HEADER, fitted_in, header, limit_of, rema
 from vllamad.host.log import event
 from vllamad.models.catalog import Installed
 from vllamad.wire import lines, openai
-from vllamad.wire.allowed import LEFT_OUT
+from vllamad.wire.allowed import LEFT_OUT, model_first
 from vllamad.wire.encodings import IDENTITY, unpacked
 from vllamad.wire.fim import filled_in
 from vllamad.wire.fitted import check_media, check_tools, fitted, formed
@@ -56,6 +56,8 @@ from vllamad.wire.responses import responses_request
 from vllamad.wire.timestamps import rfc3339
 from vllamad.wire.verbatim import Verbatim
 
+log = logging.getLogger(__name__)
+
 JSON: Final = "application/json; charset=utf-8"
 NDJSON: Final = "application/x-ndjson"
 SSE: Final = "text/event-stream"
@@ -63,7 +65,7 @@ SSE: Final = "text/event-stream"
 WHOLE: Final = 1800.0  # seconds for an answer that the engine says nothing of before its end
 _LARGE: Final = 1 << 17  # bytes of a body from which reading it would hold up every stream
 
-_TOLD: Final = 64  # kinds of what is left out that are logged: clients may invent them
+_TOLD: Final = 256  # lines on kinds that are left out: clients may invent them
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ async def openai_responses(context: Context) -> Response:
     return await relayed(
         context,
         "/v1/responses",
-        responses_request,
+        model_first(responses_request),
         needs=("completion", "chat"),
         answer=Responses,
     )
@@ -245,7 +247,7 @@ def _settled(asked: Asked, spelling: Spelling, reason: str) -> Response:
 async def relayed(
     context: Context,
     path: str,
-    decode: Callable[[bytes], tuple[str, dict[str, object]]],
+    decode: Callable[[bytes], tuple[str, dict[str, object] | BadInput]],
     *,
     needs: tuple[str, str],
     answer: type[Verbatim] = Verbatim,
@@ -258,10 +260,12 @@ async def relayed(
     name, body = await read(decode)
     installed = await find(context, name, missing=BadInput("model is required"))
     record.model = installed.name
+    if isinstance(body, BadInput):
+        raise body
+    _log_left_out(context, installed.name, path, body.pop(LEFT_OUT, None))
     capability, wanted = needs
     if capability not in installed.capabilities:
         raise NotSupported(f"{quoted(name)} does not support {wanted}")
-    _tell(context, path, body.pop(LEFT_OUT, None))
     traits = traits_of(installed)
     check_tools(body, traits)
     check_media(body, traits)
@@ -270,7 +274,7 @@ async def relayed(
     traits = as_granted(traits, lease.grant)
     check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
-    body = overlaid(path, body, installed.overlay, length)
+    body = overlaid(path, body, installed.overlay, length, traits.stored)
     body, form = formed(fitted(body, traits, served_name=served, context_length=length))
     stream = body.get("stream") is True
     usage = False
@@ -287,13 +291,14 @@ async def relayed(
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
 
 
-def _tell(context: Context, path: str, left_out: object) -> None:
-    """Log the kinds of tools and blocks that nothing here can serve, each once."""
-    told = context.left_out
-    for kind in map(str, left_out if is_list(left_out) else ()):
-        if kind not in told and len(told) < _TOLD:
-            told.add(kind)
-            event(log, logging.INFO, "left out of a request", kind=kind, path=path)
+def _log_left_out(context: Context, model: str, route: str, kinds: object) -> None:
+    """Log which kinds of tools and content are left out, once for each model and route."""
+    logged = context.left_out
+    for kind in map(str, kinds if is_list(kinds) else ()):
+        if (model, route, kind) not in logged and len(logged) < _TOLD:
+            logged.add((model, route, kind))
+            fields = {"model": model, "route": route, "kind": kind}
+            event(log, logging.INFO, "left out of a request", **fields)
 
 
 async def hold(context: Context, installed: Installed, keep_alive: float | None) -> Lease:

@@ -6,25 +6,13 @@ Which fields a route has is its own file's business; here is how they are taken 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.fields import (
-    Read,
-    boolean,
-    go_type,
-    list_of,
-    lowered,
-    mapping,
-    misfit,
-    number,
-    read_fields,
-    string,
-    whole,
-)
+from vllamad.wire.fields import boolean, go_type, list_of, lowered, misfit, whole
 from vllamad.wire.images import read_image
-from vllamad.wire.options import MAX_STOPS, in_range
+from vllamad.wire.options import in_range
 from vllamad.wire.schemas import vet, vet_size
 
 MAX_MESSAGES = 10_000
@@ -49,48 +37,24 @@ def stop(value: object, where: str) -> object:
 
 stop_ids = list_of(whole, "[]int", MAX_STOP_IDS)
 
-_SHARED: dict[str, Read[object]] = {
-    "frequency_penalty": number("float64"),
-    "ignore_eos": boolean,
-    "include_reasoning": boolean,
-    "include_stop_str_in_output": boolean,
-    "instructions": string,
-    "max_output_tokens": whole,
-    "max_tool_calls": whole,
-    "metadata": mapping,
-    "min_p": number("float64"),
-    "parallel_tool_calls": boolean,
-    "presence_penalty": number("float64"),
-    "repetition_penalty": number("float64"),
-    "seed": whole,
-    "skip_special_tokens": boolean,
-    "stop": stop,
-    "stop_token_ids": stop_ids,
-    "stop_sequences": list_of(string, "[]string", MAX_STOPS),
-    "temperature": number("float64"),
-    "top_k": whole,
-    "top_p": number("float64"),
-    "user": string,
-}
-
 _IMAGE = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
 _NO_URLS = "image URLs are not currently supported, please use base64 encoded data instead"
 
 
 def read_request(
-    body: bytes, struct: str, allowed: frozenset[str]
+    body: bytes, struct: str, allowed: frozenset[str], *, package: str = "openai"
 ) -> tuple[str, dict[str, object], dict[str, object]]:
     """Read a body: the model's name, the whole request, and what of it is allowed.
 
     Keys count in any case, null is absent, numbers are brought into the engine's range, and what
-    needs tools goes where there are none. Raises BadInput; `struct` is what its messages call the
-    request.
+    needs tools goes where there are none. Raises BadInput; its messages call the request by the
+    Go names `package` and `struct`.
     """
     if not body.strip():
         raise BadInput("EOF")
     value = gojson.decode(body)
     if value is not None and not gojson.is_object(value):
-        raise misfit(value, struct, f"openai.{struct}")
+        raise misfit(value, struct, f"{package}.{struct}")
     asked = lowered(value or {})
     name = asked.get("model")
     if not isinstance(name, str | None):
@@ -110,9 +74,21 @@ def read_request(
     return name, asked, kept if asked.get("tools") else without_tools(kept)
 
 
-def typed(fields: dict[str, object], struct: str) -> dict[str, object]:
-    """The same with what the routes share read by its type; raises BadInput in Go's words."""
-    return fields | read_fields(fields, struct, f"openai.{struct}", _SHARED)
+def model_first(
+    decode: Callable[[bytes], tuple[str, dict[str, object]]],
+) -> Callable[[bytes], tuple[str, dict[str, object] | BadInput]]:
+    """Make a decoder that returns a fault beside the model's name: a missing model is told first.
+
+    It raises BadInput only where there is no name.
+    """
+
+    def decode_model_first(body: bytes) -> tuple[str, dict[str, object] | BadInput]:
+        try:
+            return decode(body)
+        except BadInput as error:
+            return read_request(body, "", frozenset())[0], error
+
+    return decode_model_first
 
 
 def without_tools(fields: Mapping[str, object]) -> dict[str, object]:

@@ -1,122 +1,144 @@
-"""Which fields of an Anthropic request reach the engine? A list of what is allowed, nothing else.
+"""The fields of an Anthropic request that reach the engine: what is allowed, and nothing else.
 
-Blocks are rebuilt key by key: pictures are inline, tools are the client's own, and what only
-Anthropic's servers could do is refused, not left out.
+Blocks are rebuilt key by key. Tools and blocks that only Anthropic's servers could serve are left
+out: a client that sends them cannot send less.
 """
 
 from __future__ import annotations
 
 from vllamad.errors import BadInput
 from vllamad.wire import gojson
-from vllamad.wire.allowed import check_format, only, read_request, typed
-from vllamad.wire.fields import integer, misfit
-from vllamad.wire.images import read_image
+from vllamad.wire.allowed import LEFT_OUT, check_format, only, read_request, without_tools
+from vllamad.wire.anthropic_blocks import contents
+from vllamad.wire.fields import (
+    Read,
+    boolean,
+    integer,
+    list_of,
+    lowered,
+    mapping,
+    misfit,
+    number,
+    read_fields,
+    string,
+)
+from vllamad.wire.options import MAX_STOPS
 
+PACKAGE = "anthropic"
 _STRUCT = "MessagesRequest"
-_COUNTED = frozenset({"output_config", "thinking", "tool_choice"})
-_ASKED = _COUNTED | {
-    "max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p",
-}  # fmt: skip
-_TOOL = frozenset({"description", "input_schema", "name", "strict"})
-_BLOCKS = {
-    "text": frozenset({"type", "text"}),
-    "thinking": frozenset({"type", "thinking", "signature"}),
-    "tool_use": frozenset({"type", "id", "name", "input"}),
-    "tool_result": frozenset({"type", "tool_use_id", "content", "is_error"}),
+
+_COUNTED: dict[str, Read[object]] = {
+    "output_config": mapping,
+    "thinking": mapping,
+    "tool_choice": mapping,
 }
-# Traces of work done elsewhere, in a conversation begun elsewhere: nothing for a model to read.
-_SKIPPED = ("redacted_thinking", "server_tool_use", "web_search_tool_result")
+_SAMPLED: dict[str, Read[object]] = _COUNTED | {
+    "max_tokens": integer,
+    "stop_sequences": list_of(string, "[]string", MAX_STOPS),
+    "stream": boolean,
+    "temperature": number("float64"),
+    "top_k": integer,
+    "top_p": number("float64"),
+}
+_TOOL = frozenset({"description", "input_schema", "name", "strict"})
+_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_CHOICES = ("auto", "any", "tool", "none")
 
 
 def messages_request(body: bytes) -> tuple[str, dict[str, object]]:
-    """Read a `/v1/messages` body: the model asked for, and the body for the engine.
+    """Read a `/v1/messages` body: the model's name, and the body for the engine.
 
-    The caller puts the worker's own name into `model`. Raises BadInput with Ollama's texts, in
-    its order.
+    The caller puts the worker's own name into `model`, and takes out LEFT_OUT: the kinds of tools
+    and blocks that are left out. Raises BadInput with Ollama's texts, in its order.
     """
-    name, asked, kept = read_request(body, _STRUCT, _ASKED)
-    limit = asked.get("max_tokens")
-    if limit is None or integer(limit, f"{_STRUCT}.max_tokens") < 1:
+    name, request, kept = _read(body, _SAMPLED)
+    if not (limit := request.get("max_tokens")) or not isinstance(limit, int) or limit < 1:
         raise BadInput("max_tokens is required and must be positive")
-    return name, typed(kept, _STRUCT) | _conversation(asked)
+    return name, _conversation(request, kept)
 
 
 def count_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/messages/count_tokens` body, as `messages_request` does."""
-    name, asked, kept = read_request(body, _STRUCT, _COUNTED)
-    return name, kept | _conversation(asked)
+    name, request, kept = _read(body, _COUNTED)
+    return name, _conversation(request, kept)
 
 
-def _conversation(asked: dict[str, object]) -> dict[str, object]:
-    messages = asked.get("messages")
+def _read(
+    body: bytes, table: dict[str, Read[object]]
+) -> tuple[str, dict[str, object], dict[str, object]]:
+    name, request, kept = read_request(body, _STRUCT, frozenset(table), package=PACKAGE)
+    return name, request, read_fields(kept, _STRUCT, f"{PACKAGE}.{_STRUCT}", table)
+
+
+def _conversation(request: dict[str, object], kept: dict[str, object]) -> dict[str, object]:
+    left_out: set[str] = set()
+    messages = request.get("messages")
     if not gojson.is_list(messages) or not messages:
         raise BadInput("messages is required")
-    rebuilt = [_message(message) for message in messages]
-    fields: dict[str, object] = {"messages": [one for one in rebuilt if one["content"] != []]}
-    if system := asked.get("system"):
-        fields["system"] = _content(system, "system")
-    if gojson.is_object(output := asked.get("output_config")):
-        check_format(output.get("format"), "output_config.format")
-    tools = asked.get("tools")
-    if gojson.is_list(tools) and tools:
-        fields["tools"] = [_tool(tool) for tool in tools]
-    return fields
+    rebuilt = [_message(message, left_out) for message in messages]
+    fields = kept | {"messages": [one for one in rebuilt if one["content"] != []]}
+    if not fields["messages"]:
+        fields["messages"] = [{"role": "user", "content": ""}]
+    if system := request.get("system"):
+        fields["system"] = contents(system, "system", left_out)
+    _check_output(fields)
+    tools = request.get("tools")
+    fields = _with_tools(fields, tools if gojson.is_list(tools) else [], left_out)
+    return fields | {LEFT_OUT: sorted(left_out)} if left_out else fields
 
 
-def _message(value: object) -> dict[str, object]:
+def _message(value: object, left_out: set[str]) -> dict[str, object]:
     if not gojson.is_object(value):
-        raise misfit(value, f"{_STRUCT}.messages", "anthropic.MessageParam")
-    return {"role": value.get("role"), "content": _content(value.get("content"), "messages")}
+        raise misfit(value, f"{_STRUCT}.messages", f"{PACKAGE}.MessageParam")
+    fields = lowered(value)
+    role = string(fields.get("role", ""), f"{_STRUCT}.messages.role")
+    if role not in _ROLES:
+        raise BadInput(f"messages: role {gojson.quoted(role[:40])} is not supported")
+    return {"role": _ROLES[role], "content": contents(fields.get("content"), "messages", left_out)}
 
 
-def _content(value: object, where: str) -> str | list[dict[str, object]]:
-    if isinstance(value, str):
-        return value
-    if not gojson.is_list(value):
-        raise BadInput(f"{where}: content must be a text or a list of blocks")
-    return [rebuilt for block in value if (rebuilt := _block(block)) is not None]
+def _check_output(fields: dict[str, object]) -> None:
+    """Judge the form of the answer; an effort that the engine does not know is left out."""
+    if not gojson.is_object(output := fields.get("output_config")):
+        return
+    output = lowered(output)
+    check_format(output.get("format"), "output_config.format")
+    if output.get("effort") not in _EFFORTS:
+        output.pop("effort", None)
+    fields["output_config"] = output
 
 
-def _block(value: object) -> dict[str, object] | None:
-    """Rebuild a block; None for one that is skipped."""
-    kind = value.get("type") if gojson.is_object(value) else None
-    if not gojson.is_object(value) or not isinstance(kind, str):
-        raise BadInput("content block missing required 'type' field")
-    if kind in _SKIPPED:
+def _with_tools(
+    fields: dict[str, object], tools: list[object], left_out: set[str]
+) -> dict[str, object]:
+    """The fields with the client's own tools, and with a choice among these or none."""
+    read = (_tool(tool, left_out) for tool in tools)
+    own = [tool for tool in read if tool is not None]
+    if not own:
+        return without_tools(fields)
+    choice = fields.get("tool_choice")
+    chosen = lowered(choice) if gojson.is_object(choice) else {}
+    known = chosen.get("type") in _CHOICES
+    if not known or (chosen["type"] == "tool" and chosen.get("name") not in _names(own)):
+        fields = {name: value for name, value in fields.items() if name != "tool_choice"}
+    return fields | {"tools": own}
+
+
+def _names(tools: list[dict[str, object]]) -> set[object]:
+    return {tool.get("name") for tool in tools}
+
+
+def _tool(value: object, left_out: set[str]) -> dict[str, object] | None:
+    """Read a tool; None for one that Anthropic's servers or its clients' own code define."""
+    if not gojson.is_object(value):
+        raise misfit(value, f"{_STRUCT}.tools", f"{PACKAGE}.Tool")
+    fields = lowered(value)
+    kind = fields.get("type", "custom")
+    if kind != "custom":
+        left_out.add(f"tool {str(kind)[:40]}")
         return None
-    if kind == "image":
-        return {"type": "image", "source": _source(value.get("source"))}
-    if kind not in _BLOCKS:
-        raise BadInput(f"unknown content type: {kind[:40]}")
-    block = only(value, _BLOCKS[kind])
-    if kind == "tool_use":
-        for field in ("id", "name"):
-            if not block.get(field):
-                raise BadInput(f"tool_use block missing required '{field}' field")
-    if kind == "tool_result" and gojson.is_list(block.get("content")):
-        block["content"] = _content(block["content"], "tool_result")
-    return block
-
-
-def _source(value: object) -> dict[str, object]:
-    """Rebuild the source of a picture: its bytes, never an address."""
-    if not gojson.is_object(value):
-        raise BadInput("invalid image source")
-    kind = value.get("type")
-    if kind != "base64":
-        raise BadInput(
-            f"invalid image source type: {str(kind)[:40]}. Only base64 images are supported."
-        )
-    picture = read_image(value.get("data"), f"{_STRUCT}.messages.content.source.data")
-    return {"type": "base64", "media_type": picture.media_type, "data": picture.data}
-
-
-def _tool(value: object) -> dict[str, object]:
-    if not gojson.is_object(value):
-        raise misfit(value, f"{_STRUCT}.tools", "anthropic.Tool")
-    kind, name = value.get("type"), gojson.quoted(str(value.get("name", "")))
-    if kind not in (None, "custom"):
-        raise BadInput(f"tool type {gojson.quoted(str(kind)[:40])} is not supported")
-    if not gojson.is_object(value.get("input_schema")):
+    if not gojson.is_object(fields.get("input_schema")):
+        name = gojson.quoted(str(fields.get("name", ""))[:64])
         raise BadInput(f"invalid input_schema for tool {name}: it must be an object")
-    return only(value, _TOOL)
+    return only(fields, _TOOL)

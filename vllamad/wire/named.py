@@ -1,10 +1,12 @@
 """An engine's answer in events that name their kind: OpenAI's Responses, Anthropic's messages.
 
-Passed on as it is, as `verbatim.py` does for events without names; only what the APIs call things
-differs.
+Deltas are passed on as they are. The answer as a whole, which some events hold, is rebuilt: it gets
+the keys that the API requires, and keeps no others.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import msgspec
 
@@ -16,6 +18,25 @@ _LAST = frozenset({"message_stop", "response.completed", "response.failed", "res
 # The events that hold the answer as far as it is known: its model and its usage.
 _HOLDING = _LAST | {"message_start", "message_delta", "response.created", "response.in_progress"}
 _HOLDERS = ("message", "response")
+
+
+_MESSAGE = frozenset({
+    "container", "content", "id", "model", "role", "stop_reason", "stop_sequence", "type", "usage",
+})  # fmt: skip
+_RESPONSE = frozenset({
+    "background", "completed_at", "conversation", "created_at", "error", "id", "incomplete_details",
+    "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model", "object", "output",
+    "parallel_tool_calls", "previous_response_id", "prompt", "reasoning", "service_tier", "status",
+    "temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "usage",
+    "user",
+})  # fmt: skip
+_DETAILS = {
+    "input_tokens_details": frozenset({"cached_tokens", "cache_write_tokens"}),
+    "output_tokens_details": frozenset({"reasoning_tokens"}),
+}
+_NULL = msgspec.Raw(b"null")
+
+Fields = dict[str, msgspec.Raw]
 
 
 class _Kind(msgspec.Struct):
@@ -41,8 +62,20 @@ class _Numbered(msgspec.Struct):
     sequence_number: int = -1
 
 
-class Named(Verbatim):
+class Named(Verbatim, ABC):
     """One answer of either API; the name of an event is always also in its data."""
+
+    _now_ns = 0
+
+    def feed(self, data: bytes, now_ns: int) -> bytes:
+        """Pass on the engine's bytes. `now_ns` is nanoseconds since the epoch."""
+        self._now_ns = now_ns
+        return super().feed(data, now_ns)
+
+    def finish(self, now_ns: int) -> bytes:
+        """The end of the engine's answer, at `now_ns` nanoseconds since the epoch."""
+        self._now_ns = now_ns
+        return super().finish(now_ns)
 
     def _event(self, payload: bytes) -> bytes:
         if self.failed is not None or self.complete:
@@ -74,7 +107,7 @@ class Named(Verbatim):
     def _renamed(self, payload: bytes) -> bytes:
         # Not by the first find: what the client sent comes back before the name.
         try:
-            fields = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+            fields = msgspec.json.decode(payload, type=Fields)
         except msgspec.DecodeError:
             return payload
         for holder in _HOLDERS:
@@ -82,7 +115,13 @@ class Named(Verbatim):
                 fields[holder] = msgspec.Raw(self._renamed(bytes(fields[holder])))
         if "model" in fields:
             fields["model"] = msgspec.Raw(msgspec.json.encode(self._asked_name))
+            fields = self._rebuilt(fields)
         return msgspec.json.encode(fields)
+
+    @abstractmethod
+    def _rebuilt(self, fields: Fields) -> Fields:
+        """The answer as a whole with the keys of its API."""
+        ...
 
     def _seen(self, payload: bytes) -> None:
         """An event is about to be passed on."""
@@ -90,6 +129,12 @@ class Named(Verbatim):
 
 class Messages(Named):
     """An answer of `/v1/messages`."""
+
+    def _rebuilt(self, fields: Fields) -> Fields:
+        kept = {"stop_reason": _NULL, "stop_sequence": _NULL} | _only(fields, _MESSAGE)
+        if b'"chatcmpl-' in bytes(fields.get("id", _NULL)):
+            kept["id"] = msgspec.Raw(bytes(fields["id"]).replace(b"chatcmpl-", b"msg_"))
+        return kept
 
     def _error(self, error: VllamadError) -> bytes:
         return b"event: error\ndata: %b\n\n" % anthropic_error(_status(error), error.message)
@@ -103,6 +148,16 @@ class Responses(Named):
     def _seen(self, payload: bytes) -> None:
         self._latest = payload
 
+    def _rebuilt(self, fields: Fields) -> Fields:
+        kept = {"error": _NULL, "completed_at": _NULL} | _only(fields, _RESPONSE)
+        if bytes(kept.get("metadata", _NULL)) == b"null":
+            kept["metadata"] = msgspec.Raw(b"{}")
+        if bytes(kept.get("status", _NULL)) == b'"completed"':
+            kept["completed_at"] = msgspec.Raw(b"%d" % (self._now_ns // 1_000_000_000))
+        if "usage" in kept:
+            kept["usage"] = _counts(kept["usage"])
+        return kept
+
     def _error(self, error: VllamadError) -> bytes:
         """As OpenAI documents it, and with the `error` by which its clients know a failure."""
         number = msgspec.json.decode(self._latest, type=_Numbered).sequence_number
@@ -110,6 +165,21 @@ class Responses(Named):
         event = {"type": "error", "sequence_number": number + 1, "error": fault}
         event |= {"code": "api_error", "message": error.message, "param": None}
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode(event)
+
+
+def _only(fields: Fields, allowed: frozenset[str]) -> Fields:
+    return {key: value for key, value in fields.items() if key in allowed}
+
+
+def _counts(usage: msgspec.Raw) -> msgspec.Raw:
+    """A usage without the details that only vLLM counts."""
+    fields = msgspec.json.decode(usage, type=Fields | None)
+    if fields is None:
+        return usage
+    for name, allowed in _DETAILS.items():
+        if details := msgspec.json.decode(fields.get(name, _NULL), type=Fields | None):
+            fields[name] = msgspec.Raw(msgspec.json.encode(_only(details, allowed)))
+    return msgspec.Raw(msgspec.json.encode(fields))
 
 
 def _status(error: VllamadError) -> int:

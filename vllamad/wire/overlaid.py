@@ -1,4 +1,4 @@
-"""What does a derived model add to a relayed request? Its system message, history and parameters.
+"""What a model adds to a relayed request: its system message, history and parameters.
 
 The counterpart, for the routes of `/v1`, of what `requests.py` makes of them: there the request is
 ours to build, here it is the client's, and what the client says itself stays.
@@ -6,6 +6,7 @@ ours to build, here it is the client's, and what the client says itself stays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from vllamad.wire.gojson import is_list, is_object
@@ -35,8 +36,22 @@ _FIELDS: Final = {
 }  # fmt: skip
 
 
-def overlaid(path: str, body: Body, overlay: Overlay, context_length: int) -> Body:
-    """Add what `overlay` says to a request for `path`, wherever the client says nothing of it."""
+# Where Ollama samples with the options of the model, and with its own defaults below them.
+_OLLAMA_DEFAULTS: Final = {"/v1/messages": ("temperature", "top_p", "top_k")}
+
+
+def overlaid(
+    path: str, body: Body, overlay: Overlay, context_length: int, stored: Mapping[str, object]
+) -> Body:
+    """Add what `overlay` says to a request for `path`, wherever the client says nothing of it.
+
+    `stored` are the model's options, those of its checkpoint included: on `/v1/messages` they, and
+    Ollama's defaults, stand for what the client leaves out.
+    """
+    defaults = _OLLAMA_DEFAULTS.get(path, ())
+    if defaults:
+        options = sampling(stored, {}, context_length)
+        body = {name: options[name] for name in defaults} | body
     if overlay == NOTHING:
         return body
     return _parameters(path, body, overlay, context_length) | _messages(path, body, overlay)
