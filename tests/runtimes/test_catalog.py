@@ -28,11 +28,17 @@ def put(folder: Path, name: str, python: str = sys.executable) -> None:
 
 
 def stub_python(prefix: Path, answer: str) -> Path:
-    """A Python that answers every order with `answer` and counts in a file how often."""
+    """A Python that answers every order with `answer` and counts in a file how often.
+
+    What it prints before is none of the answer (F12).
+    """
     python = prefix / "bin" / "python"
     python.parent.mkdir(parents=True)
     (prefix / "lib/python3.11/site-packages").mkdir(parents=True)
-    python.write_text(f"#!/bin/sh\necho asked >> {prefix}/asked\n{answer}\n")
+    python.write_text(
+        f"#!/bin/sh\necho asked >> {prefix}/asked\necho '{{}} printed by a library'\n"
+        f"exec > /proc/self/fd/$VLLAMAD_ANSWER\n{answer}\n"
+    )
     python.chmod(0o755)
     return python
 
@@ -146,3 +152,10 @@ def test_facts_of_another_version_of_ours_are_asked_for_anew(tmp_path):
     (kept,) = (tmp_path / "cache" / "runtimes").iterdir()
     kept.write_text('{"stamp": 1}')
     assert resolve(tmp_path, python=str(python), cache=tmp_path / "cache").version == "1.0"
+
+
+@pytest.mark.case("F12")
+def test_a_python_that_answers_nothing_is_told(tmp_path):
+    python = stub_python(tmp_path / "env", "true")
+    with pytest.raises(RuntimeProblem, match="cannot understand what"):
+        resolve(tmp_path, python=str(python), cache=tmp_path / "cache")

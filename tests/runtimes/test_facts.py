@@ -40,7 +40,7 @@ def test_a_trial_that_dies_of_a_signal_is_told_so_and_not_as_its_last_line(
     with pytest.raises(RuntimeProblem, match=why) as caught:
         try_engine(facts, log=tmp_path / "log")
     assert "EOS" not in caught.value.message
-    assert (tmp_path / "log").read_text() == f"{LAST}\n"
+    assert (tmp_path / "log").read_text() == f"{{}} printed by a library\n{LAST}\n"
     assert ("lacks an instruction" in caught.value.hint) == (signal == "ILL")
 
 

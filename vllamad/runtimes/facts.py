@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import msgspec
 
@@ -20,6 +21,7 @@ from vllamad.host.endings import Watch
 from vllamad.runtimes.fitness import trial_place
 from vllamad.runtimes.installer import clean_environment, die_with_parent, ended
 
+ANSWER = "VLLAMAD_ANSWER"  # names the descriptor that `inside.py` writes its answer to
 _INSIDE = Path(__file__).with_name("inside.py")
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -103,13 +105,36 @@ def ask(
     ours["PATH"] = runtime_path(python, ours.get("PATH", ""))
     if packages is not None:
         ours["PYTHONPATH"] = str(packages)
+    ours.setdefault("LOGNAME", "vllamad")  # torch asks for a name, and a container's uid has none
     watch = Watch()
+    with os.fdopen(os.memfd_create("answer"), "rb") as answer:
+        done = _done([python, "-P", str(_INSIDE), *order], {**ours, **environment}, answer, timeout)
+        answer.seek(0)
+        said = answer.read()
+    if log is not None:
+        with log.open("a") as kept:
+            kept.write(done.stdout)
+    if done.returncode != 0:
+        raise explained(python, done.stdout, ended(watch, done.returncode, done.stdout))
     try:
-        done = subprocess.run(
-            [python, "-P", str(_INSIDE), *order],
-            env={**ours, **environment},
+        return msgspec.json.decode(said, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise RuntimeProblem(f"cannot understand what {python} says: {error}") from error
+
+
+def _done(
+    command: list[str], environment: Mapping[str, str], answer: BinaryIO, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end; what libraries print is not the answer, which has a file of its own."""
+    python = command[0]
+    try:
+        return subprocess.run(
+            command,
+            env={**environment, ANSWER: str(answer.fileno())},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(answer.fileno(),),
             text=True,
             errors="replace",
             timeout=timeout,
@@ -122,15 +147,6 @@ def ask(
         raise RuntimeProblem(
             f"cannot wait longer for {python}: {timeout:.0f} s have passed"
         ) from error
-    if log is not None:
-        with log.open("a") as kept:
-            kept.write(done.stderr)
-    if done.returncode != 0:
-        raise explained(python, done.stderr, ended(watch, done.returncode, done.stderr))
-    try:
-        return msgspec.json.decode(done.stdout, type=dict[str, object])
-    except msgspec.DecodeError as error:
-        raise RuntimeProblem(f"cannot understand what {python} says: {error}") from error
 
 
 _KNOWN = (

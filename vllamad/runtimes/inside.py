@@ -5,8 +5,9 @@
     measure THREADS      how long small matrix products take in each number type
     convert GGUF FOLDER  turn a GGUF file into a safetensors checkpoint
 
-The answer is the only thing on stdout. It must not import anything of ours: the runtime's
-environment knows nothing of this project. One file, host/amx.py, is loaded by its path.
+The answer goes to the descriptor that VLLAMAD_ANSWER names, else to stdout, where libraries may
+have printed before us. It must not import anything of ours: the runtime's environment knows nothing
+of this project. One file, host/amx.py, is loaded by its path.
 """
 
 from __future__ import annotations
@@ -244,7 +245,9 @@ def convert(gguf: Path, folder: Path) -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> None:
-    answer = os.fdopen(os.dup(1), "w")
+    told = os.environ.pop("VLLAMAD_ANSWER", "")
+    answer = os.fdopen(int(told) if told else os.dup(1), "w")
+    os.set_inheritable(answer.fileno(), False)
     os.dup2(2, 1)  # what libraries print belongs to the log
     match arguments:
         case ["probe"]:
