@@ -24,7 +24,7 @@ class About:
     license: str
 
 
-def about_text(about: About, *, facts: Rows = (), memory: Rows = ()) -> str:
+def about_text(about: About, *, facts: Rows = (), memory: Rows = (), tensors: Rows = ()) -> str:
     """Blocks as the `ollama` command prints them; `facts` and `memory` are what we add."""
     family = about.architecture
     model = [
@@ -46,6 +46,7 @@ def about_text(about: About, *, facts: Rows = (), memory: Rows = ()) -> str:
                 if line.strip()
             ],
             "System": _head(about.system),
+            "Tensors": tensors,
             "License": _head(about.license),
         }
     )

@@ -213,7 +213,10 @@ def _add_show(commands: _Commands) -> None:
         commands,
         "show",
         "what is known of a model",
-        lambda call, args: models.show(call, args.model, args.text),
+        lambda call, args: models.show(call, args.model, args.text, verbose=args.verbose),
+    )
+    show.add_argument(
+        "-v", "--verbose", action="store_true", help="every tensor of its weights too"
     )
     which = show.add_mutually_exclusive_group()
     for text in models.TEXTS:

@@ -213,6 +213,15 @@ def test_60_show_reads_the_models_files_and_loads_nothing(plain: Daemon) -> None
     assert plain.http.get("/api/ps").json() == {"models": []}
 
 
+@pytest.mark.case("B12")
+def test_show_lists_the_tensors_of_the_checkpoint_where_it_is_asked_to(plain: Daemon) -> None:
+    _, shown = post(plain, "/api/show", {"model": "test", "verbose": True})
+    assert shown["tensors"] == [{"name": "embed.weight", "type": "BF16", "shape": [16, 4]}]
+    assert "tensors" not in post(plain, "/api/show", {"model": "test"})[1]
+    assert "embed.weight    BF16    [16 4]" in plain.ctl("show", "-v", "test")
+    assert "embed.weight" not in plain.ctl("show", "test")
+
+
 def test_a_body_over_the_limit_is_refused_with_the_limit(plain: Daemon) -> None:
     with socket.create_connection(("127.0.0.1", plain.port), timeout=20) as sock:
         sock.sendall(

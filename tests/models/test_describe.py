@@ -8,10 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.checkpoints import BERT, CHATML_TEMPLATE, GEMMA3, QWEN3, QWEN3_TEMPLATE, SMOLLM2
+from tests.models.checkpoints import (
+    BERT,
+    CHATML_TEMPLATE,
+    GEMMA3,
+    QWEN3,
+    QWEN3_TEMPLATE,
+    SMOLLM2,
+    write_checkpoint,
+    write_safetensors,
+)
 from vllamad.config.settings import ModelSettings
 from vllamad.models.catalog import Installed
-from vllamad.models.describe import details, model_info, parameter_size, parameters, show, tag_entry
+from vllamad.models.describe import (
+    details,
+    model_info,
+    parameter_size,
+    parameters,
+    show,
+    tag_entry,
+    tensors,
+)
 from vllamad.models.facts import derive
 from vllamad.models.parsers import capabilities
 from vllamad.models.safetensors import Tensor
@@ -184,3 +201,28 @@ def test_a_licence_is_quoted_only_where_it_must_be(license, line):
 )
 def test_parameter_counts_are_printed_as_ollama_does(count, text):
     assert parameter_size(count) == text
+
+
+@pytest.mark.case("B12")
+def test_tensors_are_those_of_the_checkpoints_headers_by_name(tmp_path: Path) -> None:
+    index = {"weight_map": {"b": "m-1.safetensors", "a": "m-2.safetensors"}}
+    folder = write_checkpoint(tmp_path / "m", **{"model.safetensors.index_json": index})
+    write_safetensors(folder / "m-1.safetensors", {"b": ("F32", (3,))})
+    write_safetensors(folder / "m-2.safetensors", {"a": ("BF16", (4, 2))})
+    listed = tensors(replace(installed(), folder=folder))
+    assert list(listed) == [
+        {"name": "a", "type": "BF16", "shape": [4, 2]},
+        {"name": "b", "type": "F32", "shape": [3]},
+    ]
+    shown = show(installed(), tensors=listed)
+    assert list(shown)[-4:] == ["model_info", "tensors", "capabilities", "modified_at"]
+    assert "tensors" not in show(installed())
+
+
+def test_the_headers_are_read_once_for_as_long_as_the_files_stay(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "m")
+    one = replace(installed(), folder=folder)
+    first = tensors(one)
+    write_safetensors(folder / "model.safetensors", {"other": ("F32", (3,))})
+    assert tensors(one) is first
+    assert tensors(replace(one, digest="f" * 64))[0]["name"] == "other"

@@ -45,9 +45,13 @@ def list_models(call: Call, beginning: str = "") -> None:
 TEXTS = ("license", "modelfile", "parameters", "system", "template")
 
 
-def show(call: Call, model: str, text: str = "") -> None:
-    """Show what is known of one model, or only one of its TEXTS, as it stands."""
-    detail = call.client.get(model_path(model), control.ModelDetail)
+def show(call: Call, model: str, text: str = "", *, verbose: bool = False) -> None:
+    """Show what is known of one model, or only one of its TEXTS, as it stands.
+
+    With `verbose` every tensor of its weights too.
+    """
+    path = model_path(model) + ("?tensors=1" if verbose else "")
+    detail = call.client.get(path, control.ModelDetail)
     if text:
         value = str(getattr(detail, text))
         lines = human.clean_lines(value) if call.screen.out.isatty() else value
@@ -166,7 +170,11 @@ def _detail_text(detail: control.ModelDetail) -> str:
         license=detail.license,
     )
     facts = [("size", human.size(info.size)), ("id", _short(info.digest)), ("path", detail.path)]
-    return about_text(about, facts=facts, memory=_memory(detail.memory))
+    tensors = [
+        (human.clean(one.name), one.type, f"[{' '.join(map(str, one.shape))}]")
+        for one in detail.tensors
+    ]
+    return about_text(about, facts=facts, memory=_memory(detail.memory), tensors=tensors)
 
 
 def _memory(memory: control.Memory) -> list[tuple[str, ...]]:

@@ -74,7 +74,8 @@ async def show(context: Context) -> Response:
     agent = request.headers.get("User-Agent", "")
     # Copilot shows this name in its list: the one it asked for.
     basename = asked.model if agent.startswith(COPILOT) else ""
-    return _json(describe.show(installed, basename=basename))
+    tensors = await trio.to_thread.run_sync(describe.tensors, installed) if asked.verbose else ()
+    return _json(describe.show(installed, basename=basename, tensors=tensors))
 
 
 async def openai_models(context: Context) -> Response:

@@ -5,9 +5,12 @@ Keys stand in the contract's order, and what is to be omitted is absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 from vllamad.models.catalog import Installed
+from vllamad.models.facts import read_tensors
 from vllamad.wire.gojson import is_list, quoted, spelled
 from vllamad.wire.timestamps import rfc3339
 
@@ -48,7 +51,9 @@ def details(model: Installed) -> dict[str, object]:
     }
 
 
-def show(model: Installed, *, basename: str = "") -> dict[str, object]:
+def show(
+    model: Installed, *, basename: str = "", tensors: Sequence[Mapping[str, object]] = ()
+) -> dict[str, object]:
     """The reply of `/api/show`; `basename` is the name to show in place of the model's own."""
     texts = {
         "license": model.license,
@@ -61,6 +66,7 @@ def show(model: Installed, *, basename: str = "") -> dict[str, object]:
         "details": details(model),
         **_set({"messages": model.overlay.messages}),
         "model_info": model_info(model, basename or model.name),
+        **_set({"tensors": tensors}),
         "capabilities": list(model.capabilities),
         "modified_at": modified_at(model),
     }
@@ -87,6 +93,24 @@ def model_info(model: Installed, basename: str) -> dict[str, object]:
         f"{family}.vocab_size": facts.vocab,
     }
     return _set(known)
+
+
+def tensors(model: Installed) -> tuple[Mapping[str, object], ...]:
+    """Every tensor of the weights by name, as `/api/show` lists them where it is asked to.
+
+    Reads the headers of the files, once for as long as they stay. Raises BadInput, HostProblem.
+    """
+    return _tensors(model.folder, model.digest)
+
+
+# A large model has 90 000 of them in hundreds of files; two are as many as are looked at in turn.
+@lru_cache(maxsize=2)
+def _tensors(folder: Path, digest: str) -> tuple[Mapping[str, object], ...]:
+    del digest  # tells one content of the folder from another
+    return tuple(
+        {"name": name, "type": tensor.dtype, "shape": list(tensor.shape)}
+        for name, tensor in sorted(read_tensors(folder).items())
+    )
 
 
 def context_length(model: Installed) -> int:

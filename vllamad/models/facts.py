@@ -93,9 +93,7 @@ def read_facts(folder: Path) -> Facts:
     config = json("config.json")
     if not config:
         raise BadInput(f"cannot use {folder.name}: it has no config.json")
-    tensors: dict[str, Tensor] = {}
-    for name in weight_files(names, json(INDEX, INDEX_LIMIT)):
-        tensors.update(read_header(folder / name))
+    tensors = read_tensors(folder)
     tokenizer = json("tokenizer_config.json")
     return derive(
         config,
@@ -113,6 +111,18 @@ def read_facts(folder: Path) -> Facts:
             str(folder),
         ),
     )
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read the headers of the weights the engine will load. Raises as `read_facts` does."""
+    names = {name for name, _ in list_files(folder)}
+    index: Json = {}
+    if INDEX in names:
+        index = decode_object(read_bounded(folder / INDEX, INDEX_LIMIT), INDEX)
+    tensors: dict[str, Tensor] = {}
+    for name in weight_files(names, index):
+        tensors.update(read_header(folder / name))
+    return tensors
 
 
 def derive(

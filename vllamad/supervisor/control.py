@@ -119,7 +119,9 @@ class Control:
             case ("GET", "v1", "models"):
                 return _json(Models(models=await self._daemon.library.models()))
             case ("GET", "v1", "models", name):
-                return _json(await self._daemon.library.detail(name))
+                return _json(
+                    await self._daemon.library.detail(name, tensors="tensors" in request.query)
+                )
             case ("GET", "v1", "workers"):
                 return _json(Workers(workers=self._daemon.fleet.workers()))
             case ("GET", "v1", "config"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import trio
 
 from vllamad.config.settings import Settings
@@ -20,7 +21,7 @@ from vllamad.supervisor.origins import origin_for
 from vllamad.supervisor.places import log_file
 from vllamad.supervisor.pulls import Pulls, Report
 from vllamad.supervisor.specs import spec_of
-from vllamad.wire.control import Memory, ModelDetail, ModelInfo, Progress
+from vllamad.wire.control import Memory, ModelDetail, ModelInfo, Progress, TensorInfo
 
 
 class Library:
@@ -85,8 +86,9 @@ class Library:
         installed = await trio.to_thread.run_sync(self._catalog.all)
         return [_info(model) for model in installed]
 
-    async def detail(self, name: str) -> ModelDetail:
+    async def detail(self, name: str, *, tensors: bool = False) -> ModelDetail:
         found = await self.find(name)
+        listed = await trio.to_thread.run_sync(describe.tensors, found) if tensors else ()
         return ModelDetail(
             info=_info(found),
             path=str(found.folder),
@@ -97,6 +99,7 @@ class Library:
             system=found.overlay.system,
             modelfile=describe.modelfile(found),
             memory=await self._memory(found),
+            tensors=msgspec.convert(listed, list[TensorInfo]),
         )
 
     async def _memory(self, found: Installed) -> Memory:

@@ -117,6 +117,14 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
 
 
+class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of a model's weights; `type` as safetensors spells it."""
+
+    name: str
+    type: str
+    shape: list[int]
+
+
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     """An installed model with everything `/api/show` says of it."""
 
@@ -129,6 +137,7 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     system: str = ""
     modelfile: str = ""
     memory: Memory = Memory()
+    tensors: list[TensorInfo] = []  # only where they were asked for
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
