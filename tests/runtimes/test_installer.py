@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.daemon import is_alive, until
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.installer import (
     Installer,
+    _Keeping,
     clean_environment,
     condensed,
     installer_for,
@@ -222,3 +224,23 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL
     pid = int(done.stdout)
     until(lambda: not is_alive(pid))
+
+
+def test_folders_that_pip_removes_meanwhile_do_not_matter(tmp_path):
+    keeping = _Keeping(tmp_path)
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for change in (Path.mkdir, Path.rmdir):
+                for number in range(50):
+                    change(tmp_path / f"tmp/pip-{number}")
+
+    pip = threading.Thread(target=come_and_go)
+    pip.start()
+    try:
+        for _ in range(300):
+            keeping.look()
+    finally:
+        over.set()
+        pip.join()

@@ -110,12 +110,12 @@ class _Keeping:
         """Keep each wheel that is whole by now; its list of contents is at its end."""
         if self._folder is None:
             return
-        for wheel in self._folder.glob("tmp/*/*.whl"):
-            try:
+        try:
+            for wheel in self._folder.glob("tmp/*/*.whl"):
                 if not (self._folder / wheel.name).exists() and zipfile.is_zipfile(wheel):
                     (self._folder / wheel.name).hardlink_to(wheel)
-            except OSError:
-                continue  # pip was faster
+        except OSError:
+            return  # pip removes its folders meanwhile; the next line is another chance
 
     def forget(self) -> None:
         """Remove what was kept."""
