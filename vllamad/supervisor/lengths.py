@@ -1,13 +1,14 @@
 """Context lengths that an engine said it admits, where it refused what was planned.
 
 Kept in the cache folder, so that later loads, of later daemons too, begin with them. What is kept
-says what it holds for: another model, engine version or size of cache is another question.
+says what it holds for: another model, engine, size of cache or setting is another question.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -35,9 +36,17 @@ def remembered(plan: Plan, engine: str, cache: Path) -> Plan:
 
 
 def _key(plan: Plan, engine: str) -> str:
-    need, placement = plan.spec.need, plan.placement
-    model = plan.spec.digest or plan.spec.folder
-    parts = (model, engine, need.gpus, need.kv_element, placement.kv_cache)
+    spec, need = plan.spec, plan.spec.need
+    # Hashed, since settings may be secrets: flags and variables change what an engine admits.
+    wishes = json.dumps([spec.args, spec.env], sort_keys=True)
+    parts = (
+        spec.digest or spec.folder,
+        engine,
+        need.gpus,
+        need.kv_element,
+        plan.placement.kv_cache,
+        sha256(wishes.encode()).hexdigest()[:12],
+    )
     return " ".join(map(str, parts))
 
 
