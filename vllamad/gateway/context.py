@@ -11,6 +11,7 @@ from quart import current_app
 
 from vllamad.gateway.exchange import RelayLimits
 from vllamad.gateway.orders import Orders
+from vllamad.gateway.template_rules import TemplateProbes
 from vllamad.host.log import event
 from vllamad.models.catalog import Catalog
 from vllamad.wire.gateway import GatewaySettings
@@ -28,6 +29,7 @@ class Context:
     gate: Gate
     limits: RelayLimits
     orders: Orders
+    templates: TemplateProbes = field(default_factory=TemplateProbes)
     too_large: set[str] = field(default_factory=set[str])  # models whose num_ctx was remarked on
     left_out: set[tuple[str, str, str]] = field(  # model, route and kind that were logged
         default_factory=set[tuple[str, str, str]]

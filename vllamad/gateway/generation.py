@@ -17,7 +17,7 @@ from vllamad.gateway import leases
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.exchange import Output
 from vllamad.gateway.leases import Lease
-from vllamad.gateway.models import as_granted, find, traits_of
+from vllamad.gateway.models import as_granted, find, traits_for
 from vllamad.gateway.prompts import Prompts
 from vllamad.gateway.quart_app import GatewayApp, until_answered
 from vllamad.gateway.relay import Lines, ask, collect, relay
@@ -42,6 +42,7 @@ from vllamad.wire.ollama import (
 from vllamad.wire.openai_replies import ChatReply, CompletionReply
 from vllamad.wire.options import kept_first, predicts_nothing, sets_limit
 from vllamad.wire.overlaid import overlaid
+from vllamad.wire.relayed_roles import conformed
 from vllamad.wire.repetition import ending_loops, has_limit
 from vllamad.wire.replies import Reply
 from vllamad.wire.requests import (
@@ -172,7 +173,7 @@ async def _answer(
     if asked.wants_unload:
         await leases.unload(context.settings.broker, installed.runs_as)
         return _settled(asked, spelling, "unload")
-    traits = traits_of(installed)
+    traits = await traits_for(context, installed)
     check(asked, traits)
     lease = await hold(context, installed, asked.keep_alive)
     if (left := as_granted(traits, lease.grant)) is not traits:
@@ -220,6 +221,7 @@ async def _call(
     else:
         call = generate_call(asked, traits, served_name=name, context_length=length)
         if asked.context and not asked.suffix:
+            call, _ = await fitted_in(prompts, call, traits.rules, limit=0)
             call, tokens = await prompts.going_on(
                 call, asked, begins=traits.writes_bos, limit=limit, keep=kept_first(options)
             )
@@ -266,7 +268,7 @@ async def relayed(
     capability, wanted = needs
     if capability not in installed.capabilities:
         raise NotSupported(f"{quoted(name)} does not support {wanted}")
-    traits = traits_of(installed)
+    traits = await traits_for(context, installed)
     check_tools(body, traits)
     check_media(body, traits)
     body = filled_in(body, traits.fim, traits.full_name)
@@ -275,6 +277,7 @@ async def relayed(
     check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
     body = overlaid(path, body, installed.overlay, length, traits.stored)
+    body = conformed(path, body, traits.rules)
     body, form = formed(fitted(body, traits, served_name=served, context_length=length))
     stream = body.get("stream") is True
     usage = False

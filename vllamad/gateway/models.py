@@ -53,6 +53,12 @@ def named(text: str, *, missing: BadInput | ModelNotFound, cloud: str = CLOUD_DI
     return name
 
 
+async def traits_for(context: Context, installed: Installed) -> ModelTraits:
+    """`traits_of`, with the rules of the model's chat template."""
+    rules = await context.templates.rules_of(installed)
+    return msgspec.structs.replace(traits_of(installed), rules=rules)
+
+
 def traits_of(installed: Installed) -> ModelTraits:
     """What the translation of a request must know of its model."""
     return ModelTraits(

@@ -105,6 +105,7 @@ class _Conversation:
         self._call = call
         self._messages = messages
         self._rules = rules
+        self._continues = bool(call.body.get("continue_final_message"))
         self._large = len(messages) > _MANY or sum(map(_length, messages)) > _LARGE
 
     async def cut_to(self, limit: int) -> Fitted:
@@ -131,7 +132,7 @@ class _Conversation:
         return Cuts(self._messages, len(msgspec.json.encode(tools)) if tools else 0)
 
     def _conformed(self, messages: list[Message]) -> list[Message]:
-        return conform(messages, self._rules)
+        return conform(messages, self._rules, continues=self._continues)
 
     async def _count(self, messages: list[Message]) -> int | None:
         """How many tokens the engine makes of it, its template included; None if it refuses."""
