@@ -220,3 +220,7 @@ def test_some_longest_context_is_placed() -> None:
     need = Need(weights=8 * GIB, cache=flat(1 << 17), context_length=LONG)
     longest = longest_context(need, Machine(host=0, devices=(CARD,)))
     assert 65536 < longest < LONG
+
+
+def test_a_token_takes_as_much_as_its_type_is_wide() -> None:
+    assert (SMALL.kv_per_token, replace(SMALL, kv_element=4).kv_per_token) == (1024, 2048)

@@ -41,10 +41,9 @@ def test_what_the_engine_named_is_what_the_next_load_begins_with(tmp_path: Path)
         (PLAN, "cpu 0.33.0"),
         (replace(PLAN, spec=replace(PLAN.spec, digest="def")), ENGINE),
         (replace(PLAN, placement=replace(PLAN.placement, kv_cache=2)), ENGINE),
-        (
-            replace(PLAN, spec=replace(PLAN.spec, need=replace(PLAN.spec.need, kv_element=4))),
-            ENGINE,
-        ),
+        (replace(PLAN, spec=replace(PLAN.spec, need=WIDE)), ENGINE),
+        (replace(PLAN, spec=replace(PLAN.spec, args={"block-size": 16})), ENGINE),
+        (replace(PLAN, spec=replace(PLAN.spec, env={"VLLM_CPU_KVCACHE_SPACE": "2"})), ENGINE),
     ],
 )
 def test_it_holds_for_nothing_else(tmp_path: Path, plan: Plan, engine: str) -> None:
