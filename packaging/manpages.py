@@ -57,6 +57,7 @@ _SERVICE = {
     "logs": "/var/log/vllamad",
     "run": "/run/vllamad",
     "control": "/run/vllamad-control.sock",
+    "models": "/var/lib/vllamad/models",
 }
 _SEE = ("vllamad(8)", "vllamactl(1)", "vllamad.toml(5)", "systemctl(1)", "journalctl(1)")
 _MORE = "All of the documentation is in /usr/share/doc/vllamad."
