@@ -234,5 +234,6 @@ def test_tools_that_run_elsewhere_are_left_out_and_the_log_says_so_once(plain: D
     asked = ASKED | {"tools": [{"type": "web_search"}, {"type": "image_generation"}]}
     for _ in range(2):
         assert post(plain, CHAT, asked | {"tool_choice": "auto"})[0] == 200
-    lines = re.findall(r"left out of a request kind=(\w+) path=/v1/chat", plain.text())
+    said = r"left out of a request model=test:latest route=/v1/chat/completions kind=(\w+)"
+    lines = re.findall(said, plain.text())
     assert sorted(lines) == ["image_generation", "web_search"]
