@@ -146,7 +146,8 @@ def test_a_detached_pull_goes_on_without_us(one: Daemon, hub: Hub) -> None:
 
 def test_a_start_on_a_cpu_is_explained_in_the_log_and_in_ps(one: Daemon) -> None:
     one.ctl("model", "load", "test")
-    (line,) = (line for line in one.text().splitlines() if "worker starting" in line)
+    starts = [line for line in one.text().splitlines() if "worker starting" in line]
+    line = [line for line in starts if "model=test:latest " in line][-1]
     assert 'dtype=bfloat16 dtype_why="1.0 x as fast as float32 here"' in line
     assert "threads=" in line
     assert "threads_why=" in line

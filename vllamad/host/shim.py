@@ -27,6 +27,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 # What Python's multiprocessing and vLLM leave there, and only that: files of others may be mapped.
+# Intel's OpenMP keeps one file for each process, and removes it at an orderly end only.
+OPENMP = "/dev/shm/__KMP_REGISTERED_LIB_"
 SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-", "/dev/shm/vllm_", "/dev/shm/mp-")
 OOM_SCORE = "500"  # the kernel should take a worker before the daemon
 # Ignored signals stay ignored over exec: the leader hears those again, and whatever else Python, or
@@ -240,9 +242,10 @@ def descendants(root: int) -> list[Process]:
 def shared_memory(tree: list[Process]) -> set[str]:
     """List the files under /dev/shm that a tree has mapped, and nobody will remove after it.
 
-    Their names carry no pid, so they can be told only while somebody still maps them.
+    The names of most carry no pid, so they can be told only while a process still maps them.
     """
-    found: set[str] = set()
+    own = (f"{OPENMP}{process.pid}_{os.getuid()}" for process in tree)
+    found = {path for path in own if os.path.exists(path)}
     for process in tree:
         try:
             with open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as file:
