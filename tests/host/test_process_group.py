@@ -413,3 +413,25 @@ async def test_shared_memory_is_removed_though_the_shim_was_killed(
         await trio.to_thread.run_sync(group.usage)
         os.kill(shim_of(group), signal.SIGKILL)
     assert not shared.exists()
+
+
+OPENMP = """
+import os, time
+name = f"/dev/shm/__KMP_REGISTERED_LIB_{os.getpid()}_{os.getuid()}"
+open(name, "w").close()  # libiomp5 has it mapped for a moment only
+print(name, flush=True)
+time.sleep(60)
+"""
+
+
+async def test_the_file_of_intels_openmp_is_removed_with_its_process(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    launch = Launch(argv=(sys.executable, "-c", OPENMP), env={}, cwd=tmp_path, log_path=log)
+    with trio.fail_after(20):
+        async with spawn(launch, term_timeout=5, kill_timeout=5) as group:
+            while not log.read_text().endswith("\n"):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            left = Path(log.read_text().strip())
+            assert left.exists()
+            group.kill_now = True
+    assert not left.exists()
