@@ -408,7 +408,7 @@ RULES = {
         system="none", developer=False, user="first", alternates=True, tools=False
     ),
     "gemma3": TemplateRules(
-        system="first", developer=False, user="first", alternates=True, tools=False
+        system="first", developer=False, user="first", alternates=True, parts=False, tools=False
     ),
     "llama2": TemplateRules(
         system="first", developer=False, user="first", alternates=True, tools=False

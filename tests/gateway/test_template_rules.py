@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,13 +15,18 @@ from vllamad.core.model_name import parse
 from vllamad.gateway.template_rules import TemplateProbes
 from vllamad.models import store
 from vllamad.models.catalog import Catalog, Installed
+from vllamad.models.facts import read_facts
 from vllamad.wire.roles import ACCEPTS_ALL
-from vllamad.wire.template_rules import MISTRAL_COMMON
+from vllamad.wire.template_rules import DEEPSEEK_V32, MISTRAL_COMMON
 
 
 @pytest.fixture
 def installed(tmp_path) -> Installed:
     folder = write_checkpoint(tmp_path / "made", SMOLLM2, chat_template_jinja=FAMILIES["gemma2"])
+    return installed_at(tmp_path, folder)
+
+
+def installed_at(tmp_path: Path, folder: Path) -> Installed:
     store.add(tmp_path / "models", parse("a"), folder, source="test")
     found = Catalog(tmp_path / "models", {}).find("a")
     assert found is not None
@@ -62,5 +68,17 @@ async def test_without_a_template_the_family_tells(installed) -> None:
     facts = replace(installed.facts, chat_template="")
     probes = TemplateProbes(("/nowhere",))
     assert await probes.rules_of(replace(installed, facts=facts)) == ACCEPTS_ALL
-    mistral = replace(facts, model_type="mistral3")
-    assert await probes.rules_of(replace(installed, facts=mistral)) == MISTRAL_COMMON
+    deepseek = replace(facts, model_type="deepseek_v32")
+    assert await probes.rules_of(replace(installed, facts=deepseek)) == DEEPSEEK_V32
+
+
+async def test_mistrals_own_layout_is_rendered_by_mistral_common(tmp_path) -> None:
+    folder = write_checkpoint(tmp_path / "made", SMOLLM2, chat_template_jinja=FAMILIES["gemma2"])
+    assert not read_facts(folder).mistral_common
+    weights = next(folder.glob("*.safetensors"))
+    (folder / "consolidated.safetensors").write_bytes(weights.read_bytes())
+    assert not read_facts(folder).mistral_common
+    (folder / "tekken.json").write_text("{}")
+    facts = read_facts(folder)
+    found = replace(installed_at(tmp_path, folder), facts=facts)
+    assert await TemplateProbes(("/nowhere",)).rules_of(found) == MISTRAL_COMMON

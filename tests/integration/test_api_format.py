@@ -79,7 +79,7 @@ def test_a_schema_that_is_none_is_400_with_its_reason(
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_the_engine_cannot_build_is_400_with_its_reason(one: Daemon, stream: bool) -> None:
     refused = chat(one, "refuses", {"type": "object"}, stream=stream)
-    assert refused == (400, {"error": 'Grammar error: Unimplemented keys: ["x"]'})
+    assert refused == (400, {"error": 'invalid format: unsupported keys: "x"'})
 
 
 @pytest.mark.parametrize("stream", [True, False])

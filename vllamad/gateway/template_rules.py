@@ -16,10 +16,9 @@ import trio
 
 from vllamad.host.log import event
 from vllamad.models.catalog import Installed
-from vllamad.models.parsers import renders_by_mistral_common
 from vllamad.models.template_probe import MARK, TIME, Request
 from vllamad.wire.roles import ACCEPTS_ALL, TemplateRules
-from vllamad.wire.template_rules import MISTRAL_COMMON
+from vllamad.wire.template_rules import DEEPSEEK_V32, MISTRAL_COMMON
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,10 @@ class TemplateProbes:
     async def rules_of(self, installed: Installed) -> TemplateRules:
         """What the template that the engine renders `installed` with accepts."""
         facts = installed.facts
-        if renders_by_mistral_common(facts):
+        if facts.mistral_common:
             return MISTRAL_COMMON
+        if facts.model_type.startswith("deepseek_v32"):
+            return DEEPSEEK_V32
         if not facts.chat_template or facts.is_embedding:
             return ACCEPTS_ALL
         asked = Request(

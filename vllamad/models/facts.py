@@ -38,6 +38,9 @@ _CONTEXT = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
 )  # fmt: skip
 
+_MISTRAL_WEIGHTS = re.compile(r"consolidated.*\.safetensors")
+_MISTRAL_TOKENIZER = re.compile(r"tekken\.json|tokenizer\.model\.v.*")
+
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -69,6 +72,7 @@ class Facts:
     hearing: Hearing
     fim: FimTokens | None  # how it is asked to fill in the middle, if it can
     chat_template: str
+    mistral_common: bool  # the engine renders with mistral-common, whatever the template
     bos_token: str
     eos_token: str
     license: str  # the text, else the identifier on the model's card
@@ -110,6 +114,14 @@ def read_facts(folder: Path) -> Facts:
             model_type_of(config),
             str(folder),
         ),
+        mistral_common=_has_mistral_layout(names),
+    )
+
+
+def _has_mistral_layout(names: set[str]) -> bool:
+    """True for files in Mistral's own layout, which vLLM tells by the same names."""
+    return any(map(_MISTRAL_WEIGHTS.fullmatch, names)) and any(
+        map(_MISTRAL_TOKENIZER.fullmatch, names)
     )
 
 
@@ -137,6 +149,7 @@ def derive(
     embedding: bool = False,
     pooling: Json | None = None,
     fim: FimTokens | None = None,
+    mistral_common: bool = False,
 ) -> Facts:
     """Put together what the files said; `read_facts` does the reading."""
     inner = language_part(config)
@@ -173,6 +186,7 @@ def derive(
         hearing=hearing_of(config),
         fim=fim,
         chat_template=template,
+        mistral_common=mistral_common,
         bos_token=special_token(tokenizer or {}, "bos_token"),
         eos_token=special_token(tokenizer or {}, "eos_token"),
         license=license,

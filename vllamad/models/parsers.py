@@ -208,11 +208,6 @@ def can_switch_thinking(facts: Facts) -> bool:
     return bool(_SWITCH.search(facts.chat_template)) or any(_fits(row, facts) for row in rows)
 
 
-def renders_by_mistral_common(facts: Facts) -> bool:
-    """True where vLLM renders conversations with mistral-common, for want of a template."""
-    return not facts.chat_template and facts.model_type.startswith(_MISTRAL)
-
-
 def opens_thought(template: str) -> bool:
     """Does the generation prompt, a template's last part, open a thought and leave it open?"""
     _, found, prompt = template.rpartition("add_generation_prompt")

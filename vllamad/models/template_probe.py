@@ -49,17 +49,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 def _conversation(turns: str) -> list[Message]:
     """A conversation from letters, each turn with words of its own.
 
-    s, d, u, a: system, developer, user, assistant; e, b: user, assistant without words; c, w, m:
-    one call, one with words beside it, two; t: the result of the next call.
+    s, d, u, a: system, developer, user, assistant; S, U, A: in two parts; e, b: user, assistant
+    without words; c, w, m: one call, one with words beside it, two; t: the result of the next call.
     """
     messages: list[Message] = []
     waiting: list[str] = []
     roles = {"s": "system", "d": "developer", "u": "user", "e": "user", "t": "tool"}
     for at, letter in enumerate(turns):
         words = f"wordqzx{at}y"
-        message: Message = {"role": roles.get(letter, "assistant"), "content": words}
+        message: Message = {"role": roles.get(letter.lower(), "assistant"), "content": words}
         if letter in "becm":
             message["content"] = ""
+        if letter.isupper():
+            two = (words, f"{words}z")
+            message["content"] = [{"type": "text", "text": one} for one in two]
         if letter in "cwm":
             waiting = [f"call_with_a_long_id_{at}_{n}" for n in range(1 + (letter == "m"))]
             message["tool_calls"] = [_call(id, f"qzx{at}y{n}") for n, id in enumerate(waiting)]
@@ -90,6 +93,7 @@ _QUESTIONS: Final[tuple[tuple[str, object, str], ...]] = (
     ("user", "anywhere", "s a au cta wtau"),
     ("user", "required", "s au ctu"),
     ("developer", True, "du sdu udu"),
+    ("parts", True, "U SU SUAU"),
 )
 
 
@@ -146,8 +150,9 @@ class _Probe:
 
 def _words(messages: list[Message]) -> list[str]:
     """What must be in the prompt: all words, the names and the arguments of calls."""
-    words = [str(message["content"]) for message in messages if message["content"]]
+    words: list[str] = []
     for message in messages:
+        words += re.findall(r"word\w+", str(message["content"]))
         for call in calls_of(message):
             words += re.findall(r"\w+qzx\w*", str(call["function"]))
     return words

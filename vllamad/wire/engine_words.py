@@ -1,7 +1,7 @@
-"""What does an engine's refusal say to a client? A list of what is known, in words of ours.
+"""An engine's refusal in words of ours: a table of the refusals that are known.
 
 An engine's own texts name its flags, its paths, pydantic's insides and what the client sent. None
-is passed on: what is not known becomes one sentence, with the field where the engine names one.
+is passed on. An unknown text becomes one sentence, with the field where the engine names one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          "invalid format: its $ref to {} leads nowhere"),
         (r"minimum \((-?[\d.]{1,30})\) is greater than maximum \((-?[\d.]{1,30})\)",
          "invalid format: its minimum ({}) is greater than its maximum ({})"),
+        (r'Unimplemented keys: \[("[\w$-]{1,60}"(?:, ?"[\w$-]{1,60}"){0,9})\]',
+         "invalid format: unsupported keys: {}"),
         (r"grammar|xgrammar|json.schema|structured.output|response_format|regex", NO_GRAMMAR),
         (r"at most 0 (image|audio|video)", _NO_INPUT),
         (r"at most (\d{1,6}) (image|audio|video)", "this model takes at most {} {} a request"),

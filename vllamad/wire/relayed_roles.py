@@ -67,13 +67,15 @@ def _from_anthropic(message: Message) -> list[Message]:
     if not is_list(content):
         return [message]
     blocks = _objects(content)
-    results: list[Message] = [
-        {"role": "tool", "tool_call_id": block.get("tool_use_id"), _ITEM: block}
-        | {"content": block.get("content", "")}
-        for block in blocks
-        if block.get("type") == "tool_result"
-    ]
-    rest = [block for block in blocks if block.get("type") not in ("tool_result", "tool_use")]
+    results: list[Message] = []
+    rest: list[Message] = []
+    for block in blocks:
+        if block.get("type") == "tool_result":
+            words, pictures = _without_pictures(block.get("content", ""))
+            result: Message = {"role": "tool", "tool_call_id": block.get("tool_use_id")}
+            results.append(result | {"content": words, _ITEM: block})
+            rest += pictures
+    rest += [block for block in blocks if block.get("type") not in ("tool_result", "tool_use")]
     calls: list[Message] = [
         {"id": block.get("id"), "type": "function", "function": _function(block)}
         for block in blocks
@@ -83,6 +85,14 @@ def _from_anthropic(message: Message) -> list[Message]:
     if calls:
         said["tool_calls"] = calls
     return [*results, said] if rest or calls or not results else results
+
+
+def _without_pictures(content: object) -> tuple[object, list[Message]]:
+    """A result's content and its pictures, which the engine puts into a user's turn behind it."""
+    pictures = [block for block in _objects(content) if block.get("type") == "image"]
+    if not pictures:
+        return content, []
+    return [block for block in _objects(content) if block.get("type") != "image"], pictures
 
 
 def _function(block: Message) -> Message:
@@ -156,13 +166,12 @@ def _read_item(item: Message, messages: list[Message]) -> None:
         else:
             speaks["tool_calls"] = [*calls_of(speaks), call]
     elif kind == "reasoning":
-        thought: Message = {"reasoning": _in_words(item.get("content") or item.get("summary"))}
-        messages.append({"role": "assistant", "content": ""} | thought)
-    elif (
-        item.get("role") == "assistant"
-        and speaks
-        and not (speaks.get("content") or calls_of(speaks))
-    ):
+        thought = _in_words(item.get("content") or item.get("summary"))
+        if speaks and not speaks.get("reasoning"):
+            speaks["reasoning"] = thought
+        else:
+            messages.append({"role": "assistant", "content": "", "reasoning": thought})
+    elif item.get("role") == "assistant" and speaks and not speaks.get("content"):
         speaks["content"] = item.get("content")
     else:
         messages.append({"role": item.get("role"), "content": item.get("content")})

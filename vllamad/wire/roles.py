@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from vllamad.wire.exchanges import with_exchanges
 from vllamad.wire.template_rules import ACCEPTS_ALL, TemplateRules
-from vllamad.wire.turns import Message, calls_of, has_words, joined, merged, role_of, turn
+from vllamad.wire.turns import (
+    Message,
+    calls_of,
+    has_words,
+    in_one_text,
+    joined,
+    merged,
+    role_of,
+    turn,
+)
 
 __all__ = ["ACCEPTS_ALL", "TemplateRules", "conform"]
 
@@ -25,6 +34,7 @@ def conform(
     if rules == ACCEPTS_ALL or not messages:
         return messages
     said = messages if rules.developer else [_as_system(message) for message in messages]
+    said = said if rules.parts else [in_one_text(message) for message in said]
     said = with_exchanges(said, rules)
     said = _with_system(said, rules)
     said = _with_user(said, rules)

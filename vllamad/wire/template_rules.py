@@ -26,6 +26,7 @@ class TemplateRules(msgspec.Struct, frozen=True, kw_only=True):
     user: User = "anywhere"  # required: at least one user turn; first: before any other turn
     alternates: bool = False  # user and assistant must take turns
     blank: bool = True  # takes a turn without words
+    parts: bool = True  # writes all words of a content that comes in several parts
     ends_with_user: bool = False  # the last turn must not be the assistant's
     tools: bool = True  # writes tool calls and their results
     call_text: bool = True  # writes an assistant's words beside its calls
@@ -35,13 +36,16 @@ class TemplateRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ACCEPTS_ALL = TemplateRules()
-# What mistral-common validates, with which vLLM renders checkpoints that bring no template.
+# What mistral-common validates, with which vLLM renders checkpoints in Mistral's own layout.
 MISTRAL_COMMON = TemplateRules(
-    system="first", developer=False, user="first", alternates=True, blank=False, call_text=False,
-    paired=True, call_ids="alnum9",
+    system="first", developer=False, user="first", alternates=True, blank=False, parts=False,
+    ends_with_user=True, call_text=False, paired=True, call_ids="alnum9",
 )  # fmt: skip
+# What vLLM's own encoder of DeepSeek V3.2 takes while it thinks: it drops developers' messages
+# before the last user turn, and refuses an assistant's last turn.
+DEEPSEEK_V32 = TemplateRules(developer=False, ends_with_user=True, paired=True)
 STRICTEST = TemplateRules(
     system="none", developer=False, user="first", alternates=True, blank=False,
-    ends_with_user=True, tools=False, call_text=False, one_call=True, paired=True,
+    parts=False, ends_with_user=True, tools=False, call_text=False, one_call=True, paired=True,
     call_ids="alnum9",
 )  # fmt: skip

@@ -34,6 +34,17 @@ def has_words(message: Message) -> bool:
     return any(map(_says_something, _parts(message.get("content"))))
 
 
+def in_one_text(message: Message) -> Message:
+    """The message with its content as one text where that is parts of text and nothing else.
+
+    A line each, as vLLM joins them.
+    """
+    content = message.get("content")
+    if not is_list(content) or not all(map(is_text, content)):
+        return message
+    return message | {"content": "\n".join(filter(None, map(text_of, content)))}
+
+
 def is_text(part: object) -> bool:
     return is_object(part) and part.get("type") in _TEXTS
 
