@@ -11,12 +11,16 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
+import openai
+import openai.types.responses
 import pytest
 
 from tests.daemon import Daemon, daemon
 from tests.e2e.staging import configured, stage
-from tests.fakes.acts import ACTS, OPENS, TURNS, Act
+from tests.fakes.acts import ACTS, OPENS, TOOLS, TURNS, Act
+from tests.sdk_types import faults
 
 pytestmark = pytest.mark.e2e
 
@@ -58,6 +62,92 @@ def test_the_parser_chosen_for_a_family_separates_what_its_model_says(
     if os.environ.get("VLLAMAD_RECORD"):
         act.recorded.write_bytes(said)
     assert told(said) == told(act.recorded.read_bytes()), "the recording is out of date"
+
+
+@pytest.mark.case("F5", "F11", "B8")
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+def test_thoughts_and_calls_are_items_of_a_response(stage_daemon: Daemon, act: Act) -> None:
+    client = openai.OpenAI(base_url=f"{stage_daemon.url}/v1", api_key="x", max_retries=0)
+    # Codex sends its own functions beside hosted ones.
+    functions = [{"type": "function", **tool["function"], "strict": None} for tool in TOOLS]
+    body: dict[str, Any] = {"model": act.name, "input": act.request["messages"]}
+    if act.calls:
+        body["tools"] = [{"type": "web_search"}, *functions, {"type": "local_shell"}]
+    whole: Any = client.responses.create(**body)
+    answer = whole.to_dict(mode="json")
+    assert faults(answer, openai.types.responses.Response) == []
+    assert response_of(answer) == (act.thinking.strip(), act.content.strip(), act.calls)
+    calls = [item for item in answer["output"] if item["type"] == "function_call"]
+    assert all(call["call_id"].startswith("call_") for call in calls)
+    events = [event.to_dict(mode="json") for event in client.responses.create(**body, stream=True)]
+    wanted = openai.types.responses.ResponseStreamEvent
+    assert [fault for event in events for fault in faults(event, wanted)] == []
+    assert response_of(events[-1]["response"]) == response_of(answer)
+    if calls:
+        results = [
+            {"type": "function_call_output", "call_id": call["call_id"], "output": "sun"}
+            for call in calls
+        ]
+        history = [*body["input"], *answer["output"], *results]
+        assert client.responses.create(**body | {"input": history}).output
+
+
+@pytest.mark.case("F5", "F11")
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+def test_thoughts_and_calls_are_blocks_of_a_message(stage_daemon: Daemon, act: Act) -> None:
+    client = anthropic.Anthropic(base_url=stage_daemon.url, api_key="x", max_retries=0)
+    body: dict[str, Any] = {"model": act.name, "max_tokens": 200}
+    body["messages"] = act.request["messages"]
+    if act.calls:
+        functions = [tool["function"] for tool in TOOLS]
+        body["tools"] = [
+            {"name": one["name"], "input_schema": one["parameters"]} for one in functions
+        ]
+        body["tools"].append({"type": "web_search_20250305", "name": "web_search"})
+    whole: Any = client.messages.create(**body)
+    answer = whole.to_dict(mode="json")
+    assert faults(answer, anthropic.types.Message) == []
+    assert message_of(answer) == (act.thinking.strip(), act.content.strip(), act.calls)
+    calls = [block for block in answer["content"] if block["type"] == "tool_use"]
+    assert all(call["id"].startswith("toolu_") for call in calls)
+    assert answer["stop_reason"] == ("tool_use" if calls else "end_turn")
+    with client.messages.stream(**body) as stream:
+        streamed = stream.get_final_message().to_dict(mode="json")
+    assert message_of(streamed) == message_of(answer)
+    raw: Any = client.messages.create(**body, stream=True)
+    events = [event.to_dict(mode="json") for event in raw]
+    wanted = anthropic.types.RawMessageStreamEvent
+    assert [fault for event in events for fault in faults(event, wanted)] == []
+    if calls:
+        results = [
+            {"type": "tool_result", "tool_use_id": call["id"], "content": "sun"} for call in calls
+        ]
+        turns = [{"role": "assistant", "content": answer["content"]}]
+        turns.append({"role": "user", "content": results})
+        assert client.messages.create(**body | {"messages": [*body["messages"], *turns]}).content
+
+
+def response_of(answer: dict[str, Any]) -> tuple[str, str, tuple[tuple[str, Any], ...]]:
+    """What a response thinks, says and calls."""
+    thinking = content = ""
+    calls: list[tuple[str, Any]] = []
+    for item in answer["output"]:
+        if item["type"] == "function_call":
+            calls.append((item["name"], json.loads(item["arguments"])))
+        elif item["type"] == "reasoning":
+            thinking += "".join(part["text"] for part in item["content"] or item["summary"])
+        else:
+            content += "".join(part["text"] for part in item["content"])
+    return thinking.strip(), content.strip(), tuple(calls)
+
+
+def message_of(answer: dict[str, Any]) -> tuple[str, str, tuple[tuple[str, Any], ...]]:
+    """What a message of Anthropic's API thinks, says and calls."""
+    blocks = answer["content"]
+    thinking = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
+    content = "".join(block["text"] for block in blocks if block["type"] == "text")
+    calls = tuple((one["name"], one["input"]) for one in blocks if one["type"] == "tool_use")
+    return thinking.strip(), content.strip(), calls
 
 
 def test_the_tokens_around_a_gap_are_tokens_to_the_engine(stage_daemon: Daemon) -> None:

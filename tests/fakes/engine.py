@@ -37,6 +37,7 @@ SCENARIO: Json = {
     "shared": False,  # map shared memory, and never remove it
     "flood": 0.0,  # seconds of writing its log as fast as it can
     "text": "The capital of France is Paris.",
+    "echoes": False,  # its text is the request that it received
     "tokens": 0,  # tokens of an answer; 0: the words of the text
     "ends_loops": False,  # hears repetition_detection; elsewhere tokens that come round go on
     "rate": 0.0,  # tokens a second for each stream; 0: flat out
@@ -224,10 +225,12 @@ class Engine:
             yield refusal(400, why[0], "BadRequestError", why[1])
             return
         wishes = {name: PLAN[name] for name in ("text", "tokens", "rate")}
+        if PLAN["echoes"]:
+            wishes["text"] = spelling.dump(request).decode()
         try:
             self.asked += spelling.prompt_tokens(request)
             if path in named.PATHS:
-                answer = NamedAnswer(path, body=request, model=MODEL, text=PLAN["text"])
+                answer = NamedAnswer(path, body=request, model=MODEL, text=wishes["text"])
             else:
                 chat = path == "/v1/chat/completions"
                 if not PLAN["ends_loops"]:

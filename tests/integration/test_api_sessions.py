@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
-    home = fake_home(tmp_path_factory.mktemp("sessions"), ["test"])
-    with daemon(home, config=fake_config()) as running:
+    home = fake_home(tmp_path_factory.mktemp("sessions"), ["test", "echo"])
+    with daemon(home, config=fake_config(scenarios={"echo": {"echoes": True}})) as running:
         yield running
 
 
@@ -111,3 +112,13 @@ def test_a_missing_model_is_told_before_a_missing_input(one: Daemon) -> None:
     assert (status, answer["error"]["message"]) == (404, "model 'nope' not found")
     status, answer = post(one, "/v1/responses", {"model": "test"})
     assert (status, answer["error"]["message"]) == (400, "input must be a string or array")
+
+
+@pytest.mark.case("K2")
+def test_the_engine_receives_ollamas_defaults_for_messages(one: Daemon) -> None:
+    body = {"model": "echo", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    status, answer = post(one, "/v1/messages", body)
+    assert status == 200
+    received = json.loads(answer["content"][0]["text"])
+    chosen = {name: received.get(name) for name in ("temperature", "top_p", "top_k")}
+    assert chosen == {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
