@@ -47,7 +47,6 @@ def stage_daemon(
         yield one
 
 
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
 def test_the_parser_chosen_for_a_family_separates_what_its_model_says(
     stage_daemon: Daemon, act: Act
 ) -> None:
@@ -64,8 +63,13 @@ def test_the_parser_chosen_for_a_family_separates_what_its_model_says(
     assert told(said) == told(act.recorded.read_bytes()), "the recording is out of date"
 
 
+@pytest.fixture(scope="module", params=ACTS, ids=lambda act: act.name)
+def act(request: pytest.FixtureRequest) -> Act:
+    """One act after the other, so that each is loaded once."""
+    return request.param
+
+
 @pytest.mark.case("F5", "F11", "B8")
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
 def test_thoughts_and_calls_are_items_of_a_response(stage_daemon: Daemon, act: Act) -> None:
     client = openai.OpenAI(base_url=f"{stage_daemon.url}/v1", api_key="x", max_retries=0)
     # Codex sends its own functions beside hosted ones.
@@ -79,7 +83,8 @@ def test_thoughts_and_calls_are_items_of_a_response(stage_daemon: Daemon, act: A
     assert response_of(answer) == (act.thinking.strip(), act.content.strip(), act.calls)
     calls = [item for item in answer["output"] if item["type"] == "function_call"]
     assert all(call["call_id"].startswith("call_") for call in calls)
-    events = [event.to_dict(mode="json") for event in client.responses.create(**body, stream=True)]
+    raw: Any = client.responses.create(**body, stream=True)
+    events = [event.to_dict(mode="json") for event in raw]
     wanted = openai.types.responses.ResponseStreamEvent
     assert [fault for event in events for fault in faults(event, wanted)] == []
     assert response_of(events[-1]["response"]) == response_of(answer)
@@ -88,12 +93,11 @@ def test_thoughts_and_calls_are_items_of_a_response(stage_daemon: Daemon, act: A
             {"type": "function_call_output", "call_id": call["call_id"], "output": "sun"}
             for call in calls
         ]
-        history = [*body["input"], *answer["output"], *results]
-        assert client.responses.create(**body | {"input": history}).output
+        body["input"] = [*body["input"], *answer["output"], *results]
+        assert client.responses.create(**body).output
 
 
 @pytest.mark.case("F5", "F11")
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
 def test_thoughts_and_calls_are_blocks_of_a_message(stage_daemon: Daemon, act: Act) -> None:
     client = anthropic.Anthropic(base_url=stage_daemon.url, api_key="x", max_retries=0)
     body: dict[str, Any] = {"model": act.name, "max_tokens": 200}
@@ -123,8 +127,8 @@ def test_thoughts_and_calls_are_blocks_of_a_message(stage_daemon: Daemon, act: A
             {"type": "tool_result", "tool_use_id": call["id"], "content": "sun"} for call in calls
         ]
         turns = [{"role": "assistant", "content": answer["content"]}]
-        turns.append({"role": "user", "content": results})
-        assert client.messages.create(**body | {"messages": [*body["messages"], *turns]}).content
+        body["messages"] = [*body["messages"], *turns, {"role": "user", "content": results}]
+        assert client.messages.create(**body).content
 
 
 def response_of(answer: dict[str, Any]) -> tuple[str, str, tuple[tuple[str, Any], ...]]:

@@ -36,7 +36,7 @@ _SCHEMA = {
         "note": {"type": "string"},
     },
 }
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": name, "description": "", "parameters": _SCHEMA}}
     for name in ("get_weather", "get_time")
 ]

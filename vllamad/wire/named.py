@@ -90,6 +90,8 @@ class Named(Verbatim, ABC):
         if kind in _HOLDING:
             self._count(payload)
             payload = self._renamed(payload)
+        elif kind == "content_block_start":
+            payload = _signed(payload)
         self.complete = kind in _LAST
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), payload)
 
@@ -165,6 +167,16 @@ class Responses(Named):
         event = {"type": "error", "sequence_number": number + 1, "error": fault}
         event |= {"code": "api_error", "message": error.message, "param": None}
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode(event)
+
+
+def _signed(payload: bytes) -> bytes:
+    """The start of a content block; that of a thought has a `signature`, empty as vLLM's are."""
+    start = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+    block = msgspec.json.decode(start.get("content_block", b"{}"), type=dict[str, object])
+    if block.get("type") != "thinking":
+        return payload
+    block = {"signature": ""} | block
+    return msgspec.json.encode(start | {"content_block": msgspec.Raw(msgspec.json.encode(block))})
 
 
 def _only(fields: Fields, allowed: frozenset[str]) -> Fields:
