@@ -63,7 +63,9 @@ def test_the_parser_chosen_for_a_family_separates_what_its_model_says(
     assert told(said) == told(act.recorded.read_bytes()), "the recording is out of date"
 
 
-@pytest.fixture(scope="module", params=ACTS, ids=lambda act: act.name)
+@pytest.fixture(
+    scope="module", params=[act for act in ACTS if act.think is None], ids=lambda act: act.name
+)
 def act(request: pytest.FixtureRequest) -> Act:
     """One act after the other, so that each is loaded once."""
     return request.param
@@ -82,11 +84,12 @@ def test_thoughts_and_calls_are_items_of_a_response(stage_daemon: Daemon, act: A
     assert faults(answer, openai.types.responses.Response) == []
     assert response_of(answer) == (act.thinking.strip(), act.content.strip(), act.calls)
     calls = [item for item in answer["output"] if item["type"] == "function_call"]
-    assert all(call["call_id"].startswith("call_") for call in calls)
+    assert len({call["call_id"] for call in calls}) == len(calls)
     raw: Any = client.responses.create(**body, stream=True)
     events = [event.to_dict(mode="json") for event in raw]
     wanted = openai.types.responses.ResponseStreamEvent
-    assert [fault for event in events for fault in faults(event, wanted)] == []
+    # OpenAI's reference has the name in the last event of a call's arguments; its SDK, not yet.
+    assert [fault for event in events for fault in faults(event, wanted, extra=["name"])] == []
     assert response_of(events[-1]["response"]) == response_of(answer)
     if calls:
         results = [
@@ -113,7 +116,7 @@ def test_thoughts_and_calls_are_blocks_of_a_message(stage_daemon: Daemon, act: A
     assert faults(answer, anthropic.types.Message) == []
     assert message_of(answer) == (act.thinking.strip(), act.content.strip(), act.calls)
     calls = [block for block in answer["content"] if block["type"] == "tool_use"]
-    assert all(call["id"].startswith("toolu_") for call in calls)
+    assert len({call["id"] for call in calls}) == len(calls)
     assert answer["stop_reason"] == ("tool_use" if calls else "end_turn")
     with client.messages.stream(**body) as stream:
         streamed = stream.get_final_message().to_dict(mode="json")

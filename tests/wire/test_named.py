@@ -223,6 +223,23 @@ def test_the_engines_own_error_before_anything_else_is_a_status(api, name, event
     assert output.failed.status == 500
 
 
+@pytest.mark.case("F11")
+@pytest.mark.parametrize(
+    ("block", "passed"),
+    [
+        ('{"type":"thinking","thinking":""}', '{"signature":"","type":"thinking","thinking":""}'),
+        ('{"type":"thinking","signature":"s"}', '{"signature":"s","type":"thinking"}'),
+        ('{"type":"text","text":""}', '{"type":"text","text":""}'),
+        ("null", "null"),
+    ],
+)
+def test_the_start_of_a_thought_has_a_signature(block: str, passed: str) -> None:
+    start = '{"type":"content_block_start","index":0,"content_block":%s}'
+    event = f"event: content_block_start\ndata: {start % block}\n\n".encode()
+    [found] = data_of(answer(Messages).feed(event, 0))
+    assert found == json.loads(start % passed)
+
+
 @both
 def test_nothing_follows_the_end(api, name) -> None:
     output = answer(api)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from vllamad.errors import EngineRefused, VllamadError
+from vllamad.wire.gojson import is_object
 from vllamad.wire.refusals import anthropic_error, engine_refusal
 from vllamad.wire.verbatim import Verbatim
 
@@ -171,12 +172,11 @@ class Responses(Named):
 
 def _signed(payload: bytes) -> bytes:
     """The start of a content block; that of a thought has a `signature`, empty as vLLM's are."""
-    start = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
-    block = msgspec.json.decode(start.get("content_block", b"{}"), type=dict[str, object])
-    if block.get("type") != "thinking":
+    start = msgspec.json.decode(payload, type=dict[str, object])
+    block = start.get("content_block")
+    if not is_object(block) or block.get("type") != "thinking":
         return payload
-    block = {"signature": ""} | block
-    return msgspec.json.encode(start | {"content_block": msgspec.Raw(msgspec.json.encode(block))})
+    return msgspec.json.encode(start | {"content_block": {"signature": ""} | block})
 
 
 def _only(fields: Fields, allowed: frozenset[str]) -> Fields:
