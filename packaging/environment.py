@@ -24,7 +24,7 @@ def main(folder: Path, requirements: Path | None = None) -> int:
     log.unlink(missing_ok=True)
     sys.path.insert(0, str(ROOT))
     from vllamad.errors import VllamadError
-    from vllamad.runtimes.installer import installer_for, make_environment
+    from vllamad.runtimes.package_installer import installer_for, make_environment
 
     try:
         python = str(folder / "bin" / "python")

@@ -9,7 +9,7 @@ from pathlib import Path
 from vllamad.core.memory import CPU_OVERHEAD, GIB, GPU_OVERHEAD
 from vllamad.core.model_name import parse
 from vllamad.core.variants import CONTEXT_WANTED, FORMATS, KnownModel
-from vllamad.models.known_file import read_known
+from vllamad.models.registry.registry_file import read_known
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 CONTEXTS = (4096, 32768, 131072)
@@ -20,7 +20,7 @@ _HEAD = """\
 The names that `ollama pull` and `vllamactl pull` know by themselves: {count} of them, in {families}
 families. Any other repository of the Hugging Face hub is pulled by its own name.
 
-Made by `packaging/models_page.py` from `vllamad/models/catalog.toml`: edit that.
+Made by `packaging/models_page.py` from `vllamad/models/registry/registry.toml`: edit that.
 
 ## What may be typed
 

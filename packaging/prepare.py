@@ -20,14 +20,14 @@ from vllamactl.render import DONE, Screen
 from vllamad.config.paths import default_paths
 from vllamad.config.settings import Paths
 from vllamad.core import model_name
-from vllamad.core.hearing import lacking
+from vllamad.core.audio import lacking
 from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
-from vllamad.models import manifests, store
+from vllamad.models.store import manifests, model_store
+from vllamad.protocol.control import Progress
 from vllamad.runtimes import smollm2
-from vllamad.runtimes.catalog import resolve
-from vllamad.runtimes.facts import RuntimeFacts
 from vllamad.runtimes.install import install
-from vllamad.wire.control import Progress
+from vllamad.runtimes.installed_runtimes import resolve
+from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 THERE = "already there"
 
@@ -106,7 +106,9 @@ def _have(title: str, package: ModuleType, paths: Paths, runtime: RuntimeFacts) 
             folder = paths.state / name.model
             package.make_checkpoint(folder, runtime, progress=told.progress)
             told.progress("putting it into the store")
-            store.add(paths.models, name, folder, source=package.SOURCE, license=package.LICENSE)
+            model_store.add(
+                paths.models, name, folder, source=package.SOURCE, license=package.LICENSE
+            )
             told.result = f"{package.NAME}, from {package.SOURCE}"
     return package.NAME
 

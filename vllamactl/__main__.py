@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vllamactl.call import Call
-from vllamactl.client import Client, sockets
+from vllamactl.command_context import Call
 from vllamactl.commandline import Run, parse
+from vllamactl.control_client import Client, sockets
 from vllamactl.render import Screen
 from vllamad.errors import HostProblem, NotAllowed, VllamadError
 

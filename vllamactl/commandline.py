@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from vllamactl.call import Call
-from vllamactl.commands import config, daemon, models, runtime, upkeep
+from vllamactl.command_context import Call
+from vllamactl.commands import config, daemon_commands, maintenance, model_commands, runtime
 from vllamactl.commands.create import create
 from vllamactl.commands.info import info
 from vllamactl.commands.logs import logs as show_logs
@@ -89,21 +89,23 @@ class _Commands:
 
 
 def _add_daemon(commands: _Commands) -> None:
-    commands.add("status", "the daemon in one look", lambda call, _: daemon.status(call))
+    commands.add("status", "the daemon in one look", lambda call, _: daemon_commands.status(call))
     loaded = commands.add(
         "ps",
         "what is loaded, on its way, or failed",
-        lambda call, args: daemon.ps(call, args.beginning),
+        lambda call, args: daemon_commands.ps(call, args.beginning),
     )
     _with_beginning(loaded)
     commands.add(
         "info", "what this machine has: CPU, memory, GPUs, runtimes", lambda call, _: info(call)
     )
-    commands.add("version", "versions of client and daemon", lambda call, _: daemon.version(call))
+    commands.add(
+        "version", "versions of client and daemon", lambda call, _: daemon_commands.version(call)
+    )
     reload = commands.add(
         "reload",
         "have the daemon read its configuration again",
-        lambda call, args: daemon.reload(call, wait=args.wait),
+        lambda call, args: daemon_commands.reload(call, wait=args.wait),
     )
     reload.add_argument("--wait", action="store_true", help="until the new configuration counts")
     logs = commands.add(
@@ -170,7 +172,7 @@ def _add_models(commands: _Commands) -> None:
     installed = commands.add(
         "list",
         "installed models",
-        lambda call, args: models.list_models(call, args.beginning),
+        lambda call, args: model_commands.list_models(call, args.beginning),
         "ls",
     )
     _with_beginning(installed)
@@ -179,15 +181,17 @@ def _add_models(commands: _Commands) -> None:
         commands,
         "pull",
         "download a model",
-        lambda call, args: models.pull(call, args.model, detach=args.detach),
+        lambda call, args: model_commands.pull(call, args.model, detach=args.detach),
     )
     pull.add_argument("--detach", action="store_true", help="leave it to the daemon")
-    gone = commands.add("rm", "remove models", lambda call, args: models.remove(call, args.models))
+    gone = commands.add(
+        "rm", "remove models", lambda call, args: model_commands.remove(call, args.models)
+    )
     gone.add_argument("models", metavar="MODEL", nargs="+")
     copy = commands.add(
         "cp",
         "give a model a second name",
-        lambda call, args: models.copy(call, args.model, args.destination),
+        lambda call, args: model_commands.copy(call, args.model, args.destination),
     )
     copy.add_argument("model", metavar="MODEL")
     copy.add_argument("destination", metavar="NAME")
@@ -198,13 +202,16 @@ def _add_models(commands: _Commands) -> None:
         ("restart", "end a model's worker and start a new one"),
     ):
         _with_model(
-            orders, verb, about, lambda call, args, verb=verb: models.order(call, verb, args.model)
+            orders,
+            verb,
+            about,
+            lambda call, args, verb=verb: model_commands.order(call, verb, args.model),
         )
     _with_model(
         commands,
         "stop",
         "unload a model once nobody uses it",
-        lambda call, args: models.order(call, "unload", args.model),
+        lambda call, args: model_commands.order(call, "unload", args.model),
     )
 
 
@@ -213,13 +220,13 @@ def _add_show(commands: _Commands) -> None:
         commands,
         "show",
         "what is known of a model",
-        lambda call, args: models.show(call, args.model, args.text, verbose=args.verbose),
+        lambda call, args: model_commands.show(call, args.model, args.text, verbose=args.verbose),
     )
     show.add_argument(
         "-v", "--verbose", action="store_true", help="every tensor of its weights too"
     )
     which = show.add_mutually_exclusive_group()
-    for text in models.TEXTS:
+    for text in model_commands.TEXTS:
         which.add_argument(
             f"--{text}", dest="text", action="store_const", const=text, default="",
             help=f"only its {'Modelfile' if text == 'modelfile' else text}",
@@ -230,13 +237,13 @@ def _add_upkeep(commands: _Commands) -> None:
     verify = commands.add(
         "verify",
         "see that every file is as it was downloaded",
-        lambda call, args: upkeep.verify(call, args.model),
+        lambda call, args: maintenance.verify(call, args.model),
     )
     verify.add_argument("model", metavar="MODEL", nargs="?", default="", help="without one: all")
     prune = commands.add(
         "prune",
         "remove what no model needs",
-        lambda call, args: upkeep.prune(call, dry_run=args.dry_run),
+        lambda call, args: maintenance.prune(call, dry_run=args.dry_run),
     )
     prune.add_argument("--dry-run", action="store_true", help="only say what it would remove")
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from vllamactl.download_meter import Meter
 from vllamactl.human import clean, clock, size
-from vllamactl.meter import Meter
 from vllamactl.render import STEP, Screen
-from vllamad.wire.control import Progress
+from vllamad.protocol.control import Progress
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TICK = 0.1  # seconds between two frames

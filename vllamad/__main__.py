@@ -17,7 +17,7 @@ from vllamad.config.load import load
 from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError, HostProblem, VllamadError
-from vllamad.host.descriptors import raise_limit
+from vllamad.host.fd_limit import raise_limit
 from vllamad.host.listeners import HTTP
 from vllamad.host.systemd import passed_descriptors
 
@@ -115,7 +115,7 @@ def _cwd() -> Path:
 
 def _check_catalogues(settings: Settings) -> None:
     """Read what models the operator makes known; a fault there does not keep the daemon down."""
-    from vllamad.models.known_file import read_known
+    from vllamad.models.registry.registry_file import read_known
 
     read_known(settings.paths.catalogs)
 

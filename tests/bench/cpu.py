@@ -28,12 +28,12 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.report import header, others
-from tests.daemon import ROOT, Daemon, daemon
+from tests.support.daemon import ROOT, Daemon, daemon
 from vllamad.core.cpu import threads
 from vllamad.host import devices
 from vllamad.host.amx import cpu_flags
 from vllamad.host.processes import pss
-from vllamad.runtimes.catalog import current_name, read
+from vllamad.runtimes.installed_runtimes import current_name, read
 
 MODEL, TOKENS, AT_ONCE = "smollm2:135m", 96, (1, 5, 20)
 STAND_IN = Path(__file__).with_name("standin")

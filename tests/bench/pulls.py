@@ -27,9 +27,9 @@ from statistics import median
 
 from tests.bench.report import header, others
 from tests.bench.shards import REPOSITORY, make
-from tests.daemon import Daemon, cmdline, daemon, fake_config, fake_home
+from tests.support.daemon import Daemon, cmdline, daemon, fake_config, fake_home
 from vllamad.host.shim import descendants
-from vllamad.models.plan import WANTED
+from vllamad.models.hub.file_selection import WANTED
 
 ROOM = 10 << 30  # bytes
 PLAIN = """
@@ -188,7 +188,7 @@ def watch(there: Daemon, peaks: Peaks, over: threading.Event) -> None:
 
 
 def is_pull(pid: int) -> bool:
-    return b"vllamad.models.pull" in cmdline(pid)
+    return b"vllamad.models.hub.pull_process" in cmdline(pid)
 
 
 def held(pid: int) -> float:

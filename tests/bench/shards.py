@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from tests.fakes.hub import COMMIT, Server, git_digest
-from tests.models.checkpoints import SMOLLM2
+from tests.support.checkpoints import SMOLLM2
 
 REPOSITORY = "org/big"
 _LIST = "list.json"  # in FOLDER, beside the files

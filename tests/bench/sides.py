@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.daemon import Daemon, cmdline, daemon, fake_config, fake_home, free_port
-from tests.models.checkpoints import SMOLLM2, write_checkpoint
+from tests.support.checkpoints import SMOLLM2, write_checkpoint
+from tests.support.daemon import Daemon, cmdline, daemon, fake_config, fake_home, free_port
 from vllamad.core.model_name import parse
-from vllamad.models import store
+from vllamad.models.store import model_store
 
 RATE = 78.0  # tokens a second a stream: 256 streams make 20,000
 FLAT, PACED = "flat:latest", "paced:latest"
@@ -75,7 +75,7 @@ def bench() -> Generator[Bench]:
                 _CHECKPOINT,
                 tokenizer_config_json={"chat_template": "x"},
             )
-            store.add(home / "state" / "models", parse(model), checkpoint, source="bench")
+            model_store.add(home / "state" / "models", parse(model), checkpoint, source="bench")
         lengths = (
             f"[model.{json.dumps(model)}]\ncontext_length = {1 << 22}" for model in SCENARIOS
         )

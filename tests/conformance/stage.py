@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance.roster import FEATURES, NODE, Client
-from tests.daemon import ROOT, Daemon, daemon
+from tests.support.daemon import ROOT, Daemon, daemon
 
 CLIENTS = ROOT / ".venv-conformance"
 DRIVERS = Path(__file__).parent / "clients"

@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.roster import CLIENTS, Client
 from tests.conformance.stage import absent, run, serving
 from tests.conformance.table import problems
-from tests.daemon import Daemon
+from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.conformance
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon
-from vllamad.models.catalog import Catalog
+from tests.support.daemon import Daemon, daemon
+from vllamad.models.installed import Catalog
 
 MODEL = "smollm2:135m"
 # Without its second sentence the answer begins with a coin toss: 0.1 to 0.25 nats between two

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vllamad.core.variants import KnownModel
-from vllamad.models.known_file import SHIPPED, read_known
+from vllamad.models.registry.registry_file import SHIPPED, read_known
 
 Json = dict[str, Any]
 

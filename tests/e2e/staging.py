@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.acts import Act
+from tests.fakes.family_scripts import Act
 
 PLUGIN = Path(__file__).with_name("plugin")
 

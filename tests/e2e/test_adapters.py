@@ -12,8 +12,8 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.daemon import Daemon, daemon
 from tests.e2e.conftest import MODEL, QUESTION
+from tests.support.daemon import Daemon, daemon
 
 pytestmark = pytest.mark.e2e
 

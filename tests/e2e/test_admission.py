@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.shapes import shapes
-from tests.models.checkpoints import write_checkpoint
+from tests.support.checkpoints import write_checkpoint
 from vllamad.config.settings import ModelSettings
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.memory import GIB, Device, Machine, Placement, place
 from vllamad.core.variants import KnownModel
-from vllamad.models.catalog import Catalog, Installed
-from vllamad.supervisor.specs import spec_of
+from vllamad.models.installed import Catalog, Installed
+from vllamad.supervisor.models.load_specs import spec_of
 
 pytestmark = pytest.mark.e2e
 

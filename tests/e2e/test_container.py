@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.container import UID, contained, problem
-from tests.daemon import Daemon, free_port
 from tests.e2e.conftest import MODEL, QUESTION
+from tests.support.container import UID, contained, problem
+from tests.support.daemon import Daemon, free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon
-from tests.models.wide_llama import LONGEST, write_wide_llama
+from tests.support.daemon import Daemon, daemon
+from tests.support.wide_llama import LONGEST, write_wide_llama
 
 pytestmark = pytest.mark.e2e
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
+from tests.support.daemon import Daemon
+from tests.support.paths import ROOT
 from vllamad.runtimes.smollm2 import ANSWER
 
 pytestmark = pytest.mark.e2e
 
-PACKAGING = Path(__file__).parents[2] / "packaging"
+PACKAGING = ROOT / "packaging"
 
 
 @pytest.mark.case("K1")

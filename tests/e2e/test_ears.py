@@ -13,8 +13,8 @@ import ollama
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon
-from tests.models.whisper import write_whisper
+from tests.support.daemon import Daemon, daemon
+from tests.support.whisper import write_whisper
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
+from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,8 @@ import ollama
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon
-from tests.models.idefics import write_idefics
+from tests.support.daemon import Daemon, daemon
+from tests.support.idefics import write_idefics
 
 pytestmark = pytest.mark.e2e
 

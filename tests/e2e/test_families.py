@@ -17,10 +17,10 @@ import openai
 import openai.types.responses
 import pytest
 
-from tests.daemon import Daemon, daemon
 from tests.e2e.staging import configured, stage
-from tests.fakes.acts import ACTS, OPENS, TOOLS, TURNS, Act
-from tests.sdk_types import faults
+from tests.fakes.family_scripts import ACTS, OPENS, TOOLS, TURNS, Act
+from tests.support.daemon import Daemon, daemon
+from tests.support.sdk_types import faults
 
 pytestmark = pytest.mark.e2e
 

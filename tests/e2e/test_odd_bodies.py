@@ -11,9 +11,9 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
-from tests.sdk_types import faults
+from tests.support.daemon import Daemon
+from tests.support.sdk_types import faults
 
 pytestmark = pytest.mark.e2e
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
-from tests.terminal import at_terminal
+from tests.support.daemon import Daemon
+from tests.support.terminal import at_terminal
 
 pytestmark = pytest.mark.e2e
 

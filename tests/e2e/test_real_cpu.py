@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
+from tests.support.daemon import Daemon
 from vllamad.core.cpu import number_type
 from vllamad.host.amx import cpu_flags
-from vllamad.runtimes.catalog import current_name, read
-from vllamad.runtimes.facts import RuntimeFacts
-from vllamad.runtimes.numbers import measure
-from vllamad.supervisor.engines import openmp_of
+from vllamad.runtimes.installed_runtimes import current_name, read
+from vllamad.runtimes.number_type import measure
+from vllamad.runtimes.runtime_facts import RuntimeFacts
+from vllamad.supervisor.runtime import openmp_of
 
 pytestmark = pytest.mark.e2e
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
-from tests.templates import FAMILIES
+from tests.support.chat_templates import FAMILIES
+from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.e2e
 

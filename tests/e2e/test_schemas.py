@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
+from tests.support.daemon import Daemon
+from tests.support.paths import MADE_SCHEMAS
 
 pytestmark = pytest.mark.e2e
 
-MADE = json.loads((Path(__file__).parents[1] / "wire" / "made_schemas.json").read_text())
+MADE = json.loads(MADE_SCHEMAS.read_text())
 Word = Annotated[str, Field(pattern="^[a-z]{1,8}$")]
 
 

@@ -9,10 +9,10 @@ import openai
 import openai.types.responses
 import pytest
 
-from tests.daemon import Daemon
 from tests.e2e.conftest import MODEL
-from tests.sdk_types import faults
-from tests.sessions import CLAUDE, CODEX
+from tests.support.agent_sessions import CLAUDE, CODEX
+from tests.support.daemon import Daemon
+from tests.support.sdk_types import faults
 
 pytestmark = pytest.mark.e2e
 

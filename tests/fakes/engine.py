@@ -21,10 +21,10 @@ from typing import Any
 
 sys.path.insert(0, os.path.abspath(__file__).rsplit("/", 3)[0])
 
-from tests.fakes import named, pooling, refusing, spelling
-from tests.fakes.named import NamedAnswer
-from tests.fakes.spelling import Answer, Json, refusal, reply
-from tests.fakes.stepping import Loop, Steps
+from tests.fakes import named_answers, pooling, refusing, sse_builder
+from tests.fakes.clock_steps import Loop, Steps
+from tests.fakes.named_answers import NamedAnswer
+from tests.fakes.sse_builder import Answer, Json, refusal, reply
 
 SCENARIO: Json = {
     "load": 0.0,  # seconds until it is ready
@@ -90,7 +90,7 @@ def flag(name: str, default: str = "") -> str:
 
 MODEL = flag("served-model-name", "fake")
 POOLING = flag("runner") == "pooling"
-ONLY_HEARS = "Whisper" in spelling.architectures(flag("model"))
+ONLY_HEARS = "Whisper" in sse_builder.architectures(flag("model"))
 CONTEXT = int(flag("max-model-len", "256" if POOLING else "2048"))
 
 
@@ -163,16 +163,16 @@ class Engine:
             case "/version":
                 yield reply(200, b'{"version":"0.32.0"}')
             case "/v1/models":
-                yield reply(200, spelling.models(MODEL, flag("model"), CONTEXT))
+                yield reply(200, sse_builder.models(MODEL, flag("model"), CONTEXT))
             case "/metrics":
                 counts = {"running": self.running, "prompt": self.asked, "generated": self.made}
-                yield reply(200, spelling.metrics(MODEL, **counts), "text/plain; version=0.0.4")
+                yield reply(200, sse_builder.metrics(MODEL, **counts), "text/plain; version=0.0.4")
             case _ if POOLING and path in (*PLAN["pools"], "/tokenize"):
                 yield from self.model_answer(method, path, head, body)
             case _ if POOLING:
                 yield reply(404, b'{"detail":"Not Found"}')
             case "/v1/audio/transcriptions" | "/v1/audio/translations":
-                yield from spelling.heard(head, body)
+                yield from sse_builder.heard(head, body)
             case _ if ONLY_HEARS:
                 yield reply(404, b'{"detail":"Not Found"}')
             case "/detokenize":
@@ -199,15 +199,15 @@ class Engine:
         elif request.get("suffix"):
             why = "suffix is only supported for models with FIM completion rendering"
             yield refusal(400, why, "BadRequestError")
-        elif PLAN["strict"] and not spelling.alternates(request):
-            yield refusal(400, spelling.MUST_ALTERNATE, "BadRequestError")
+        elif PLAN["strict"] and not sse_builder.alternates(request):
+            yield refusal(400, sse_builder.MUST_ALTERNATE, "BadRequestError")
         elif path == "/tokenize":
-            tokenized = pooling.tokenized if POOLING else spelling.tokenized
+            tokenized = pooling.tokenized if POOLING else sse_builder.tokenized
             yield reply(200, tokenized(request, CONTEXT))
         elif path == "/detokenize":
-            yield reply(200, spelling.detokenized(request))
+            yield reply(200, sse_builder.detokenized(request))
         elif path == "/v1/messages/count_tokens":
-            yield reply(200, named.count(request))
+            yield reply(200, named_answers.count(request))
         elif PLAN["status"] != 200:
             why = "The engine is currently busy and cannot accept new requests."
             yield refusal(PLAN["status"], why, "Service Unavailable")
@@ -226,10 +226,10 @@ class Engine:
             return
         wishes = {name: PLAN[name] for name in ("text", "tokens", "rate")}
         if PLAN["echoes"]:
-            wishes["text"] = spelling.dump(request).decode()
+            wishes["text"] = sse_builder.dump(request).decode()
         try:
-            self.asked += spelling.prompt_tokens(request)
-            if path in named.PATHS:
+            self.asked += sse_builder.prompt_tokens(request)
+            if path in named_answers.PATHS:
                 answer = NamedAnswer(path, body=request, model=MODEL, text=wishes["text"])
             else:
                 chat = path == "/v1/chat/completions"
@@ -244,7 +244,7 @@ class Engine:
             if PLAN["late"]:
                 yield time.monotonic() + PLAN["late"]
             if request.get("stream"):
-                yield spelling.stream_head()
+                yield sse_builder.stream_head()
                 yield from recorded() if PLAN["replay"] else self.events(answer)
                 yield b"0\r\n\r\n"
             else:
@@ -257,7 +257,7 @@ class Engine:
             yield time.monotonic() + answer.count / PLAN["rate"]
         self.made += answer.count + 1
         dead = self.family.died_at < inf
-        yield reply(500, spelling.CORE_DIED.encode()) if dead else reply(200, answer.whole())
+        yield reply(500, sse_builder.CORE_DIED.encode()) if dead else reply(200, answer.whole())
 
     def events(self, answer: Answer | NamedAnswer) -> Steps:
         yield from map(answer.event, answer.beginning())
@@ -275,7 +275,9 @@ class Engine:
             if number in faults:
                 yield from self.misbehave(faults[number])
                 if faults[number] == "bad_utf8_after":
-                    step = spelling.chunk(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n')
+                    step = sse_builder.chunk(
+                        b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n'
+                    )
             if self.family.died_at < inf:
                 yield self.family.died_at + PLAN["core_notice"]
             if self.family.died_at < inf or faults.get(number) == "error_after":
@@ -335,7 +337,7 @@ def pooled(path: str, request: Json) -> bytes:
 def recorded() -> Steps:
     with open(PLAN["replay"], "rb") as file:
         events = file.read().strip().split(b"\n\n")
-    yield from (spelling.chunk(event + b"\n\n") for event in events)
+    yield from (sse_builder.chunk(event + b"\n\n") for event in events)
 
 
 def share() -> mmap.mmap:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.daemon import PATIENCE, Daemon, until
+from tests.support.daemon import PATIENCE, Daemon, until
 
 # What lies between fork and exec: the descriptors become 3 and up, and their names are told.
 STARTER = """

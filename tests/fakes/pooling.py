@@ -14,7 +14,7 @@ import time
 import zlib
 from typing import Any
 
-from tests.fakes.spelling import Json, dump, refusal, reply
+from tests.fakes.sse_builder import Json, dump, refusal, reply
 
 _INPUTS = {
     "/pooling": [("input",)],

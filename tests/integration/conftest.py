@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.fakes.acts import ACTS, Act
+from tests.fakes.family_scripts import ACTS, Act
 from tests.fakes.hub import Hub, running
-from tests.integration.waiting import Waits, waiting
-from tests.models.checkpoints import SMOLLM2, write_checkpoint
+from tests.support.checkpoints import SMOLLM2, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.waiting import Waits, waiting
 from vllamad.core.model_name import parse
-from vllamad.models import store
+from vllamad.models.store import model_store
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -99,4 +99,4 @@ def install(home: Path, act: Act) -> None:
         SMOLLM2 | {"model_type": act.model_type},
         chat_template_jinja=act.template,
     )
-    store.add(home / "state" / "models", parse(act.name), folder, source="test")
+    model_store.add(home / "state" / "models", parse(act.name), folder, source="test")

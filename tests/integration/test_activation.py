@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.daemon import PATIENCE, Daemon, fake_config, free_port, until
 from tests.fakes.manager import Manager
+from tests.support.daemon import PATIENCE, Daemon, fake_config, free_port, until
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, until
-from tests.integration.asking import JSON, post
-from tests.vectors import numbered
+from tests.support.api_requests import JSON, post
+from tests.support.daemon import Daemon, until
+from tests.support.vectors import numbered
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_home, free_port
-from tests.integration.asking import JSON
+from tests.support.api_requests import JSON
+from tests.support.daemon import Daemon, daemon, fake_home, free_port
 
 pytestmark = pytest.mark.integration
 

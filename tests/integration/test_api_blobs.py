@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, until
-from tests.integration.managing import NOBODY, digest_of, in_store
+from tests.support.daemon import Daemon, until
+from tests.support.managed_daemon import NOBODY, digest_of, in_store
 
 pytestmark = pytest.mark.integration
 

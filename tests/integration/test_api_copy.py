@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, until
-from tests.integration.managing import (
+from tests.support.daemon import Daemon, until
+from tests.support.managed_daemon import (
     JSON,
     ask,
     in_store,

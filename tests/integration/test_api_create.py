@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
-from tests.integration.managing import (
+from tests.support.daemon import Daemon
+from tests.support.managed_daemon import (
     HI,
     NOBODY,
     ask,

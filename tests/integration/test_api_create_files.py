@@ -11,8 +11,9 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.integration.managing import (
+from tests.support.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.managed_daemon import (
     NOBODY,
     ask,
     digest_of,
@@ -23,7 +24,6 @@ from tests.integration.managing import (
     shown,
     worker,
 )
-from tests.models.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.models.whisper import write_whisper
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.whisper import write_whisper
 from vllamad.core.model_name import parse
-from vllamad.models import store
+from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +24,7 @@ HI = [{"role": "user", "content": "hi"}]
 def home_of(folder: Any, **more: Any) -> Any:
     home = fake_home(folder, ["test"], **more)
     made = write_whisper(home / "made/ears")
-    store.add(home / "state/models", parse("ears"), made, source="test")
+    model_store.add(home / "state/models", parse("ears"), made, source="test")
     return home
 
 

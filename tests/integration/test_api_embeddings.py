@@ -17,11 +17,11 @@ import httpx
 import pytest
 from openai.types import CreateEmbeddingResponse
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.fakes.pooling import SIZE
-from tests.models.checkpoints import BERT, write_checkpoint
-from tests.sdk_types import faults
-from tests.vectors import numbered
+from tests.support.checkpoints import BERT, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from tests.support.sdk_types import faults
+from tests.support.vectors import numbered
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
-from tests.integration.asking import HI, post, refusal
+from tests.support.api_requests import HI, post, refusal
+from tests.support.daemon import Daemon
 
 if sys.version_info >= (3, 14):
     from compression import zstd

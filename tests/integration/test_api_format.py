@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.paths import MADE_SCHEMAS
 
 pytestmark = pytest.mark.integration
 
 HI = [{"role": "user", "content": "hi"}]
-MADE = json.loads((Path(__file__).parents[1] / "wire" / "made_schemas.json").read_text())
+MADE = json.loads(MADE_SCHEMAS.read_text())
 INTERNAL = (
     b'data: {"error":{"message":"Internal server error","type":"InternalServerError",'
     b'"param":null,"code":500}}\n\ndata: [DONE]\n\n'

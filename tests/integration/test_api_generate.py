@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.models.checkpoints import QWEN2, SMOLLM2, write_checkpoint
+from tests.support.checkpoints import QWEN2, SMOLLM2, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.core.model_name import parse
-from vllamad.models import store
+from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
 
 def install(home: Path, name: str, config: dict[str, Any], **files: Any) -> None:
     folder = write_checkpoint(home / "made" / name, config, **files)
-    store.add(home / "state" / "models", parse(name), folder, source="test")
+    model_store.add(home / "state" / "models", parse(name), folder, source="test")
 
 
 def generate(one: Daemon, **body: Any) -> tuple[int, Any]:

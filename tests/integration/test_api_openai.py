@@ -10,10 +10,10 @@ import pytest
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.daemon import Daemon, until
-from tests.integration.asking import HI, post
-from tests.sdk_types import faults
-from tests.vectors import numbered
+from tests.support.api_requests import HI, post
+from tests.support.daemon import Daemon, until
+from tests.support.sdk_types import faults
+from tests.support.vectors import numbered
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.daemon import Daemon, until
 from tests.fakes.hub import Hub
-from tests.integration.managing import HI, ask, digest_of, lines, names, remove
-from tests.vectors import numbered
+from tests.support.daemon import Daemon, until
+from tests.support.managed_daemon import HI, ask, digest_of, lines, names, remove
+from tests.support.vectors import numbered
 
 pytestmark = pytest.mark.integration
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.daemon import Daemon
-from tests.integration.asking import HI, JSON, post, refusal
-from tests.vectors import numbered
+from tests.support.api_requests import HI, JSON, post, refusal
+from tests.support.daemon import Daemon
+from tests.support.vectors import numbered
 
 pytestmark = pytest.mark.integration
 

@@ -12,10 +12,10 @@ import openai
 import openai.types.responses
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.integration.asking import post
-from tests.sdk_types import faults
-from tests.sessions import CLAUDE, CODEX
+from tests.support.agent_sessions import CLAUDE, CODEX
+from tests.support.api_requests import post
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.sdk_types import faults
 
 pytestmark = pytest.mark.integration
 

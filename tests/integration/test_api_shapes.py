@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.fakes.acts import RECORDED
+from tests.fakes.family_scripts import RECORDED
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 
 pytestmark = pytest.mark.integration
 

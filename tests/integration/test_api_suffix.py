@@ -11,10 +11,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.models.checkpoints import QWEN2, write_checkpoint
+from tests.support.checkpoints import QWEN2, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from vllamad.core.model_name import parse
-from vllamad.models import store
+from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     added = {str(7 + i): {"content": token} for i, token in enumerate(FIM)}
     tokenizer = {"added_tokens_decoder": added}
     folder = write_checkpoint(home / "made/coder", QWEN2, tokenizer_config_json=tokenizer)
-    store.add(home / "state" / "models", parse("qwen/coder"), folder, source="test")
+    model_store.add(home / "state" / "models", parse("qwen/coder"), folder, source="test")
     with daemon(home, config=fake_config()) as running:
         yield running
 

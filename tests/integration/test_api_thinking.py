@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
-from tests.fakes.acts import ACTS, Act
+from tests.fakes.family_scripts import ACTS, Act
+from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.integration
 

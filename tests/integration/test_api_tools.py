@@ -10,10 +10,10 @@ import httpx
 import ollama
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.fakes.acts import ACTS, TOOLS, Act
+from tests.fakes.family_scripts import ACTS, TOOLS, Act
 from tests.integration.conftest import install
-from tests.models.families import TOOL_PARSERS
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.model_families import TOOL_PARSERS
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,8 @@ import ollama
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.integration.asking import HI, post
+from tests.support.api_requests import HI, post
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 
 pytestmark = pytest.mark.integration
 

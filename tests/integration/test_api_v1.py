@@ -7,21 +7,20 @@ import re
 import socket
 import threading
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.models.checkpoints import BERT, write_checkpoint
+from tests.support.checkpoints import BERT, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from tests.support.paths import RECORDED
 from vllamad.core.model_name import parse
-from vllamad.models import store
+from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
 
-RECORDED = Path(__file__).parents[1] / "fakes" / "recorded"
 HI = [{"role": "user", "content": "hi"}]
 CHAT: dict[str, Any] = {"messages": HI}
 ASKED: dict[str, dict[str, Any]] = {
@@ -44,7 +43,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon with a completion model for each scenario, and an embedding model."""
     home = fake_home(tmp_path_factory.mktemp("v1"), ["test", *SCENARIOS])
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    store.add(home / "state" / "models", parse("bert"), folder, source="test")
+    model_store.add(home / "state" / "models", parse("bert"), folder, source="test")
     with daemon(home, config=fake_config(scenarios=SCENARIOS)) as running:
         yield running
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.bench.cpu import LANDED, TOGETHER, Found, table, verdict
-from tests.daemon import PATIENCE, ROOT
+from tests.support.daemon import PATIENCE, ROOT
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.integration.managing import ask, names, shown, worker
-from tests.models.checkpoints import bring
+from tests.support.checkpoints import bring
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.managed_daemon import ask, names, shown, worker
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.integration.managing import worker
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from tests.support.managed_daemon import worker
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.models.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
+from tests.support.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 
 pytestmark = pytest.mark.integration
 

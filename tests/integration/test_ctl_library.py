@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.fakes.hub import Hub
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.core.model_name import parse
-from vllamad.models import manifests
+from vllamad.models.store import manifests
 
 pytestmark = pytest.mark.integration
 

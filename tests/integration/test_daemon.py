@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.daemon import (
+from tests.support.daemon import (
     ROOT,
     Daemon,
     daemon,

@@ -18,8 +18,8 @@ from random import Random
 import httpx
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, free_port, until
-from tests.integration.hostile import SEED, at_once, connected, post, traces
+from tests.fakes.hostile_clients import SEED, at_once, connected, post, traces
+from tests.support.daemon import Daemon, daemon, fake_config, free_port, until
 from vllamad.host.shim import Process, descendants
 
 pytestmark = pytest.mark.integration

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.integration.asking import HI
-from tests.integration.hostile import SEED
-from vllamad.wire import openai
-from vllamad.wire.engine_words import REFUSED
+from tests.fakes.hostile_clients import SEED
+from tests.support.api_requests import HI
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from vllamad.translate.engine.refusal_texts import REFUSED
+from vllamad.translate.openai import chat_fields
 
 pytestmark = [pytest.mark.integration, pytest.mark.case("B6")]
 
@@ -78,7 +78,7 @@ def bodies(table: Any, start: dict[str, Any]) -> st.SearchStrategy[dict[str, Any
 
 @pytest.mark.parametrize(
     ("path", "table"),
-    [("/v1/chat/completions", openai._CHAT), ("/v1/completions", openai._COMPLETION)],
+    [("/v1/chat/completions", chat_fields._CHAT), ("/v1/completions", chat_fields._COMPLETION)],
 )
 def test_whatever_is_asked_no_mark_of_the_engine_comes_back(
     one: Daemon, path: str, table: Any

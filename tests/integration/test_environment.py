@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.container import contained, problem
-from tests.daemon import PATIENCE, ROOT, Daemon, fake_config, fake_home, free_port, until
+from tests.support.container import contained, problem
+from tests.support.daemon import PATIENCE, ROOT, Daemon, fake_config, fake_home, free_port, until
 
 pytestmark = pytest.mark.integration
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.daemon import daemon, fake_config
-from vllamad.host import nvidia
-from vllamad.runtimes.facts import RuntimeFacts
+from tests.support.daemon import daemon, fake_config
+from vllamad.host import gpu_detection
+from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(bool(nvidia.cards()), reason="this machine has an NVIDIA GPU"),
+    pytest.mark.skipif(bool(gpu_detection.cards()), reason="this machine has an NVIDIA GPU"),
 ]
 
 

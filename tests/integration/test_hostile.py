@@ -16,8 +16,7 @@ from random import Random
 import httpx
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
-from tests.integration.hostile import (
+from tests.fakes.hostile_clients import (
     SEED,
     at_once,
     back_to,
@@ -29,7 +28,8 @@ from tests.integration.hostile import (
     say,
     usage,
 )
-from tests.integration.waiting import CHAT, Waits
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from tests.support.waiting import CHAT, Waits
 
 pytestmark = pytest.mark.integration
 

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.daemon import Daemon, fake_config, free_port, is_alive, until
 from tests.fakes.manager import Manager, folders
+from tests.support.daemon import Daemon, fake_config, free_port, is_alive, until
 from vllamad.host.shim import descendants
 
 pytestmark = pytest.mark.integration

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.hub import Hub
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +82,7 @@ def test_a_pull_shows_the_token_to_the_hub_and_to_nobody_else(keyed: Daemon, hub
     for process in keyed.processes():
         command = Path(f"/proc/{process.pid}/cmdline").read_text(errors="replace")
         seen += command
-        if "vllamad.models.pull" not in command:  # that one, at its end perhaps, has the token
+        # A pull, perhaps at its end, has the token.
+        if "vllamad.models.hub.pull_process" not in command:
             seen += Path(f"/proc/{process.pid}/environ").read_text(errors="replace")
     assert not [secret for secret in (TOKEN, INFERS, MANAGES) if secret in seen]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import PATIENCE, ROOT, free_port, until
+from tests.support.daemon import PATIENCE, ROOT, free_port, until
 from vllamad import __version__
 
 pytestmark = pytest.mark.integration

@@ -9,11 +9,11 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.hub import COMMIT, Hub, running
-from tests.models.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
+from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from vllamad.core.model_name import parse
-from vllamad.models.manifests import Manifest, read
+from vllamad.models.store.manifests import Manifest, read
 
 pytestmark = pytest.mark.integration
 

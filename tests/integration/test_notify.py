@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.daemon import ROOT, fake_config, is_alive, until
 from tests.fakes.manager import Manager
 from tests.integration.test_activation import hold_both, managed
+from tests.support.daemon import ROOT, fake_config, is_alive, until
 
 pytestmark = pytest.mark.integration
 

@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.hub import Hub
-from tests.models.checkpoints import SMOLLM2, write_checkpoint
+from tests.support.checkpoints import SMOLLM2, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import httpx
@@ -21,25 +20,26 @@ from schemathesis import Case as AnyCase
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
-from tests.fakes.acts import ACTS, TOOLS
+from tests.fakes.family_scripts import ACTS, TOOLS
+from tests.fakes.hostile_clients import SEED
 from tests.fakes.hub import Hub
-from tests.gateway.test_openapi import DOCUMENT, operations, resolved
 from tests.integration.conftest import install
-from tests.integration.hostile import SEED
-from tests.integration.managing import HI, NOBODY, digest_of
 from tests.integration.test_api_shapes import LIMITED
-from tests.models.checkpoints import BERT, write_checkpoint
+from tests.support.checkpoints import BERT, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.managed_daemon import HI, NOBODY, digest_of
+from tests.support.paths import ROOT
+from tests.unit.gateway.test_openapi import DOCUMENT, operations, resolved
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput
-from vllamad.models import store
-from vllamad.wire.duration import parse_keep_alive
+from vllamad.models.store import model_store
+from vllamad.translate.go.duration import parse_keep_alive
 
 pytestmark = pytest.mark.integration
 
 Case = AnyCase[Any]
 
-SCHEMA = schemathesis.openapi.from_path(Path(__file__).parents[2] / "docs" / "openapi.yaml")
+SCHEMA = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")
 OPERATIONS = {f"{method} {path}": SCHEMA[path][method] for method, path in operations()}
 PROMISES = [
     checks.status_code_conformance,
@@ -183,7 +183,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
     scenarios["busy"]["replay"] = str(home / "limited")
     (home / "limited").write_text(f"data: {LIMITED % 429}\n\ndata: [DONE]\n\n")
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    store.add(home / "state" / "models", parse("bert"), folder, source="test")
+    model_store.add(home / "state" / "models", parse("bert"), folder, source="test")
     for act in ACTS:
         install(home, act)
         scenarios[act.name] = {"replay": str(act.recorded)}

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.fakes.hub import Hub, running
-from tests.models.checkpoints import SMOLLM2
+from tests.support.checkpoints import SMOLLM2
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.host.shim import descendants
 
 pytestmark = pytest.mark.integration
@@ -76,7 +76,7 @@ class Puller:
 
     def pull_process(self) -> int | None:
         below = descendants(self.daemon.pid)
-        found = [one.pid for one in below if b"vllamad.models.pull" in cmdline(one.pid)]
+        found = [one.pid for one in below if b"vllamad.models.hub.pull_process" in cmdline(one.pid)]
         return found[0] if found else None
 
 

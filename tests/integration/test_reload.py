@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.daemon import Daemon, cmdline, daemon, fake_config, until
+from tests.support.daemon import Daemon, cmdline, daemon, fake_config, until
 
 pytestmark = pytest.mark.integration
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home
 from tests.fakes.hub import Hub
-from tests.models.checkpoints import BERT, GEMMA3, write_checkpoint
-from tests.terminal import at_terminal
+from tests.support.checkpoints import BERT, GEMMA3, write_checkpoint
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.terminal import at_terminal
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.daemon import Daemon, daemon, fake_config, fake_home, until
+from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 
 pytestmark = pytest.mark.integration
 

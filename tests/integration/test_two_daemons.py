@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import PATIENCE, daemon, fake_config, free_port, until
+from tests.support.daemon import PATIENCE, daemon, fake_config, free_port, until
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import fake_home
+from tests.support.daemon import fake_home
 from tests.system import engine, environment, trees
 from tests.system.box import Box, Plan, sweep
 from tests.system.service import STATE, Service, fresh, install, remove

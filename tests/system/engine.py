@@ -10,8 +10,8 @@ import msgspec
 
 from tests.system.environment import python_version
 from tests.system.service import Service
-from vllamad.models.catalog import Catalog
-from vllamad.runtimes.facts import RuntimeFacts
+from vllamad.models.installed import Catalog
+from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 MODEL = "smollm2:135m"
 _RUNTIME = "/opt/vllamad-runtime"

@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from vllamad.runtimes.installer import installer_for
+from vllamad.runtimes.package_installer import installer_for
 
 ROOT = Path(__file__).parents[2]
 HOME = "/opt/vllamad"  # where the environment lies in a box

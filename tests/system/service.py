@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from tests.daemon import fake_config, until
+from tests.support.daemon import fake_config, until
 from tests.system.box import Box
 from tests.system.environment import ROOT, SOURCES
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.daemon import until
+from tests.support.daemon import until
 from tests.system.service import Service
 
 pytestmark = pytest.mark.system

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.daemon import until
+from tests.support.daemon import until
 from tests.system.service import Service
 
 pytestmark = pytest.mark.system

@@ -31,7 +31,7 @@ def test_the_life_of_a_worker_is_found_by_its_model_and_its_state(used: Service)
     assert ready["MESSAGE"].startswith("worker ready model=a:latest state=ready")
     assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("6", "vllamad")
     assert ready["_SYSTEMD_UNIT"] == "vllamad.service"
-    assert ready["CODE_FILE"].endswith("supervisor/worker.py")
+    assert ready["CODE_FILE"].endswith("supervisor/workers/worker.py")
     assert int(ready["WORKER_PID"]) in used.processes()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.daemon import until
+from tests.support.daemon import until
 from tests.system.clients import clients
 from tests.system.service import Service
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import fake_config
+from tests.support.daemon import fake_config
 from tests.system import environment, trees, vm
 from tests.system.conftest import cache, tree
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import fake_home
+from tests.support.daemon import fake_home
 from tests.system import trees
 from tests.system.box import Box, Plan
 from tests.system.clients import clients

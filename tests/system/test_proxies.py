@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import until
+from tests.support.daemon import until
 from tests.system import trees
 from tests.system.conftest import skipping
 from tests.system.environment import ROOT

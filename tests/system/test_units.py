@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.daemon import until
+from tests.support.daemon import until
 from tests.system.box import Box
 from tests.system.service import Service, fresh, remove
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vllamad.errors import BadInput
-from vllamad.wire.lines import Ending
-from vllamad.wire.modelfile import typed_parameter
-from vllamad.wire.options import option_type
+from vllamad.translate.ollama.encode import Ending
+from vllamad.translate.ollama.modelfile import typed_parameter
+from vllamad.translate.ollama.options import option_type
 
 Think = bool | str | None
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllamactl.call import Call
+from vllamactl.command_context import Call
 from vllamactl.render import BULLET, DONE
 from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
@@ -31,7 +31,7 @@ def show(call: Call) -> None:
 
 def check(call: Call) -> None:
     """Say whether the configuration is without fault; every fault is named otherwise."""
-    from vllamad.models.known_file import read_known
+    from vllamad.models.registry.registry_file import read_known
 
     settings = read_settings(call.environ)
     paths = settings.paths

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from vllamactl import human
-from vllamactl.api import Api, find_api
-from vllamactl.call import Call
+from vllamactl.command_context import Call
+from vllamactl.file_uploads import Report, files_at, local_path, upload
+from vllamactl.ollama_client import Api, find_api
 from vllamactl.progress import Progression
 from vllamactl.render import DONE
-from vllamactl.uploads import Report, files_at, local_path, upload
 from vllamad.errors import BadInput, HostProblem
-from vllamad.wire.control import Progress
-from vllamad.wire.modelfile import Modelfile, parse_modelfile
+from vllamad.protocol.control import Progress
+from vllamad.translate.ollama.modelfile import Modelfile, parse_modelfile
 
 _LIMIT = 16 << 20  # bytes of a Modelfile
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from vllamactl import human
-from vllamactl.call import Call
+from vllamactl.command_context import Call
 from vllamactl.commands.config import read_settings
 from vllamactl.render import blocks
 from vllamad.config.paths import default_paths
 from vllamad.errors import ConfigError, NotAllowed, NotReachable
-from vllamad.wire import control
+from vllamad.protocol import control
 
 PROC = Path("/proc")
 
@@ -75,11 +75,11 @@ def _look(call: Call) -> Info:
     # Here, as these are slow and no other command needs them.
     from importlib.metadata import version
 
-    from vllamad.host import cards, devices, nvidia
-    from vllamad.runtimes.catalog import list_runtimes
+    from vllamad.host import devices, gpu_detection, gpu_info
+    from vllamad.runtimes.installed_runtimes import list_runtimes
 
-    described = cards.describe()
-    problem = nvidia.look(call.environ.get("CUDA_VISIBLE_DEVICES")).missing
+    described = gpu_info.describe()
+    problem = gpu_detection.look(call.environ.get("CUDA_VISIBLE_DEVICES")).missing
     daemon, paths = _daemon(call)
     folder = Path(str(paths["state"])) / "runtimes" if "state" in paths else None
     return Info(

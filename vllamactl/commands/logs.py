@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from vllamactl import human
-from vllamactl.call import Call, model_path
+from vllamactl.command_context import Call, model_path
 from vllamad.core.model_name import parse
 from vllamad.errors import HostProblem, NotAllowed
-from vllamad.wire.control import ENGINE_IDENTIFIER, IDENTIFIER
+from vllamad.protocol.control import ENGINE_IDENTIFIER, IDENTIFIER
 
 
 def logs(call: Call, model: str, *, lines: int, follow: bool, journal: bool) -> None:

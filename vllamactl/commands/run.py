@@ -9,19 +9,19 @@ from typing import TextIO
 
 import msgspec
 
-from vllamactl.api import Api, find_api
-from vllamactl.call import Call
 from vllamactl.chat.answer import Answer, write_lines
+from vllamactl.chat.chat_commands import show
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.images import take_images
 from vllamactl.chat.session import Piece, Session, Shown, Think, summary
-from vllamactl.chat.slash import show
+from vllamactl.command_context import Call
+from vllamactl.ollama_client import Api, find_api
 from vllamactl.progress import Progression
 from vllamad.errors import BadInput, ModelNotFound
-from vllamad.wire.control import Progress
-from vllamad.wire.duration import parse_duration
+from vllamad.protocol.control import Progress
+from vllamad.translate.go.duration import parse_duration
 
-# vllamactl.chat.talk is imported where it is used: prompt_toolkit is slow, and one answer needs
+# vllamactl.chat.repl is imported where it is used: prompt_toolkit is slow, and one answer needs
 # no line editing.
 
 
@@ -56,7 +56,7 @@ def run(call: Call, model: str, prompt: Sequence[str], wishes: Wishes) -> None:
             f"cannot talk to {model}: it only makes embeddings",
             hint="give it a text: vllamactl run MODEL TEXT",
         )
-    from vllamactl.chat.talk import talk
+    from vllamactl.chat.repl import talk
 
     talk(call, api, session)
 
@@ -118,7 +118,7 @@ def _answer(call: Call, api: Api, session: Session, text: str) -> None:
         reply = api.post("/api/generate", body | {"stream": False}, msgspec.Raw)
         call.screen.answer(reply, "")
         return
-    from vllamactl.chat.waiting import awaited
+    from vllamactl.chat.spinner import awaited
 
     answer = Answer(call.screen, wrap=session.wrap, hide_thinking=session.hide_thinking)
     try:

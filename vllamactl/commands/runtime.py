@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from vllamactl import human
-from vllamactl.call import Call
+from vllamactl.command_context import Call
 from vllamactl.commands.config import read_settings
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, FAILED, table
-from vllamad.wire.control import Progress
+from vllamad.protocol.control import Progress
 
 # vllamad.runtimes is imported where it is used: it is slow, and no other command needs it.
 
@@ -20,11 +20,11 @@ def install(
     call: Call, *, device: Literal["cpu", "cuda"] | None, version: str | None, repair: bool = False
 ) -> None:
     """Install an engine, or mend one, see it start, and show how it goes."""
-    from vllamad.runtimes import catalog
     from vllamad.runtimes import install as installing
+    from vllamad.runtimes import installed_runtimes
 
     folder = _folder(call.environ)
-    before = {info.name for info in catalog.list_runtimes(folder) if not info.problem}
+    before = {info.name for info in installed_runtimes.list_runtimes(folder) if not info.problem}
     mended: list[str] = []
     with Progression(
         call.screen, "mending a runtime" if repair else "installing a runtime"
@@ -56,7 +56,7 @@ def install(
 
 def show(call: Call) -> None:
     """Show the installed runtimes, and which one is in use."""
-    from vllamad.runtimes.catalog import list_runtimes
+    from vllamad.runtimes.installed_runtimes import list_runtimes
 
     found = list_runtimes(_folder(call.environ))
     rows = [
@@ -73,9 +73,9 @@ def show(call: Call) -> None:
 
 def use(call: Call, name: str) -> None:
     """Choose the runtime that workers run from their next start."""
-    from vllamad.runtimes import catalog
+    from vllamad.runtimes import installed_runtimes
 
-    facts = catalog.use(_folder(call.environ), name)
+    facts = installed_runtimes.use(_folder(call.environ), name)
     data = {"name": facts.name, "python": facts.python, "in_use": True}
     text = f"{call.screen.mark(DONE)} workers use {facts.name} from their next start"
     call.screen.answer(data, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllamactl import human
-from vllamactl.call import Call
+from vllamactl.command_context import Call
 from vllamactl.commands.config import read_settings
 from vllamactl.render import table
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def search(call: Call, words: list[str]) -> None:
     """Show the known models in whose name, description or repositories every word is."""
-    from vllamad.models.known_file import read_known  # reads TOML: slow, and no other needs it
+    from vllamad.models.registry.registry_file import (
+        read_known,  # reads TOML: slow, and no other needs it
+    )
 
     known = read_known(read_settings(call.environ).paths.catalogs)
     found = known.search(" ".join(words))

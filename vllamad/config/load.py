@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vllamad.config.listen import is_loopback, parse_listen, unguarded
+from vllamad.config.listen_address import is_loopback, parse_listen, unguarded
 from vllamad.config.paths import default_paths, hub_cache, path_problem, xdg
 from vllamad.config.schema import SECTIONS
 from vllamad.config.secrets import api_keys, hub_token

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vllamad.config.listen import ollama_host
+from vllamad.config.listen_address import ollama_host
 from vllamad.config.schema import SECTIONS
 from vllamad.config.settings import FOREVER
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vllamad.access.api_keys import parse_keys
 from vllamad.config.settings import ApiKey
-from vllamad.wire.keys import parse_keys
 
 LIMIT = 64 << 10  # bytes of a file
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from vllamad.config.listen import parse_listen, spell_listen
+from vllamad.config.listen_address import parse_listen, spell_listen
 from vllamad.config.settings import FOREVER
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput
-from vllamad.wire.duration import parse_duration
+from vllamad.translate.go.duration import parse_duration
 
 Toml = str | bool | int | float | list[str]
 

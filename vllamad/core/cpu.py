@@ -1,6 +1,6 @@
 """How a model is computed on a CPU: in which number type, and by how many threads.
 
-Which type is fast is measured (`runtimes/inside.py`) and comes in as data.
+Which type is fast is measured (`runtimes/runtime_probe.py`) and comes in as data.
 """
 
 from __future__ import annotations

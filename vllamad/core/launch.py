@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.audio import Hearing
 from vllamad.core.cpu import NumberType
-from vllamad.core.hearing import Hearing
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least
 from vllamad.errors import DoesNotFit
 

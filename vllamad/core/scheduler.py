@@ -69,7 +69,7 @@ class _Waiter:
 
 
 class Scheduler:
-    """See the module. Not safe for two tasks; `supervisor/fleet.py` is its only caller."""
+    """See the module. Not safe for two tasks: `supervisor/workers/manager.py` alone calls it."""
 
     def __init__(self, limits: Limits, machine: Machine) -> None:
         self.limits = limits

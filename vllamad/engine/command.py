@@ -13,9 +13,9 @@ from math import ceil
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.audio import lacking
 from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
-from vllamad.core.hearing import lacking
 from vllamad.core.launch import THREADS, Plan
 from vllamad.core.memory import GPU_STEP_TOKENS
 from vllamad.errors import RuntimeProblem

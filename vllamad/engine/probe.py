@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from vllamad.errors import LoadFailed
-from vllamad.host.http_client import client_for
+from vllamad.http.engine_client import client_for
 
 _SOUND_RATE = 16_000  # samples a second: what models hear in
 _PAUSE = 0.2  # seconds between two looks while it starts: far below any load time

@@ -16,14 +16,22 @@ from quart import Response, current_app, g, request
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
+from vllamad.access.api_keys import admit
 from vllamad.errors import Unavailable, VllamadError
-from vllamad.gateway import account, blobs, embedding, generation, library, management, speech
 from vllamad.gateway.context import Context, Record, context_of
 from vllamad.gateway.errors import status_of, told
-from vllamad.gateway.hub import Hub
-from vllamad.gateway.quart_app import GatewayApp
-from vllamad.wire.keys import admit
-from vllamad.wire.refusals import anthropic_error, api_error, openai_error
+from vllamad.gateway.inference.token_pump import Hub
+from vllamad.gateway.routes import (
+    audio,
+    blobs,
+    cloud_stubs,
+    embedding_routes,
+    generation,
+    manage,
+    model_lists,
+)
+from vllamad.gateway.server.quart_glue import GatewayApp
+from vllamad.translate.error_bodies import anthropic_error, api_error, openai_error
 
 log = logging.getLogger(__name__)
 
@@ -36,44 +44,44 @@ _METHODS: Final = ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 # Path, methods in the order `Allow` lists them, handler.
 ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
-    ("/", ("HEAD", "GET"), library.root),
-    ("/health", ("HEAD", "GET"), library.health),
-    ("/api/version", ("HEAD", "GET"), library.version),
-    ("/api/tags", ("HEAD", "GET"), library.tags),
-    ("/api/ps", ("GET",), library.ps),
-    ("/api/show", ("POST",), library.show),
+    ("/", ("HEAD", "GET"), model_lists.root),
+    ("/health", ("HEAD", "GET"), model_lists.health),
+    ("/api/version", ("HEAD", "GET"), model_lists.version),
+    ("/api/tags", ("HEAD", "GET"), model_lists.tags),
+    ("/api/ps", ("GET",), model_lists.ps),
+    ("/api/show", ("POST",), model_lists.show),
     ("/api/generate", ("POST",), generation.generate),
     ("/api/chat", ("POST",), generation.chat),
-    ("/api/embed", ("POST",), embedding.embed),
-    ("/api/embeddings", ("POST",), embedding.embeddings),
-    ("/api/copy", ("POST",), management.copy),
-    ("/api/create", ("POST",), management.create),
-    ("/api/delete", ("DELETE",), management.delete),
-    ("/api/pull", ("POST",), management.pull),
-    ("/api/push", ("POST",), management.push),
+    ("/api/embed", ("POST",), embedding_routes.embed),
+    ("/api/embeddings", ("POST",), embedding_routes.embeddings),
+    ("/api/copy", ("POST",), manage.copy),
+    ("/api/create", ("POST",), manage.create),
+    ("/api/delete", ("DELETE",), manage.delete),
+    ("/api/pull", ("POST",), manage.pull),
+    ("/api/push", ("POST",), manage.push),
     ("/api/blobs/<digest>", ("HEAD", "POST"), blobs.blob),
-    ("/api/status", ("GET",), account.status),
-    ("/api/me", ("POST",), account.me),
-    ("/api/signout", ("POST",), account.signout),
-    ("/api/user/keys/<key>", ("DELETE",), account.signout),
-    ("/api/experimental/web_search", ("POST",), account.web_search),
-    ("/api/experimental/web_fetch", ("POST",), account.web_fetch),
-    ("/api/experimental/model-recommendations", ("GET",), account.recommendations),
-    ("/v1/models", ("GET",), library.openai_models),
-    ("/v1/models/<path:name>", ("GET",), library.openai_model),
+    ("/api/status", ("GET",), cloud_stubs.status),
+    ("/api/me", ("POST",), cloud_stubs.me),
+    ("/api/signout", ("POST",), cloud_stubs.signout),
+    ("/api/user/keys/<key>", ("DELETE",), cloud_stubs.signout),
+    ("/api/experimental/web_search", ("POST",), cloud_stubs.web_search),
+    ("/api/experimental/web_fetch", ("POST",), cloud_stubs.web_fetch),
+    ("/api/experimental/model-recommendations", ("GET",), cloud_stubs.recommendations),
+    ("/v1/models", ("GET",), model_lists.openai_models),
+    ("/v1/models/<path:name>", ("GET",), model_lists.openai_model),
     ("/v1/chat/completions", ("POST",), generation.openai_chat),
     ("/v1/completions", ("POST",), generation.openai_completions),
     ("/v1/responses", ("POST",), generation.openai_responses),
     ("/v1/messages", ("POST",), generation.anthropic_messages),
     ("/v1/messages/count_tokens", ("POST",), generation.anthropic_count),
-    ("/v1/audio/transcriptions", ("POST",), speech.transcriptions),
-    ("/v1/audio/translations", ("POST",), speech.translations),
-    ("/v1/embeddings", ("POST",), embedding.openai_embeddings),
-    ("/rerank", ("POST",), embedding.rerank),
-    ("/v1/rerank", ("POST",), embedding.rerank),
-    ("/v2/rerank", ("POST",), embedding.rerank),
-    ("/score", ("POST",), embedding.score),
-    ("/v1/score", ("POST",), embedding.score),
+    ("/v1/audio/transcriptions", ("POST",), audio.transcriptions),
+    ("/v1/audio/translations", ("POST",), audio.translations),
+    ("/v1/embeddings", ("POST",), embedding_routes.openai_embeddings),
+    ("/rerank", ("POST",), embedding_routes.rerank),
+    ("/v1/rerank", ("POST",), embedding_routes.rerank),
+    ("/v2/rerank", ("POST",), embedding_routes.rerank),
+    ("/score", ("POST",), embedding_routes.score),
+    ("/v1/score", ("POST",), embedding_routes.score),
 )
 
 

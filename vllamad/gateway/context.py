@@ -9,13 +9,13 @@ from typing import cast
 
 from quart import current_app
 
-from vllamad.gateway.exchange import RelayLimits
-from vllamad.gateway.orders import Orders
-from vllamad.gateway.template_rules import TemplateProbes
+from vllamad.access.host_and_origin import Gate
+from vllamad.gateway.control_client import Orders
+from vllamad.gateway.inference.template_probes import TemplateProbes
+from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.host.log import event
-from vllamad.models.catalog import Catalog
-from vllamad.wire.gateway import GatewaySettings
-from vllamad.wire.origins import Gate
+from vllamad.models.installed import Catalog
+from vllamad.protocol.gateway_setup import GatewaySettings
 
 log = logging.getLogger(__name__)
 

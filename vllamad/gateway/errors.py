@@ -10,7 +10,7 @@ from vllamad.errors import (
     RuntimeProblem,
     VllamadError,
 )
-from vllamad.wire.refusals import clean
+from vllamad.translate.error_bodies import clean
 
 _LONGEST = 2_000  # characters
 

@@ -14,20 +14,20 @@ from typing import Final
 import msgspec
 import trio
 
+from vllamad.access.host_and_origin import Gate
 from vllamad.gateway.app import make_app
-from vllamad.gateway.connection import ServerLimits
 from vllamad.gateway.context import Context
-from vllamad.gateway.exchange import RelayLimits
-from vllamad.gateway.hub import open_hub
-from vllamad.gateway.orders import Orders
-from vllamad.gateway.server import serve
-from vllamad.host import descriptors
+from vllamad.gateway.control_client import Orders
+from vllamad.gateway.inference.token_pump import open_hub
+from vllamad.gateway.inference.upstream import RelayLimits
+from vllamad.gateway.server.connection import ServerLimits
+from vllamad.gateway.server.listen import serve
+from vllamad.host import fd_limit
 from vllamad.host import log as own_log
-from vllamad.host.addresses import own_addresses
 from vllamad.host.log import event
-from vllamad.models.catalog import Catalog
-from vllamad.wire.gateway import RETIRE, SERVING, TOLD_ON, GatewaySettings, decode
-from vllamad.wire.origins import Gate
+from vllamad.host.network_addresses import own_addresses
+from vllamad.models.installed import Catalog
+from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON, GatewaySettings, decode
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _tell_the_supervisor(pipe: int, word: bytes) -> None:
 
 def _limits(settings: GatewaySettings) -> ServerLimits:
     """As many connections as there are descriptors for: running out of them hurts all at once."""
-    room = max(_FEWEST, (descriptors.limit() - _SPARE) // _EACH)
+    room = max(_FEWEST, (fd_limit.limit() - _SPARE) // _EACH)
     limits = ServerLimits(drain=settings.server.drain_timeout)
     return replace(
         limits,

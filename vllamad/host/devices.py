@@ -1,4 +1,4 @@
-"""What this machine offers, as seen now: main memory and cores; its GPUs are in `host/nvidia.py`.
+"""Main memory and cores of this machine, as seen now; its GPUs are in `host/gpu_detection.py`.
 
 Must not know models.
 """

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllamad.wire.control import ENGINE_IDENTIFIER
+from vllamad.protocol.control import ENGINE_IDENTIFIER
 
 SOCKET = Path("/run/systemd/journal/socket")
 LINES_PER_SECOND = 200  # of one worker's output; its file has them all

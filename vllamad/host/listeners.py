@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from vllamad.config.listen import is_loopback, parse_listen, spell_listen
+from vllamad.config.listen_address import is_loopback, parse_listen, spell_listen
 from vllamad.errors import HostProblem
 from vllamad.host.log import event
 

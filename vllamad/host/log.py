@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from vllamad.host.journal import Journal, open_journal
-from vllamad.wire.control import IDENTIFIER
+from vllamad.protocol.control import IDENTIFIER
 
 FIELD_LIMIT = 1024  # bytes of one value
 LINE_LIMIT = 4096  # PIPE_BUF: a pipe takes that much whole, or says that it cannot

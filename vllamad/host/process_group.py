@@ -21,7 +21,7 @@ import trio
 from vllamad.errors import HostProblem
 from vllamad.host import shim
 from vllamad.host.cgroup import Cgroup
-from vllamad.host.endings import Exit
+from vllamad.host.process_endings import Exit
 from vllamad.host.processes import end_strays, pid_of, pss, remove, shared_memory, strays
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 
 from vllamad.host import shim
-from vllamad.host.endings import exit_code
+from vllamad.host.process_endings import exit_code
 from vllamad.host.tasks import first_of
 
 

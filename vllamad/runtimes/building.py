@@ -17,10 +17,10 @@ import msgspec
 
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes import packages
-from vllamad.runtimes.catalog import FACTS_FILE, write
-from vllamad.runtimes.facts import RuntimeFacts, probe, try_engine
-from vllamad.runtimes.installer import Installer, Report, installer_for, make_environment
-from vllamad.runtimes.numbers import with_numbers
+from vllamad.runtimes.installed_runtimes import FACTS_FILE, write
+from vllamad.runtimes.number_type import with_numbers
+from vllamad.runtimes.package_installer import Installer, Report, installer_for, make_environment
+from vllamad.runtimes.runtime_facts import RuntimeFacts, probe, try_engine
 
 PACKAGES_FILE = "packages.json"
 # vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break

@@ -12,7 +12,7 @@ import re
 
 from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
-from vllamad.host import nvidia
+from vllamad.host import gpu_detection
 from vllamad.host.amx import cpu_flags
 
 _NEEDED = (
@@ -50,7 +50,7 @@ def refuse_unfit_cpu(
 
 def refuse_unfit_cards(version: str) -> None:
     """Raise RuntimeProblem where no card, or its driver, can run vLLM `version` for CUDA."""
-    found = nvidia.look()
+    found = gpu_detection.look()
     if not found.devices:
         raise RuntimeProblem(
             f"cannot install a cuda runtime: {found.missing}", hint="--cpu needs no GPU"
@@ -64,7 +64,7 @@ def refuse_unfit_cards(version: str) -> None:
         )
     if not _is_for_cuda_13(version):
         return
-    driver = nvidia.driver()
+    driver = gpu_detection.driver()
     if driver and driver.cuda < _CUDA:
         raise RuntimeProblem(
             f"cannot install vllm {version}: it is built for CUDA 13, which needs NVIDIA driver"
@@ -75,7 +75,7 @@ def refuse_unfit_cards(version: str) -> None:
 
 def trial_place(visible: str | None) -> tuple[Device, float]:
     """The emptiest card, and the share of its memory a trial asks for. Raises RuntimeProblem."""
-    found = nvidia.look(visible)
+    found = gpu_detection.look(visible)
     if not found.devices:
         raise RuntimeProblem(f"cannot try the engine: {found.missing}")
     card = max(found.devices, key=lambda device: device.total - device.foreign)

@@ -17,14 +17,21 @@ from typing import Literal
 
 from msgspec import structs
 
-from vllamad.core.hearing import lacking
+from vllamad.core.audio import lacking
 from vllamad.errors import RuntimeProblem
-from vllamad.host import nvidia
+from vllamad.host import gpu_detection
 from vllamad.runtimes.building import build, downloads, log_of, note, noted
-from vllamad.runtimes.catalog import FACTS_FILE, current_name, list_runtimes, read, use, write
-from vllamad.runtimes.facts import RuntimeFacts, probe
 from vllamad.runtimes.fitness import refuse_unfit_cards, refuse_unfit_cpu
-from vllamad.runtimes.installer import Report, installer_for, make_environment
+from vllamad.runtimes.installed_runtimes import (
+    FACTS_FILE,
+    current_name,
+    list_runtimes,
+    read,
+    use,
+    write,
+)
+from vllamad.runtimes.package_installer import Report, installer_for, make_environment
+from vllamad.runtimes.runtime_facts import RuntimeFacts, probe
 
 Device = Literal["cuda", "cpu"]
 
@@ -115,7 +122,7 @@ def _use_if_none(folder: Path, name: str) -> None:
 
 
 def _device_here() -> Device:
-    found = nvidia.look()
+    found = gpu_detection.look()
     if found.may_come or found.reboot:  # a CPU build would be the wrong one with the driver loaded
         raise RuntimeProblem(
             f"cannot tell which build of vLLM to install: there is an NVIDIA GPU, but "

@@ -9,9 +9,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from vllamad.runtimes.facts import RuntimeFacts, ask
-from vllamad.runtimes.installer import Report, installer_for
+from vllamad.runtimes.package_installer import Report, installer_for
 from vllamad.runtimes.packaged import verify
+from vllamad.runtimes.runtime_facts import RuntimeFacts, ask
 
 NAME = "smollm2:135m"
 LICENSE = "Apache-2.0"

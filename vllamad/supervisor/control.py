@@ -1,7 +1,7 @@
 """The routes of the control socket, each with what it answers.
 
-The shapes are in `wire/control.py`, HTTP itself in `host/http_server.py`, and who may connect is
-the kernel's word, checked here for every request.
+The shapes are in `protocol/control.py`, HTTP itself in `http/control_server.py`. The kernel names
+the peer of a connection; whether it may is checked here for every request.
 """
 
 from __future__ import annotations
@@ -25,14 +25,10 @@ from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, NotAllowed, VllamadError
 from vllamad.host.control_socket import gid_of, may_control
-from vllamad.host.http_server import Request, Response, Send, StreamResponse
 from vllamad.host.log import event
 from vllamad.host.log_files import follow, last_lines
-from vllamad.supervisor import upkeep
-from vllamad.supervisor.fleet import Fleet
-from vllamad.supervisor.library import Library
-from vllamad.supervisor.orders import Orders, Report
-from vllamad.wire.control import (
+from vllamad.http.control_server import Request, Response, Send, StreamResponse
+from vllamad.protocol.control import (
     CopyOrder,
     CreateOrder,
     Models,
@@ -49,6 +45,10 @@ from vllamad.wire.control import (
     encode,
     encode_line,
 )
+from vllamad.supervisor.models import maintenance
+from vllamad.supervisor.models.library import Library
+from vllamad.supervisor.models.model_changes import Orders, Report
+from vllamad.supervisor.workers.manager import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -231,11 +231,11 @@ class Control:
 
     def _verify(self, order: VerifyOrder) -> StreamResponse:
         models = self._daemon.settings.paths.models
-        return _reported(partial(upkeep.verify, models, order.model))
+        return _reported(partial(maintenance.verify, models, order.model))
 
     def _prune(self, order: PruneOrder) -> StreamResponse:
         models = self._daemon.settings.paths.models
-        return _reported(partial(upkeep.prune, models, dry_run=order.dry_run))
+        return _reported(partial(maintenance.prune, models, dry_run=order.dry_run))
 
     def _copy(self, source: str, order: CopyOrder) -> StreamResponse:
         async def copy() -> str:

@@ -19,9 +19,9 @@ from typing import Final
 import trio
 
 from vllamad.errors import HostProblem
-from vllamad.host.endings import Exit, Watch, ended
 from vllamad.host.log import event
-from vllamad.wire.gateway import RETIRE, SERVING, TOLD_ON
+from vllamad.host.process_endings import Exit, Watch, ended
+from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON
 
 log = logging.getLogger(__name__)
 

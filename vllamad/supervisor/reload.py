@@ -21,13 +21,13 @@ from vllamad.errors import ConfigError, ModelNotFound, VllamadError
 from vllamad.host import log as own_log
 from vllamad.host.log import event
 from vllamad.host.systemd import Notifier
+from vllamad.protocol.control import Reloaded
 from vllamad.supervisor.control import Attempt, Daemon
-from vllamad.supervisor.engines import Engines
-from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
-from vllamad.supervisor.library import Library
-from vllamad.supervisor.lives import EngineLives
-from vllamad.wire.control import Reloaded
+from vllamad.supervisor.models.library import Library
+from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.workers.engine_process import EngineLives
+from vllamad.supervisor.workers.manager import Fleet
 
 log = logging.getLogger(__name__)
 

@@ -26,38 +26,38 @@ from pathlib import Path
 
 import trio
 
-from vllamad.config.listen import unguarded
+from vllamad.config.listen_address import unguarded
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Plan
 from vllamad.core.scheduler import Scheduler
 from vllamad.errors import ConfigError, HostProblem
-from vllamad.host import nvidia
+from vllamad.host import gpu_detection
 from vllamad.host.cgroup import Cgroups, claim
 from vllamad.host.control_socket import bind_control
-from vllamad.host.http_server import serve_http
 from vllamad.host.journal import open_journal
 from vllamad.host.listeners import address_of, all_loopback, bind_http, given
 from vllamad.host.log import event, is_journal
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
-from vllamad.host.unit_job import pending_job
-from vllamad.models import blobs, derived
-from vllamad.models.catalog import Catalog
-from vllamad.supervisor.adoption import Keeping, look_for_survivors
-from vllamad.supervisor.asked import Asked, heeding
-from vllamad.supervisor.broker import Broker, listen
+from vllamad.host.systemd_job import pending_job
+from vllamad.http.control_server import serve_http
+from vllamad.models.installed import Catalog
+from vllamad.models.store import derived, upload_blobs
+from vllamad.protocol.gateway_setup import EngineParsers, encode, for_gateway
 from vllamad.supervisor.control import Control, Daemon
-from vllamad.supervisor.engines import Engines
-from vllamad.supervisor.fleet import Fleet
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
-from vllamad.supervisor.health import beat, guarded, until_serving
-from vllamad.supervisor.library import Library
-from vllamad.supervisor.lives import EngineLives
-from vllamad.supervisor.orders import Orders
+from vllamad.supervisor.models.library import Library
+from vllamad.supervisor.models.model_changes import Orders
 from vllamad.supervisor.reload import Parts, Reloader, apply, limits_of, preload
-from vllamad.supervisor.report import ask_for_time, serving, stopping, tell
-from vllamad.supervisor.worker import Worker
-from vllamad.wire.gateway import EngineParsers, encode, for_gateway
+from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.signals import Asked, heeding
+from vllamad.supervisor.status_text import ask_for_time, serving, stopping, tell
+from vllamad.supervisor.watchdog import beat, guarded, until_serving
+from vllamad.supervisor.workers.engine_process import EngineLives
+from vllamad.supervisor.workers.handover import Keeping, look_for_survivors
+from vllamad.supervisor.workers.lease_server import Broker, listen
+from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ async def supervise(
         event(log, level, "no effect", name=remark.name, why=remark.why)
     keeping = await look_for_survivors(settings, environ)
     cgroups = claim_cgroups(settings)
-    engines = Engines(settings, partial(nvidia.look, environ.get("CUDA_VISIBLE_DEVICES")))
+    engines = Engines(settings, partial(gpu_detection.look, environ.get("CUDA_VISIBLE_DEVICES")))
     await engines.look()
     lives = make_lives(settings, engines, environ, cgroups, keeping)
     fleet = make_fleet(settings, engines, lives)
@@ -319,14 +319,14 @@ def warn_of_noexec(folders: Iterable[Path]) -> None:
 def sweep(models: Path) -> None:
     """Remove what no model needs, while nobody can be making one."""
     try:
-        blobs.sweep(models)
+        upload_blobs.sweep(models)
         derived.tidy(models)
     except OSError as error:
         event(log, logging.WARNING, "cannot tidy the model store", error=str(error))
 
 
 async def heartbeat(notify: Notifier, environ: Mapping[str, str], daemon: Daemon) -> None:
-    """See `supervisor/health.py`."""
+    """See `supervisor/watchdog.py`."""
     await beat(
         notify,
         watchdog_interval(environ, daemon.pid),

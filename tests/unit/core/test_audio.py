@@ -1,0 +1,24 @@
+"""What an engine must have for a model that hears."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllamad.core.audio import Hearing, lacking
+
+
+@pytest.mark.parametrize(
+    ("hearing", "there", "missing"),
+    [
+        ("", (), ()),
+        ("only", (), ("av", "soundfile")),
+        ("only", ("soundfile",), ("av",)),
+        ("only", ("av", "soundfile"), ()),
+        ("beside", ("av", "soundfile"), ("torchaudio",)),
+        ("beside", ("av", "soundfile", "torchaudio"), ()),
+    ],
+)
+def test_what_is_missing_is_named(
+    hearing: Hearing, there: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    assert lacking(hearing, there) == missing

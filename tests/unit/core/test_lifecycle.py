@@ -1,0 +1,80 @@
+"""The law of a worker's life, walked move by move."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.paths import ROOT
+from vllamad.core.lifecycle import (
+    FOLLOWS,
+    Ending,
+    GiveUp,
+    Rest,
+    Retry,
+    Rules,
+    State,
+    advance,
+    after,
+    diagram,
+)
+
+RULES = Rules(base=1.0, limit=60.0, max_failures=5)
+CRASH = Ending(asked=False, reason="boom")
+
+
+@pytest.mark.parametrize(("present", "wanted"), [(a, b) for a in State for b in FOLLOWS[a]])
+def test_what_the_table_allows_happens(present: State, wanted: State) -> None:
+    assert advance(present, wanted) is wanted
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"), [(a, b) for a in State for b in State if b not in FOLLOWS[a]]
+)
+def test_what_the_table_does_not_allow_is_a_bug(present: State, wanted: State) -> None:
+    with pytest.raises(AssertionError, match="cannot go from"):
+        advance(present, wanted)
+
+
+def test_memory_is_never_free_before_the_group_is_empty() -> None:
+    free = {State.STOPPED, State.BACKOFF, State.FAILED}
+    leading = {present for present in State for wanted in FOLLOWS[present] if wanted in free}
+    assert leading - free == {State.STOPPING}
+
+
+def test_a_worker_asked_to_stop_rests() -> None:
+    assert after([CRASH, Ending(asked=True)], RULES, jitter=1.0) == Rest()
+
+
+def test_failures_in_a_row_double_the_delay_up_to_the_limit() -> None:
+    rules = Rules(base=1.0, limit=5.0, max_failures=10)
+    delays = [after([CRASH] * n, rules, jitter=1.0) for n in range(1, 6)]
+    assert delays == [Retry(1.0), Retry(2.0), Retry(4.0), Retry(5.0), Retry(5.0)]
+
+
+def test_jitter_spreads_the_delay() -> None:
+    assert after([CRASH], RULES, jitter=1.5) == Retry(1.5)
+
+
+def test_too_many_failures_in_a_row_give_up_with_the_last_reason() -> None:
+    assert after([CRASH] * 5, RULES, jitter=1.0) == GiveUp("boom")
+
+
+def test_a_failure_that_cannot_cure_itself_gets_one_more_try() -> None:
+    hopeless = Ending(asked=False, reason="no such architecture", deterministic=True)
+    assert after([hopeless], RULES, jitter=1.0) == Retry(1.0)
+    assert after([hopeless, hopeless], RULES, jitter=1.0) == GiveUp("no such architecture")
+
+
+def test_having_served_for_long_wipes_the_slate() -> None:
+    steady = Ending(asked=False, reason="boom", ready_for=3600.0)
+    assert after([CRASH, CRASH, CRASH, CRASH, steady], RULES, jitter=1.0) == Retry(1.0)
+
+
+def test_a_stop_that_was_asked_for_wipes_the_slate() -> None:
+    endings = [CRASH, CRASH, CRASH, CRASH, Ending(asked=True), CRASH]
+    assert after(endings, RULES, jitter=1.0) == Retry(1.0)
+
+
+def test_the_architecture_page_shows_the_diagram_drawn_from_the_table() -> None:
+    page = ROOT / "docs" / "architecture.md"
+    assert diagram() in page.read_text()

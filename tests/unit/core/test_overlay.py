@@ -1,0 +1,184 @@
+"""Derived models: merged over their base, hashed, and laid under a relayed request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from vllamad.core.overlay import NOTHING, Adapter, Overlay, Turn, digest_over, layers, over
+from vllamad.translate.engine.model_defaults import Body, overlaid
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+TURNS = (Turn(role="user", content="hi"), Turn(role="assistant", content="hello"))
+HISTORY = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+ASKED = [{"role": "user", "content": "why?"}]
+BASE = Overlay(
+    system="be brief",
+    template="{{ base }}",
+    parameters={"temperature": 0.5, "top_k": 5},
+    messages=TURNS,
+    licenses=("MIT", "own"),
+    capabilities=("tools",),
+    adapter=Adapter(config="a" * 64, weights="b" * 64),
+)
+
+
+@dataclass
+class Case:
+    new: Overlay
+    part: str
+    value: object
+
+
+def test_what_a_model_says_nothing_of_is_as_its_base_has_it() -> None:
+    assert over(BASE, NOTHING) == BASE == over(NOTHING, BASE)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(Overlay(system="be long"), "system", "be long"),
+        Case(Overlay(template="{{ new }}"), "template", "{{ new }}"),
+        Case(
+            Overlay(parameters={"top_k": 1, "seed": 2}),
+            "parameters",
+            {"temperature": 0.5, "top_k": 1, "seed": 2},
+        ),
+        Case(Overlay(messages=TURNS[:1]), "messages", TURNS[:1]),
+        Case(Overlay(licenses=("own", "new")), "licenses", ("MIT", "own", "new")),
+        Case(Overlay(capabilities=("vision",)), "capabilities", ("vision",)),
+        Case(
+            Overlay(adapter=Adapter(config="c" * 64, weights="d" * 64)),
+            "adapter",
+            Adapter(config="c" * 64, weights="d" * 64),
+        ),
+    ],
+    ids=lambda case: case.part,
+)
+def test_what_it_says_replaces_merges_or_appends(case: Case) -> None:
+    made = over(BASE, case.new)
+    assert getattr(made, case.part) == case.value
+    others = set(BASE.__struct_fields__) - {case.part}
+    assert all(getattr(made, name) == getattr(BASE, name) for name in others)
+
+
+def test_a_mere_copy_has_the_digest_of_its_base_and_nothing_else_has() -> None:
+    assert digest_over("f" * 64, NOTHING) == "f" * 64
+    other = digest_over("f" * 64, BASE)
+    assert len(other) == 64
+    assert other != "f" * 64
+    assert other == digest_over("f" * 64, BASE) != digest_over("e" * 64, BASE)
+
+
+def test_the_order_of_parameters_changes_no_digest() -> None:
+    turned = Overlay(parameters={"top_k": 5, "temperature": 0.5})
+    assert digest_over("f", turned) == digest_over("f", Overlay(parameters=BASE.parameters))
+
+
+def test_an_adapter_is_known_by_both_its_files() -> None:
+    ids = {Adapter(config=one, weights=two).id for one in ("a", "b") for two in ("a", "b")}
+    assert len(ids) == 4
+
+
+def test_each_part_that_says_something_is_a_layer() -> None:
+    assert layers(NOTHING) == []
+    assert len(layers(BASE)) == len(BASE.__struct_fields__)
+    assert all(len(layer) == len("sha256:") + 64 for layer in layers(BASE))
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES + "/count_tokens"])
+def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
+    body: Body = {"messages": ASKED}
+    assert overlaid(path, body, NOTHING, 2048, {}) is body
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (CHAT, {"temperature": 0.5, "top_k": 5, "stop": ["x"], "max_tokens": 7}),
+        (COMPLETIONS, {"temperature": 0.5, "top_k": 5, "stop": ["x"], "max_tokens": 7}),
+        (RESPONSES, {"temperature": 0.5, "top_k": 5, "max_output_tokens": 7}),
+        (MESSAGES, {"temperature": 0.5, "top_k": 5, "top_p": 0.9, "stop_sequences": ["x"]}),
+        ("/v1/embeddings", {}),
+    ],
+)
+def test_its_parameters_are_spelled_as_each_route_calls_them(path: str, more: Body) -> None:
+    overlay = Overlay(
+        parameters={"temperature": 0.5, "top_k": 5, "stop": ["x"], "num_predict": 7, "num_ctx": 64}
+    )
+    stored = overlay.parameters
+    assert overlaid(path, {"model": "a"}, overlay, 2048, stored) == {"model": "a"} | more
+
+
+@pytest.mark.case("K2")
+def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -> None:
+    ollamas: Body = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
+    assert overlaid(MESSAGES, {}, NOTHING, 2048, {}) == ollamas
+    assert overlaid(MESSAGES, {}, NOTHING, 2048, {"top_p": 0.5}) == ollamas | {"top_p": 0.5}
+    assert overlaid(MESSAGES, {"temperature": 0.0}, NOTHING, 2048, {"temperature": 0.3}) == (
+        ollamas | {"temperature": 0.0}
+    )
+
+
+def test_what_the_client_says_itself_stays() -> None:
+    overlay = Overlay(parameters={"temperature": 0.5, "num_predict": 7})
+    body: Body = {"temperature": 1.0, "max_completion_tokens": 9}
+    assert overlaid(CHAT, body, overlay, 2048, {}) == body
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "made"),
+    [
+        (
+            CHAT,
+            {"messages": ASKED},
+            {"messages": [{"role": "system", "content": "be brief"}, *HISTORY, *ASKED]},
+        ),
+        (
+            CHAT,
+            {"messages": [{"role": "system", "content": "own"}]},
+            {"messages": [*HISTORY, {"role": "system", "content": "own"}]},
+        ),
+        (
+            CHAT,
+            {"messages": [{"role": "developer", "content": "own"}]},
+            {"messages": [*HISTORY, {"role": "developer", "content": "own"}]},
+        ),
+        (
+            CHAT,
+            {"messages": []},
+            {"messages": [{"role": "system", "content": "be brief"}, *HISTORY]},
+        ),
+        (CHAT, {"messages": "none"}, {"messages": "none"}),
+        (
+            MESSAGES,
+            {"messages": ASKED},
+            {"messages": [*HISTORY, *ASKED], "system": "be brief"}
+            | {"temperature": 0.8, "top_p": 0.9, "top_k": 40},
+        ),
+        (
+            MESSAGES + "/count_tokens",
+            {"messages": ASKED, "system": "own"},
+            {"messages": [*HISTORY, *ASKED], "system": "own"},
+        ),
+        (RESPONSES, {"input": "why?"}, {"input": "why?", "instructions": "be brief"}),
+        (
+            RESPONSES,
+            {"input": "why?", "instructions": "own"},
+            {"input": "why?", "instructions": "own"},
+        ),
+        (COMPLETIONS, {"prompt": "why?"}, {"prompt": "why?"}),
+    ],
+)
+def test_its_system_message_and_history_come_first_where_the_client_has_none(
+    path: str, asked: Body, made: Body
+) -> None:
+    overlay = Overlay(system="be brief", messages=TURNS)
+    assert overlaid(path, asked, overlay, 2048, {}) == made
+
+
+def test_a_history_alone_is_put_before_the_conversation() -> None:
+    body = overlaid(CHAT, {"messages": ASKED}, Overlay(messages=TURNS), 2048, {})
+    assert body == {"messages": [*HISTORY, *ASKED]}

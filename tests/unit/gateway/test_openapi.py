@@ -1,0 +1,236 @@
+"""Is docs/openapi.yaml what the gateway does? The routes, the fields that are read, the limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+
+from tests.support.paths import ROOT
+from vllamad.access import api_keys
+from vllamad.config.settings import ApiKey
+from vllamad.core.model_name import parse
+from vllamad.errors import BadInput, Unauthenticated
+from vllamad.gateway.app import ROUTES
+from vllamad.gateway.routes import audio
+from vllamad.translate.anthropic import messages
+from vllamad.translate.engine import request_fields
+from vllamad.translate.go.duration import parse_keep_alive
+from vllamad.translate.ollama import embeddings, manage_requests, options, request
+from vllamad.translate.openai import chat_fields, chat_messages, rerank_fields, responses
+
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
+
+# The tables that the fields of a request are read by.
+TABLES: dict[str, Iterable[str]] = {
+    "GenerateRequest": request._GENERATE,
+    "ChatRequest": request._CHAT,
+    "ApiMessage": request._MESSAGE,
+    "ShowRequest": request._SHOW,
+    "EmbedRequest": embeddings._EMBED,
+    "EmbeddingRequest": embeddings._EMBEDDINGS,
+    "CreateRequest": manage_requests._CREATE,
+    "DeleteRequest": manage_requests._NAMED,
+    "PullRequest": manage_requests._PULL,
+    "PushRequest": manage_requests._PULL,
+    "Options": options._TYPES,
+    "Turn": ("role", "content"),
+    "ChatCompletionRequest": {*chat_fields._CHAT, "model", "reasoning", "user"},
+    "CompletionRequest": {*chat_fields._COMPLETION, "model", "user"},
+    "ChatMessage": chat_messages._MESSAGE,
+    "ResponsesRequest": {*responses._REQUEST, "include", "input", "model"},
+    "MessagesRequest": {*messages._SAMPLED, "messages", "model", "system", "tools"},
+    "CountRequest": {*messages._COUNTED, "messages", "model", "system", "tools"},
+    "RerankRequest": rerank_fields._LIMITS | {"documents", "model", "query"},
+    "ScoreRequest": rerank_fields._LIMITS
+    | {"model"}
+    | {name for pair in rerank_fields._SCORE for name in pair},
+    "SpeechRequest": audio._FIELDS | {"file", "model"},
+}
+STRUCTS: dict[str, type[msgspec.Struct]] = {
+    "GenerateRequest": request.GenerateRequest,
+    "ChatRequest": request.ChatRequest,
+    "ApiMessage": request.Message,
+    "ShowRequest": request.ShowRequest,
+    "EmbedRequest": embeddings.EmbedRequest,
+    "EmbeddingRequest": embeddings.EmbeddingRequest,
+    "CopyRequest": manage_requests.CopyRequest,
+    "CreateRequest": manage_requests.CreateRequest,
+    "DeleteRequest": manage_requests.DeleteRequest,
+    "PullRequest": manage_requests.PullRequest,
+    "PushRequest": manage_requests.PushRequest,
+}
+
+
+def resolved(node: dict[str, Any]) -> dict[str, Any]:
+    """What a reference stands for; anything else is itself."""
+    while "$ref" in node:
+        found: Any = DOCUMENT
+        for name in node["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        node = found
+    return node
+
+
+def operations() -> dict[tuple[str, str], dict[str, Any]]:
+    """Every operation of the document, by method and path."""
+    return {
+        (method.upper(), path): operation
+        for path, item in DOCUMENT["paths"].items()
+        for method, operation in resolved(item).items()
+        if method in METHODS
+    }
+
+
+def routes() -> set[tuple[str, str]]:
+    """Every method and path of the route table, as the document spells paths."""
+    return {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path))
+        for path, methods, _ in ROUTES
+        for method in methods
+    }
+
+
+def properties(schema: dict[str, Any]) -> set[str]:
+    """The fields of an object, those of what it is composed of included."""
+    schema = resolved(schema)
+    parts = [properties(part) for part in schema.get("allOf", [])]
+    return set(schema.get("properties", {})).union(*parts)
+
+
+def references(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(target := node.get("$ref"), str):
+            yield target
+        for value in node.values():
+            yield from references(value)
+    if isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_it_is_a_valid_document_of_this_version() -> None:
+    validate(DOCUMENT)
+    assert DOCUMENT["info"]["version"] == version("vllamad")
+
+
+def test_it_has_every_route_and_no_other() -> None:
+    assert set(operations()) == routes()
+
+
+def test_each_operation_has_a_name_of_its_own() -> None:
+    names = [one["operationId"] for one in operations().values() if "operationId" in one]
+    assert len(names) == len(set(names))
+
+
+def test_each_component_is_used() -> None:
+    kinds = DOCUMENT["components"]
+    present = {f"#/components/{kind}/{name}" for kind in kinds for name in kinds[kind]}
+    schemes = {
+        f"#/components/securitySchemes/{name}" for one in DOCUMENT["security"] for name in one
+    }
+    assert present - set(references(DOCUMENT)) == schemes
+
+
+@pytest.mark.parametrize("operation", operations().values(), ids=lambda one: one.get("operationId"))
+def test_what_can_happen_on_every_route_is_there(operation: dict[str, Any]) -> None:
+    common = {"403"} | ({"408", "413", "415"} if "requestBody" in operation else set())
+    common |= set() if operation.get("security") == [] else {"401"}
+    assert common <= set(operation["responses"])
+
+
+@pytest.mark.parametrize(("method", "path"), operations())
+def test_only_what_takes_no_key_says_so(method: str, path: str) -> None:
+    asked = {"method": method, "path": path, "authorization": "", "api_key": ""}
+    takes_none = operations()[method, path].get("security") == []
+    with nullcontext() if takes_none else pytest.raises(Unauthenticated):
+        api_keys.admit((ApiKey(digest="0" * 64, scope=api_keys.MANAGE),), **asked)
+
+
+@pytest.mark.parametrize("path", sorted({path for _, path in operations()}))
+def test_errors_have_the_form_of_their_api(path: str) -> None:
+    fault = (
+        "AnthropicFault"
+        if path.startswith("/v1/messages")
+        else "OpenAIFault"
+        if path.startswith(("/v1", "/v2", "/rerank", "/score"))
+        else "ApiFault"
+    )
+    told = [
+        resolved(answer)["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for (method, at), operation in operations().items()
+        if at == path and method != "HEAD"
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert set(told) == {fault}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_request_has_the_fields_that_are_read_and_no_others(name: str) -> None:
+    assert properties(SCHEMAS[name]) == set(TABLES[name])
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_every_field_of_a_typed_request_is_there(name: str) -> None:
+    fields = {field.encode_name for field in msgspec.structs.fields(STRUCTS[name])}
+    assert fields <= properties(SCHEMAS[name])
+
+
+@pytest.mark.parametrize("field", properties(SCHEMAS["EmbeddingsRequest"]))
+def test_every_field_of_a_request_for_vectors_is_read(field: str) -> None:
+    body = {"model": "m", "input": "hi", field: {"of": "no such type"}}
+    with pytest.raises(BadInput):
+        embeddings.decode_openai(msgspec.json.encode(body))
+
+
+@given(st.from_regex(SCHEMAS["Name"]["pattern"], fullmatch=True))
+def test_what_a_name_may_be_is_one(text: str) -> None:
+    assert parse(text).display()
+
+
+@given(st.from_regex(SCHEMAS["KeepAlive"]["anyOf"][1]["pattern"], fullmatch=True))
+def test_what_a_duration_may_be_is_one(text: str) -> None:
+    assume(len(text) < 20)
+    assume(not re.search("[0-9]{6}", text))  # longer than 292 years is none
+    assert parse_keep_alive(text) is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "limit"),
+    [
+        (SCHEMAS["ChatRequest"]["properties"]["messages"], request.MAX_MESSAGES),
+        (SCHEMAS["ChatRequest"]["properties"]["tools"], request.MAX_TOOLS),
+        (SCHEMAS["ApiMessage"]["properties"]["tool_calls"], request.MAX_TOOL_CALLS),
+        (SCHEMAS["Images"], request.MAX_IMAGES),
+        (SCHEMAS["Options"]["properties"]["stop"], options.MAX_STOPS),
+        (SCHEMAS["CreateRequest"]["properties"]["messages"], request.MAX_MESSAGES),
+        (SCHEMAS["ChatCompletionRequest"]["properties"]["messages"], request_fields.MAX_MESSAGES),
+        (SCHEMAS["ToolsOfOpenAI"], request_fields.MAX_TOOLS),
+        (SCHEMAS["Conversation"]["properties"]["messages"], request_fields.MAX_MESSAGES),
+    ],
+)
+def test_lists_have_the_limits_of_the_code(schema: dict[str, Any], limit: int) -> None:
+    assert schema["maxItems"] == limit
+
+
+def test_words_are_those_of_the_code() -> None:
+    think = SCHEMAS["Generation"]["properties"]["think"]["enum"]
+    assert {word for word in think if isinstance(word, str)} == set(request.THINK_LEVELS)
+    assert set(SCHEMAS["Effort"]["enum"]) == {*request_fields._EFFORTS, "", None}
+    tools = SCHEMAS["ResponsesRequest"]["properties"]["tools"]["items"]["description"]
+    assert set(re.findall(r"`(\w+)`", tools)) == set(responses._TOOLS)
+    blocks = SCHEMAS["Blocks"]["anyOf"][1]["items"]["properties"]["type"]["description"]
+    own = {"document", "search_result", "image"}
+    assert set(re.findall(r"`(\w+)`", blocks)) == {*blocks._BLOCKS, *own}

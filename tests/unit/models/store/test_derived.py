@@ -1,0 +1,211 @@
+"""Derived models: small manifests over another's files, and what becomes of them without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, write_checkpoint
+from tests.unit.models.store.test_lora import adapter, base_of
+from vllamad.config.settings import ModelSettings
+from vllamad.core.model_name import parse
+from vllamad.core.overlay import NOTHING, Overlay, Turn
+from vllamad.errors import HostProblem, ModelNotFound
+from vllamad.models.installed import Catalog, Installed
+from vllamad.models.model_info import modelfile, parameters, show
+from vllamad.models.store import lora, manifests, model_store
+from vllamad.models.store.derived import derive, tidy
+
+KIND = Overlay(system="Be kind.", parameters={"top_k": 3})
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = write_checkpoint(tmp_path / "made", SMOLLM2, LICENSE_txt="MIT")
+    model_store.add(tmp_path / "models", parse("base"), folder, source="a test")
+    return tmp_path / "models"
+
+
+def find(models: Path, name: str, **settings: ModelSettings) -> Installed:
+    found = Catalog(models, settings).find(name)
+    assert found is not None
+    return found
+
+
+def make(
+    models: Path, name: str, overlay: Overlay = KIND, base: str = "base"
+) -> model_store.Change:
+    return derive(models, find(models, base), parse(name), overlay)
+
+
+def test_a_derived_model_has_the_files_of_its_base_and_a_digest_of_its_own(models: Path) -> None:
+    make(models, "made")
+    base, made = find(models, "base"), find(models, "made")
+    assert (made.folder, made.size, made.facts) == (base.folder, base.size, base.facts)
+    assert made.digest != base.digest
+    assert (made.base, made.runs_as, made.overlay) == ("base:latest", "base:latest", KIND)
+    assert (base.base, base.runs_as) == ("", "base:latest")
+
+
+def test_a_copy_is_the_same_model(models: Path) -> None:
+    make(models, "copy", NOTHING)
+    assert find(models, "copy").digest == find(models, "base").digest
+
+
+def test_what_is_made_of_what_was_made_has_the_same_base(models: Path) -> None:
+    make(models, "one")
+    make(models, "two", base="one")
+    assert find(models, "two").base == "base:latest"
+
+
+def test_settings_of_its_own_or_a_template_take_a_worker_of_its_own(models: Path) -> None:
+    make(models, "set")
+    own = ModelSettings(context_length=128)
+    assert find(models, "set", set=own).runs_as == "set:latest"
+    assert find(models, "set", base=own).settings == own, "else it has those of its base"
+    make(models, "styled", Overlay(template=CHATML_TEMPLATE))
+    styled = find(models, "styled")
+    assert styled.runs_as == "styled:latest"
+    assert styled.facts.chat_template == CHATML_TEMPLATE
+
+
+def test_capabilities_are_what_the_maker_says(models: Path) -> None:
+    make(models, "capable", Overlay(capabilities=("completion", "vision")))
+    assert find(models, "capable").capabilities == ("completion", "vision")
+
+
+def test_made_over_its_own_base_it_takes_its_place(models: Path) -> None:
+    make(models, "copy", NOTHING)
+    change = make(models, "Base")
+    assert change.now.base == ""
+    assert change.now.name == "registry.ollama.ai/library/base:latest"
+    assert find(models, "base").overlay == KIND
+    assert find(models, "copy").overlay == NOTHING
+
+
+def test_when_the_base_goes_the_others_go_on_sharing_one_worker(models: Path) -> None:
+    for name in ("a", "b", "c"):
+        make(models, name)
+    gone = model_store.withdraw(models, parse("base"))
+    model_store.discard(models, gone.folder)
+    shared = {find(models, name).runs_as for name in ("a", "b", "c")}
+    assert len(shared) == 1
+    assert shared < {"a:latest", "b:latest", "c:latest"}
+    for name in ("a", "b", "c"):
+        model_store.discard(models, model_store.withdraw(models, parse(name)).folder)
+    assert not (models / gone.folder).exists()
+
+
+def test_when_the_base_becomes_another_model_the_derived_keeps_its_files(models: Path) -> None:
+    make(models, "made")
+    folder = find(models, "made").folder
+    other = write_checkpoint(models.parent / "other", SMOLLM2, LICENSE_txt="BSD")
+    model_store.add(models, parse("base"), other, source="a test")
+    made = find(models, "made")
+    assert (made.folder, made.license) == (folder, "MIT")
+    assert made.runs_as == "made:latest"
+    assert find(models, "base").license == "BSD"
+
+
+def test_a_name_of_a_model_elsewhere_frees_nothing_of_that_model(models: Path) -> None:
+    change = make(models, "made")
+    assert change.before is None
+    assert make(models, "made", NOTHING).before == change.now
+
+
+def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "outside", SMOLLM2)
+    settings = {"out": ModelSettings(path=str(folder))}
+    catalog = Catalog(models, settings)
+    out = catalog.find("out")
+    assert out is not None
+    assert catalog.is_configured(parse("OUT"))
+    assert not catalog.is_configured(parse("base"))
+    derive(models, out, parse("made"), KIND)
+    made = catalog.find("made")
+    assert made is not None
+    assert (made.folder, made.runs_as, made.stored) == (folder, "out:latest", True)
+    derive(models, made, parse("again"), NOTHING)
+    with pytest.raises(HostProblem, match="out:latest is no longer in the configuration"):
+        Catalog(models, {}).find("again")
+
+
+def test_a_base_that_went_meanwhile_is_not_found(models: Path) -> None:
+    base = find(models, "base")
+    model_store.withdraw(models, parse("base"))
+    with pytest.raises(ModelNotFound):
+        derive(models, base, parse("made"), KIND)
+
+
+def test_it_is_described_with_all_it_adds(models: Path) -> None:
+    overlay = Overlay(
+        system="Be kind.",
+        template='{{ "x" }}\n',
+        parameters={"temperature": 0.5, "stop": ["a", "b"], "use_mmap": True, "seed": 3.0},
+        messages=(Turn(role="user", content=" hi"),),
+        licenses=("BSD",),
+    )
+    make(models, "made", overlay)
+    made = find(models, "made")
+    assert parameters(made).splitlines() == [
+        "seed                           3",
+        'stop                           "a"',
+        'stop                           "b"',
+        "temperature                    0.5",
+        "use_mmap                       true",
+    ]
+    assert modelfile(made).splitlines() == [
+        '# Modelfile generated by "ollama show"', "FROM base:latest",
+        'TEMPLATE """{{ "x" }}', '"""', "SYSTEM Be kind.", "PARAMETER seed 3",
+        'PARAMETER stop "a"', 'PARAMETER stop "b"', "PARAMETER temperature 0.5",
+        "PARAMETER use_mmap true", 'MESSAGE user " hi"', 'LICENSE "MIT', 'BSD"',
+    ]  # fmt: skip
+    reply = show(made)
+    assert list(reply) == [
+        "license", "modelfile", "parameters", "template", "system", "details", "messages",
+        "model_info", "capabilities", "modified_at",
+    ]  # fmt: skip
+
+
+def with_adapter(models: Path, tmp_path: Path) -> Overlay:
+    """A model and an adapter that fits it."""
+    base_of(tmp_path / "fits", SMOLLM2)
+    model_store.add(models, parse("fits"), tmp_path / "fits", source="a test")
+    made = adapter(models)
+    lora.assemble(models, find(models, "fits").folder, made)
+    return Overlay(adapter=made)
+
+
+def test_an_adapter_adds_to_the_size_and_is_known_to_the_base(models: Path, tmp_path: Path) -> None:
+    overlay = with_adapter(models, tmp_path)
+    make(models, "tuned", overlay, base="fits")
+    tuned, fits = find(models, "tuned"), find(models, "fits")
+    catalog = Catalog(models, {})
+    [stored] = catalog.adapters(fits)
+    assert tuned.size == fits.size + stored.size
+    assert catalog.adapters(tuned) == (stored,)
+    assert catalog.adapters(find(models, "base")) == ()
+    assert f"ADAPTER sha256:{overlay.adapter.weights}" in modelfile(tuned)  # type: ignore[union-attr]
+
+
+def test_a_model_without_its_adapter_cannot_be_used(models: Path, tmp_path: Path) -> None:
+    make(models, "tuned", with_adapter(models, tmp_path), base="fits")
+    lora.sweep(models, ())
+    with pytest.raises(HostProblem, match="its adapter is missing"):
+        Catalog(models, {}).find("tuned")
+
+
+def test_tidying_removes_adapters_that_no_manifest_names(models: Path, tmp_path: Path) -> None:
+    make(models, "tuned", with_adapter(models, tmp_path), base="fits")
+    tidy(models)
+    assert find(models, "tuned").overlay.adapter
+    bad = manifests.path_of(models, parse("bad"))
+    bad.parent.mkdir()
+    bad.write_text("{")
+    model_store.withdraw(models, parse("tuned"))
+    tidy(models)
+    assert list((models / "adapters").iterdir()), "who knows what the bad one names"
+    bad.unlink()
+    tidy(models)
+    assert list((models / "adapters").iterdir()) == []

@@ -1,0 +1,173 @@
+"""Adapters: made of two blobs, for one model, and only where the engine could use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.checkpoints import SMOLLM2, Shapes, header_of, write_safetensors
+from vllamad.core.overlay import Adapter
+from vllamad.errors import BadInput
+from vllamad.models.store import lora
+from vllamad.models.store.lora import assemble, on_shelf, shelf, sweep
+from vllamad.models.store.upload_blobs import blob_path
+
+Q = "model.layers.0.self_attn.q_proj"
+CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none"}
+FITS: Shapes = {
+    f"base_model.model.{Q}.lora_A.weight": ("F32", (4, 6)),
+    f"base_model.model.{Q}.lora_B.weight": ("F32", (8, 4)),
+}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A model whose only layer takes 6 numbers and gives 8, beside an eye with other ones."""
+    return base_of(tmp_path / "models" / "hub" / "base", SMOLLM2)
+
+
+def base_of(folder: Path, config: Mapping[str, object]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    write_safetensors(
+        folder / "model.safetensors",
+        {
+            f"{Q}.weight": ("BF16", (8, 6)),
+            "vision.layers.0.self_attn.q_proj.weight": ("BF16", (3, 3)),
+            "norm.weight": ("BF16", (6,)),
+        },
+    )
+    return folder
+
+
+def blob(models: Path, content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    path = blob_path(models, f"sha256:{digest}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return digest
+
+
+def adapter(models: Path, config: Mapping[str, object] = CONFIG, shapes: Shapes = FITS) -> Adapter:
+    entries, size = header_of(shapes)
+    header = json.dumps(entries).encode()
+    return Adapter(
+        config=blob(models, json.dumps(config).encode()),
+        weights=blob(models, len(header).to_bytes(8, "little") + header + bytes(size)),
+    )
+
+
+def test_an_adapter_stands_on_the_shelf_of_its_model(tmp_path: Path, base: Path) -> None:
+    models = tmp_path / "models"
+    one = adapter(models)
+    place = assemble(models, base, one)
+    assert assemble(models, base, one) == place, "making it twice is making it once"
+    assert sorted(path.name for path in place.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors",
+    ]  # fmt: skip
+    [found] = on_shelf(models, base)
+    assert (found.id, found.folder, found.rank) == (one.id, place, 4)
+    assert found.size == blob_path(models, f"sha256:{one.weights}").stat().st_size
+    assert on_shelf(models, tmp_path / "other") == ()
+
+
+def test_its_files_outlive_their_blobs_and_are_readable_by_the_engine(
+    tmp_path: Path, base: Path
+) -> None:
+    models = tmp_path / "models"
+    one = adapter(models)
+    blob_path(models, f"sha256:{one.weights}").chmod(0o600)
+    place = assemble(models, base, one)
+    for path in (models / "blobs").glob("*"):
+        path.unlink()
+    assert (place / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_store_may_be_moved_as_a_whole(tmp_path: Path, base: Path) -> None:
+    assemble(tmp_path / "models", base, adapter(tmp_path / "models"))
+    (tmp_path / "models").rename(tmp_path / "moved")
+    assert on_shelf(tmp_path / "moved", tmp_path / "moved" / "hub" / "base")
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"peft_type": "IA3"}, "its peft_type is not LORA"),
+        ({"r": 0}, "its rank is not a number from 1 to 512"),
+        ({"r": "8"}, "its rank is not a number"),
+        ({"r": 513}, "its rank is not a number"),
+        ({"rank_pattern": {"q_proj": 1024}}, "its rank is not a number"),
+        ({"use_dora": True}, "the engine does not support its use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "the engine does not support its modules_to_save"),
+        ({"bias": "all"}, "the engine does not support its bias"),
+    ],
+)
+def test_what_the_engine_could_not_load_is_refused(
+    tmp_path: Path, base: Path, config: Mapping[str, object], text: str
+) -> None:
+    models = tmp_path / "models"
+    with pytest.raises(BadInput, match=text):
+        assemble(models, base, adapter(models, {**CONFIG, **config}))
+    assert list(shelf(models, base).iterdir()) == [], "and nothing of it is left"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "text"),
+    [
+        ({f"x.{Q}.lora_A.weight": ("F32", (4, 7))}, "7 numbers where the model has 6"),
+        ({f"x.{Q}.lora_B.weight": ("F32", (9, 4))}, "9 numbers where the model has 8"),
+        ({"base_model.model.other.lora_A.weight": ("F32", (4, 6))}, "none of its layers"),
+        ({f"{Q}.something": ("F32", (4, 6))}, "none of its layers"),
+        ({f"{Q}.lora_A.weight": ("F32", (24,))}, "none of its layers"),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_another_model_is_refused(
+    tmp_path: Path, base: Path, shapes: Shapes, text: str
+) -> None:
+    models = tmp_path / "models"
+    with pytest.raises(BadInput, match=text):
+        assemble(models, base, adapter(models, shapes=shapes))
+
+
+def test_the_layers_of_a_quantised_model_have_other_shapes(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    base = base_of(models / "awq", {**SMOLLM2, "quantization_config": {"quant_method": "awq"}})
+    assemble(models, base, adapter(models, shapes={f"{Q}.lora_A.weight": ("F32", (4, 1))}))
+
+
+def test_a_blob_that_was_not_uploaded_is_named(tmp_path: Path, base: Path) -> None:
+    missing = Adapter(config="0" * 64, weights="1" * 64)
+    with pytest.raises(BadInput, match=f'blob "sha256:{"0" * 64}" not found'):
+        assemble(tmp_path / "models", base, missing)
+
+
+def test_bytes_that_are_no_adapter_are_refused(tmp_path: Path, base: Path) -> None:
+    models = tmp_path / "models"
+    broken = Adapter(config=blob(models, b"{"), weights=blob(models, b"x" * 20))
+    with pytest.raises(BadInput, match=r"adapter_config\.json: it is not a JSON object"):
+        assemble(models, base, broken)
+    headless = Adapter(config=adapter(models).config, weights=blob(models, b"\xff" * 20))
+    with pytest.raises(BadInput, match=r"adapter_model\.safetensors"):
+        assemble(models, base, headless)
+
+
+def test_an_adapter_that_lost_a_file_is_not_loaded(tmp_path: Path, base: Path) -> None:
+    place = assemble(tmp_path / "models", base, adapter(tmp_path / "models"))
+    (place / lora.CONFIG).unlink()
+    assert on_shelf(tmp_path / "models", base) == ()
+
+
+def test_a_sweep_leaves_what_is_used_and_nothing_else(tmp_path: Path, base: Path) -> None:
+    models = tmp_path / "models"
+    kept, gone = adapter(models), adapter(models, CONFIG | {"r": 2})
+    place = assemble(models, base, kept)
+    assemble(models, base, gone)
+    sweep(models, {kept.id})
+    assert [found.folder for found in on_shelf(models, base)] == [place]
+    sweep(models, ())
+    assert list((models / "adapters").iterdir()) == []

@@ -1,0 +1,482 @@
+"""Any valid conversation renders with any family's template, and nothing said in it is lost."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.chat_templates import FAMILIES, RULES
+from vllamad.models.checkpoint.template_rendering import Renderer
+from vllamad.translate.conversation.relayed_requests import conformed
+from vllamad.translate.conversation.roles import ACCEPTS_ALL, TemplateRules, conform
+from vllamad.translate.conversation.template_rules import MISTRAL_COMMON, STRICTEST
+from vllamad.translate.conversation.turns import Message, calls_of, role_of
+
+RENDERERS = {
+    name: Renderer(template, bos_token="<s>", eos_token="</s>")
+    for name, template in FAMILIES.items()
+}
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}
+
+every = pytest.mark.parametrize("family", FAMILIES)
+
+
+def say(role: str, words: str = "", **more: object) -> Message:
+    return {"role": role, "content": words or f"said by {role}"} | more
+
+
+def call(id: str, name: str = "f", arguments: str = "{}") -> Message:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def rendered(family: str, messages: list[Message]) -> str:
+    tools = [TOOL] if any(map(calls_of, messages)) else None
+    return RENDERERS[family].render(messages, tools=tools)
+
+
+REPORTED = {
+    "two system messages": [say("system", "one"), say("system", "two"), say("user", "three")],
+    "a system message later on": [say("user", "one"), say("system", "two"), say("user", "three")],
+    "two user turns": [say("user", "one"), say("user", "two")],
+    "the assistant first": [say("assistant", "one"), say("user", "two")],
+    "a system message": [say("system", "one"), say("user", "two")],
+    "a developer": [say("developer", "one"), say("user", "two")],
+    "only a system message": [say("system", "one")],
+}
+
+
+@pytest.mark.case("F2", "F3")
+@every
+@pytest.mark.parametrize("conversation", REPORTED)
+def test_a_conversation_that_was_refused_renders(family: str, conversation: str) -> None:
+    messages = REPORTED[conversation]
+    prompt = rendered(family, conform(messages, RULES[family]))
+    for message in messages:
+        assert str(message["content"]) in prompt
+
+
+def test_the_strict_ones_among_the_templates_refuse_them_as_they_are() -> None:
+    refusing: set[str] = set()
+    for family in FAMILIES:
+        for messages in REPORTED.values():
+            try:
+                rendered(family, messages)
+            except Exception:  # noqa: BLE001 - a template can raise anything
+                refusing.add(family)
+    assert len(refusing) >= 9, "templates that never refuse show nothing"
+
+
+_numbers = st.integers(0, 10**6)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Message]:
+    """Valid conversations: any order of roles, calls with results, words that occur once."""
+    messages: list[Message] = []
+    count = 0
+
+    def words() -> str:
+        nonlocal count
+        count += 1
+        return f"word{count}x{draw(_numbers)}y"
+
+    for _ in range(draw(st.integers(1, 7))):
+        kind = draw(st.sampled_from(["system", "developer", "user", "assistant", "calls", "blank"]))
+        if kind == "calls":
+            ids = [f"call_{words()}" for _ in range(draw(st.integers(1, 3)))]
+            calls = [call(id, "f", f'{{"a":"{words()}"}}') for id in ids]
+            text = words() if draw(st.booleans()) else ""
+            messages.append({"role": "assistant", "content": text, "tool_calls": calls})
+            told = draw(st.permutations(ids))[: draw(st.integers(0, len(ids)))]
+            messages += [say("tool", words(), tool_call_id=id) for id in told]
+        elif kind == "blank":
+            messages.append({"role": draw(st.sampled_from(["user", "assistant"])), "content": ""})
+        else:
+            messages.append({"role": kind, "content": words()})
+    return messages
+
+
+def nonces(messages: list[Message]) -> set[str]:
+    """The words of a conversation, those in the arguments of calls included; ids are no words."""
+    said = [str(message["content"]) for message in messages]
+    said += [str(one["function"]) for message in messages for one in calls_of(message)]
+    return {word for text in said for word in re.findall(r"word\d+x\d+y", text)}
+
+
+@every
+@given(messages=conversations())
+def test_no_valid_conversation_is_refused_and_nothing_is_lost(
+    family: str, messages: list[Message]
+) -> None:
+    rules = RULES[family]
+    written = conform(messages, rules)
+    prompt = rendered(family, written)
+    assert {word for word in nonces(messages) if word not in prompt} == set()
+    assert conform(written, rules) == written, "conforming again changes nothing"
+
+
+@given(messages=conversations(), rules=st.sampled_from([STRICTEST, MISTRAL_COMMON, ACCEPTS_ALL]))
+def test_nothing_is_lost_by_the_strictest_rules(
+    messages: list[Message], rules: TemplateRules
+) -> None:
+    written = conform(messages, rules)
+    assert nonces(written) == nonces(messages)
+    assert conform(written, rules) == written
+
+
+def test_what_accepts_everything_is_given_it_as_it_is() -> None:
+    said = REPORTED["a system message later on"]
+    assert conform(said, ACCEPTS_ALL) is said
+    assert conform([], STRICTEST) == []
+
+
+def test_ids_are_spelled_alike_in_calls_and_results_over_a_whole_conversation() -> None:
+    long = "call_that_is_longer_than_nine"
+    messages = [
+        say("user"),
+        say("assistant", " ", tool_calls=[call(long), call("Abc123xyz")]),
+        say("tool", "second", tool_call_id="Abc123xyz"),
+        say("tool", "first", tool_call_id=long),
+        say("user"),
+    ]
+    written = conform(messages, TemplateRules(call_ids="alnum9"))
+    calls = [one["id"] for one in calls_of(written[1])]
+    assert [message["tool_call_id"] for message in written[2:4]] == calls
+    assert [message["content"] for message in written[2:4]] == ["first", "second"]
+    assert calls[1] == "Abc123xyz"
+    assert re.fullmatch("[0-9a-f]{9}", str(calls[0]))
+    assert written == conform(messages, TemplateRules(call_ids="alnum9"))
+
+
+def test_kimis_ids_count_over_the_conversation() -> None:
+    messages = [
+        say("user"),
+        say("assistant", " ", tool_calls=[call("a", "go"), call("a", "stop")]),
+        say("tool", "x", tool_call_id="a"),
+        say("assistant", " ", tool_calls=[call("b", "go")]),
+        say("tool", "y", name="go"),
+    ]
+    written = conform(messages, TemplateRules(call_ids="kimi"))
+    ids = [one["id"] for message in written for one in calls_of(message)]
+    assert ids == ["functions.go:0", "functions.stop:1", "functions.go:2"]
+    assert written[2]["tool_call_id"] == "functions.go:0"
+    assert written[4]["tool_call_id"] == "functions.go:2"
+
+
+def test_the_assistant_goes_on_with_its_own_last_words() -> None:
+    messages = [say("user"), say("assistant", "It is")]
+    rules = TemplateRules(ends_with_user=True)
+    assert conform(messages, rules, continues=True) == messages
+    assert [role_of(message) for message in conform(messages, rules)][-1] == "user"
+
+
+def test_pictures_stay_where_words_are_put_before_them() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:"}}
+    messages = [say("system", "one"), say("user") | {"content": [picture]}]
+    [written] = conform(messages, TemplateRules(system="none"))
+    assert written["content"] == [{"type": "text", "text": "one"}, picture]
+
+
+ANTHROPIC: dict[str, object] = {
+    "system": "be brief",
+    "messages": [
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": [{"type": "text", "text": "look"}]},
+        {"role": "system", "content": "and kind"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "so"},
+                {"type": "tool_use", "id": "toolu_0123456789", "name": "f", "input": {"a": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_0123456789", "content": "42",
+                 "is_error": False},
+                {"type": "text", "text": "go on"},
+            ],
+        },
+        {"role": "user", "content": "please"},
+    ],
+}  # fmt: skip
+
+
+def test_a_conversation_of_messages_conforms() -> None:
+    rules = MISTRAL_COMMON
+    body = conformed("/v1/messages", ANTHROPIC, rules)
+    assert body["system"] == "be brief\n\nand kind"
+    messages = cast("list[Message]", body["messages"])
+    roles = [(message["role"], kinds(message)) for message in messages]
+    assert roles == [
+        ("user", "text"),
+        ("assistant", "text"),
+        ("user", "text"),
+        ("assistant", "text"),
+        ("user", "text"),
+        ("assistant", "tool_use"),
+        ("user", "tool_result"),
+        ("assistant", "text"),
+        ("user", "text"),
+    ]
+    [use] = blocks(messages, "tool_use")
+    [result] = blocks(messages, "tool_result")
+    assert use["input"] == {"a": 1}
+    assert use["id"] == result["tool_use_id"]
+    assert re.fullmatch("[0-9a-f]{9}", str(use["id"]))
+    assert result["is_error"] is False
+
+
+def kinds(message: Message) -> str:
+    content = message["content"]
+    return (
+        "text"
+        if isinstance(content, str)
+        else " ".join(str(block["type"]) for block in cast("list[Message]", content))
+    )
+
+
+def blocks(messages: list[Message], kind: str) -> list[Message]:
+    contents = [cast("list[Message]", one["content"]) for one in messages if kinds(one) != "x"]
+    return [
+        block
+        for content in contents
+        if not isinstance(content, str)
+        for block in content
+        if block["type"] == kind
+    ]
+
+
+def test_without_system_messages_that_of_messages_is_in_the_first_user_turn() -> None:
+    body = conformed(
+        "/v1/messages/count_tokens",
+        {"system": [{"type": "text", "text": "s"}], "messages": [say("user", "u")]},
+        TemplateRules(system="none"),
+    )
+    assert body == {
+        "messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "s"}, {"type": "text", "text": "u"},
+            ]},
+        ]
+    }  # fmt: skip
+
+
+RESPONSES: dict[str, object] = {
+    "instructions": "be brief",
+    "input": [
+        {"role": "developer", "content": [{"type": "input_text", "text": "and kind"}]},
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": [{"type": "input_text", "text": "look"}]},
+        {"role": "user", "content": "now"},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "k"}]},
+        {"type": "function_call", "call_id": "call_0123456789", "name": "f", "arguments": "{}"},
+        {"type": "custom_tool_call", "call_id": "c2", "name": "g", "input": "x"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "two"},
+        {"type": "function_call_output", "call_id": "call_0123456789", "output": "one"},
+        {"role": "user", "content": "go on"},
+    ],
+}
+
+
+def test_a_conversation_of_responses_conforms() -> None:
+    body = conformed("/v1/responses", RESPONSES, MISTRAL_COMMON)
+    assert body["instructions"] == "be brief\n\nand kind"
+    items = cast("list[Message]", body["input"])
+    calls = [item for item in items if str(item["type"]).endswith("_call")]
+    results = [item for item in items if str(item["type"]).endswith("_output")]
+    assert [item["call_id"] for item in results] == [item["call_id"] for item in calls]
+    assert [item["output"] for item in results] == ["one", "two"]
+    assert calls[1]["input"] == "x"
+    assert [item["role"] for item in items if item["type"] == "message"][:3] == [
+        "user", "assistant", "user",
+    ]  # fmt: skip
+    assert any(item["type"] == "reasoning" for item in items)
+
+
+def test_a_question_alone_is_a_conversation_too() -> None:
+    asked: dict[str, object] = {"instructions": "be brief", "input": "why?"}
+    body = conformed("/v1/responses", asked, TemplateRules(system="none"))
+    assert body == {"input": [{"type": "message", "role": "user", "content": "be brief\n\nwhy?"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", ANTHROPIC),
+        ("/v1/responses", {"instructions": "s", "input": [say("user")]}),
+        ("/v1/completions", {"a": 1}),
+        ("/v1/chat/completions", {"messages": "x"}),
+    ],
+)
+def test_what_is_accepted_stays_as_it_is(path: str, body: dict[str, object]) -> None:
+    assert conformed(path, body, ACCEPTS_ALL) is body
+    assert conformed(path, body, TemplateRules(blank=False)) == body
+
+
+CALLS: list[Message] = [
+    say("user"),
+    say("assistant", "words", tool_calls=[call("a"), call("b"), {"id": "c", "function": "odd"}]),
+    say("tool", "one", tool_call_id="a"),
+    say("tool", "more", tool_call_id="a"),
+    say("tool", "orphan", tool_call_id="of nothing"),
+]
+
+
+def test_calls_and_results_are_text_where_a_template_writes_none() -> None:
+    parts = [{"type": "image_url"}]
+    messages = [*CALLS, say("tool", tool_call_id="b") | {"content": parts}]
+    written = conform(messages, TemplateRules(tools=False))
+    assert [role_of(message) for message in written] == ["user", "assistant"] + ["user"] * 4
+    assert not any(map(calls_of, written))
+    assert str(written[1]["content"]).startswith("words\n\nTool call: f {}\n\nTool call: f {}")
+    assert [message["content"] for message in written[2:]] == [
+        "Tool result: one",
+        "Tool result: more",
+        [{"type": "text", "text": "Tool result:"}, *parts],
+        "Tool result: orphan",
+    ]
+
+
+def test_a_result_without_its_call_stays_a_result_where_that_is_accepted() -> None:
+    alone = [say("user"), say("tool", "x", tool_call_id="a long id")]
+    assert conform(alone, TemplateRules(developer=False)) == alone
+    [_, nine] = conform(alone, TemplateRules(call_ids="alnum9"))
+    assert re.fullmatch("[0-9a-f]{9}", str(nine["tool_call_id"]))
+    [_, text] = conform(alone, TemplateRules(paired=True))
+    assert text["content"] == "Tool result: x"
+
+
+def test_one_call_a_turn_and_each_with_one_result() -> None:
+    rules = TemplateRules(one_call=True, paired=True)
+    written = conform(CALLS, rules)
+    assert [len(calls_of(message)) for message in written] == [0, 1, 0, 1, 0, 1, 0, 0]
+    assert written[2]["content"] == "one\n\nmore"
+    assert written[4]["content"] == "..."
+    assert written[-1]["content"] == "Tool result: orphan"
+
+
+def test_a_system_message_without_words_goes_where_it_is_not_accepted() -> None:
+    empty: Message = {"role": "system", "content": ""}
+    rules = TemplateRules(system="none")
+    assert conform([empty, say("user")], rules) == [say("user")]
+    assert [role_of(message) for message in conform([empty], rules)] == ["user"]
+
+
+def test_thoughts_are_joined_with_the_words_they_belong_to() -> None:
+    messages = [
+        say("user"),
+        say("assistant", "one", reasoning="a"),
+        say("assistant", "two", reasoning="b"),
+        say("assistant", "three"),
+    ]
+    [_, written] = conform(messages, TemplateRules(alternates=True))
+    assert (written["content"], written["reasoning"]) == ("one\n\ntwo\n\nthree", "a\n\nb")
+
+
+def test_a_turn_of_thoughts_alone_is_blank() -> None:
+    thought: list[object] = [{"type": "thinking", "thinking": "hm"}]
+    messages = [say("user"), say("assistant") | {"content": thought}]
+    [_, written] = conform(messages, TemplateRules(blank=False))
+    assert written["content"] == [*thought, {"type": "text", "text": "..."}]
+
+
+def test_calls_without_words_before_them_join_the_words_in_responses() -> None:
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    body: dict[str, object] = {"input": [say("user"), item, item | {"call_id": "d"}, result]}
+    made = conformed("/v1/responses", body, TemplateRules(paired=True, developer=False))
+    assert [one["type"] for one in cast("list[Message]", made["input"])] == [
+        "message", "function_call", "function_call", "function_call_output", "function_call_output",
+    ]  # fmt: skip
+
+
+def test_a_call_alone_in_messages_and_a_result_alone() -> None:
+    use = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "a"}
+    given = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result]},
+    ]
+    body = conformed("/v1/messages", {"messages": given}, TemplateRules(call_ids="alnum9"))
+    [_, call_of, result_of] = cast("list[Message]", body["messages"])
+    assert kinds(call_of) == "tool_use"
+    assert kinds(result_of) == "tool_result"
+    assert conformed("/v1/messages", {"messages": [{"role": "user", "content": []}]}, STRICTEST)
+
+
+def test_words_after_a_call_belong_to_it_in_responses_as_the_engine_has_it() -> None:
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    body: dict[str, object] = {"input": [say("user"), item, say("assistant"), say("user")]}
+    made = conformed("/v1/responses", body, RULES["mistral-v3"])
+    kinds_of = [one.get("role", one["type"]) for one in cast("list[Message]", made["input"])]
+    assert kinds_of == ["user", "assistant", "user", "function_call", "assistant", "user"]
+
+
+def test_thoughts_stand_with_the_words_they_belong_to_in_responses() -> None:
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
+    given: list[object] = [say("assistant"), thought, thought, say("user")]
+    made = conformed("/v1/responses", {"input": given}, TemplateRules(user="first"))
+    items = cast("list[Message]", made["input"])
+    assert [one["type"] for one in items] == [
+        "message", "reasoning", "message", "reasoning", "message",
+    ]  # fmt: skip
+
+
+def test_words_in_parts_are_one_text_where_a_template_reads_the_first_part_alone() -> None:
+    parts: list[object] = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    picture: list[object] = [*parts, {"type": "image_url"}]
+    messages = [
+        say("system") | {"content": parts},
+        say("user") | {"content": picture},
+    ]
+    prompt = RENDERERS["gemma3"].render(conform(messages[:1], RULES["gemma3"]), parts=True)
+    assert "one\ntwo" in prompt
+    [system, user] = conform(messages, TemplateRules(parts=False))
+    assert (system["content"], user["content"]) == ("one\ntwo", picture)
+
+
+def test_mistral_common_is_given_a_conversation_that_ends_with_the_user() -> None:
+    written = conform([say("user"), say("assistant")], MISTRAL_COMMON)
+    assert [role_of(message) for message in written] == ["user", "assistant", "user"]
+
+
+def test_pictures_of_a_result_are_the_users_as_the_engine_has_it() -> None:
+    picture: Message = {"type": "image", "source": {}}
+    text: Message = {"type": "text", "text": "seen"}
+    use: Message = {"type": "tool_use", "id": "abcdefgh1", "name": "f", "input": {}}
+    result: Message = {"type": "tool_result", "tool_use_id": "abcdefgh1"}
+    messages: list[object] = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result | {"content": [text, picture]}]},
+        {"role": "user", "content": "and"},
+    ]
+    made = conformed("/v1/messages", {"messages": messages}, RULES["ministral-2512"])
+    written = cast("list[Message]", made["messages"])
+    assert [(one["role"], kinds(one)) for one in written] == [
+        ("user", "text"),
+        ("assistant", "tool_use"),
+        ("user", "tool_result"),
+        ("assistant", "text"),
+        ("user", "image text"),
+    ]
+    assert blocks(written, "tool_result")[0]["content"] == [text]
+
+
+def test_parts_of_responses_keep_their_names_beside_a_moved_system_message() -> None:
+    look: Message = {"type": "input_text", "text": "look"}
+    picture: Message = {"type": "input_image", "image_url": "data:"}
+    given: list[object] = [say("user") | {"content": [look, picture]}]
+    body: dict[str, object] = {"instructions": "be brief", "input": given}
+    made = conformed("/v1/responses", body, TemplateRules(system="none"))
+    [user] = cast("list[Message]", made["input"])
+    brief: Message = {"type": "input_text", "text": "be brief"}
+    assert user["content"] == [brief, look, picture]

@@ -1,0 +1,90 @@
+"""What a derived model adds to requests of `/v1`, and what it leaves to the client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vllamad.core.overlay import NOTHING, Overlay, Turn
+from vllamad.translate.engine.model_defaults import overlaid
+
+HI = {"role": "user", "content": "hi"}
+MADE = Overlay(
+    system="Be kind.",
+    parameters={"temperature": 0.1, "stop": ["a"], "num_predict": 5, "repeat_penalty": 1.2, "x": 1},
+    messages=(Turn(role="user", content="q"), Turn(role="assistant", content="a")),
+)
+HISTORY = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SYSTEM = {"role": "system", "content": "Be kind."}
+
+
+def laid(path: str, overlay: Overlay = MADE, **body: Any) -> dict[str, Any]:
+    return overlaid(path, body, overlay, 2048, overlay.parameters)
+
+
+def test_nothing_is_added_to_what_is_no_derived_model() -> None:
+    body: dict[str, object] = {"messages": [HI]}
+    assert overlaid("/v1/chat/completions", body, NOTHING, 2048, {}) is body
+
+
+def test_a_chat_gets_system_history_and_parameters() -> None:
+    assert laid("/v1/chat/completions", messages=[HI]) == {
+        "messages": [SYSTEM, *HISTORY, HI],
+        "temperature": 0.1,
+        "stop": ["a"],
+        "max_tokens": 5,
+        "repetition_penalty": 1.2,
+    }
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_message_of_the_clients_own_stays_the_only_one(role: str) -> None:
+    own = {"role": role, "content": "mine"}
+    assert laid("/v1/chat/completions", messages=[own, HI])["messages"] == [*HISTORY, own, HI]
+
+
+def test_what_the_client_says_stays() -> None:
+    told = laid("/v1/chat/completions", messages=[HI], temperature=0.9, max_completion_tokens=7)
+    assert told["temperature"] == 0.9
+    assert "max_tokens" not in told
+
+
+def test_a_completion_gets_parameters_and_its_prompt_stays_as_it_is() -> None:
+    told = laid("/v1/completions", prompt="x")
+    assert told["prompt"] == "x"
+    assert told["max_tokens"] == 5
+    assert "messages" not in told
+
+
+def test_responses_get_instructions() -> None:
+    told = laid("/v1/responses", input="x")
+    assert told == {
+        "input": "x", "instructions": "Be kind.", "temperature": 0.1, "max_output_tokens": 5,
+    }  # fmt: skip
+    assert laid("/v1/responses", input="x", instructions="mine")["instructions"] == "mine"
+
+
+def test_messages_get_their_system_beside_the_history() -> None:
+    told = laid("/v1/messages", messages=[HI], max_tokens=9)
+    assert told == {
+        "messages": [*HISTORY, HI], "system": "Be kind.", "temperature": 0.1,
+        "top_p": 0.9, "top_k": 40, "stop_sequences": ["a"], "max_tokens": 9,
+    }  # fmt: skip
+    assert laid("/v1/messages", messages=[HI], system="mine")["system"] == "mine"
+    counted = laid("/v1/messages/count_tokens", messages=[HI])
+    assert counted == {"messages": [*HISTORY, HI], "system": "Be kind."}
+
+
+def test_without_a_system_only_the_history_is_added() -> None:
+    overlay = Overlay(messages=MADE.messages)
+    assert laid("/v1/chat/completions", overlay, messages=[HI]) == {"messages": [*HISTORY, HI]}
+    assert laid("/v1/completions", overlay, prompt="x") == {"prompt": "x"}
+
+
+@pytest.mark.case("B1")
+def test_a_models_num_ctx_bounds_answers_of_v1_too() -> None:
+    small = Overlay(parameters={"num_ctx": 64})
+    assert laid("/v1/chat/completions", small, messages=[HI])["max_tokens"] == 640
+    assert laid("/v1/responses", small, input="hi")["max_output_tokens"] == 640
+    assert laid("/v1/completions", small, prompt="hi", max_tokens=3)["max_tokens"] == 3

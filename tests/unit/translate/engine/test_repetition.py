@@ -1,0 +1,49 @@
+"""Answers that only repeat themselves have an end, where the client set none."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllamad.translate.engine.repetition import LONGEST, ending_loops, has_limit
+from vllamad.translate.ollama.to_engine import CHAT, COMPLETIONS, EngineCall
+
+
+def asked(path: str, repetitions: int, *, limited: bool) -> object:
+    call = EngineCall(path=path, body={"model": "a"})
+    ended = ending_loops(call, repetitions, limited=limited)
+    assert ended.path == path
+    assert ended.body["model"] == "a"
+    return ended.body.get("repetition_detection")
+
+
+@pytest.mark.case("B1")
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_the_engine_is_asked_to_end_loops(path: str) -> None:
+    field = {"max_pattern_size": LONGEST, "min_count": 64}
+    assert asked(path, 64, limited=False) == field
+    assert asked(path, 1, limited=False) == field | {"min_count": 2}, "vLLM takes no less"
+
+
+@pytest.mark.case("B1")
+def test_where_the_client_set_a_limit_or_nothing_is_to_end_it_is_not() -> None:
+    assert asked(CHAT, 64, limited=True) is None
+    assert asked(CHAT, 0, limited=False) is None
+    assert asked("/v1/responses", 64, limited=False) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "context", "limited"),
+    [
+        ({}, 2048, False),
+        ({"max_tokens": 100}, 2048, True),
+        ({"max_completion_tokens": 0}, 2048, True),
+        ({"max_tokens": 2048}, 2048, False),
+        ({"max_tokens": -1}, 2048, False),
+        ({"max_tokens": 9_999}, 0, True),
+        ({"max_tokens": None}, 2048, False),
+    ],
+)
+def test_a_limit_is_less_than_the_context(
+    body: dict[str, object], context: int, limited: bool
+) -> None:
+    assert has_limit(body, context) == limited

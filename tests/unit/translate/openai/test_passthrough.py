@@ -1,0 +1,109 @@
+"""What OpenAI clients get is what the engine wrote, under the name they asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.paths import RECORDED
+from vllamad.errors import EngineRefused, WorkerLost
+from vllamad.translate.openai.passthrough import Verbatim
+
+CHAT = (RECORDED / "chat.sse").read_bytes()
+
+
+def verbatim(asked: str = "smollm2:135m", *, stream: bool = True) -> Verbatim:
+    return Verbatim(stream=stream, served_name="smollm2:135m", asked_name=asked)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, len(CHAT)])
+def test_events_pass_as_they_are_whatever_the_cuts(size: int) -> None:
+    output = verbatim()
+    pieces = [CHAT[at : at + size] for at in range(0, len(CHAT), size)]
+    assert b"".join(output.feed(piece, 0) for piece in pieces) + output.finish(0) == CHAT
+    assert output.complete
+    assert output.failed is None
+
+
+def test_the_client_gets_back_the_name_it_asked_for() -> None:
+    out = verbatim("SmolLM2:135M").feed(CHAT, 0)
+    assert b'"model":"SmolLM2:135M"' in out
+    assert b'"model":"smollm2:135m"' not in out
+
+
+def test_what_the_model_says_is_never_renamed() -> None:
+    event = b'data: {"model":"a","text":"\\"model\\":\\"a\\" and \\"model\\":\\"a\\""}\n\n'
+    output = Verbatim(stream=True, served_name="a", asked_name="b")
+    assert output.feed(event, 0) == event.replace(b'{"model":"a"', b'{"model":"b"', 1)
+
+
+def test_an_object_comes_whole_at_the_end() -> None:
+    body = (RECORDED / "chat.json").read_bytes()
+    output = verbatim(stream=False)
+    assert output.feed(body[:10], 0) + output.feed(body[10:], 0) == b""
+    assert output.finish(0) == body
+
+
+def test_an_engine_that_breaks_off_is_an_error_and_no_done() -> None:
+    output = verbatim()
+    first = CHAT.index(b"\n\n") + 2
+    output.feed(CHAT[:first], 0)
+    out = output.finish(0)
+    assert out.startswith(b'data: {"error":{"message":"model runner has unexpectedly stopped')
+    assert b"[DONE]" not in out
+    assert isinstance(output.failed, WorkerLost)
+    assert output.fail(WorkerLost("again")) == b""
+
+
+def test_before_the_first_event_a_failure_is_for_the_status() -> None:
+    output = verbatim()
+    assert output.fail(WorkerLost("boom")) == b""
+    assert output.failed is not None
+
+
+ERROR = (
+    b'data: {"error":{"message":"no more","type":"BadRequestError","param":null,"code":400}}\n\n'
+)
+
+
+def test_the_engines_own_error_is_the_end_and_no_done_follows() -> None:
+    output = verbatim()
+    first = CHAT[: CHAT.index(b"\n\n") + 2]
+    out = output.feed(first + ERROR + b"data: [DONE]\n\n", 0)
+    assert out.startswith(first)
+    assert out.count(b'"error"') == 1
+    assert b"[DONE]" not in out
+    assert output.failed is not None
+
+
+@pytest.mark.parametrize(("event", "status"), [(ERROR, 400), (b'data: {"error":"boom"}\n\n', 500)])
+def test_the_engines_own_error_before_anything_else_is_a_status(event: bytes, status: int) -> None:
+    output = verbatim()
+    assert output.feed(event, 0) == b""
+    assert isinstance(output.failed, EngineRefused)
+    assert output.failed.status == status
+
+
+def test_the_usage_is_counted_and_shown_only_to_who_asked_for_it() -> None:
+    shown = verbatim()
+    hidden = Verbatim(
+        stream=True, served_name="smollm2:135m", asked_name="smollm2:135m", usage=False
+    )
+    assert b'"choices":[]' in shown.feed(CHAT, 0)
+    out = hidden.feed(CHAT, 0)
+    assert b'"choices":[]' not in out
+    assert out.endswith(b"data: [DONE]\n\n")
+    for output in (shown, hidden):
+        assert (output.prompt_tokens, output.completion_tokens) == (37, 8)
+
+
+def test_the_usage_of_an_object_is_counted() -> None:
+    output = verbatim(stream=False)
+    output.feed((RECORDED / "chat.json").read_bytes(), 0)
+    output.finish(0)
+    assert output.prompt_tokens == 37
+
+
+def test_what_is_no_json_is_passed_on_uncounted() -> None:
+    output = verbatim()
+    assert output.feed(b'data: "choices":[] nonsense\n\n', 0) == b'data: "choices":[] nonsense\n\n'
+    assert output.completion_tokens == 0

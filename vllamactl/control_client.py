@@ -1,0 +1,175 @@
+"""One question to the daemon over its control socket, and the answer decoded.
+
+Must not know what is done with the answer.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from vllamad.config.paths import control_candidates, home_of
+from vllamad.errors import NotAllowed, NotReachable, VllamadError, from_kind
+from vllamad.protocol.control import Problem, ProblemBody, Progress
+
+ANSWER_LIMIT = 10.0  # seconds until an answer must begin
+_CHUNK = 64 * 1024
+
+T = TypeVar("T", bound=msgspec.Struct)
+_progress = msgspec.json.Decoder(Progress)
+
+
+def sockets(option: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where to look for the daemon, the likeliest first; one that is named is the only one."""
+    named = option or environ.get("VLLAMAD_CONTROL")
+    if named:
+        return (Path(named),)
+    euid = os.geteuid()
+    found = control_candidates(environ, euid, home_of(environ, euid))
+    return found[:1] if environ.get("VLLAMAD_HOME") else found
+
+
+class Client:
+    """The control API. Raises NotReachable, NotAllowed, or whatever the daemon refused with."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+
+    @property
+    def is_named(self) -> bool:
+        """Was one daemon asked for, and no other?"""
+        return len(self._paths) == 1
+
+    def get(self, path: str, kind: type[T]) -> T:
+        """Read one whole answer; keys we do not know are ignored."""
+        with self._exchange("GET", path) as response:
+            return _decoded(response.read(), kind)
+
+    def follow(self, path: str, body: msgspec.Struct | None = None) -> Generator[Progress]:
+        """Give an order and watch it: every step until the last. Raises what went wrong."""
+        with self._exchange("POST", path, body) as response:
+            for line in response:
+                step = _read_step(line)
+                if step.error is not None:
+                    raise _refusal(step.error)
+                yield step
+                if step.done:
+                    return
+        raise NotReachable(
+            "cannot tell how it ended: vllamad closed the connection",
+            hint="see its state with `vllamactl status`",
+        )
+
+    def text(self, path: str) -> Iterator[bytes]:
+        """Read a text as it comes, in pieces cut anywhere."""
+        with self._exchange("GET", path) as response:
+            while piece := response.read1(_CHUNK):
+                yield piece
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: msgspec.Struct | None = None
+    ) -> Generator[http.client.HTTPResponse]:
+        connection = self._connected()
+        try:
+            data = None if body is None else msgspec.json.encode(body)
+            sock = connection.sock  # getresponse forgets it where the answer ends the connection
+            connection.request(method, path, data, {"content-type": "application/json"})
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _refused(response)
+            sock.settimeout(None)  # a long answer may be silent for long
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise NotReachable(
+                f"cannot finish talking to vllamad: {_reason(error)}",
+                hint="see whether it still runs with `vllamactl status`, and its log",
+            ) from error
+        finally:
+            connection.close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        refusals: dict[Path, OSError] = {}
+        for path in self._paths:
+            connection = _UnixConnection(path)
+            try:
+                connection.connect()
+                return connection
+            except OSError as error:
+                connection.close()
+                refusals[path] = error
+        raise _unreachable(refusals)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("vllamad", timeout=ANSWER_LIMIT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_LIMIT)
+        self.sock.connect(str(self._path))
+
+
+def _unreachable(refusals: Mapping[Path, OSError]) -> VllamadError:
+    for path, error in refusals.items():
+        if isinstance(error, PermissionError):
+            return NotAllowed(
+                f"cannot connect to {path}: permission denied",
+                hint="join the group of the socket (`sudo usermod -aG vllamad-ctl $USER`, then "
+                "log in again), or use sudo",
+            )
+    tried = "\n".join(f"tried {path}: {_reason(error)}" for path, error in refusals.items())
+    return NotReachable(
+        f"cannot reach vllamad\n{tried}",
+        hint="start it with `systemctl start vllamad`, or with `make demo` in a checkout; "
+        "--socket PATH names another socket",
+    )
+
+
+def _reason(error: OSError | http.client.HTTPException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {ANSWER_LIMIT:g} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).lower() or type(error).__name__
+
+
+def _decoded(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise _strange(error) from error
+
+
+def _read_step(line: bytes) -> Progress:
+    try:
+        return _progress.decode(line)
+    except msgspec.DecodeError as error:
+        raise _strange(error) from error
+
+
+def _strange(error: msgspec.DecodeError) -> VllamadError:
+    return VllamadError(
+        f"cannot read the answer of vllamad: {error}",
+        hint="compare the versions with `vllamactl version`",
+    )
+
+
+def _refused(response: http.client.HTTPResponse) -> VllamadError:
+    try:
+        return _refusal(msgspec.json.decode(response.read(), type=ProblemBody).error)
+    except msgspec.DecodeError:
+        return VllamadError(f"vllamad answered with HTTP status {response.status}")
+
+
+def _refusal(problem: Problem) -> VllamadError:
+    return from_kind(problem.kind, problem.message, problem.hint)

@@ -1,0 +1,116 @@
+"""Orders a gateway passes on to the supervisor: whatever changes the store is done over there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import trio
+
+from vllamad.errors import BadInput, ServerBusy, Unavailable, VllamadError, WorkerLost, from_kind
+from vllamad.http.control_server import MAX_BODY
+from vllamad.http.engine_client import Answer, post
+from vllamad.protocol.control import Problem, ProblemBody, Progress
+
+AT_ONCE: Final = 16  # of 64 connections the supervisor has for everybody
+
+_lines = msgspec.json.Decoder(Progress)
+
+T = TypeVar("T")
+
+
+class Orders:
+    """A client of the control socket."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._room = trio.CapacityLimiter(AT_ONCE)
+
+    @asynccontextmanager
+    async def follow(self, path: str, body: msgspec.Struct | None = None) -> AsyncGenerator[Steps]:
+        """Give an order and watch it; leaving the block before its end calls a pull off.
+
+        The steps end with one that is `done`. Raises what the supervisor refuses with, also while
+        they are read; Unavailable when it is gone, ServerBusy for too many orders at once.
+        """
+        content = b"" if body is None else msgspec.json.encode(body)
+        if len(content) > MAX_BODY:  # it would hang up before it has read so much
+            raise BadInput(f"cannot take more than {MAX_BODY} bytes for one model", status=413)
+        token = object()
+        try:
+            self._room.acquire_on_behalf_of_nowait(token)
+        except trio.WouldBlock as error:
+            raise ServerBusy from error
+        try:
+            with closing(await _given(self._control, path, content)) as answer:
+                yield Steps(answer)
+        finally:
+            self._room.release_on_behalf_of(token)
+
+    async def carry_out(self, path: str, body: msgspec.Struct | None = None) -> None:
+        """Give an order and wait until it is done."""
+        async with self.follow(path, body) as steps:
+            async for _ in steps:
+                pass
+
+
+def model_path(model: str, action: str) -> str:
+    """The control API's path of a model; a `/` in the name is not one in the path."""
+    return f"/v1/models/{quote(model, safe='')}/{action}"
+
+
+class Steps:
+    """What the supervisor tells, step by step; raises what went wrong."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._data = b""
+        self._done = False
+
+    def __aiter__(self) -> Steps:
+        return self
+
+    async def __anext__(self) -> Progress:
+        if self._done:
+            raise StopAsyncIteration
+        while b"\n" not in self._data:
+            piece = await _expected(self._answer.more())
+            if not piece:
+                raise _gone()
+            self._data += piece
+        line, _, self._data = self._data.partition(b"\n")
+        step = _lines.decode(line)
+        if step.error is not None:
+            raise _rebuilt(step.error)
+        self._done = step.done
+        return step
+
+
+async def _given(control: Path, path: str, content: bytes) -> Answer:
+    """The answer to an order, once it has begun. Raises what it refuses with."""
+    answer = await _expected(post(str(control), path, content))
+    if answer.status == 200:
+        return answer
+    with closing(answer):
+        body = await _expected(answer.read())
+    raise _rebuilt(msgspec.json.decode(body, type=ProblemBody).error)
+
+
+async def _expected(talk: Awaitable[T]) -> T:
+    """What comes of talking to a supervisor that may be gone."""
+    try:
+        return await talk
+    except WorkerLost as error:
+        raise _gone() from error
+
+
+def _rebuilt(problem: Problem) -> VllamadError:
+    return from_kind(problem.kind, problem.message, problem.hint)
+
+
+def _gone() -> Unavailable:
+    return Unavailable("vllamad is going down", hint="try again shortly")

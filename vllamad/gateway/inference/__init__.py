@@ -1,0 +1,1 @@
+"""One request to a model: the model found, a worker leased, its answer passed on."""

@@ -1,0 +1,178 @@
+"""Speech into text: a form read, a worker leased, the form sent on without what is not allowed.
+
+Only for models that hear; the engine's own words come back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+import msgspec
+from quart import Response, g, request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import (
+    Data,
+    Epilogue,
+    Event,
+    Field,
+    File,
+    MultipartDecoder,
+    NeedData,
+)
+
+from vllamad.core.audio import lacking
+from vllamad.errors import BadInput, NotSupported
+from vllamad.gateway.context import Context, Record
+from vllamad.gateway.inference.model_lookup import find
+from vllamad.gateway.inference.response_stream import ask, collect, relay
+from vllamad.gateway.routes.generation import JSON, SSE, WHOLE, hold, read, recorded
+from vllamad.gateway.server.quart_glue import until_answered
+from vllamad.models.installed import Installed
+from vllamad.translate.go.json_decoder import quoted
+from vllamad.translate.openai.passthrough import Verbatim
+
+_FIELDS = frozenset({
+    "hotwords", "language", "prompt", "response_format", "seed", "stream", "stream_include_usage",
+    "temperature", "timestamp_granularities[]", "to_language", "top_p",
+})  # fmt: skip
+_PARTS_LIMIT = 64
+PIECE = 64 * 1024  # bytes of a form read at once
+
+
+class Form(NamedTuple):
+    """A form as it was sent; a name may come more than once."""
+
+    fields: tuple[tuple[str, str], ...]
+    file: bytes | None
+
+    def value(self, name: str) -> str:
+        return next((value for key, value in self.fields if key == name), "")
+
+
+class _Heard(msgspec.Struct):
+    text: str = ""
+
+
+async def transcriptions(context: Context) -> Response:
+    """`POST /v1/audio/transcriptions`."""
+    return await _relayed(context, "/v1/audio/transcriptions")
+
+
+async def translations(context: Context) -> Response:
+    """`POST /v1/audio/translations`: into English."""
+    return await _relayed(context, "/v1/audio/translations")
+
+
+async def _relayed(context: Context, path: str) -> Response:
+    record: Record = g.record
+    form = await read(partial(read_form, content_type=request.headers.get("Content-Type", "")))
+    name, audio = form.value("model"), form.file
+    if not name:
+        raise BadInput("model is required")
+    if audio is None:
+        raise BadInput("file is required: http: no such file")
+    if not audio:
+        raise BadInput("audio file is empty")
+    installed = await find(context, name, missing=BadInput("model is required"))
+    record.model = installed.name
+    if "audio" not in installed.capabilities:
+        raise _deaf(name, installed, context)
+    lease = await hold(context, installed, None)
+    served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
+    plain = form.value("response_format") == "text"
+    output = Verbatim(stream=stream, served_name=served, asked_name=name)
+    await until_answered(recorded(record, output))
+    boundary = secrets.token_hex(16)
+    asked = await ask(
+        lease.grant.endpoint,
+        path,
+        write_form(_allowed(form, served, plain, stream), audio, boundary),
+        output,
+        revoked=lease.revoked,
+        limits=context.limits if stream else replace(context.limits, first=WHOLE),
+        content_type=f"multipart/form-data; boundary={boundary}",
+    )
+    if stream:
+        return await relay(asked, SSE)
+    body = await collect(asked)
+    if plain:
+        text = msgspec.json.decode(body, type=_Heard).text
+        return Response(text, content_type="text/plain; charset=utf-8")
+    return Response(body, content_type=JSON)
+
+
+def _deaf(name: str, installed: Installed, context: Context) -> NotSupported:
+    refusal = f"{quoted(name)} does not support audio transcription"
+    engine = context.settings.parsers
+    if missing := lacking(installed.facts.hearing, engine.sound if engine else ()):
+        refusal += f": the engine's runtime lacks {' and '.join(missing)}"
+    return NotSupported(refusal, hint="vllamactl runtime install" if missing else "")
+
+
+def read_form(body: bytes, *, content_type: str) -> Form:
+    """Read a multipart form. Raises BadInput."""
+    kind, options = parse_options_header(content_type)
+    boundary = options.get("boundary")
+    if kind != "multipart/form-data" or not boundary:
+        raise BadInput(
+            "failed to parse multipart form: request Content-Type isn't multipart/form-data"
+        )
+    try:
+        return _parts(MultipartDecoder(boundary.encode(), max_parts=_PARTS_LIMIT), body)
+    except RequestEntityTooLarge as error:
+        raise BadInput(f"cannot take a form of more than {_PARTS_LIMIT} parts") from error
+    except (ValueError, LookupError) as error:
+        raise BadInput(f"failed to parse multipart form: {error}") from error
+
+
+def write_form(fields: list[tuple[str, str]], audio: bytes, boundary: str) -> bytes:
+    """Spell a form with a file; names are ours, the boundary is in no value."""
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+    parts = [f'{head}{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields]
+    file = f'{head}file"; filename="audio"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    return b"".join([*parts, file.encode(), audio, f"\r\n--{boundary}--\r\n".encode()])
+
+
+def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
+    fields: list[tuple[str, str]] = []
+    file: bytes | None = None
+    part: Field | File | None = None
+    content = bytearray()
+    for event in _events(decoder, body):
+        if isinstance(event, Field | File):
+            part, content = event, bytearray()
+        if not isinstance(event, Data) or part is None:
+            continue
+        content += event.data
+        if event.more_data:
+            continue
+        if isinstance(part, Field):
+            fields.append((part.name, content.decode(errors="replace")))
+        elif part.name == "file":
+            file = bytes(content)
+    return Form(tuple(fields), file)
+
+
+def _events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
+    """What there is in `body`. At once, its search would hold up everything in this process."""
+    pieces = (body[at : at + PIECE] for at in range(0, len(body), PIECE))
+    for piece in chain(pieces, (None,)):
+        decoder.receive_data(piece)
+        while not isinstance(event := decoder.next_event(), Epilogue | NeedData):
+            yield event
+
+
+def _allowed(form: Form, served_name: str, plain: bool, stream: bool) -> list[tuple[str, str]]:
+    """What of the form the engine gets: of what we judge too, our judgement.
+
+    Plain text is made of its JSON; and it would stream for "yes" and "on" too.
+    """
+    judged = {"stream", "response_format"} if plain else {"stream"}
+    kept = [(name, value) for name, value in form.fields if name in _FIELDS - judged]
+    return [("model", served_name), *kept, *([("stream", "true")] if stream else [])]

@@ -1,0 +1,156 @@
+"""Quart as we want it: no silent time limits, resources held as long as the answer, own bodies.
+
+It must not know any route or engine.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
+from quart import Request, request
+from quart.typing import ResponseTypes
+from quart.utils import encode_headers
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioResponse
+from quart_trio.wrappers.request import TrioBody
+
+from vllamad.gateway.inference.token_pump import Hub
+
+BODY_TIMEOUT: Final = 60.0
+UPLOADS: Final = "/api/blobs/"  # the paths whose bodies may be larger than memory
+READ_AHEAD: Final = 1 << 20  # bytes of such a body that wait for its reader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Where an answer goes. `write` is the server's way, one chunk a call.
+
+    With `direct`, chunks may be written to the stream by the hub instead, between two writes.
+    """
+
+    write: Callable[[bytes], Awaitable[None]]
+    direct: tuple[trio.SocketStream, Hub] | None
+
+
+class OwnBody(TrioResponse):
+    """A response whose body is not iterated but delivers itself."""
+
+    @abstractmethod
+    async def deliver(self, client: Client) -> None:
+        """Write the whole body. Raises BrokenResourceError when the client has left."""
+
+
+class PacedBody(TrioBody):
+    """A body of any length, received no faster than its reader takes it."""
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+        self._taken = trio.Event()
+
+    async def room(self) -> None:
+        """Wait until there is room for more."""
+        while len(self._data) > READ_AHEAD:
+            self._taken = trio.Event()
+            await self._taken.wait()
+
+    async def __anext__(self) -> bytes:
+        data = await super().__anext__()
+        self._taken.set()
+        return data
+
+
+class GatewayApp(QuartTrio):
+    """The application; without a `hub` every answer goes the plain way."""
+
+    def __init__(self, import_name: str, *, hub: Hub | None = None, max_body: int) -> None:
+        super().__init__(import_name, static_folder=None)
+        self.hub = hub
+        # Large bodies at a time: a thread that reads one holds the interpreter again and again.
+        self.reading = trio.CapacityLimiter(1)
+        self.config["RESPONSE_TIMEOUT"] = None  # 60 s would cut a long answer, without a word
+        self.config["BODY_TIMEOUT"] = BODY_TIMEOUT
+        self.config["MAX_CONTENT_LENGTH"] = max_body
+        self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # Ollama has its own answer to OPTIONS
+
+
+class GatewayConnection(TrioASGIHTTPConnection):
+    """One request and its answer."""
+
+    app: GatewayApp
+
+    def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
+        request = super()._create_request_from_scope(send)
+        if request.path.startswith(UPLOADS):
+            request.body = PacedBody()
+            taken = _held_by(self.scope).get("taken")
+            if callable(taken):  # else no server of ours counts what is kept of bodies
+                taken()
+        return request
+
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        async def paced() -> ASGIReceiveEvent:
+            if isinstance(request.body, PacedBody):
+                await request.body.room()
+            return await receive()
+
+        await super().handle_messages(nursery, request, paced)
+
+    async def handle_request(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
+    ) -> None:
+        async with AsyncExitStack() as held:
+            _held_by(self.scope)["held"] = held
+            held.callback(request.body.clear)  # else it stays until the next garbage collection
+            await super().handle_request(nursery, request, send)
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        if not isinstance(response, OwnBody):
+            await super()._send_response(send, response)
+            return
+        headers = encode_headers(response.headers)
+        status = response.status_code
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        try:
+            await response.deliver(self._client(send))
+        except trio.BrokenResourceError:
+            return  # nobody is left to be told; the server sees it too
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _client(self, send: ASGISendCallable) -> Client:
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        stream = _held_by(self.scope).get("stream")
+        chunked = self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
+        if self.app.hub is None or not chunked or not isinstance(stream, trio.SocketStream):
+            return Client(write=write, direct=None)
+        return Client(write=write, direct=(stream, self.app.hub))
+
+
+GatewayApp.asgi_http_class = GatewayConnection
+
+
+def _held_by(scope: Scope) -> dict[str, object]:
+    """The per-request dict behind `scope["state"]`; a test client brings none."""
+    return cast("dict[str, object]", cast("dict[str, object]", scope).setdefault("state", {}))
+
+
+async def until_answered(resource: AbstractAsyncContextManager[T]) -> T:
+    """Enter `resource`; it is left once the answer is sent, or the client is gone.
+
+    A route's own `async with` would be left when the route returns, before its stream begins.
+    Leaving happens in a cancelled scope: it must not wait for anything.
+    """
+    held = cast("AsyncExitStack", _held_by(request.scope)["held"])
+    return await held.enter_async_context(resource)

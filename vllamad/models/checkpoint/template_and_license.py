@@ -1,0 +1,67 @@
+"""The texts that come with a checkpoint: its chat template, special tokens and licence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import cast
+
+from vllamad.models.checkpoint.json_access import Json, items, mapping, text
+from vllamad.models.store.safe_files import opened, read_bounded
+
+TEXT_LIMIT = 1 << 20  # bytes of a template, a licence or a model card
+
+_LICENSE_FILE = re.compile(r"(LICENSE|LICENCE|COPYING)(\.(txt|md))?", re.IGNORECASE)
+_CARD_HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+_CARD_LICENSE = re.compile(r"^license(_name)?:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+def template_file(folder: Path, names: Collection[str]) -> str:
+    """The chat template as a file of its own, where newer checkpoints keep it."""
+    name = "chat_template.jinja"
+    if name not in names:
+        return ""
+    return read_bounded(folder / name, TEXT_LIMIT).decode(errors="replace")
+
+
+def template_of(*sources: Json) -> str:
+    """The chat template inside JSON: one text, or the default of a list of named ones."""
+    for source in sources:
+        if found := text(source, "chat_template"):
+            return found
+        named = {
+            text(entry, "name"): text(entry, "template")
+            for value in items(source, "chat_template")
+            # JSON objects have text keys
+            if isinstance(value, dict) and (entry := cast("Json", value))
+        }
+        if named:
+            return named.get("default") or next(iter(named.values()))
+    return ""
+
+
+def special_token(tokenizer: Json, key: str) -> str:
+    """A special token, written as a text or as an object with its content."""
+    return text(tokenizer, key) or text(mapping(tokenizer, key), "content")
+
+
+def license_of(folder: Path, names: Collection[str]) -> str:
+    """The licence's text, else its identifier on the model's card, else nothing."""
+    for name in sorted(names):
+        if _LICENSE_FILE.fullmatch(name):
+            return _head(folder / name)
+    return card_license(_head(folder / "README.md")) if "README.md" in names else ""
+
+
+def card_license(card: str) -> str:
+    """The licence a model card names in its front matter; `license_name` says what `other` is."""
+    head = _CARD_HEAD.match(card)
+    found: dict[str, str] = dict(_CARD_LICENSE.findall(head[1])) if head else {}
+    named, plain = found.get("_name", ""), found.get("", "")
+    return named if plain == "other" and named else plain
+
+
+def _head(path: Path) -> str:
+    with opened(path) as (file, _):
+        return file.read(TEXT_LIMIT).decode(errors="replace")

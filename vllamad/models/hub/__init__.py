@@ -1,0 +1,1 @@
+"""A Hugging Face hub: its API, downloads, and the processes that run them."""

@@ -1,0 +1,1 @@
+"""Models that can be pulled by a short name; `models/installed.py` has those that are here."""

@@ -1,0 +1,67 @@
+"""Derived models: a small manifest of its own over the files of a model that is installed.
+
+Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from vllamad.core.model_name import ModelName, parse
+from vllamad.core.overlay import Overlay
+from vllamad.errors import VllamadError
+from vllamad.models.installed import Installed
+from vllamad.models.store import lora, model_store
+from vllamad.models.store.manifests import Manifest, load, manifest_paths, read
+from vllamad.models.store.model_store import Change
+
+
+def derive(models: Path, base: Installed, name: ModelName, overlay: Overlay) -> Change:
+    """Let `name` mean the files of `base` under `overlay`, in place of what it meant before.
+
+    An adapter must be on its shelf. Raises ModelNotFound where `base` has gone meanwhile.
+    """
+
+    def make() -> Manifest:
+        source = _manifest_of(models, base)
+        root = source.base or source.name
+        return msgspec.structs.replace(
+            source,
+            name=name.canonical(),
+            # Its own base, if it takes that one's place
+            base="" if parse(root).key() == name.key() else root,
+            overlay=overlay,
+            created=time.time(),
+        )
+
+    return model_store.rename(models, name, make)
+
+
+def tidy(models: Path) -> None:
+    """Remove adapters that no manifest names. Only for a time when no model is being made."""
+    used: set[str] = set()
+    for path in manifest_paths(models):
+        try:
+            adapter = load(models, path).overlay.adapter
+        except VllamadError:
+            return  # who knows what it names
+        if adapter is not None:
+            used.add(adapter.id)
+    lora.sweep(models, used)
+
+
+def _manifest_of(models: Path, base: Installed) -> Manifest:
+    if base.stored:
+        return read(models, parse(base.canonical))
+    return Manifest(
+        name=base.canonical,
+        source="",
+        revision="",
+        folder="",
+        files=(),
+        digest=base.digest,
+        created=0,
+    )

@@ -1,0 +1,130 @@
+"""Models made of uploaded blobs: which of the files belong to one, and its folder put together.
+
+Nothing is copied: a model's file is a second name of its blob. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from vllamad.core.model_name import ModelName
+from vllamad.core.overlay import Overlay
+from vllamad.errors import BadInput, HostProblem
+from vllamad.models.checkpoint.json_access import Json, decode_object
+from vllamad.models.checkpoint.metadata import INDEX_LIMIT, read_facts
+from vllamad.models.checkpoint.weights import INDEX, weight_files
+from vllamad.models.hub.file_selection import is_wanted
+from vllamad.models.store import lora, model_store
+from vllamad.models.store.manifests import Manifest, StoredFile, check_whole, digest_of
+from vllamad.models.store.safe_files import read_bounded, safe_path, sync_folder
+from vllamad.models.store.upload_blobs import blob_path
+
+SOURCE: Final = "uploaded files"
+
+_TOKENIZER = re.compile(r"(?i).*(tokeni[sz]er|vocab|tekken|spiece|sentencepiece|\.tiktoken)")
+
+
+def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Overlay) -> Manifest:
+    """The manifest of the model that `files`, name to SHA-256, would make; nothing is written yet.
+
+    Raises BadInput for a blob that was not uploaded, and where something is missing.
+    """
+    blobs = {
+        safe_path(file): blob_path(models, f"sha256:{digest}") for file, digest in files.items()
+    }
+    sizes = {file: _size(blob) for file, blob in blobs.items()}
+    chosen = _chosen(blobs)
+    stored = tuple(
+        StoredFile(path=file, size=sizes[file], sha256=files[file]) for file in sorted(chosen)
+    )
+    content = digest_of(SOURCE, "", stored)
+    repository = model_store.hub(models) / model_store.repository_folder(name.namespace, name.model)
+    return Manifest(
+        name=name.canonical(),
+        source=SOURCE,
+        revision="",
+        folder=str((repository / "snapshots" / content[:40]).relative_to(models)),
+        files=stored,
+        digest=content,
+        created=time.time(),
+        overlay=overlay,
+    )
+
+
+def lay_out(models: Path, manifest: Manifest) -> None:
+    """Put a planned model's files where its manifest says, once they are seen to be a model.
+
+    The caller holds `store.changing` for the repository. Raises BadInput for files, or an adapter,
+    that the engine could not use.
+    """
+    place = models / manifest.folder
+    if not _is_whole(models, manifest):
+        draft = place.with_name(f".{place.name}")
+        for left in place.parent.glob(".*"):  # of a daemon that was killed in the middle
+            shutil.rmtree(left)
+        try:
+            _link_all(models, manifest, draft)
+            read_facts(draft)
+            shutil.rmtree(place, ignore_errors=True)
+            draft.rename(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    for folder in (place, *place.relative_to(models).parents):
+        sync_folder(models / folder)
+    if manifest.overlay.adapter is not None:
+        lora.assemble(models, place, manifest.overlay.adapter)
+
+
+def _chosen(blobs: Mapping[str, Path]) -> set[str]:
+    """Those of the files that belong to a model. Raises BadInput where one is missing."""
+    wanted = {name for name in blobs if is_wanted(name) and not name.startswith(".")}
+    if "config.json" not in wanted:
+        raise BadInput("cannot find config.json among the files")
+    weights = weight_files(wanted, _index(blobs) if INDEX in wanted else {})
+    if not any(map(_TOKENIZER.match, wanted)):
+        raise BadInput("cannot find a tokenizer among the files: tokenizer.json or the like")
+    return wanted - (_beside(wanted) - set(weights))
+
+
+def _beside(names: Collection[str]) -> set[str]:
+    return {name for name in names if name.endswith(".safetensors") and "/" not in name}
+
+
+def _index(blobs: Mapping[str, Path]) -> Json:
+    return decode_object(read_bounded(blobs[INDEX], INDEX_LIMIT), INDEX)
+
+
+def _size(blob: Path) -> int:
+    try:
+        return os.stat(blob).st_size
+    except FileNotFoundError as error:
+        digest = blob.name.replace("-", ":")
+        raise BadInput(f'blob "{digest}" not found', hint="upload it first") from error
+    except OSError as error:
+        raise HostProblem(f"cannot read {blob.name}: {error.strerror}") from error
+
+
+def _is_whole(models: Path, manifest: Manifest) -> bool:
+    try:
+        check_whole(models, manifest)
+    except HostProblem:
+        return False
+    return True
+
+
+def _link_all(models: Path, manifest: Manifest, folder: Path) -> None:
+    """The same bytes under second names, readable for the account the engine runs as."""
+    with model_store.disk_problems("put the model together"):
+        for file in manifest.files:
+            path = folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(blob_path(models, f"sha256:{file.sha256}"), path)
+            os.chmod(path, 0o644)
+        for inner, _, _ in os.walk(folder):
+            sync_folder(Path(inner))

@@ -1,0 +1,188 @@
+"""Manifests: what makes a model visible. One JSON file per name, written whole or not at all.
+
+    manifests/HOST/NAMESPACE/MODEL/TAG.json
+
+Knows where a model's files must lie and how large they are, not how they came there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from vllamad.core.model_name import ModelName, parse
+from vllamad.core.overlay import NOTHING, Overlay
+from vllamad.errors import BadInput, HostProblem, ModelNotFound, VllamadError
+from vllamad.models.store.safe_files import read_bounded, safe_path, sync_folder
+
+SCHEMA = 1
+SIZE_LIMIT = 16 << 20  # bytes; 10 000 files are about 2 MiB
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a model: its name within the folder, its size in bytes, its hash in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One installed model; `created` is seconds since the epoch."""
+
+    schema: int = SCHEMA
+    name: str  # canonical
+    source: str  # where it came from: a repository, or what the adder called it
+    revision: str
+    folder: str  # of the files, from the root of the store
+    files: tuple[StoredFile, ...]
+    digest: str  # 64 hex digits: the same for the same files from the same place
+    license: str = ""  # an identifier
+    variant: str = ""  # which of the model's variants it is, where the catalogue chose: fp8, awq
+    created: float
+    # Of a derived model: the canonical name of the model whose worker it shares; the files are that
+    # model's, unless `folder` is empty: then they are wherever the configuration has that model.
+    base: str = ""
+    overlay: Overlay = NOTHING
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class Listing(NamedTuple):
+    """The models that are whole, and a line for each manifest that is not to be used."""
+
+    manifests: tuple[Manifest, ...]
+    problems: tuple[str, ...]
+
+
+_decoder = msgspec.json.Decoder(Manifest)
+
+
+def digest_of(source: str, revision: str, files: Iterable[StoredFile]) -> str:
+    """The digest clients see: it changes when the place or any file of a model does."""
+    content = {
+        "source": source,
+        "revision": revision,
+        "files": sorted((file.path, file.size, file.sha256) for file in files),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def read(models: Path, name: ModelName) -> Manifest:
+    """Find a model by name in any case. Raises ModelNotFound; HostProblem where it is not whole."""
+    path = path_of(models, name)
+    if not os.path.isfile(path):
+        raise ModelNotFound(f"model '{name.display()}' not found")
+    manifest = load(models, path)
+    check_whole(models, manifest)
+    return manifest
+
+
+def list_manifests(models: Path) -> Listing:
+    """Every model that is whole; a manifest that cannot be used is reported, never raised."""
+    found: list[Manifest] = []
+    problems: list[str] = []
+    for path in manifest_paths(models):
+        try:
+            manifest = load(models, path)
+            check_whole(models, manifest)
+            found.append(manifest)
+        except VllamadError as error:
+            problems.append(error.message)
+    return Listing(tuple(found), tuple(problems))
+
+
+def manifest_paths(models: Path) -> Iterator[Path]:
+    """Every manifest there is, good or bad."""
+    return (models / "manifests").glob("*/*/*/[!.]*.json")
+
+
+def load(models: Path, path: Path) -> Manifest:
+    """Read one manifest. Raises BadInput where it is not one, HostProblem where it is not there."""
+    where = path.relative_to(models)
+    try:
+        manifest = _decoder.decode(read_bounded(path, SIZE_LIMIT))
+        _check(manifest, where)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"cannot use {where}: it is not a manifest") from error
+    except BadInput as error:
+        raise BadInput(f"cannot use {where}: {error.message}") from error
+    return manifest
+
+
+def check_whole(models: Path, manifest: Manifest) -> None:
+    """See that every file is there in its full size. Raises HostProblem that names the first."""
+    what = f"cannot use {parse(manifest.name).display()}"
+    for file in manifest.files:
+        try:
+            size = os.stat(models / manifest.folder / file.path).st_size
+        except OSError as error:
+            raise HostProblem(f"{what}: {file.path} is missing") from error
+        if size != file.size:
+            raise HostProblem(f"{what}: {file.path} has {size} bytes, not {file.size}")
+
+
+def _check(manifest: Manifest, where: Path) -> None:
+    if manifest.schema > SCHEMA:
+        raise BadInput(f"a newer vllamad wrote it (schema {manifest.schema}, not {SCHEMA})")
+    _, host, namespace, model, tag = where.parts
+    if parse(manifest.name).canonical() != f"{host}/{namespace}/{model}:{tag[:-5]}":
+        raise BadInput(f"it is of another model, {manifest.name}")
+    if not _DIGEST.fullmatch(manifest.digest):
+        raise BadInput("its digest is not 64 hex digits")
+    if manifest.base:
+        parse(manifest.base)
+    outside = manifest.base and not manifest.folder
+    if not outside and not safe_path(manifest.folder).startswith("hub/models--"):
+        raise BadInput("its folder is not in the hub cache")
+    for file in manifest.files:
+        safe_path(file.path)
+
+
+def write(models: Path, manifest: Manifest) -> Manifest:
+    """Make a model visible, or replace the one of that name; at once and for good.
+
+    A name that is already there in another case keeps its first spelling.
+    """
+    path = path_of(models, parse(manifest.name))
+    _, host, namespace, model, tag = path.relative_to(models).parts
+    manifest = msgspec.structs.replace(manifest, name=f"{host}/{namespace}/{model}:{tag[:-5]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    with draft.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
+    return manifest
+
+
+def path_of(models: Path, name: ModelName) -> Path:
+    """Where the manifest of `name` is, spelled as it stands there, or would be."""
+    path = models / "manifests"
+    for part in (name.host, name.namespace, name.model, f"{name.tag}.json"):
+        path /= _as_stored(path, part)
+    return path
+
+
+def _as_stored(folder: Path, part: str) -> str:
+    if os.path.exists(folder / part):
+        return part
+    try:
+        stored = os.listdir(folder)
+    except OSError:
+        return part
+    return next((entry for entry in sorted(stored) if entry.lower() == part.lower()), part)

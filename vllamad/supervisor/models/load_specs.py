@@ -1,0 +1,102 @@
+"""An installed model and its settings as the scheduler's spec: facts into needs, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from vllamad.config.settings import EngineSettings, Flag
+from vllamad.core.audio import Hearing, lacking
+from vllamad.core.cpu import FLOAT32, NumberType, number_type
+from vllamad.core.launch import Lora, Spec
+from vllamad.core.memory import Machine, Need, longest_context, place
+from vllamad.models.checkpoint.metadata import Facts
+from vllamad.models.checkpoint.vllm_parsers import usable_parsers
+from vllamad.models.installed import Installed
+from vllamad.models.store.lora import StoredAdapter
+from vllamad.protocol.gateway_setup import EngineParsers
+
+
+def spec_of(
+    installed: Installed,
+    machine: Machine,
+    adapters: Sequence[StoredAdapter] = (),
+    engine: EngineParsers | None = None,
+    own: EngineSettings | None = None,
+) -> Spec:
+    """What loading `installed` on `machine` would take, with `adapters` for whoever wants them.
+
+    `own` is what the operator wishes of every engine.
+    """
+    every = own or EngineSettings()
+    facts, settings = installed.facts, installed.settings
+    own_length = facts.context_length
+    longest = settings.context_length or min(every.context_length or own_length, own_length)
+    tools, reasoning = usable_parsers(facts, settings.args, engine)
+    need = Need(
+        weights=facts.weight_bytes + sum(adapter.size for adapter in adapters),
+        cache=facts.cache,
+        context_length=longest,
+        gpus=settings.tensor_parallel_size,
+        utilization=settings.gpu_memory_utilization,
+    )
+    args = {**every.args, **settings.args}
+    numbers = _numbers(need, machine, facts, args)
+    if numbers.name == FLOAT32 and not machine.devices:
+        need = _widened(need, facts)
+    cut = _context_for(need, machine, asked=bool(settings.context_length))
+    return Spec(
+        model=installed.runs_as,
+        folder=str(installed.folder),
+        digest=installed.digest,
+        need=replace(need, context_length=cut),
+        context_length=cut if settings.context_length or cut < own_length else 0,
+        keep_alive=settings.keep_alive,
+        pooling=facts.is_embedding,
+        numbers=numbers,
+        hearing=_hearing(facts.hearing, engine),
+        tool_parser=tools,
+        reasoning_parser=reasoning,
+        args=args,
+        env={**every.env, **settings.env},
+        engine=replace(every, args={}, env={}, context_length=0),
+        memory_max=settings.memory_max,
+        template=installed.overlay.template,
+        loras=tuple(
+            Lora(name=adapter.id, folder=str(adapter.folder), rank=adapter.rank)
+            for adapter in adapters
+        ),
+        lora=installed.overlay.adapter.id if installed.overlay.adapter else "",
+    )
+
+
+def _numbers(need: Need, machine: Machine, facts: Facts, args: Mapping[str, Flag]) -> NumberType:
+    """What it is computed in; GPUs are left to the engine."""
+    if asked := args.get("dtype"):
+        return NumberType(name=str(asked), why="set in args")
+    if machine.devices:
+        return NumberType()
+    return number_type(
+        facts.quantization,
+        machine.numbers,
+        wide_fits=place(_widened(need, facts), machine, ()) is not None,
+        pooling=facts.is_embedding,
+    )
+
+
+def _widened(need: Need, facts: Facts) -> Need:
+    """The same in float32: weights that are stored in 16 bits take twice as much."""
+    times = 2 if facts.quantization in ("BF16", "F16") else 1
+    return replace(need, weights=need.weights * times, kv_element=4)
+
+
+def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
+    """A model that talks goes without its ears where the engine cannot read sound."""
+    deaf = own == "beside" and engine and lacking(own, engine.sound)
+    return "" if deaf else own
+
+
+def _context_for(need: Need, machine: Machine, *, asked: bool) -> int:
+    """The longest context that the engine admits; what an operator asked of GPUs is not cut."""
+    held = longest_context(need, machine)
+    return need.context_length if machine.devices and (asked or not held) else held

@@ -1,0 +1,38 @@
+"""Looking after what is installed: verify and prune, each in a thread that reports as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from vllamad.core.model_name import parse
+from vllamad.models.store import pruning, verification
+from vllamad.protocol.control import Progress
+
+Report = Callable[[Progress], Awaitable[None]]
+
+
+async def verify(models: Path, model: str, report: Report) -> None:
+    """Hash the files of `model`, or of all models; what is bad is told, and not raised."""
+    name = parse(model) if model else None
+    await report(Progress(status="verifying"))
+    await _in_thread(partial(verification.verify, models, name), report)
+    await report(Progress(status="verified", done=True))
+
+
+async def prune(models: Path, report: Report, *, dry_run: bool) -> None:
+    """Remove what no model needs; see `models/store/pruning.py`."""
+    await _in_thread(partial(pruning.prune, models, dry_run=dry_run), report)
+    await report(Progress(status="unneeded" if dry_run else "removed", done=True))
+
+
+async def _in_thread(work: Callable[[Callable[[Progress], None]], None], report: Report) -> None:
+    """Whoever asked may leave: the next report ends the thread."""
+
+    def tell(step: Progress) -> None:
+        trio.from_thread.run(report, step)
+
+    await trio.to_thread.run_sync(work, tell)

@@ -1,0 +1,201 @@
+"""Orders that change what is installed: copy, create, delete. One at a time, each to its end.
+
+The loop's side of `models/store/derived.py` and `models/store/from_upload.py`: disk work happens in
+threads, and a worker whose files go is stopped before they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from vllamad.core.model_name import ModelName, parse
+from vllamad.core.overlay import Overlay, layers, over
+from vllamad.errors import BadInput, ModelNotFound
+from vllamad.models.installed import Catalog, Installed
+from vllamad.models.store import from_upload, lora, model_store, upload_blobs
+from vllamad.models.store.derived import derive, tidy
+from vllamad.models.store.manifests import Manifest
+from vllamad.protocol.control import Progress
+from vllamad.supervisor.models.library import Library
+from vllamad.supervisor.workers.manager import Fleet
+
+Report = Callable[[Progress], Awaitable[None]]
+
+
+class Orders:
+    """Changes the store; the only one in this process that does, but for pulls."""
+
+    def __init__(self, models: Path, catalog: Catalog, library: Library, fleet: Fleet) -> None:
+        self._models = models
+        self._catalog = catalog
+        self._library = library
+        self._fleet = fleet
+        self._one_at_a_time = trio.Lock()
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Let `destination` mean what `source` means. Raises ModelNotFound, BadInput."""
+        name = self._own(destination)
+        async with self._one_at_a_time:
+            found = await self._library.find(source)
+            if parse(found.canonical).key() != name.key():
+                await self._put(found, name, found.overlay)
+
+    async def create(self, model: str, base: str, overlay: Overlay, report: Report) -> None:
+        """Let `model` mean `base` under `overlay`; a base that is not here is pulled first.
+
+        Raises ModelNotFound for what no hub has, BadInput for an adapter that does not fit.
+        """
+        name = self._own(model)
+        if await trio.to_thread.run_sync(self._catalog.find, base) is None:
+
+            async def step(progress: Progress) -> None:
+                if not progress.done:
+                    await report(progress)
+
+            await self._library.pulls.attend(parse(base), step)
+        async with self._one_at_a_time:
+            found = await self._library.find(base)
+            laid = over(found.overlay, overlay)
+            if overlay.adapter is not None:
+                await trio.to_thread.run_sync(
+                    lora.assemble, self._models, found.folder, overlay.adapter
+                )
+                await report(Progress(status="converting adapter"))
+            await report(Progress(status=f"using existing layer sha256:{found.digest}"))
+            for layer in layers(overlay):
+                await report(Progress(status=f"creating new layer {layer}"))
+            await self._put(found, name, laid)
+        await report(Progress(status="writing manifest"))
+        await report(Progress(status="success", done=True))
+
+    async def assemble(
+        self, model: str, files: Mapping[str, str], overlay: Overlay, report: Report
+    ) -> None:
+        """Let `model` mean uploaded files, name to SHA-256, under `overlay`.
+
+        Nothing is reported before the files are seen to be a model. Raises BadInput where they are
+        none; Unavailable while the model's repository is being pulled.
+        """
+        name = self._own(model)
+        async with self._one_at_a_time:
+            made = await trio.to_thread.run_sync(
+                from_upload.planned, self._models, name, files, overlay
+            )
+            before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
+            async with self._freeing(before, made):
+                await trio.to_thread.run_sync(from_upload.lay_out, self._models, made)
+                await report(Progress(status="converting model"))
+                if left := sorted(files.keys() - {file.path for file in made.files}):
+                    await report(Progress(status=f"leaving out {', '.join(left)}"))
+                for file in made.files:
+                    await report(Progress(status=f"using existing layer sha256:{file.sha256}"))
+                for layer in layers(overlay):
+                    await report(Progress(status=f"creating new layer {layer}"))
+                change = await trio.to_thread.run_sync(
+                    model_store.rename, self._models, name, lambda: made
+                )
+                if before is not None and _needs_another_worker(before, change.now):
+                    await self._fleet.stop(_shown(before), "it is another model now")
+        await report(Progress(status="writing manifest"))
+        await report(Progress(status="success", done=True))
+
+    async def delete(self, model: str) -> None:
+        """Take `model` out: nobody new gets it, who uses it may finish, then its files go.
+
+        Raises ModelNotFound; Unavailable while its repository is being pulled.
+        """
+        name = self._own(model)
+        async with self._one_at_a_time:
+            before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
+            if before is None:
+                await self._refuse_others(name)
+            async with self._freeing(before):
+                await trio.to_thread.run_sync(model_store.withdraw, self._models, name)
+                shown = name.display() if before is None else _shown(before)
+                if before and await trio.to_thread.run_sync(
+                    model_store.is_used, self._models, before.folder
+                ):  # somebody may wait for it under another name
+                    await self._fleet.stop(shown, "its name is gone")
+                else:
+                    gone = ModelNotFound(f"model '{model}' not found")
+                    await self._fleet.forget(shown, gone)
+
+    async def _put(self, base: Installed, name: ModelName, overlay: Overlay) -> None:
+        before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
+        async with self._freeing(before):
+            change = await trio.to_thread.run_sync(derive, self._models, base, name, overlay)
+            if before is not None and _needs_another_worker(before, change.now):
+                await self._fleet.stop(_shown(before), "it is another model now")
+
+    async def _refuse_others(self, name: ModelName) -> None:
+        """Raise BadInput for a model that lies in a cache of other tools."""
+        found = await trio.to_thread.run_sync(self._catalog.find, name.canonical())
+        if found is not None:
+            raise BadInput(
+                f"cannot delete {name.display()}: it lies in a cache that other tools use too",
+                hint=f"remove {found.folder.parents[1]} with the tool that brought it",
+            )
+
+    def _own(self, text: str) -> ModelName:
+        """The name, if it is ours to change."""
+        name = parse(text)
+        if self._catalog.is_configured(name):
+            raise BadInput(
+                f"cannot change {name.display()}: the configuration says what it is",
+                hint="remove its section from the configuration first",
+            )
+        return name
+
+    @asynccontextmanager
+    async def _freeing(
+        self, before: Manifest | None, made: Manifest | None = None
+    ) -> AsyncGenerator[None]:
+        """Afterwards, whatever happens, no file is left that only `before` used.
+
+        Nor one of `made`, if nothing came of it.
+        """
+        with _changing(self._models, before, made):
+            try:
+                yield
+            finally:
+                # A thread cannot be interrupted, and half a removal would never be finished.
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._tidy, before, made)
+
+    def _tidy(self, before: Manifest | None, made: Manifest | None) -> None:
+        for manifest in filter(None, (before, made)):
+            model_store.discard(self._models, manifest.folder)
+            with_adapter = manifest.overlay.adapter is not None
+            if with_adapter and self._fleet.worker(_runs_as(manifest)) is None:
+                tidy(self._models)
+        if before is not None:
+            upload_blobs.release(self._models, (file.sha256 for file in before.files))
+
+
+@contextmanager
+def _changing(models: Path, *manifests: Manifest | None) -> Generator[None]:
+    folders = {manifest.folder for manifest in manifests if manifest is not None} - {""}
+    with ExitStack() as held:
+        for name in sorted({model_store.repository_of(models, folder).name for folder in folders}):
+            held.enter_context(model_store.changing(models, name))
+        yield
+
+
+def _shown(manifest: Manifest) -> str:
+    return parse(manifest.name).display()
+
+
+def _runs_as(manifest: Manifest) -> str:
+    return parse(manifest.base or manifest.name).display()
+
+
+def _needs_another_worker(before: Manifest, now: Manifest) -> bool:
+    return (before.folder, before.base, before.overlay.template) != (
+        now.folder,
+        now.base,
+        now.overlay.template,
+    )

@@ -1,0 +1,126 @@
+"""One pull for each model, however many ask for it: whoever comes late sees how far it has come.
+
+A pull ends with the last of those who listen, after a moment, unless one wanted it to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from vllamad.core.model_name import ModelName
+from vllamad.errors import HostProblem, VllamadError
+from vllamad.host.log import event
+from vllamad.protocol.control import Progress
+
+log = logging.getLogger(__name__)
+
+GRACE = 5.0  # seconds for a client to come back to a pull that nobody listens to
+
+Report = Callable[[Progress], Awaitable[None]]
+Fetch = Callable[[ModelName, Report], Awaitable[None]]
+
+
+class Pulls:
+    """All pulls of one daemon; `fetch` does one, in its own process."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._going: dict[str, _Pull] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be where pulls live, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def attend(self, name: ModelName, report: Report, *, detach: bool = False) -> None:
+        """Have a model pulled, or join the pull that goes on; `report` hears every step of it.
+
+        Raises what stopped it. With `detach` it goes on when everybody has left.
+        """
+        assert self._nursery is not None, "pulls are attended only while they run"
+        while (pull := self._going.get(name.key())) and pull.scope.cancel_called:
+            await pull.gone.wait()  # it is just being called off
+        if pull is None:
+            pull = self._going[name.key()] = _Pull()
+            self._nursery.start_soon(self._carry_out, name, pull)
+        pull.detached = pull.detached or detach
+        pull.listeners += 1
+        try:
+            await pull.tell(report)
+        finally:
+            pull.listeners -= 1
+            if not pull.listeners and not pull.detached and not pull.gone.is_set():
+                self._nursery.start_soon(self._abandon, name, pull)
+
+    async def _carry_out(self, name: ModelName, pull: _Pull) -> None:
+        model = name.display()
+        event(log, logging.INFO, "pull", model=model)
+        try:
+            with pull.scope:
+                await self._fetch(name, pull.hear)
+        except VllamadError as error:
+            pull.problem = error
+        except Exception as error:
+            log.exception("internal error in the pull of %s", model)
+            pull.problem = HostProblem(f"cannot pull {model}: internal error: {error!r}")
+        del self._going[name.key()]
+        pull.end()
+        how = pull.problem.message if pull.problem else None
+        how = "nobody listens" if pull.scope.cancelled_caught else how
+        event(log, logging.WARNING if how else logging.INFO, "pull ended", model=model, reason=how)
+
+    async def _abandon(self, name: ModelName, pull: _Pull) -> None:
+        await trio.sleep(GRACE)
+        if not pull.listeners and not pull.detached:
+            pull.scope.cancel()
+
+
+class _Pull:
+    """What one pull has said so far: the last word on each file, and on everything else."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.listeners = 0
+        self.detached = False
+        self.gone = trio.Event()
+        self.problem: VllamadError | None = None
+        self._said: dict[str, tuple[int, Progress]] = {}
+        self._count = 0
+        self._news = trio.Event()
+
+    async def hear(self, step: Progress) -> None:
+        self._count += 1
+        self._said[step.digest or step.status] = self._count, step
+        self._wake()
+
+    def end(self) -> None:
+        self.gone.set()
+        self._wake()
+
+    async def tell(self, report: Report) -> None:
+        """Report what was said and what will be; to who is slow, only the last word on a file."""
+        seen = 0
+        while True:
+            news, over = self._news, self.gone.is_set()
+            fresh = sorted(
+                (said for said in self._said.values() if said[0] > seen), key=lambda said: said[0]
+            )
+            for number, step in fresh:
+                await report(step)
+                seen = number
+            if over and not fresh:
+                break
+            if not fresh:
+                await news.wait()
+        if self.problem is not None:
+            raise self.problem
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()

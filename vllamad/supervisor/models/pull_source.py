@@ -1,0 +1,41 @@
+"""Where a pull brings a name from: the catalogue as it is now, for the machine as it is now."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import trio
+
+from vllamad.config.settings import Settings
+from vllamad.core.memory import Machine
+from vllamad.core.model_name import ModelName, parse
+from vllamad.host.log import event
+from vllamad.models.registry.registry_file import read_known
+from vllamad.models.registry.resolve import Origin, origin_of
+from vllamad.supervisor.runtime import Engines
+
+log = logging.getLogger(__name__)
+
+
+async def origin_for(name: ModelName, settings: Settings, engines: Engines) -> Origin:
+    """Find the repository for `name`; of a known model, that of the variant that suits us.
+
+    Raises ModelNotFound, BadInput, and ConfigError for a catalogue of the operator's.
+    """
+    machine = await engines.hardware()
+    own = [one for text, one in settings.models.items() if parse(text).key() == name.key()]
+    context = own[0].context_length if own else 0
+    origin = await trio.to_thread.run_sync(
+        _look_up, name, settings.paths.catalogs, machine, context
+    )
+    if origin.variant:
+        event(
+            log, logging.INFO, "chose a variant", model=name.display(), variant=origin.variant,
+            repository=origin.repository, not_taken="; ".join(origin.passed_over) or None,
+        )  # fmt: skip
+    return origin
+
+
+def _look_up(name: ModelName, catalogs: tuple[Path, ...], machine: Machine, context: int) -> Origin:
+    return origin_of(name, read_known(catalogs), machine, context)

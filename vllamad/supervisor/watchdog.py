@@ -1,0 +1,94 @@
+"""Is the daemon itself well? What readiness and the watchdog are based on."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from vllamad.host.systemd import Notifier
+from vllamad.protocol.lease import ListRunning, encode
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 5.0  # seconds a part of ours may take to answer
+_PAUSE = 0.05
+_QUIET_INTERVAL = 10.0  # seconds between two looks where no watchdog waits for us
+
+
+async def until_serving(http: socket.socket, control: Path) -> None:
+    """Return once the public API and the control socket both answer."""
+    while not await answers(partial(_connect, http), b"GET /api/version HTTP/1.0\r\n\r\n"):  # noqa: ASYNC110
+        await trio.sleep(_PAUSE)
+    while not await control_answers(control):  # noqa: ASYNC110
+        await trio.sleep(_PAUSE)
+
+
+async def control_answers(path: Path) -> bool:
+    request = b"GET /v1/version HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n"
+    return await answers(partial(trio.open_unix_socket, path), request)
+
+
+async def broker_answers(path: Path) -> bool:
+    return await answers(partial(trio.open_unix_socket, path), encode(ListRunning()))
+
+
+async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question: bytes) -> bool:
+    """Whether anything at all comes back in time."""
+    with trio.move_on_after(_PATIENCE):
+        try:
+            stream = await connect()
+        except OSError:
+            return False
+        async with stream:
+            try:
+                await stream.send_all(question)
+                return bool(await stream.receive_some(1))
+            except trio.BrokenResourceError:
+                return False
+    return False
+
+
+async def beat(notify: Notifier, interval: float | None, *, broker: Path, control: Path) -> None:
+    """Feed the watchdog as long as the loop, the broker and the control socket are well.
+
+    The ping is sent only after both sockets have answered: a loop that turns but serves nobody is
+    as dead as one that is stuck.
+    """
+    pause = interval / 3 if interval else _QUIET_INTERVAL
+    while True:
+        if await broker_answers(broker) and await control_answers(control):
+            notify.watchdog()
+        await trio.sleep(pause)
+
+
+async def guarded(
+    notify: Notifier,
+    own: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the owner of all state; if a bug ends it, have systemd end and restart all of us.
+
+    Whoever unwinds from here acts on a state of which nothing is sure any more, for as long as
+    workers take to stop. The watchdog's way is short, and leaves every stack in the journal.
+    """
+    try:
+        await own(task_status=task_status)
+    except* Exception:
+        log.exception("an invariant broke: the state of the workers is lost")
+        notify.trigger()
+        raise
+
+
+async def _connect(sock: socket.socket) -> trio.SocketStream:
+    address = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return await trio.open_unix_socket(address)
+    host, port, *_ = address
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return await trio.open_tcp_stream(local.get(host) or host, port)

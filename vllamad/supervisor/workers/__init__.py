@@ -1,0 +1,1 @@
+"""Workers: their schedule carried out, their lives, their leases, their handover."""

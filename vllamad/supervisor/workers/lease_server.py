@@ -1,0 +1,133 @@
+"""One connection, one lease: the gateways' side door to the fleet.
+
+The conversation is in `protocol/lease.py`. A gateway that closes, is cancelled or dies ends its
+lease by ending the connection; a gateway that talks nonsense loses its connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from vllamad.core.launch import Spec
+from vllamad.errors import VllamadError
+from vllamad.host.log import event
+from vllamad.host.tasks import first_of
+from vllamad.protocol.lease import (
+    LINE_LIMIT,
+    Acquire,
+    Answer,
+    Done,
+    ListRunning,
+    Refused,
+    Revoked,
+    Running,
+    Unload,
+    decode_question,
+    encode,
+)
+from vllamad.supervisor.workers.manager import Fleet
+
+log = logging.getLogger(__name__)
+
+SpecOf = Callable[[str], Awaitable[Spec]]
+_QUESTION_LIMIT = 30.0  # seconds a gateway may take to say what it wants
+_SEND_LIMIT = 30.0  # seconds it may leave an answer unread
+
+
+class Broker:
+    """Answers gateways; `spec_of` finds a model by its name or raises ModelNotFound."""
+
+    def __init__(self, fleet: Fleet, spec_of: SpecOf) -> None:
+        self._fleet = fleet
+        self._spec_of = spec_of
+
+    async def attend(self, stream: trio.SocketStream) -> None:
+        """One connection from its question to its end; a bug in it ends no other one."""
+        async with stream:
+            try:
+                await self._answer(stream)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                pass
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                event(log, logging.WARNING, "gateway talks nonsense", error=str(error))
+            except Exception:
+                log.exception("internal error in the conversation with a gateway")
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        with trio.fail_after(_QUESTION_LIMIT):
+            line = await _read_line(stream)
+        if not line:
+            return
+        match decode_question(line):
+            case Acquire(model=model, keep_alive=keep_alive):
+                await self._lease(stream, model, _seconds(keep_alive))
+            case Unload(model=model):
+                self._fleet.unload(model)
+                await _say(stream, Done())
+            case ListRunning():
+                await _say(stream, Running(models=self._fleet.workers()))
+
+    async def _lease(self, stream: trio.SocketStream, model: str, keep_alive: float | None) -> None:
+        try:
+            spec = await self._spec_of(model)
+        except VllamadError as error:
+            await _say(stream, Refused(kind=error.kind, message=error.message, hint=error.hint))
+            return
+        async with self._fleet.lease(spec, keep_alive) as verdicts:
+
+            async def tell() -> None:
+                async for verdict in verdicts:
+                    try:
+                        await _say(stream, verdict)
+                    except (trio.BrokenResourceError, trio.TooSlowError):
+                        return  # it left, perhaps in this very moment
+                    if isinstance(verdict, Refused | Revoked):
+                        return
+
+            # Nothing more is expected from the gateway: whatever comes, or the end, ends the lease.
+            await first_of(tell, partial(_until_closed, stream))
+
+
+def listen(path: Path) -> trio.SocketListener:
+    """Bind the broker's socket, 0600, in place of one left by a daemon that died."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    path.chmod(0o600)
+    sock.listen(4096)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+async def _read_line(stream: trio.SocketStream) -> bytes:
+    data = bytearray()
+    while b"\n" not in data:
+        piece = await stream.receive_some(4096)
+        if not piece:
+            return b""
+        data += piece
+        if len(data) > LINE_LIMIT:
+            raise msgspec.DecodeError(f"a line of more than {LINE_LIMIT} bytes")
+    return bytes(data).partition(b"\n")[0]
+
+
+async def _until_closed(stream: trio.SocketStream) -> None:
+    try:
+        await stream.receive_some(1)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+async def _say(stream: trio.SocketStream, answer: Answer) -> None:
+    with trio.fail_after(_SEND_LIMIT):
+        await stream.send_all(encode(answer))
+
+
+def _seconds(keep_alive: float | None) -> float | None:
+    return float("inf") if keep_alive is not None and keep_alive < 0 else keep_alive

@@ -1,0 +1,1 @@
+"""Anthropic's messages: the fields and blocks that reach the engine."""

@@ -1,0 +1,1 @@
+"""Content of requests: images, JSON schemas, compressed bodies, fill-in-the-middle prompts."""

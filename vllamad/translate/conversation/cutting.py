@@ -1,0 +1,206 @@
+"""Where a conversation may be cut, and which cut to count next.
+
+A cut drops the oldest turns whole. A turn is a user message and everything up to the next one; of
+the newest turn, which may be one long loop of tool calls, the oldest groups of a call and its
+results go. System messages, the newest user message and the last group always stay, and a call is
+never parted from its result. Messages have the form of OpenAI's chat API.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from vllamad.translate.go.json_decoder import is_list, is_object
+
+COUNTS: Final = 4  # an engine counts a conversation at most so many times
+PICTURE: Final = 768  # tokens that Ollama counts a picture as, whatever is on it
+
+_DENSE: Final = 8  # bytes a token: what is longer than the context even so is not counted whole
+_LAST_TARGET: Final = 0.9  # of the limit: the last count aims lower, as no other comes after it
+
+Message = dict[str, object]
+
+
+class Cuts:
+    """All cuts of one conversation: cut 0 keeps everything, cut `last` only what always stays."""
+
+    def __init__(self, messages: list[Message], more: int = 0) -> None:
+        """Find the parts of `messages`; `more` is the size of what comes with them, in bytes."""
+        self._messages = messages
+        parts, pinned = _parts(messages)
+        self._droppable = [part for at, part in enumerate(parts) if at not in pinned]
+        self.last = len(self._droppable)
+        measured = [_measured(message) for message in messages]
+        self._sizes = _left(self._droppable, [size for size, _ in measured], more)
+        self._pictures = _left(self._droppable, [pictures for _, pictures in measured])
+
+    def kept(self, cut: int) -> list[Message]:
+        """The messages that a cut leaves, in their order."""
+        if not cut:
+            return self._messages
+        gone = {at for part in self._droppable[:cut] for at in part}
+        return [message for at, message in enumerate(self._messages) if at not in gone]
+
+    def dropped(self, cut: int) -> int:
+        """How many messages a cut drops."""
+        return sum(map(len, self._droppable[:cut]))
+
+    def size(self, cut: int) -> int:
+        """Bytes of text that a cut leaves, always above 0."""
+        return self._sizes[cut]
+
+    def pictures(self, cut: int) -> int:
+        """Tokens that its pictures and sounds are counted as."""
+        return PICTURE * self._pictures[cut]
+
+
+class Search:
+    """Finds the smallest cut whose count is at most `limit` tokens, by at most COUNTS counts.
+
+    The first cut is guessed by its bytes; each count says how many bytes a token has.
+    """
+
+    def __init__(self, cuts: Cuts, limit: int) -> None:
+        self._cuts = cuts
+        self._limit = limit
+        self._left = COUNTS
+        self._refused = False
+        self._too_long: tuple[int, int] | None = None  # the largest such cut, and its tokens
+        self._fits: tuple[int, int] | None = None  # the smallest such cut, and its tokens
+
+    def next(self) -> int | None:
+        """The cut to count next; None when `best` is the answer."""
+        if not self._left or self._refused:
+            return None
+        low = self._too_long[0] + 1 if self._too_long else 0
+        high = self._fits[0] if self._fits else self._cuts.last + 1
+        if low >= high:
+            return None
+        spare = self._left == 1 and self._fits is None
+        target = self._limit * _LAST_TARGET if spare else self._limit
+        guess = bisect_left(range(high), True, lo=low, key=lambda cut: self._guess(cut) <= target)
+        if guess < high:
+            return guess
+        return None if self._fits else self._cuts.last
+
+    def told(self, cut: int, tokens: int | None) -> None:
+        """Take the count of a cut; None says that the engine could not count it."""
+        self._left -= 1
+        if tokens is None:
+            self._refused = True
+        elif tokens <= self._limit:
+            self._fits = cut, tokens
+        else:
+            self._too_long = cut, tokens
+
+    @property
+    def best(self) -> int:
+        """The smallest cut that was counted and fits, else the largest there is.
+
+        Where a count was refused and none fits it is 0: a refusal says nothing of the length, so
+        the engine judges the whole.
+        """
+        if self._fits:
+            return self._fits[0]
+        return 0 if self._refused else self._cuts.last
+
+    def _guess(self, cut: int) -> float:
+        """The tokens of a cut, from the nearest that are known."""
+        size, pictures = self._cuts.size(cut), self._cuts.pictures(cut)
+        known = self._fits or self._too_long
+        if known is None:
+            return size / _DENSE + pictures
+        base, text = self._text(known)
+        if self._fits and self._too_long:
+            longer, more = self._text(self._too_long)
+            return text + (more - text) * (size - base) / max(longer - base, 1) + pictures
+        return text * size / base + pictures
+
+    def _text(self, known: tuple[int, int]) -> tuple[int, int]:
+        """Size and tokens of what is text in a counted cut."""
+        cut, tokens = known
+        return self._cuts.size(cut), tokens - self._cuts.pictures(cut)
+
+
+def cut_context(ids: list[int], room: int, keep: int) -> list[int]:
+    """Token ids cut to `room` of them, as Ollama cuts them: the oldest go but the first `keep`."""
+    if len(ids) <= room:
+        return ids
+    begin = min(max(keep, 0), max(room, 0))
+    return ids[:begin] + ids[len(ids) - max(room - begin, 0) :]
+
+
+def without_pictures(message: Message) -> tuple[Message, int]:
+    """The message with its text alone, and how many pictures and sounds it had."""
+    parts = message.get("content")
+    if not is_list(parts):
+        return message, 0
+    texts = [
+        str(part.get("text")) for part in parts if is_object(part) and part.get("type") == "text"
+    ]
+    return message | {"content": "\n".join(texts)}, len(parts) - len(texts)
+
+
+def _measured(message: Message) -> tuple[int, int]:
+    """Its size in bytes without pictures, and how many of these it has."""
+    text, pictures = without_pictures(message)
+    return len(msgspec.json.encode(text)), pictures
+
+
+def _left(droppable: list[list[int]], values: list[int], more: int = 0) -> list[int]:
+    """What of `values` is left by each cut."""
+    gone = (sum(values[at] for at in part) for part in droppable)
+    whole = sum(values) + more
+    return [whole - lost for lost in accumulate(gone, initial=0)]
+
+
+def _parts(messages: Sequence[Message]) -> tuple[list[list[int]], set[int]]:
+    """The places of all but system messages in parts, oldest first, and which parts stay."""
+    roles = [message.get("role") for message in messages]
+    newest = max((at for at, role in enumerate(roles) if role == "user"), default=-1)
+    parts: list[list[int]] = []
+    newest_part = -1
+    for at, role in enumerate(roles):
+        if role in ("system", "developer"):
+            continue
+        begins = role == "user" if at <= newest else role == "assistant"
+        if begins or not parts:
+            parts.append([])
+        parts[-1].append(at)
+        if at == newest:
+            newest_part = len(parts) - 1
+    return _paired(messages, parts, {newest_part, len(parts) - 1})
+
+
+def _paired(
+    messages: Sequence[Message], parts: list[list[int]], pinned: set[int]
+) -> tuple[list[list[int]], set[int]]:
+    """The same parts, joined from that of a call to that of its result where these differ."""
+    calls: dict[str, int] = {}  # by id: the part of the newest call
+    bridges = [0] * (len(parts) + 1)  # above 0 where a part goes on with the one before it
+    for number, part in enumerate(parts):
+        for at in part:
+            calls |= dict.fromkeys(_call_ids(messages[at]), number)
+            begin = calls.get(str(messages[at].get("tool_call_id")), number)
+            bridges[begin + 1] += 1
+            bridges[number + 1] -= 1
+    joined: list[list[int]] = []
+    stay: set[int] = set()
+    for number, (part, bridged) in enumerate(zip(parts, accumulate(bridges), strict=False)):
+        if not bridged:
+            joined.append([])
+        joined[-1] += part
+        if number in pinned:
+            stay.add(len(joined) - 1)
+    return joined, stay
+
+
+def _call_ids(message: Message) -> list[str]:
+    calls = message.get("tool_calls")
+    given = [call.get("id") for call in calls if is_object(call)] if is_list(calls) else []
+    return [str(one) for one in given if one]

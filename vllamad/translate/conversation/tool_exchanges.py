@@ -1,0 +1,169 @@
+"""Tool calls and their results in the form that a template accepts.
+
+An exchange is an assistant's message with calls and the results that follow it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+import msgspec
+
+from vllamad.translate.conversation.template_rules import CallIds, TemplateRules
+from vllamad.translate.conversation.turns import (
+    FILLER,
+    Message,
+    calls_of,
+    has_words,
+    joined,
+    role_of,
+    turn,
+)
+from vllamad.translate.go.json_decoder import is_object
+
+_ALNUM9: Final = re.compile(r"[A-Za-z0-9]{9}")
+
+
+def with_exchanges(messages: list[Message], rules: TemplateRules) -> list[Message]:
+    """The conversation with every exchange rewritten to what `rules` accept.
+
+    Results stand in the order of their calls, and say the id of the call they answer.
+    """
+    written: list[Message] = []
+    counted = at = 0
+    while at < len(messages):
+        message, calls = messages[at], calls_of(messages[at])
+        at += 1
+        if role_of(message) == "tool":
+            written.append(_orphan(message, rules))
+        elif not calls:
+            written.append(message)
+        else:
+            first = at
+            while at < len(messages) and role_of(messages[at]) == "tool":
+                at += 1
+            exchange = _Exchange(message, calls, messages[first:at], counted)
+            counted += len(calls)
+            written += exchange.as_words() if not rules.tools else exchange.as_calls(rules)
+    return written
+
+
+class _Exchange:
+    """One message with calls; `counted` calls came before it in the conversation."""
+
+    def __init__(
+        self, message: Message, calls: list[Message], results: list[Message], counted: int
+    ) -> None:
+        self._message = message
+        self._counted = counted
+        self._calls = [call | {"id": id} for call, id in zip(calls, _ids(calls), strict=True)]
+        self._results: list[list[Message]] = [[] for _ in calls]
+        self._orphans: list[Message] = []
+        for result in results:
+            self._match(result)
+
+    def as_words(self) -> list[Message]:
+        """All of it as text, for a template that writes no calls."""
+        rest = {key: value for key, value in self._message.items() if key != "tool_calls"}
+        said = joined([self._message.get("content"), *map(_call_in_words, self._calls)])
+        results = [result for results in self._results for result in results]
+        return [rest | {"content": said}, *map(_result_in_words, [*results, *self._orphans])]
+
+    def as_calls(self, rules: TemplateRules) -> list[Message]:
+        head = self._message
+        written: list[Message] = []
+        if not rules.call_text and has_words(head):
+            # The user's turn keeps the two apart: the engine joins what stands side by side.
+            spoken = {key: value for key, value in head.items() if key != "tool_calls"}
+            written += [spoken, turn("user")]
+            head = turn("assistant", "")
+        answers = [self._answers(at, rules) for at in range(len(self._calls))]
+        calls: list[object] = [
+            call | {"id": _spelled(call, rules.call_ids, self._counted + at)}
+            for at, call in enumerate(self._calls)
+        ]
+        if rules.one_call:
+            for at, (call, results) in enumerate(zip(calls, answers, strict=True)):
+                start = turn("assistant", "") if at else head
+                one: Message = {**start, "tool_calls": [call]}
+                written += [one, *results]
+        else:
+            every: Message = {**head, "tool_calls": calls}
+            written.append(every)
+            written += [result for results in answers for result in results]
+        return written + [_orphan(result, rules) for result in self._orphans]
+
+    def _match(self, result: Message) -> None:
+        id, name = result.get("tool_call_id"), result.get("name")
+        open_calls = [at for at, results in enumerate(self._results) if not results]
+        named = [at for at, call in enumerate(self._calls) if id and call["id"] == id]
+        if not id:
+            named = [at for at in open_calls if name and _function(self._calls[at])[0] == name]
+            named += open_calls
+        if named:
+            self._results[named[0]].append(result)
+        else:
+            self._orphans.append(result)
+
+    def _answers(self, at: int, rules: TemplateRules) -> list[Message]:
+        """The results of call number `at` under the id that the call gets."""
+        id = _spelled(self._calls[at], rules.call_ids, self._counted + at)
+        results = self._results[at]
+        if rules.paired and len(results) > 1:
+            results = [results[0] | {"content": joined([one.get("content") for one in results])}]
+        if not results and (rules.paired or rules.one_call):
+            results = [turn("tool")]
+        return [result | {"tool_call_id": id} for result in results]
+
+
+def _ids(calls: list[Message]) -> list[str]:
+    """Ids as the client gave them, where each is there and its only one."""
+    ids: list[str] = []
+    for at, call in enumerate(calls):
+        id = str(call.get("id") or "")
+        ids.append(id if id and id not in ids else f"{id or 'call'}_{at}")
+    return ids
+
+
+def _spelled(call: Message, form: CallIds, number: int) -> str:
+    """The id of a call in the form of its family; the same for one id wherever it is said."""
+    id = str(call["id"])
+    if form == "kimi":
+        return f"functions.{_function(call)[0]}:{number}"
+    return _alnum9(id) if form == "alnum9" else id
+
+
+def _alnum9(id: str) -> str:
+    return id if _ALNUM9.fullmatch(id) else hashlib.sha256(id.encode()).hexdigest()[:9]
+
+
+def _orphan(result: Message, rules: TemplateRules) -> Message:
+    """A result whose call is not there."""
+    if rules.paired or not rules.tools:
+        return _result_in_words(result)
+    if rules.call_ids == "alnum9":
+        return result | {"tool_call_id": _alnum9(str(result.get("tool_call_id")))}
+    return result
+
+
+def _function(call: Message) -> tuple[str, str]:
+    """Name and arguments, as text."""
+    function = call.get("function")
+    fields = function if is_object(function) else {}
+    given = fields.get("arguments")
+    arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+    return str(fields.get("name") or ""), arguments
+
+
+def _call_in_words(call: Message) -> str:
+    name, arguments = _function(call)
+    return f"Tool call: {name} {arguments}"
+
+
+def _result_in_words(result: Message) -> Message:
+    content = result.get("content")
+    if content is None or isinstance(content, str):
+        return turn("user", f"Tool result: {content or FILLER}")
+    return turn("user", joined(["Tool result:", content]))

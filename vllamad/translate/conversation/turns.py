@@ -1,0 +1,85 @@
+"""The parts of a chat message that its rewriting needs: role, words, calls.
+
+Messages have the form of OpenAI's chat API. A content part that is no text is never looked into,
+so it may be of any API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from vllamad.translate.go.json_decoder import is_list, is_object
+
+Message = dict[str, object]
+
+FILLER: Final = "..."  # the words of a turn that a template demands and that no one said
+_TEXTS: Final = ("text", "input_text", "output_text")
+_THOUGHTS: Final = ("thinking", "reasoning")  # parts that are not said aloud
+_APART: Final = "\n\n"
+
+
+def role_of(message: Message) -> str:
+    return str(message.get("role"))
+
+
+def calls_of(message: Message) -> list[Message]:
+    """The tool calls of an assistant's message."""
+    calls = message.get("tool_calls")
+    return [call for call in calls if is_object(call)] if is_list(calls) else []
+
+
+def has_words(message: Message) -> bool:
+    """Whether the content has any text, picture or sound."""
+    return any(map(_says_something, _parts(message.get("content"))))
+
+
+def in_one_text(message: Message) -> Message:
+    """The message with its content as one text where that is parts of text and nothing else.
+
+    A line each, as vLLM joins them.
+    """
+    content = message.get("content")
+    if not is_list(content) or not all(map(is_text, content)):
+        return message
+    return message | {"content": "\n".join(filter(None, map(text_of, content)))}
+
+
+def is_text(part: object) -> bool:
+    return is_object(part) and part.get("type") in _TEXTS
+
+
+def text_of(part: object) -> str:
+    return str(part.get("text") or "") if is_object(part) else ""
+
+
+def turn(role: str, content: object = FILLER) -> Message:
+    return {"role": role, "content": content}
+
+
+def joined(contents: Sequence[object]) -> object:
+    """Contents put together: texts with a blank line between, anything else as a list of parts."""
+    if all(content is None or isinstance(content, str) for content in contents):
+        return _APART.join(str(content) for content in contents if content)
+    return [part for content in contents for part in _parts(content)]
+
+
+def merged(first: Message, second: Message) -> Message:
+    """Two messages of one role as one, with the calls of both."""
+    both = first | {key: value for key, value in second.items() if key not in first}
+    both["content"] = joined([first.get("content"), second.get("content")])
+    if thoughts := [str(one["reasoning"]) for one in (first, second) if one.get("reasoning")]:
+        both["reasoning"] = _APART.join(thoughts)
+    return both
+
+
+def _parts(content: object) -> list[object]:
+    if is_list(content):
+        return content
+    return [{"type": "text", "text": content}] if content else []
+
+
+def _says_something(part: object) -> bool:
+    if is_text(part):
+        return bool(text_of(part).strip())
+    return not (is_object(part) and part.get("type") in _THOUGHTS)

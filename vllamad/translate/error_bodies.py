@@ -1,0 +1,106 @@
+"""How is a refusal said? Error bodies of all APIs, and the engine's errors made ours."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from vllamad.errors import EngineRefused, ServerBusy
+from vllamad.translate.engine.refusal_texts import in_our_words
+
+STOPPED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an "
+    "internal error, check ollama server logs for details"
+)
+FAILED = "the model failed while answering"
+INTERNAL = "Internal server error"  # what vLLM says of what it did not foresee
+CANNOT = "this model does not support requests of this kind"
+_BUSY = "rate limit exceeded"  # these words of an engine's Ollama passes on
+_NO_ROUTE = "Not Found"  # said by its router; which routes there are depends on the model
+
+_LONGEST = 300  # characters
+_TRACE = re.compile(r'Traceback|File "')
+_PRIVATE = re.compile(
+    r"\b[a-z]+://\S+"  # internal addresses
+    r"|(?<![\w.])(?:/[\w.+-]+){2,}/?"  # absolute paths
+    r"|\b0x[0-9a-fA-F]+"
+    r"|\bpid[= ]\d+"
+)
+_OPENAI_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error",
+}  # fmt: skip
+_ANTHROPIC_TYPES = _OPENAI_TYPES | {
+    403: "permission_error", 429: "rate_limit_error", 503: "overloaded_error",
+    529: "overloaded_error",
+}  # fmt: skip
+
+
+class _Fault(msgspec.Struct):
+    message: str = ""
+    param: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Fault | str | None = None
+    detail: str | None = None
+
+
+def api_error(message: str) -> bytes:
+    """The body of a refusal on `/api`; with a newline it is also the last line of a stream."""
+    return msgspec.json.encode({"error": message})
+
+
+def openai_error(status: int, message: str) -> bytes:
+    """The body of a refusal on `/v1`, newline included."""
+    kind = _OPENAI_TYPES.get(status, "api_error")
+    fault = {"message": message, "type": kind, "param": None, "code": None}
+    return msgspec.json.encode({"error": fault}) + b"\n"
+
+
+def anthropic_error(status: int, message: str, request_id: str = "") -> bytes:
+    """The body of a refusal on `/v1/messages`; without an id it is the data of an event."""
+    fault = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
+    body: dict[str, object] = {"type": "error", "error": fault}
+    return msgspec.json.encode(body | {"request_id": request_id} if request_id else body)
+
+
+def engine_refusal(status: int, body: bytes) -> EngineRefused:
+    """Turn the engine's answer with another status than 200 into what our client is told."""
+    fault = _fault(body)
+    return refusal_of(status, fault.message, fault.param or "")
+
+
+def refusal_of(status: int, message: str, param: str = "") -> EngineRefused:
+    """Turn the text of an engine's error with that status into what our client is told."""
+    if status in (429, 503):
+        busy = message if message == _BUSY else ServerBusy().message
+        return EngineRefused(busy, status=status)
+    if status == 404 and message == _NO_ROUTE:
+        return EngineRefused(CANNOT, status=400)
+    if message == INTERNAL:
+        return EngineRefused(INTERNAL, status=500)
+    told, unknown = in_our_words(message, param)
+    if status == 404 or status >= 500:
+        # A worker that does not know its own model, or broke: not the client's fault.
+        return EngineRefused(STOPPED if status >= 500 else FAILED, status=500, unknown=unknown)
+    return EngineRefused(told, status=status, unknown=unknown)
+
+
+def clean(message: str) -> str:
+    """The reason of a failed load without paths, addresses and traces, which are the operator's."""
+    if not message.strip() or _TRACE.search(message):
+        return FAILED
+    text = _PRIVATE.sub("…", " ".join(message.split()))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _fault(body: bytes) -> _Fault:
+    """Find the fault in an error body; a body of another shape is the message itself."""
+    try:
+        answer = msgspec.json.decode(body, type=_ErrorBody)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Fault(body.decode(errors="replace"))
+    if isinstance(answer.error, _Fault):
+        return answer.error
+    return _Fault(answer.error or answer.detail or "")

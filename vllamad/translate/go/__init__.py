@@ -1,0 +1,1 @@
+"""Go's behaviour that Ollama's clients rely on: JSON, fields, durations, timestamps."""

@@ -1,0 +1,283 @@
+"""What to tell the client: the engine's chunks into Ollama lines, fed piece by piece.
+
+Has no clock and does no I/O: the caller says what time it is, sends what comes out, and asks
+`failed`, `started` and `complete` how it stands.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from vllamad.errors import EngineRefused, VllamadError, WorkerLost
+from vllamad.translate.engine.chunks import (
+    Choice,
+    Chunk,
+    Fault,
+    Metrics,
+    Usage,
+    ids_in,
+    read_chunk,
+    read_logprobs,
+)
+from vllamad.translate.engine.tool_calls import CallBuffer
+from vllamad.translate.error_bodies import STOPPED, api_error, refusal_of
+from vllamad.translate.go.timestamps import Stamps
+from vllamad.translate.ollama import encode, stream_fast_path
+from vllamad.translate.ollama.encode import NOTHING_TRUNCATED, Ending, Piece, Spelling, Truncated
+from vllamad.translate.ollama.stream_fast_path import DIGITS
+
+DONE = b"[DONE]"
+
+_BACKSLASH = 0x5C
+_REASONS = {"length": "length", "abort": ""}  # everything else, "repetition" too, is a stop
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """When things happened to one request: monotonic nanoseconds, 0 for never."""
+
+    received: int
+    granted: int
+    first_token: int = 0
+    last_token: int = 0
+    ended: int
+
+
+class Reply:
+    """One answer, from the engine's first event to the line that ends it.
+
+    An event whose bytes differ from an earlier one's in the text alone is copied without being
+    parsed, the others are parsed: `fast` and `slow` count both. There is no `done` line unless
+    the engine finished.
+    """
+
+    def __init__(
+        self,
+        spelling: Spelling,
+        model: str,
+        *,
+        stream: bool = True,
+        thinking: bool = True,
+        top_logprobs: int = 0,
+        muted: bool = False,
+        truncated: Truncated = NOTHING_TRUNCATED,
+    ) -> None:
+        """Echo `model`; leave thinking out if not `thinking`; say nothing at all if `muted`.
+
+        Muted is for `num_predict` 0, where the engine makes one token that is not shown, but is
+        counted, as in Ollama.
+        """
+        self.fast = 0
+        self.slow = 0
+        self.failed: VllamadError | None = None
+        self.started = False  # has a line come out? Then it is too late for a status
+        self.complete = False  # has the engine said that nothing more comes?
+        self._spelling = spelling
+        self._opening = encode.opening(model)
+        self._stream = stream
+        self._thinking = thinking
+        self._top_logprobs = top_logprobs
+        self._muted = muted
+        self._truncated = truncated
+        self._stamps = Stamps()
+        self._template = stream_fast_path.NONE
+        self._calls = CallBuffer()
+        self._collected: list[Piece] = []
+        self._context: list[bytes] = []  # token ids, if the engine tells them
+        self._has_thought = self._thought_begun = self._answer_begun = False
+        self._finish_reason = ""
+        self._usage = Usage()
+        self._metrics = Metrics()
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._usage.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        return self._usage.completion_tokens
+
+    def feed(self, payloads: list[bytes], now_ns: int) -> bytes:
+        """Translate the data of the events just received; return the lines to send, or b"".
+
+        `now_ns` is wall-clock nanoseconds since the epoch.
+        """
+        out: list[bytes] = []
+        parsed_before = self.slow
+        start = self._opening + self._stamps(now_ns)
+        prefix, middle, suffix, head, tail = self._copying(start)
+        for payload in payloads:
+            if payload.startswith(prefix) and payload.endswith(suffix):
+                text = payload[len(prefix) : -len(suffix)]
+                ids = b""
+                if middle:
+                    text, _, ids = text.partition(middle)
+                # An escaped quote needs a look; an escape may not reach into the suffix.
+                if text and b'"' not in text and text[-1] != _BACKSLASH and not ids.strip(DIGITS):
+                    out.append(head + text + tail)
+                    if ids:
+                        self._context.append(ids)
+                    continue
+            self.slow += 1
+            self.started = self.started or bool(out)
+            if line := self._parse(payload, start):
+                out.append(line)
+            prefix, middle, suffix, head, tail = self._copying(start)
+        self.started = self.started or bool(out)
+        self.fast += len(payloads) - (self.slow - parsed_before)
+        return b"".join(out)
+
+    def fail(self, error: VllamadError) -> bytes:
+        """End the answer with `error`; return its line, b"" while a status can still say it."""
+        if self.failed is not None:
+            return b""
+        self.failed = error
+        self._template = stream_fast_path.NONE
+        return api_error(error.message) + b"\n" if self.started else b""
+
+    def finish(self, now_ns: int, times: Times) -> bytes:
+        """End the answer: the `done` line, or the whole answer as one object if not streamed.
+
+        If the engine went silent without finishing, that is a failure, as with `fail`.
+        """
+        if self.failed is not None:
+            return b""
+        if not self._finish_reason:
+            return self.fail(WorkerLost(STOPPED))
+        reason = "length" if self._muted else _REASONS.get(self._finish_reason, "stop")
+        self.started = True
+        answer = encode.last(
+            self._spelling,
+            self._opening + self._stamps(now_ns),
+            _joined(self._collected),
+            reason,
+            self._ending(times),
+            b",".join(self._context),
+        )
+        return answer + b"\n" if self._stream else answer
+
+    def _copying(self, start: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+        """What the fast path compares an event with, and what it writes around the text."""
+        known = self._template
+        spelling = self._spelling
+        before, after = spelling.around_thinking if known.is_thinking else spelling.around_content
+        return known.prefix, known.middle, known.suffix, start + before, after
+
+    def _parse(self, payload: bytes, start: bytes) -> bytes:
+        """Translate one event, whatever it is."""
+        if self.failed is not None or self.complete:
+            return b""
+        if payload == DONE:
+            self.complete = True
+            self._template = stream_fast_path.NONE
+            return b""
+        try:
+            chunk = read_chunk(payload)
+            line = self._take(chunk, start)
+        except EngineRefused as error:
+            return self.fail(error)
+        if self._stream and not self._muted and not payload.startswith(self._template.prefix):
+            self._learn(payload, chunk)
+        return line
+
+    def _take(self, chunk: Chunk, start: bytes) -> bytes:
+        if chunk.error is not None:
+            raise _refusal(chunk.error)
+        self._usage = chunk.usage or self._usage
+        self._metrics = chunk.metrics or self._metrics
+        if not chunk.choices:
+            return b""
+        choice = chunk.choices[0]
+        self._remember(chunk, choice)
+        if choice.delta is not None and choice.delta.tool_calls:
+            self._calls.add(choice.delta.tool_calls)
+        line = self._say(self._piece(choice), start)
+        if choice.finish_reason:
+            self._finish_reason = choice.finish_reason
+            calls = self._calls.take_whole(cut_short=choice.finish_reason == "length")
+            line += self._say(Piece(tool_calls=calls), start)
+        return line
+
+    def _remember(self, chunk: Chunk, choice: Choice) -> None:
+        """Keep the token ids: the prompt's, which come once, and those of what was said."""
+        said = (chunk.prompt_token_ids, choice.prompt_token_ids, choice.token_ids)
+        for raw in said[:2] if self._muted else said:
+            if ids := ids_in(raw):
+                self._context.append(ids)
+
+    def _learn(self, payload: bytes, chunk: Chunk) -> None:
+        learned = stream_fast_path.learn(payload, chunk)
+        if learned is None:
+            return
+        # Before it has begun, blanks are still to be dropped; and an unwanted thought always.
+        begun = self._thought_begun if learned.is_thinking else self._answer_begun
+        if begun and (self._thinking or not learned.is_thinking):
+            self._template = learned
+
+    def _piece(self, choice: Choice) -> Piece:
+        content, thinking = self._trimmed(choice.content, choice.thinking)
+        return Piece(
+            content=_escaped(content),
+            thinking=_escaped(thinking) if self._thinking else b"",
+            logprobs=read_logprobs(choice.logprobs, self._top_logprobs),
+        )
+
+    def _trimmed(self, content: str, thinking: str) -> tuple[str, str]:
+        """Without the blank lines that models put around their thoughts, as Ollama has it."""
+        self._has_thought = self._has_thought or bool(thinking)
+        if not self._thought_begun:
+            thinking = thinking.lstrip()
+            self._thought_begun = bool(thinking)
+        if not self._answer_begun:
+            content = content.lstrip() if self._has_thought else content
+            self._answer_begun = bool(content)
+        return content, thinking
+
+    def _say(self, piece: Piece, start: bytes) -> bytes:
+        """A line for a piece that says something; without a stream it is kept for the end."""
+        if self._muted or not any(piece):
+            return b""
+        if self._stream:
+            return encode.line(self._spelling, start, piece)
+        self._collected.append(piece)
+        return b""
+
+    def _ending(self, times: Times) -> Ending:
+        """Durations by the engine's own clock where it tells them; never zero."""
+        first = times.first_token or times.ended
+        last = times.last_token or first
+        metrics = self._metrics
+        reading = (metrics.time_to_first_token_ms or 0) - (metrics.queue_time_ms or 0)
+        return Ending(
+            total_duration=max(times.ended - times.received, 1),
+            load_duration=max(times.granted - times.received, 1),
+            prompt_eval_count=self.prompt_tokens,
+            prompt_eval_duration=max(_nanoseconds(reading) or first - times.granted, 1),
+            eval_count=self.completion_tokens,
+            eval_duration=max(_nanoseconds(metrics.generation_time_ms) or last - first, 1),
+            truncated_messages=self._truncated.messages,
+            truncated_tokens=self._truncated.tokens,
+        )
+
+
+def _escaped(text: str) -> bytes:
+    return msgspec.json.encode(text)[1:-1] if text else b""
+
+
+def _nanoseconds(milliseconds: float | None) -> int:
+    return int((milliseconds or 0) * 1e6)
+
+
+def _joined(pieces: list[Piece]) -> Piece:
+    return Piece(
+        content=b"".join(piece.content for piece in pieces),
+        thinking=b"".join(piece.thinking for piece in pieces),
+        tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
+        logprobs=tuple(logprob for piece in pieces for logprob in piece.logprobs),
+    )
+
+
+def _refusal(fault: Fault | str) -> EngineRefused:
+    if isinstance(fault, str):
+        return refusal_of(500, fault)
+    status = fault.code if isinstance(fault.code, int) and 400 <= fault.code < 600 else 500
+    return refusal_of(status, fault.message)

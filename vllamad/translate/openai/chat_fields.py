@@ -1,0 +1,232 @@
+"""Which fields of an OpenAI request reach the engine? A list of what is allowed, nothing else.
+
+Each has its type, told in Go's words as Ollama tells it, so that no engine has to. A client brings
+no chat template, embeddings or priorities.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from vllamad.errors import BadInput
+from vllamad.translate.content.json_schema import relaxed
+from vllamad.translate.engine.request_fields import (
+    LEFT_OUT,
+    MAX_MESSAGES,
+    bounded,
+    check_format,
+    effort,
+    read_request,
+    refuse,
+    stop,
+    stop_ids,
+)
+from vllamad.translate.go import json_decoder
+from vllamad.translate.go.fields import (
+    Read,
+    anything,
+    boolean,
+    list_of,
+    lowered,
+    misfit,
+    number,
+    read_fields,
+    string,
+    whole,
+)
+from vllamad.translate.openai.chat_messages import message
+from vllamad.translate.openai.chat_tools import chosen, hosted, tools
+
+MAX_CHOICES = 16
+MAX_LOGPROBS = 20
+MAX_PROMPTS = 16
+
+_REFUSED = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "audio": "answers are text",
+    "web_search_options": "nothing is searched for",
+}
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of `/v1/models`; `created` is seconds since the epoch."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "library"
+
+
+def models(entries: list[ListedModel]) -> bytes:
+    """The body of `/v1/models`, newline included."""
+    return msgspec.json.encode({"object": "list", "data": entries}) + b"\n"
+
+
+def model(entry: ListedModel) -> bytes:
+    """The body of `/v1/models/{id}`, newline included."""
+    return msgspec.json.encode(entry) + b"\n"
+
+
+def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
+    """Read a `/v1/chat/completions` body: the model asked for, and the body for the engine.
+
+    The caller puts the worker's own name into `model`, and takes LEFT_OUT out. Raises BadInput.
+    """
+    name, asked, kept = _read(body, _CHAT_STRUCT, _CHAT)
+    refuse(asked, _REFUSED)
+    bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
+    if not kept.get("logprobs"):
+        kept.pop("top_logprobs", None)  # as Ollama does; the engine refuses it
+    if not kept.get("messages"):
+        raise BadInput("[] is too short - 'messages'")
+    said, reasoning = kept.pop("reasoning_effort", None), asked.get("reasoning")
+    if json_decoder.is_object(reasoning):
+        said = lowered(reasoning).get("effort") or said
+    if (wanted := effort(said)) is not None:
+        kept["reasoning_effort"] = wanted
+    if left_out := hosted(asked.get("tools")):
+        return name, chosen(kept) | {LEFT_OUT: left_out}
+    return name, chosen(kept)
+
+
+def completion_request(body: bytes) -> tuple[str, dict[str, object]]:
+    """Read a `/v1/completions` body, as `chat_request` does. The prompt is used as it is."""
+    name, _, kept = _read(body, _COMPLETION_STRUCT, _COMPLETION)
+    bounded(kept, "logprobs", 0, MAX_LOGPROBS)
+    if not kept.get("prompt") and not kept.get("suffix"):
+        raise BadInput("prompt is required")
+    return name, kept
+
+
+def _read(
+    body: bytes, struct: str, table: dict[str, Read[object]]
+) -> tuple[str, dict[str, object], dict[str, object]]:
+    """Read what chat and completions share; gives what `read_request` gives."""
+    name, asked, allowed = read_request(body, struct, frozenset(table))
+    kept = read_fields(allowed, struct, f"openai.{struct}", table)
+    bounded(kept, "n", 1, MAX_CHOICES)
+    if not kept.get("stream"):
+        kept.pop("stream_options", None)
+    if kept.get("response_format") is None:
+        kept.pop("response_format", None)
+    return name, asked, kept
+
+
+def _prompt(value: object, where: str) -> object:
+    """A text, texts, token ids, or lists of them."""
+    if isinstance(value, str) or _are_tokens(value):
+        return value
+    if not json_decoder.is_list(value):
+        raise misfit(value, where, "string")
+    if len(value) > MAX_PROMPTS:
+        raise BadInput(f"cannot take {len(value)} prompts, at most {MAX_PROMPTS}")
+    alike = _are_tokens if json_decoder.is_list(value[0]) else _is_text
+    if not all(map(alike, value)):
+        raise BadInput("prompt must be a text, a list of texts, or token ids")
+    return value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_tokens(value: object) -> bool:
+    """Is that a list of token ids? Raises BadInput for one below zero."""
+    if not json_decoder.is_list(value) or not all(type(one) is int for one in value):
+        return False
+    if value and (lowest := min(cast("list[int]", value))) < 0:
+        raise BadInput(f"prompt has a token id below zero: {lowest}")
+    return True
+
+
+def _biases(value: object, where: str) -> dict[str, object]:
+    """Token ids, as keys, to what is added to their logits."""
+    if not json_decoder.is_object(value):
+        raise misfit(value, where, "map[string]float64")
+    for token, bias in value.items():
+        number("float64")(bias, where)
+        if not token.isdecimal():
+            raise BadInput(f"logit_bias: {json_decoder.quoted(token[:40])} is no token id")
+    return value
+
+
+def _response_format(value: object, where: str) -> dict[str, object] | None:
+    """The form of the answer as the engine takes it; None for one without."""
+    asked = lowered(value) if json_decoder.is_object(value) else None
+    if asked is None:
+        raise misfit(value, where, "openai.ResponseFormat")
+    if json_decoder.is_object(inner := asked.get("json_schema")):
+        asked["json_schema"] = inner = lowered(inner)
+    check_format(asked, "response_format")
+    if asked["type"] == "text":
+        return None
+    schema = inner.get("schema") if json_decoder.is_object(inner) else None
+    if asked["type"] == "json_object" or not json_decoder.is_object(schema):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "schema", "schema": relaxed(schema)}}
+
+
+def _stream_options(value: object, where: str) -> dict[str, object]:
+    return read_fields(value, where, "openai.StreamOptions", _STREAM_OPTIONS)
+
+
+_STREAM_OPTIONS: dict[str, Read[object]] = {
+    "include_usage": boolean,
+    "continuous_usage_stats": boolean,
+}
+
+
+def _sampling(real: str) -> dict[str, Read[object]]:
+    """What both routes take; `real` is what Ollama calls its numbers there."""
+    return {
+        "frequency_penalty": number(real),
+        "ignore_eos": boolean,
+        "include_stop_str_in_output": boolean,
+        "logit_bias": _biases,
+        "max_tokens": whole,
+        "min_p": number(real),
+        "min_tokens": whole,
+        "n": whole,
+        "presence_penalty": number(real),
+        "repetition_penalty": number(real),
+        "response_format": _response_format,
+        "seed": whole,
+        "skip_special_tokens": boolean,
+        "stop": stop,
+        "stop_token_ids": stop_ids,
+        "stream": boolean,
+        "stream_options": _stream_options,
+        "temperature": number(real),
+        "top_k": whole,
+        "top_p": number(real),
+    }
+
+
+_CHAT_STRUCT, _CHAT = (
+    "ChatCompletionRequest",
+    _sampling("float64")
+    | {
+        "include_reasoning": boolean,
+        "logprobs": boolean,
+        "max_completion_tokens": whole,
+        "messages": list_of(message, "[]openai.Message", MAX_MESSAGES),
+        "parallel_tool_calls": boolean,
+        "reasoning_effort": anything,
+        "tool_choice": anything,
+        "tools": tools,
+        "top_logprobs": whole,
+    },
+)
+_COMPLETION_STRUCT, _COMPLETION = (
+    "CompletionRequest",
+    _sampling("float32")
+    | {
+        "echo": boolean,
+        "logprobs": whole,
+        "prompt": _prompt,
+        "suffix": string,
+    },
+)

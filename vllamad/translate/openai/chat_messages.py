@@ -1,0 +1,110 @@
+"""Which messages of `/v1/chat/completions` reach the engine? Rebuilt key by key, each of its type.
+
+Pictures and sound come inside the request, never by address. Whether a model's template takes the
+conversation is `roles.py`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from vllamad.errors import BadInput
+from vllamad.translate.content.images import read_image
+from vllamad.translate.engine.request_fields import inline
+from vllamad.translate.go import json_decoder
+from vllamad.translate.go.fields import (
+    Read,
+    anything,
+    go_type,
+    list_of,
+    lowered,
+    read_fields,
+    string,
+)
+
+MAX_TOOL_CALLS = 512  # in one message
+
+_AUDIO = re.compile(r"[a-z0-9]{1,10}")  # a format: wav, mp3, flac ...
+
+
+def message(value: object, where: str) -> dict[str, object]:
+    """Read one message, null fields left out but for `content`. Raises BadInput."""
+    fields = read_fields(value, where, "openai.Message", _MESSAGE)
+    # The engine asks for a role, a template may ignore one.
+    fields.setdefault("role", "")
+    fields.setdefault("content", fields.pop("refusal", None))
+    return fields
+
+
+def _role(value: object, where: str) -> str:
+    return string(value, where).lower()
+
+
+def _content(value: object, where: str) -> object:
+    if json_decoder.is_list(value):
+        return [_part(part) for part in value]
+    if not isinstance(value, str):
+        raise BadInput(f"invalid message content type: {go_type(value)}")
+    return value
+
+
+def _part(value: object) -> dict[str, object]:
+    """Rebuild one content part: text, an inline picture or inline sound, never an address."""
+    part = lowered(value) if json_decoder.is_object(value) else {}
+    match part.get("type"):
+        case "text" if isinstance(text := part.get("text"), str):
+            return {"type": "text", "text": text}
+        case "refusal" if isinstance(text := part.get("refusal"), str):
+            return {"type": "text", "text": text}
+        case "image_url":
+            return {"type": "image_url", "image_url": {"url": inline(part.get("image_url"))}}
+        case "input_audio":
+            return {"type": "input_audio", "input_audio": _audio(part.get("input_audio"))}
+        case _:
+            raise BadInput("invalid message format")
+
+
+def _audio(value: object) -> dict[str, object]:
+    audio = lowered(value) if json_decoder.is_object(value) else {}
+    data, form = audio.get("data"), audio.get("format")
+    if not isinstance(data, str) or not isinstance(form, str) or not _AUDIO.fullmatch(form):
+        raise BadInput("invalid input_audio format")
+    return {"data": read_image(data, "input_audio").data, "format": form}
+
+
+def _tool_call(value: object, where: str) -> dict[str, object]:
+    """A call the assistant made earlier; the engine asks for its id and its arguments."""
+    call = read_fields(value, where, "openai.ToolCall", {"id": string, "function": anything})
+    function = read_fields(
+        call.get("function", {}), f"{where}.function", "openai.ToolCallFunction", _FUNCTION
+    )
+    return {
+        "id": call.get("id", ""),
+        "type": "function",
+        "function": {"name": function.get("name", ""), "arguments": function.get("arguments", "")},
+    }
+
+
+def _arguments(value: object, where: str) -> str:
+    """Their JSON text; some clients send the object itself."""
+    if json_decoder.is_object(value):
+        return msgspec.json.encode(value).decode()
+    if not isinstance(value, str):
+        raise BadInput("invalid tool call arguments")
+    return value
+
+
+_FUNCTION: dict[str, Read[object]] = {"name": string, "arguments": _arguments}
+
+_MESSAGE: dict[str, Read[object]] = {
+    "role": _role,
+    "content": _content,
+    "name": string,
+    "reasoning": string,
+    "reasoning_content": string,
+    "refusal": string,
+    "tool_call_id": string,
+    "tool_calls": list_of(_tool_call, "[]openai.ToolCall", MAX_TOOL_CALLS),
+}

@@ -1,0 +1,122 @@
+"""Which tools of `/v1/chat/completions` may the model call, and which must it?
+
+Tools that are no functions run on servers of OpenAI's own: they are left out, and so is a choice
+among them.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from vllamad.errors import BadInput
+from vllamad.translate.engine.request_fields import MAX_TOOLS, without_tools
+from vllamad.translate.go.fields import (
+    Read,
+    anything,
+    boolean,
+    list_of,
+    lowered,
+    misfit,
+    read_fields,
+    string,
+)
+from vllamad.translate.go.json_decoder import is_list, is_object, quoted
+
+Tool = dict[str, object]
+
+_CHOICES = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
+
+
+def tools(value: object, where: str) -> list[Tool]:
+    """Read the functions among the tools. Raises BadInput."""
+    return [tool for tool in _tools(value, where) if tool is not None]
+
+
+def hosted(value: object) -> list[str]:
+    """The kinds of the tools that `tools` leaves out, each once, in order."""
+    listed = [lowered(tool) for tool in (value if is_list(value) else []) if is_object(tool)]
+    return sorted({str(tool["type"])[:40] for tool in listed if _is_hosted(tool)})
+
+
+def _is_hosted(tool: Tool) -> bool:
+    return "function" not in tool and tool.get("type", "function") != "function"
+
+
+def chosen(fields: dict[str, object]) -> dict[str, object]:
+    """A request's fields with the choice among its tools as the engine takes it.
+
+    Without tools there is none. Raises BadInput for a function that is not there, and for words
+    that mean nothing.
+    """
+    given = cast("list[Tool]", fields.get("tools", []))
+    choice = fields.get("tool_choice")
+    kept = {key: value for key, value in fields.items() if key != "tool_choice"}
+    if not given:
+        return without_tools(kept)
+    if isinstance(choice, str):
+        return kept | {"tool_choice": _word(choice)}
+    named = lowered(choice) if is_object(choice) else {}
+    kind = named.get("type")
+    if kind == "function":
+        name = _name(named)
+        if name not in map(_name, given):
+            text = quoted(str(name)[:64])
+            raise BadInput(f"tool_choice: the function {text} is not in tools")
+        return kept | {"tool_choice": {"type": "function", "function": {"name": name}}}
+    if kind == "allowed_tools":
+        return kept | _allowed(given, named.get("allowed_tools"))
+    return kept | {"tool_choice": _CHOICES[str(kind)]} if kind in _CHOICES else kept
+
+
+def _word(choice: str) -> str:
+    if choice not in _CHOICES:
+        raise BadInput(
+            f"invalid tool_choice: {quoted(choice[:40])}"
+            ' (must be "none", "auto", "required", or a function)'
+        )
+    return _CHOICES[choice]
+
+
+def _allowed(given: list[Tool], value: object) -> dict[str, object]:
+    """OpenAI's choice among some of the tools: the others are left out."""
+    asked = lowered(value) if is_object(value) else {}
+    listed = asked.get("tools")
+    names = {_name(one) for one in listed if is_object(one)} if is_list(listed) else ()
+    some = [tool for tool in given if _name(tool) in names]
+    if not some:
+        raise BadInput("tool_choice: none of the allowed tools is in tools")
+    return {"tools": some, "tool_choice": _word(str(asked.get("mode", "auto")))}
+
+
+def _name(value: dict[str, object]) -> object:
+    """The name of a function, where it stands in `function` or, as some clients have it, beside."""
+    function = value.get("function", value)
+    return function.get("name") if is_object(function) else None
+
+
+def _tool(value: object, where: str) -> Tool | None:
+    tool = read_fields(value, where, "api.Tool", {"type": anything, "function": anything})
+    if _is_hosted(tool):
+        return None
+    function = read_fields(
+        tool.get("function", {}), f"{where}.function", "api.ToolFunction", _FUNCTION
+    )
+    if not function.get("name"):
+        raise BadInput("cannot take a tool without function.name")
+    return {"type": "function", "function": function}
+
+
+def _parameters(value: object, where: str) -> dict[str, object]:
+    if not is_object(value):
+        raise misfit(value, where, "api.ToolFunctionParameters")
+    return value
+
+
+_FUNCTION: dict[str, Read[object]] = {
+    "name": string,
+    "description": string,
+    "parameters": _parameters,
+    "strict": boolean,
+}
+
+_tools = list_of(_tool, "[]api.Tool", MAX_TOOLS)

@@ -1,0 +1,52 @@
+"""Which fields of a rerank or score request reach the engine? Texts and limits, nothing else."""
+
+from __future__ import annotations
+
+from vllamad.errors import BadInput
+from vllamad.translate.engine.request_fields import read_request
+from vllamad.translate.go.json_decoder import is_list, is_object
+
+_LIMITS = frozenset({
+    "instruction", "max_tokens_per_doc", "max_tokens_per_query", "top_n", "truncate_prompt_tokens",
+    "truncation_side", "use_activation",
+})  # fmt: skip
+# The engine takes any of these pairs.
+_SCORE = (
+    ("text_1", "text_2"),
+    ("queries", "documents"),
+    ("queries", "items"),
+    ("data_1", "data_2"),
+)
+
+
+def rerank_request(body: bytes) -> tuple[str, dict[str, object]]:
+    """Read a rerank body: the model asked for, and the body for the engine. Raises BadInput."""
+    name, asked, kept = read_request(body, "RerankRequest", _LIMITS)
+    query = asked.get("query")
+    if not isinstance(query, str):
+        raise BadInput("query must be a text")
+    documents = asked.get("documents")
+    if not is_list(documents) or not documents:
+        raise BadInput("documents must be a list of texts")
+    return name, kept | {"query": query, "documents": [_text(one) for one in documents]}
+
+
+def score_request(body: bytes) -> tuple[str, dict[str, object]]:
+    """Read a score body, as `rerank_request` does."""
+    name, asked, kept = read_request(body, "ScoreRequest", _LIMITS)
+    for left, right in _SCORE:
+        if left in asked and right in asked:
+            return name, kept | {left: _texts(asked[left]), right: _texts(asked[right])}
+    raise BadInput("two texts, or lists of texts, are needed: text_1 and text_2")
+
+
+def _texts(value: object) -> str | list[str]:
+    return [_text(one) for one in value] if is_list(value) else _text(value)
+
+
+def _text(value: object) -> str:
+    """A text, or the object that some clients put it into."""
+    text = value.get("text") if is_object(value) else value
+    if not isinstance(text, str):
+        raise BadInput("cannot compare what is no text")
+    return text
