@@ -9,7 +9,7 @@ from pathlib import Path
 from vllamad.core.memory import CPU_OVERHEAD, GIB, GPU_OVERHEAD
 from vllamad.core.model_name import parse
 from vllamad.core.variants import CONTEXT_WANTED, FORMATS, KnownModel
-from vllamad.models.registry.registry_file import read_known
+from vllamad.models.registry.registry_file import load_registry
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 CONTEXTS = (4096, 32768, 131072)
@@ -103,7 +103,7 @@ _WORTH = {
 
 def page() -> str:
     """The whole page."""
-    known = read_known()
+    known = load_registry()
     families = [(family, list(group)) for family, group in groupby(known.models, _family)]
     head = _HEAD.format(
         count=len(known.models),

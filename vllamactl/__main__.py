@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.commandline import Run, parse
-from vllamactl.control_client import Client, sockets
+from vllamactl.control_client import ControlClient, sockets
 from vllamactl.render import Screen
 from vllamad.errors import HostProblem, NotAllowed, VllamadError
 
@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     screen = Screen(
         json=args.json, quiet=args.quiet, out=sys.stdout, err=sys.stderr, environ=os.environ
     )
-    client = Client(sockets(args.socket, os.environ))
+    client = ControlClient(sockets(args.socket, os.environ))
     run: Run = args.run
     try:
-        run(Call(screen=screen, client=client, environ=os.environ), args)
+        run(CommandContext(screen=screen, client=client, environ=os.environ), args)
         sys.stdout.flush()
     except VllamadError as error:
         return _failed(screen, error)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from vllamactl.control_client import Client
+from vllamactl.control_client import ControlClient
 from vllamactl.render import Screen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class CommandContext:
     screen: Screen
-    client: Client
+    client: ControlClient
     environ: Mapping[str, str]
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.commands import config, daemon_commands, maintenance, model_commands, runtime
 from vllamactl.commands.create import create
 from vllamactl.commands.info import info
@@ -28,7 +28,7 @@ The control socket is --socket, else $VLLAMAD_CONTROL, else $VLLAMAD_HOME/run/co
 else $XDG_RUNTIME_DIR/vllamad/control.sock, else /run/vllamad-control.sock.
 """
 
-Run = Callable[[Call, argparse.Namespace], None]
+Run = Callable[[CommandContext, argparse.Namespace], None]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

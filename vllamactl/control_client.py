@@ -36,7 +36,7 @@ def sockets(option: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
     return found[:1] if environ.get("VLLAMAD_HOME") else found
 
 
-class Client:
+class ControlClient:
     """The control API. Raises NotReachable, NotAllowed, or whatever the daemon refused with."""
 
     def __init__(self, paths: tuple[Path, ...]) -> None:

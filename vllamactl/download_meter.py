@@ -21,7 +21,7 @@ class _File(NamedTuple):
     total: int
 
 
-class Meter:
+class DownloadMeter:
     """Adds up the steps of a pull; what was counted once is never taken back."""
 
     def __init__(self) -> None:

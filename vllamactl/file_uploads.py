@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vllamactl.ollama_client import Api
+from vllamactl.ollama_client import OllamaClient
 from vllamad.errors import BadInput, HostProblem
 from vllamad.protocol.control import Progress
 
@@ -45,7 +45,7 @@ def files_at(path: Path) -> dict[str, Path]:
     return found
 
 
-def upload(api: Api, files: dict[str, Path], report: Report) -> dict[str, str]:
+def upload(api: OllamaClient, files: dict[str, Path], report: Report) -> dict[str, str]:
     """Bring the files to the server, but those it has; the digest of each, by name."""
     digests: dict[str, str] = {}
     for name, path in files.items():

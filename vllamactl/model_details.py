@@ -11,7 +11,7 @@ Rows = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class ModelDetails:
     """`model_info` has the numbers under their GGUF keys."""
 
     architecture: str
@@ -24,7 +24,9 @@ class About:
     license: str
 
 
-def about_text(about: About, *, facts: Rows = (), memory: Rows = (), tensors: Rows = ()) -> str:
+def about_text(
+    about: ModelDetails, *, facts: Rows = (), memory: Rows = (), tensors: Rows = ()
+) -> str:
     """Blocks as the `ollama` command prints them; `facts` and `memory` are what we add."""
     family = about.architecture
     model = [

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from vllamactl.control_client import Client
+from vllamactl.control_client import ControlClient
 from vllamad.config.listen_address import OLLAMA_PORT, ollama_host, parse_listen, spell_listen
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed, NotReachable, VllamadError
 from vllamad.protocol import control
@@ -38,7 +38,7 @@ class Address:
         return f"{'https' if self.tls else 'http'}://{spell_listen(self.host, self.port)}"
 
 
-def find_api(client: Client, environ: Mapping[str, str]) -> Address:
+def find_api(client: ControlClient, environ: Mapping[str, str]) -> Address:
     """Where a daemon that is named says it listens; else $OLLAMA_HOST; else any daemon's; else
     Ollama's own address. Raises NotReachable only where a daemon is named.
     """
@@ -69,7 +69,7 @@ def _reachable(host: str) -> str:
     return _LOOPBACK[address.version] if address.is_unspecified else host
 
 
-class Source(Protocol):
+class UploadSource(Protocol):
     """What can be sent: anything that is read."""
 
     def read(self, count: int = ..., /) -> bytes: ...
@@ -82,7 +82,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 _refusals = msgspec.json.Decoder(_Refusal)
 
 
-class Api:
+class OllamaClient:
     """One server. Raises NotReachable, or what it refused with, in its own words."""
 
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
@@ -114,14 +114,14 @@ class Api:
         except ModelNotFound:
             return False
 
-    def upload(self, digest: str, file: Source, size: int) -> None:
+    def upload(self, digest: str, file: UploadSource, size: int) -> None:
         """Send a file's bytes; `digest` is theirs."""
         with self._exchange("POST", f"/api/blobs/{digest}", file, size) as response:
             response.read()
 
     @contextmanager
     def _exchange(
-        self, method: str, path: str, body: bytes | Source = b"", size: int | None = None
+        self, method: str, path: str, body: bytes | UploadSource = b"", size: int | None = None
     ) -> Generator[http.client.HTTPResponse]:
         connection = self._connected()
         headers = {"content-type": "application/json"}

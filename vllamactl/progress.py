@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from vllamactl.download_meter import Meter
+from vllamactl.download_meter import DownloadMeter
 from vllamactl.human import clean, clock, size
 from vllamactl.render import STEP, Screen
 from vllamad.protocol.control import Progress
@@ -33,7 +33,7 @@ class Progression:
         self._began = now()
         self._latest = Progress(status=title)
         self._title = title
-        self._meter = Meter()
+        self._meter = DownloadMeter()
         self._said = ""
         self._lock = threading.Lock()  # of the meter: one thread counts, one draws
         self._over = threading.Event()

@@ -115,9 +115,9 @@ def _cwd() -> Path:
 
 def _check_catalogues(settings: Settings) -> None:
     """Read what models the operator makes known; a fault there does not keep the daemon down."""
-    from vllamad.models.registry.registry_file import read_known
+    from vllamad.models.registry.registry_file import load_registry
 
-    read_known(settings.paths.catalogs)
+    load_registry(settings.paths.catalogs)
 
 
 def _say_checked(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon, daemon
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 
 MODEL = "smollm2:135m"
 # Without its second sentence the answer begins with a coin toss: 0.1 to 0.25 nats between two
@@ -32,7 +32,7 @@ def prepared() -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(prepared: Path) -> Path:
     """The folder of the real model."""
-    installed = Catalog(prepared / "state" / "models", {}).find(MODEL)
+    installed = InstalledModels(prepared / "state" / "models", {}).find(MODEL)
     assert installed is not None, "run `make prepare`"
     return installed.folder
 

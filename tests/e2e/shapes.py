@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vllamad.core.variants import KnownModel
-from vllamad.models.registry.registry_file import SHIPPED, read_known
+from vllamad.models.registry.registry_file import SHIPPED, load_registry
 
 Json = dict[str, Any]
 
@@ -82,7 +82,7 @@ _LATENT = {"model_type": "deepseek_v3", "kv_lora_rank": 512, "qk_rope_head_dim":
 
 def shapes() -> Iterator[tuple[KnownModel, Json]]:
     """Every model of the shipped catalogue that has a cache, with its config.json."""
-    known = read_known()
+    known = load_registry()
     tables = tomllib.loads(SHIPPED.read_text())
     for model in known.models:
         family, _, tag = model.name.partition(":")

@@ -21,7 +21,7 @@ from vllamad.config.settings import ModelSettings
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.memory import GIB, Device, Machine, Placement, place
 from vllamad.core.variants import KnownModel
-from vllamad.models.installed import Catalog, Installed
+from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.supervisor.models.load_specs import spec_of
 
 pytestmark = pytest.mark.e2e
@@ -41,11 +41,11 @@ def machines() -> Iterator[Machine]:
         yield Machine(host=512 * GIB, devices=cards)
 
 
-def installed(folder: Path, model: KnownModel, config: dict[str, Any], gpus: int) -> Installed:
+def installed(folder: Path, model: KnownModel, config: dict[str, Any], gpus: int) -> InstalledModel:
     """The model as pulled: its largest variant's weights, its config.json."""
     name = model.name.replace(":", "-")
     settings = ModelSettings(path=str(folder), tensor_parallel_size=gpus)
-    found = Catalog(folder.parent / "none", {name: settings}).find(name)
+    found = InstalledModels(folder.parent / "none", {name: settings}).find(name)
     assert found is not None
     variant = model.variants[-1]  # the smallest: it runs where the others do not
     facts = replace(found.facts, weight_bytes=model.weights(variant), quantization="BF16")

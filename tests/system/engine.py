@@ -10,7 +10,7 @@ import msgspec
 
 from tests.system.environment import python_version
 from tests.system.service import Service
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 MODEL = "smollm2:135m"
@@ -51,7 +51,7 @@ def use(service: Service, home: Path) -> None:
     runtimes = "/var/lib/vllamad/runtimes"
     service.write(f"{runtimes}/real/runtime.json", msgspec.json.encode(moved).decode())
     service.box.run("ln", "-sfn", "real", f"{runtimes}/current")
-    installed = Catalog(home / "state" / "models", {}).find(MODEL)
+    installed = InstalledModels(home / "state" / "models", {}).find(MODEL)
     assert installed is not None, "run `make prepare`"
     folder = Path(_MODELS) / installed.folder.relative_to(home / "state" / "models")
     service.write("/etc/vllamad/config.toml", f'[model.real]\npath = "{folder}"\n')

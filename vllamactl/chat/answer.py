@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable
 from typing import TextIO
 
-from vllamactl.chat.session import Piece, Said
+from vllamactl.chat.session import ResponsePiece, Said
 from vllamactl.human import clean_lines
 from vllamactl.render import Screen
 
@@ -30,13 +30,13 @@ class Answer:
         self._thinking = False
         self._text: list[str] = []
         self._thought: list[str] = []
-        self.last = Piece()
+        self.last = ResponsePiece()
 
     @property
     def said(self) -> Said:
         return Said(role="assistant", content="".join(self._text), thinking="".join(self._thought))
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: ResponsePiece) -> None:
         if piece.thought:
             self._think(piece.thought)
         if piece.text:

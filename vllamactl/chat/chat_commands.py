@@ -13,8 +13,8 @@ from vllamactl import human
 from vllamactl.chat import help_text
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.session import Session, Shown, Think
-from vllamactl.model_details import About, about_text
-from vllamactl.ollama_client import Api
+from vllamactl.model_details import ModelDetails, about_text
+from vllamactl.ollama_client import OllamaClient
 from vllamactl.render import table
 from vllamad.errors import ModelNotFound, VllamadError
 from vllamad.protocol.control import Progress
@@ -29,10 +29,10 @@ class Place(Protocol):
         """Have the model in memory."""
 
 
-class Slash:
+class ChatCommands:
     """Carries out the commands typed in one chat."""
 
-    def __init__(self, session: Session, api: Api, place: Place) -> None:
+    def __init__(self, session: Session, api: OllamaClient, place: Place) -> None:
         self._session = session
         self._api = api
         self._place = place
@@ -189,7 +189,7 @@ class _Tags(msgspec.Struct, frozen=True):
 
 
 def show(
-    api: Api, model: str, *, system: str = "", options: dict[str, object] | None = None
+    api: OllamaClient, model: str, *, system: str = "", options: dict[str, object] | None = None
 ) -> Shown:
     """What the server knows of a model. Raises ModelNotFound."""
     body: dict[str, object] = {"model": model}
@@ -200,8 +200,8 @@ def show(
     return api.post("/api/show", body, Shown)
 
 
-def about(shown: Shown) -> About:
-    return About(
+def about(shown: Shown) -> ModelDetails:
+    return ModelDetails(
         architecture=shown.details.family,
         parameter_size=shown.details.parameter_size,
         quantization=shown.details.quantization_level,

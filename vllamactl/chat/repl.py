@@ -5,31 +5,31 @@ from __future__ import annotations
 from contextlib import closing
 
 from vllamactl.chat.answer import Answer
-from vllamactl.chat.chat_commands import Slash
+from vllamactl.chat.chat_commands import ChatCommands
 from vllamactl.chat.images import take_images
-from vllamactl.chat.session import Piece, Said, Session, summary
+from vllamactl.chat.session import ResponsePiece, Said, Session, summary
 from vllamactl.chat.spinner import awaited, waiting
 from vllamactl.chat.terminal import Terminal, read_message
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.human import as_text, clean_lines
-from vllamactl.ollama_client import Api
+from vllamactl.ollama_client import OllamaClient
 from vllamad.errors import VllamadError
 
 _LEAVE = "\nUse Ctrl + d or /bye to exit."
 
 
-def talk(call: Call, api: Api, session: Session) -> None:
+def talk(call: CommandContext, api: OllamaClient, session: Session) -> None:
     """Talk at the terminal until the person has had enough."""
     _Talk(call, api, session).run()
 
 
 class _Talk:
-    def __init__(self, call: Call, api: Api, session: Session) -> None:
+    def __init__(self, call: CommandContext, api: OllamaClient, session: Session) -> None:
         self._call = call
         self._api = api
         self._session = session
         self._terminal = Terminal(call.environ)
-        self._slash = Slash(session, api, self)
+        self._slash = ChatCommands(session, api, self)
 
     def run(self) -> None:
         self.load(self._session)
@@ -57,7 +57,7 @@ class _Talk:
     def load(self, session: Session) -> None:
         """Have the model in memory."""
         with waiting(self._call, session.model):
-            self._api.post("/api/generate", {**session.load(), "stream": False}, Piece)
+            self._api.post("/api/generate", {**session.load(), "stream": False}, ResponsePiece)
 
     def _before(self) -> None:
         """What the model was made with comes before what is said now."""
@@ -66,7 +66,7 @@ class _Talk:
                 self.say(clean_lines(f">>> {one.content}"))
             elif one.role == "assistant":
                 answer = self._answer()
-                answer.add(Piece(message=one))
+                answer.add(ResponsePiece(message=one))
                 answer.end()
 
     def _understood(self, text: str, *, quoted: bool) -> bool:
@@ -86,7 +86,7 @@ class _Talk:
         turns, answer = self._session.turns, self._answer()
         turns.append(question)
         try:
-            pieces = self._api.follow("/api/chat", self._session.chat(), Piece)
+            pieces = self._api.follow("/api/chat", self._session.chat(), ResponsePiece)
             with closing(awaited(self._call, self._session.model, pieces)) as coming:
                 for piece in coming:
                     answer.add(piece)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vllamad.errors import BadInput
-from vllamad.translate.ollama.encode import Ending
+from vllamad.translate.ollama.encode import LastLine
 from vllamad.translate.ollama.modelfile import typed_parameter
 from vllamad.translate.ollama.options import option_type
 
@@ -51,7 +51,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: list[str] = []
 
 
-class Piece(Ending, frozen=True, kw_only=True):
+class ResponsePiece(LastLine, frozen=True, kw_only=True):
     """One line of an answer of chat or generate, the last one's figures included."""
 
     message: Said = msgspec.field(default_factory=Said)
@@ -142,7 +142,7 @@ class Session:
         return body if think is None else body | {"think": think}
 
 
-def summary(last: Piece) -> list[str]:
+def summary(last: ResponsePiece) -> list[str]:
     """The timings of an answer, as the `ollama` command prints them."""
     lines: list[str] = []
     if last.total_duration:

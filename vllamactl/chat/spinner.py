@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 
-from vllamactl.chat.session import Piece
-from vllamactl.command_context import Call
+from vllamactl.chat.session import ResponsePiece
+from vllamactl.command_context import CommandContext
 from vllamactl.progress import Progression
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, VllamadError
@@ -20,7 +20,9 @@ _PATIENCE = 0.5  # seconds without a word before it is asked what the daemon is 
 _EVERY = 0.5  # seconds between two such questions
 
 
-def awaited(call: Call, model: str, pieces: Generator[Piece]) -> Generator[Piece]:
+def awaited(
+    call: CommandContext, model: str, pieces: Generator[ResponsePiece]
+) -> Generator[ResponsePiece]:
     """The same pieces; until the first one that says something, a spinner turns."""
     with ExitStack() as stack:
         stack.enter_context(closing(pieces))
@@ -36,7 +38,7 @@ def awaited(call: Call, model: str, pieces: Generator[Piece]) -> Generator[Piece
 
 
 @contextmanager
-def waiting(call: Call, model: str) -> Generator[None]:
+def waiting(call: CommandContext, model: str) -> Generator[None]:
     """At a terminal, show that it goes on, and what the daemon is at where it tells us."""
     if call.screen.json or call.screen.quiet or not call.screen.err.isatty():
         yield
@@ -54,7 +56,10 @@ def waiting(call: Call, model: str) -> Generator[None]:
 
 
 def _watch(
-    call: Call, model: str, over: threading.Event, report: Callable[[control.Progress], None]
+    call: CommandContext,
+    model: str,
+    over: threading.Event,
+    report: Callable[[control.Progress], None],
 ) -> None:
     wait = _PATIENCE
     while not over.wait(wait):

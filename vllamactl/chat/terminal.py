@@ -27,7 +27,7 @@ _QUOTED_COMMANDS = ("", "/set system ")  # what may stand before a text in quote
 _PLACEHOLDER = "Send a message (/? for help)"
 
 
-class Lines(Protocol):
+class LineSource(Protocol):
     """Where lines come from. Raises EOFError at the end, KeyboardInterrupt for Ctrl-C."""
 
     def read(self, prompt: str) -> str: ...
@@ -40,7 +40,7 @@ class Typed(NamedTuple):
     quoted: bool
 
 
-def read_message(lines: Lines) -> Typed:
+def read_message(lines: LineSource) -> Typed:
     """Read a line, or from a line with an opening triple quote to the one that closes it."""
     first = lines.read(">>> ")
     before, quote, text = first.lstrip().partition(QUOTE)

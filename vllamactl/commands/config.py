@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.render import BULLET, DONE
 from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
@@ -20,7 +20,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return load({}, environ, cwd=Path.cwd(), home=home_of(environ, euid), euid=euid)
 
 
-def show(call: Call) -> None:
+def show(call: CommandContext) -> None:
     """Print the effective configuration as TOML, or as JSON."""
     from vllamad.config.show import as_json, describe
 
@@ -29,13 +29,13 @@ def show(call: Call) -> None:
     call.screen.answer(as_json(settings) if call.screen.json else None, text, text.splitlines())
 
 
-def check(call: Call) -> None:
+def check(call: CommandContext) -> None:
     """Say whether the configuration is without fault; every fault is named otherwise."""
-    from vllamad.models.registry.registry_file import read_known
+    from vllamad.models.registry.registry_file import load_registry
 
     settings = read_settings(call.environ)
     paths = settings.paths
-    read_known(paths.catalogs)
+    load_registry(paths.catalogs)
     files = [str(file) for file in paths.config_files]
     lines = [f"{call.screen.mark(DONE)} the configuration is valid"]
     lines += [f"  {call.screen.mark(BULLET)} {file}" for file in files or ["no file, all defaults"]]

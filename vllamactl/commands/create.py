@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from vllamactl import human
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.file_uploads import Report, files_at, local_path, upload
-from vllamactl.ollama_client import Api, find_api
+from vllamactl.ollama_client import OllamaClient, find_api
 from vllamactl.progress import Progression
 from vllamactl.render import DONE
 from vllamad.errors import BadInput, HostProblem
@@ -18,13 +18,13 @@ from vllamad.translate.ollama.modelfile import Modelfile, parse_modelfile
 _LIMIT = 16 << 20  # bytes of a Modelfile
 
 
-def create(call: Call, model: str, file: str) -> None:
+def create(call: CommandContext, model: str, file: str) -> None:
     """Read the Modelfile `file`, - for standard input, upload what it names, make `model`."""
     modelfile = _read(file)
     for name in modelfile.deprecated:
         call.screen.note(f"warning: parameter {name} is deprecated")
     beside = Path() if file == "-" else Path(file).parent
-    api = Api(find_api(call.client, call.environ), call.environ)
+    api = OllamaClient(find_api(call.client, call.environ), call.environ)
     with Progression(call.screen, f"creating {model}") as progression:
         body = _request(api, modelfile, beside.absolute(), progression.report) | {"model": model}
         for step in api.follow("/api/create", body, Progress):
@@ -60,7 +60,9 @@ def _read(file: str) -> Modelfile:
         raise BadInput(f"cannot read {file}: {error.message}", hint=error.hint) from error
 
 
-def _request(api: Api, modelfile: Modelfile, beside: Path, report: Report) -> dict[str, object]:
+def _request(
+    api: OllamaClient, modelfile: Modelfile, beside: Path, report: Report
+) -> dict[str, object]:
     """The body of the request, once what it is made of is on the server."""
     if modelfile.draft:
         raise BadInput("cannot use DRAFT: there are no draft models here")

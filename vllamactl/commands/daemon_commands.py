@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from vllamactl import human
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.progress import Progression
 from vllamactl.render import BULLET, DONE, FAILED, STEP, Screen, table
 from vllamad.errors import NotReachable
@@ -16,13 +16,13 @@ _ENDING = ("draining", "stopping")
 _BROKEN = ("backoff", "failed")
 
 
-def status(call: Call) -> None:
+def status(call: CommandContext) -> None:
     """Show the daemon in one look."""
     now = call.client.get("/v1/status", control.Status)
     call.screen.answer(now, _status_text(call.screen, now))
 
 
-def ps(call: Call, beginning: str = "") -> None:
+def ps(call: CommandContext, beginning: str = "") -> None:
     """Show the workers: what is loaded, on its way, or failed; or those whose names begin so."""
     found = call.client.get("/v1/workers", control.Workers).workers
     workers = control.Workers(
@@ -34,7 +34,7 @@ def ps(call: Call, beginning: str = "") -> None:
         call.screen.note(line)
 
 
-def version(call: Call) -> None:
+def version(call: CommandContext) -> None:
     """Show the version of this command, and of the daemon if it runs."""
     from importlib.metadata import version as version_of  # slow, and needed only here
 
@@ -48,7 +48,7 @@ def version(call: Call) -> None:
     call.screen.answer(data, f"vllamactl {own}\n{told}", [own])
 
 
-def reload(call: Call, *, wait: bool) -> None:
+def reload(call: CommandContext, *, wait: bool) -> None:
     """Have the daemon read its configuration again; with `wait`, until the new one counts."""
     found = control.Reloaded()
     with (

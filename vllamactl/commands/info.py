@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from vllamactl import human
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.commands.config import read_settings
 from vllamactl.render import blocks
 from vllamad.config.paths import default_paths
@@ -26,7 +26,7 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
 
 
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
+class MachineMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Main memory, in bytes."""
 
     total: int
@@ -53,7 +53,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     """`gpu_problem` says why a GPU that might be expected cannot be used."""
 
     cpu: Cpu
-    memory: Memory
+    memory: MachineMemory
     gpus: list[Gpu]
     gpu_problem: str
     runtimes: list[control.RuntimeInfo]
@@ -65,13 +65,13 @@ class _Config(msgspec.Struct, frozen=True):
     paths: dict[str, object] = {}
 
 
-def info(call: Call) -> None:
+def info(call: CommandContext) -> None:
     """Show what this machine has, and what the daemon makes of it if it answers."""
     found = _look(call)
     call.screen.answer(found, _text(found), [gpu.name for gpu in found.gpus])
 
 
-def _look(call: Call) -> Info:
+def _look(call: CommandContext) -> Info:
     # Here, as these are slow and no other command needs them.
     from importlib.metadata import version
 
@@ -99,7 +99,7 @@ def _look(call: Call) -> Info:
     )
 
 
-def _daemon(call: Call) -> tuple[str | None, dict[str, object]]:
+def _daemon(call: CommandContext) -> tuple[str | None, dict[str, object]]:
     """The daemon's version and its paths; without it, the paths it would use if started here."""
     try:
         found = call.client.get("/v1/version", control.Version).version
@@ -116,10 +116,10 @@ def _daemon(call: Call) -> tuple[str | None, dict[str, object]]:
     return None, {name: str(getattr(paths, name)) for name in names}
 
 
-def _memory(proc: Path) -> Memory:
+def _memory(proc: Path) -> MachineMemory:
     lines = (line.split() for line in (proc / "meminfo").read_text().splitlines())
     sizes = {words[0].rstrip(":"): int(words[1]) << 10 for words in lines}
-    return Memory(total=sizes["MemTotal"], available=sizes.get("MemAvailable", 0))
+    return MachineMemory(total=sizes["MemTotal"], available=sizes.get("MemAvailable", 0))
 
 
 def _text(found: Info) -> str:

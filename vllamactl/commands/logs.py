@@ -11,13 +11,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from vllamactl import human
-from vllamactl.command_context import Call, model_path
+from vllamactl.command_context import CommandContext, model_path
 from vllamad.core.model_name import parse
 from vllamad.errors import HostProblem, NotAllowed
 from vllamad.protocol.control import ENGINE_IDENTIFIER, IDENTIFIER
 
 
-def logs(call: Call, model: str, *, lines: int, follow: bool, journal: bool) -> None:
+def logs(call: CommandContext, model: str, *, lines: int, follow: bool, journal: bool) -> None:
     """Print the last lines, and with `follow` what is written from now on.
 
     Without a model they are the daemon's own, which only the journal has.
@@ -41,7 +41,7 @@ def journal_command(model: str, lines: int, follow: bool, *, json: bool) -> Sequ
     ]  # fmt: skip
 
 
-def _from_journal(call: Call, command: Sequence[str]) -> None:
+def _from_journal(call: CommandContext, command: Sequence[str]) -> None:
     if shutil.which(command[0], path=call.environ.get("PATH")) is None:
         raise HostProblem(
             "cannot read the journal: there is no journalctl here",
@@ -72,7 +72,7 @@ def _from_journal(call: Call, command: Sequence[str]) -> None:
         call.screen.note("the journal has nothing of it; a daemon without systemd logs to stderr")
 
 
-def _from_file(call: Call, model: str, lines: int, follow: bool) -> None:
+def _from_file(call: CommandContext, model: str, lines: int, follow: bool) -> None:
     path = f"{model_path(model, 'logs')}?follow={int(follow)}&lines={lines}"
     found = _lines(call.client.text(path))
     if follow:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from vllamactl import human
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.progress import Progression
 from vllamactl.render import BULLET, DONE, FAILED
 from vllamad.errors import HostProblem
 from vllamad.protocol.control import Progress, PruneOrder, VerifyOrder
 
 
-def verify(call: Call, model: str) -> None:
+def verify(call: CommandContext, model: str) -> None:
     """Hash every file of a model, or of all, and name those that are bad."""
     bad: list[Progress] = []
     names: set[str] = set()
@@ -44,7 +44,7 @@ def verify(call: Call, model: str) -> None:
     call.screen.answer(None, text)
 
 
-def prune(call: Call, *, dry_run: bool) -> None:
+def prune(call: CommandContext, *, dry_run: bool) -> None:
     """Remove what no model needs, and say what and how much; with `dry_run`, only say."""
     with Progression(call.screen, "looking for what no model needs"):
         found = [
@@ -69,12 +69,12 @@ def prune(call: Call, *, dry_run: bool) -> None:
     call.screen.answer(data, "\n".join(lines), [one.file for one in found])
 
 
-def _steps(call: Call, path: str, order: VerifyOrder | PruneOrder) -> Iterator[Progress]:
+def _steps(call: CommandContext, path: str, order: VerifyOrder | PruneOrder) -> Iterator[Progress]:
     with closing(call.client.follow(path, order)) as steps:
         yield from steps
 
 
-def _tell_bad(call: Call, one: Progress) -> None:
+def _tell_bad(call: CommandContext, one: Progress) -> None:
     if call.screen.json:
         event = {"event": "bad", "model": one.model, "file": one.file, "problem": one.problem}
         call.screen.event(event)

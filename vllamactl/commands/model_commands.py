@@ -9,8 +9,8 @@ from contextlib import closing
 import msgspec
 
 from vllamactl import human
-from vllamactl.command_context import Call, model_path
-from vllamactl.model_details import About, about_text
+from vllamactl.command_context import CommandContext, model_path
+from vllamactl.model_details import ModelDetails, about_text
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, STEP, table
 from vllamad.protocol import control
@@ -25,7 +25,7 @@ _DOING = {
 }
 
 
-def list_models(call: Call, beginning: str = "") -> None:
+def list_models(call: CommandContext, beginning: str = "") -> None:
     """Show the installed models, or those whose names begin so."""
     models = call.client.get("/v1/models", control.Models).models
     models = [model for model in models if model.name.lower().startswith(beginning.lower())]
@@ -45,7 +45,7 @@ def list_models(call: Call, beginning: str = "") -> None:
 TEXTS = ("license", "modelfile", "parameters", "system", "template")
 
 
-def show(call: Call, model: str, text: str = "", *, verbose: bool = False) -> None:
+def show(call: CommandContext, model: str, text: str = "", *, verbose: bool = False) -> None:
     """Show what is known of one model, or only one of its TEXTS, as it stands.
 
     With `verbose` every tensor of its weights too.
@@ -60,12 +60,12 @@ def show(call: Call, model: str, text: str = "", *, verbose: bool = False) -> No
     call.screen.answer(detail, _detail_text(detail), [detail.info.name])
 
 
-def copy(call: Call, source: str, destination: str) -> None:
+def copy(call: CommandContext, source: str, destination: str) -> None:
     """Give a model a second name."""
     order(call, "copy", source, control.CopyOrder(destination=destination))
 
 
-def order(call: Call, verb: str, model: str, body: msgspec.Struct | None = None) -> None:
+def order(call: CommandContext, verb: str, model: str, body: msgspec.Struct | None = None) -> None:
     """Load, unload, restart, copy or delete a model, and show how it goes."""
     doing, done = _DOING[verb]
     with Progression(call.screen, f"{doing} {model}") as progression:
@@ -82,18 +82,18 @@ def order(call: Call, verb: str, model: str, body: msgspec.Struct | None = None)
     call.screen.answer(None, text)
 
 
-def remove(call: Call, models: Sequence[str]) -> None:
+def remove(call: CommandContext, models: Sequence[str]) -> None:
     """Remove models, one after the other, up to the first that cannot be."""
     for model in models:
         order(call, "delete", model)
 
 
-def pull(call: Call, model: str, *, detach: bool = False) -> None:
+def pull(call: CommandContext, model: str, *, detach: bool = False) -> None:
     """Download a model, unless it is here already; with `detach` only see that it has begun."""
     found: dict[str, int] = {}  # bytes of each file that were here
     moved = False
     with Progression(call.screen, f"pulling {model}") as progression:
-        wanted = control.PullRequest(model=model, detach=detach)
+        wanted = control.PullOrder(model=model, detach=detach)
         with closing(call.client.follow("/v1/models/pull", wanted)) as steps:
             for step in steps:
                 if detach and step.completed < step.total:  # the plan stands, and bytes are to come
@@ -117,7 +117,7 @@ def pull(call: Call, model: str, *, detach: bool = False) -> None:
     call.screen.answer(None, f"{call.screen.mark(DONE)} {how}")
 
 
-def _leave(call: Call, model: str) -> None:
+def _leave(call: CommandContext, model: str) -> None:
     if call.screen.json:
         call.screen.event({"event": "detached", "model": model})
         return
@@ -159,7 +159,7 @@ def _listed(model: control.ModelInfo) -> dict[str, object]:
 
 def _detail_text(detail: control.ModelDetail) -> str:
     info = detail.info
-    about = About(
+    about = ModelDetails(
         architecture=info.family,
         parameter_size=info.parameter_size,
         quantization=info.quantization,
@@ -177,7 +177,7 @@ def _detail_text(detail: control.ModelDetail) -> str:
     return about_text(about, facts=facts, memory=_memory(detail.memory), tensors=tensors)
 
 
-def _memory(memory: control.Memory) -> list[tuple[str, ...]]:
+def _memory(memory: control.ModelMemory) -> list[tuple[str, ...]]:
     """What it takes to load it here; nothing where the daemon does not say."""
     if not memory.weights:
         return []

@@ -13,9 +13,9 @@ from vllamactl.chat.answer import Answer, write_lines
 from vllamactl.chat.chat_commands import show
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.images import take_images
-from vllamactl.chat.session import Piece, Session, Shown, Think, summary
-from vllamactl.command_context import Call
-from vllamactl.ollama_client import Api, find_api
+from vllamactl.chat.session import ResponsePiece, Session, Shown, Think, summary
+from vllamactl.command_context import CommandContext
+from vllamactl.ollama_client import OllamaClient, find_api
 from vllamactl.progress import Progression
 from vllamad.errors import BadInput, ModelNotFound
 from vllamad.protocol.control import Progress
@@ -37,13 +37,13 @@ class Wishes:
     wrap: bool = True
 
 
-def run(call: Call, model: str, prompt: Sequence[str], wishes: Wishes) -> None:
+def run(call: CommandContext, model: str, prompt: Sequence[str], wishes: Wishes) -> None:
     """Talk until the person leaves, or answer once: a prompt, what is piped in, or both."""
     session = _session(model, wishes)
     typing = _is_terminal(sys.stdin)
     piped = "" if typing else _piped()
     text = " ".join([piped, *prompt] if piped else prompt)
-    api = Api(find_api(call.client, call.environ), call.environ)
+    api = OllamaClient(find_api(call.client, call.environ), call.environ)
     if prompt or not (typing and _is_terminal(sys.stdout)):
         session.shown = _shown(call, api, model)
         _answer(call, api, session, text)
@@ -95,7 +95,7 @@ def _piped() -> str:
     return "" if stream is None else stream.buffer.read().decode(errors="replace")
 
 
-def _shown(call: Call, api: Api, model: str) -> Shown:
+def _shown(call: CommandContext, api: OllamaClient, model: str) -> Shown:
     """What is known of the model; pulled first where it is not installed."""
     try:
         return show(api, model)
@@ -106,7 +106,7 @@ def _shown(call: Call, api: Api, model: str) -> Shown:
         return show(api, model)
 
 
-def _answer(call: Call, api: Api, session: Session, text: str) -> None:
+def _answer(call: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
     if session.can("embedding"):
         _embed(call, api, session, text)
         return
@@ -122,7 +122,7 @@ def _answer(call: Call, api: Api, session: Session, text: str) -> None:
 
     answer = Answer(call.screen, wrap=session.wrap, hide_thinking=session.hide_thinking)
     try:
-        for piece in awaited(call, session.model, api.follow("/api/generate", body, Piece)):
+        for piece in awaited(call, session.model, api.follow("/api/generate", body, ResponsePiece)):
             answer.add(piece)
     finally:
         answer.end()
@@ -134,7 +134,7 @@ class _Embedded(msgspec.Struct, frozen=True):
     embeddings: list[list[float]]
 
 
-def _embed(call: Call, api: Api, session: Session, text: str) -> None:
+def _embed(call: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
     """The vector of a text, as one line of JSON."""
     if not text:
         raise BadInput(

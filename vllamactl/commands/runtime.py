@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vllamactl import human
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.commands.config import read_settings
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, FAILED, table
@@ -17,7 +17,11 @@ from vllamad.protocol.control import Progress
 
 
 def install(
-    call: Call, *, device: Literal["cpu", "cuda"] | None, version: str | None, repair: bool = False
+    call: CommandContext,
+    *,
+    device: Literal["cpu", "cuda"] | None,
+    version: str | None,
+    repair: bool = False,
 ) -> None:
     """Install an engine, or mend one, see it start, and show how it goes."""
     from vllamad.runtimes import install as installing
@@ -54,7 +58,7 @@ def install(
     call.screen.answer(None, "\n".join(told))
 
 
-def show(call: Call) -> None:
+def show(call: CommandContext) -> None:
     """Show the installed runtimes, and which one is in use."""
     from vllamad.runtimes.installed_runtimes import list_runtimes
 
@@ -71,7 +75,7 @@ def show(call: Call) -> None:
             call.screen.note(f"{mark} {info.name}: {human.clean(info.problem)}")
 
 
-def use(call: Call, name: str) -> None:
+def use(call: CommandContext, name: str) -> None:
     """Choose the runtime that workers run from their next start."""
     from vllamad.runtimes import installed_runtimes
 

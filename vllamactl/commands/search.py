@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllamactl import human
-from vllamactl.command_context import Call
+from vllamactl.command_context import CommandContext
 from vllamactl.commands.config import read_settings
 from vllamactl.render import table
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from vllamad.core.variants import KnownModel
 
 
-def search(call: Call, words: list[str]) -> None:
+def search(call: CommandContext, words: list[str]) -> None:
     """Show the known models in whose name, description or repositories every word is."""
     from vllamad.models.registry.registry_file import (
-        read_known,  # reads TOML: slow, and no other needs it
+        load_registry,  # reads TOML: slow, and no other needs it
     )
 
-    known = read_known(read_settings(call.environ).paths.catalogs)
+    known = load_registry(read_settings(call.environ).paths.catalogs)
     found = known.search(" ".join(words))
     rows = [
         (

@@ -12,7 +12,7 @@ _READING = ("av", "soundfile")  # sound files of all kinds
 _CHATTING = ("torchaudio",)  # vLLM resamples with it what comes in a message
 
 
-def lacking(hearing: Hearing, there: Collection[str]) -> tuple[str, ...]:
+def missing_packages(hearing: Hearing, there: Collection[str]) -> tuple[str, ...]:
     """The packages such a model needs besides those that are `there`."""
     if not hearing:
         return ()

@@ -44,7 +44,7 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 NOTHING = Overlay()
 
 
-def over(base: Overlay, new: Overlay) -> Overlay:
+def merge(base: Overlay, new: Overlay) -> Overlay:
     """What comes of `new` over `base`: licences append, parameters merge, the rest replaces."""
     more = (text for text in new.licenses if text not in base.licenses)
     return Overlay(

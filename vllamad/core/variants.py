@@ -86,7 +86,7 @@ class KnownModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class VariantChoice:
     """What to take, over how many GPUs, and one line for each variant that came before it."""
 
     variant: Variant
@@ -96,7 +96,7 @@ class Choice:
     passed_over: tuple[str, ...] = ()
 
 
-def choose(model: KnownModel, machine: Machine, context: int = 0) -> Choice:
+def choose(model: KnownModel, machine: Machine, context: int = 0) -> VariantChoice:
     """Choose the best variant that fits with `context` tokens; 0 is what people use.
 
     As few GPUs as possible come before better answers: a model is spread only where an operator
@@ -117,8 +117,10 @@ def choose(model: KnownModel, machine: Machine, context: int = 0) -> Choice:
     return replace(_choice(smallest, gpus, wanted, passed), fits=False)
 
 
-def _choice(variant: Variant, gpus: int, context: int, passed: Sequence[str]) -> Choice:
-    return Choice(variant=variant, gpus=gpus, context=context, fits=True, passed_over=(*passed,))
+def _choice(variant: Variant, gpus: int, context: int, passed: Sequence[str]) -> VariantChoice:
+    return VariantChoice(
+        variant=variant, gpus=gpus, context=context, fits=True, passed_over=(*passed,)
+    )
 
 
 def _obstacle(variant: Variant, machine: Machine) -> str:

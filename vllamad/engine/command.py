@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import lacking
+from vllamad.core.audio import missing_packages
 from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.launch import THREADS, Plan
@@ -234,7 +234,7 @@ def _refuse_bad_wishes(engine: Engine, plan: Plan, wished: Mapping[str, Flag]) -
 
 def _refuse_deafness(engine: Engine, plan: Plan) -> None:
     """Without them the engine starts, and then calls every sound invalid."""
-    missing = lacking(plan.spec.hearing, engine.sound)
+    missing = missing_packages(plan.spec.hearing, engine.sound)
     if plan.spec.hearing == "only" and missing:
         raise RuntimeProblem(
             f"cannot start {plan.model}: it reads sound with {' and '.join(missing)}, which the"

@@ -37,7 +37,7 @@ class _Refusal(msgspec.Struct):
     error: _Said
 
 
-class Progress(NamedTuple):
+class EngineProgress(NamedTuple):
     """Two equal ones in a row, with requests running, mean that nothing moves."""
 
     running: float
@@ -68,12 +68,12 @@ async def alive(client: httpx.AsyncClient, *, limit: float) -> bool:
     return False
 
 
-async def progress(client: httpx.AsyncClient, *, limit: float) -> Progress | None:
+async def progress(client: httpx.AsyncClient, *, limit: float) -> EngineProgress | None:
     """What the engine has done so far, or None when /metrics does not say in time."""
     with trio.move_on_after(limit):
         try:
             lines = (await client.get("/metrics")).text.splitlines()
-            return Progress(
+            return EngineProgress(
                 running=_total(lines, "vllm:num_requests_running"),
                 tokens=_total(lines, "vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
                 cache=_total(lines, "vllm:kv_cache_usage_perc"),

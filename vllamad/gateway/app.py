@@ -19,8 +19,8 @@ from werkzeug.exceptions import HTTPException, NotFound
 from vllamad.access.api_keys import admit
 from vllamad.errors import Unavailable, VllamadError
 from vllamad.gateway.context import Context, Record, context_of
-from vllamad.gateway.errors import status_of, told
-from vllamad.gateway.inference.token_pump import Hub
+from vllamad.gateway.errors import public_message, status_of
+from vllamad.gateway.inference.token_pump import TokenPump
 from vllamad.gateway.routes import (
     audio,
     blobs,
@@ -85,7 +85,7 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
 )
 
 
-def make_app(context: Context, hub: Hub | None) -> GatewayApp:
+def make_app(context: Context, hub: TokenPump | None) -> GatewayApp:
     """The application of one gateway."""
     app = GatewayApp("vllamad.gateway", hub=hub, max_body=context.settings.server.max_body)
     app.config["CONTEXT"] = context
@@ -179,7 +179,7 @@ def _error(status: int, message: str) -> Response:
 
 async def _refused(error: VllamadError) -> Response:
     status = status_of(error)
-    response = _error(status, told(error))
+    response = _error(status, public_message(error))
     if isinstance(error, Unavailable) or status == 503:
         response.headers["Retry-After"] = "1"
     if status == 401:

@@ -10,11 +10,11 @@ from typing import cast
 from quart import current_app
 
 from vllamad.access.host_and_origin import Gate
-from vllamad.gateway.control_client import Orders
+from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.template_probes import TemplateProbes
 from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.host.log import event
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import GatewaySettings
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ class Context:
     """Made once, in `gateway/run.py`."""
 
     settings: GatewaySettings
-    catalog: Catalog
+    catalog: InstalledModels
     gate: Gate
     limits: RelayLimits
-    orders: Orders
+    orders: SupervisorClient
     templates: TemplateProbes = field(default_factory=TemplateProbes)
     too_large: set[str] = field(default_factory=set[str])  # models whose num_ctx was remarked on
     left_out: set[tuple[str, str, str]] = field(  # model, route and kind that were logged

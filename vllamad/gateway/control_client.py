@@ -13,7 +13,7 @@ import trio
 
 from vllamad.errors import BadInput, ServerBusy, Unavailable, VllamadError, WorkerLost, from_kind
 from vllamad.http.control_server import MAX_BODY
-from vllamad.http.engine_client import Answer, post
+from vllamad.http.engine_client import EngineResponse, post
 from vllamad.protocol.control import Problem, ProblemBody, Progress
 
 AT_ONCE: Final = 16  # of 64 connections the supervisor has for everybody
@@ -23,7 +23,7 @@ _lines = msgspec.json.Decoder(Progress)
 T = TypeVar("T")
 
 
-class Orders:
+class SupervisorClient:
     """A client of the control socket."""
 
     def __init__(self, control: Path) -> None:
@@ -66,7 +66,7 @@ def model_path(model: str, action: str) -> str:
 class Steps:
     """What the supervisor tells, step by step; raises what went wrong."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: EngineResponse) -> None:
         self._answer = answer
         self._data = b""
         self._done = False
@@ -90,7 +90,7 @@ class Steps:
         return step
 
 
-async def _given(control: Path, path: str, content: bytes) -> Answer:
+async def _given(control: Path, path: str, content: bytes) -> EngineResponse:
     """The answer to an order, once it has begun. Raises what it refuses with."""
     answer = await _expected(post(str(control), path, content))
     if answer.status == 200:

@@ -32,7 +32,7 @@ def status_of(error: VllamadError) -> int:
     return _STATUS.get(error.kind, 500)
 
 
-def told(error: VllamadError) -> str:
+def public_message(error: VllamadError) -> str:
     """What a client reads of `error`: where our files are is the operator's business alone."""
     if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
         return clean(error.message)

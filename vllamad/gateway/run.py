@@ -17,7 +17,7 @@ import trio
 from vllamad.access.host_and_origin import Gate
 from vllamad.gateway.app import make_app
 from vllamad.gateway.context import Context
-from vllamad.gateway.control_client import Orders
+from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.token_pump import open_hub
 from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.gateway.server.connection import ServerLimits
@@ -26,7 +26,7 @@ from vllamad.host import fd_limit
 from vllamad.host import log as own_log
 from vllamad.host.log import event
 from vllamad.host.network_addresses import own_addresses
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON, GatewaySettings, decode
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ async def _run(settings: GatewaySettings, pipe: int) -> None:
     async with open_hub() as hub:
         context = Context(
             settings=settings,
-            catalog=Catalog(
+            catalog=InstalledModels(
                 settings.models_dir,
                 settings.models,
                 engine=settings.parsers,
@@ -71,7 +71,7 @@ async def _run(settings: GatewaySettings, pipe: int) -> None:
             ),
             gate=_gate(settings),
             limits=RelayLimits(),
-            orders=Orders(settings.control),
+            orders=SupervisorClient(settings.control),
         )
         shutdown, retire = trio.Event(), trio.Event()
         async with trio.open_nursery() as nursery:

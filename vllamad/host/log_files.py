@@ -34,7 +34,7 @@ def worker_log(
     max_bytes: int,
     keep: int,
     on_line: Callable[[str], None],
-    resume: Mark | None = None,
+    resume: LogPosition | None = None,
 ) -> Generator[WorkerLog]:
     """Open the log of one life of a worker, before it starts; what is already in it is not ours.
 
@@ -53,7 +53,7 @@ def worker_log(
         os.close(descriptor)
 
 
-class Mark(NamedTuple):
+class LogPosition(NamedTuple):
     """Where in its file the output of a life begins, and how far it was read."""
 
     began: int
@@ -71,7 +71,7 @@ class WorkerLog:
         max_bytes: int,
         keep: int,
         on_line: Callable[[str], None],
-        resume: Mark | None,
+        resume: LogPosition | None,
     ) -> None:
         self._descriptor = descriptor
         self.path = path
@@ -81,7 +81,7 @@ class WorkerLog:
         self._on_line = on_line
         self.on_read: Callable[[int], None] = lambda _: None  # is told how far we have read
         size = os.fstat(descriptor).st_size
-        self._began, self._offset = resume or Mark(size, size)
+        self._began, self._offset = resume or LogPosition(size, size)
         # A file that is smaller has been rotated since: all of it is of this life.
         start = self._began if self._offset >= self._began else 0
         self._offset = self._offset if self._offset <= size else 0
@@ -91,9 +91,9 @@ class WorkerLog:
         self._unread = b""  # of a file that was rotated meanwhile
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> LogPosition:
         """Where who goes on with this life begins: with the first line not yet heard."""
-        return Mark(self._began, self._offset - len(self._partial))
+        return LogPosition(self._began, self._offset - len(self._partial))
 
     def tail(self) -> str:
         """Return the last 64 KiB of this life's output."""

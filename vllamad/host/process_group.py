@@ -56,7 +56,7 @@ async def spawn(
 
 @asynccontextmanager
 async def adopt(
-    line: LifeLine, cgroup: Cgroup | None, *, term_timeout: float, kill_timeout: float
+    line: WorkerLink, cgroup: Cgroup | None, *, term_timeout: float, kill_timeout: float
 ) -> AsyncGenerator[ProcessGroup]:
     """Take over a group from a supervisor that is gone; otherwise as `spawn`."""
     control = trio.SocketStream(trio.socket.from_stdlib_socket(line.control))
@@ -116,7 +116,7 @@ async def _start_shim(launch: Launch) -> ProcessGroup:
     return ProcessGroup(process, control, launch.cgroup)
 
 
-class Usage(NamedTuple):
+class ResourceUsage(NamedTuple):
     """Of a whole group; None: nobody counts."""
 
     memory: int  # bytes
@@ -124,7 +124,7 @@ class Usage(NamedTuple):
     cpu: float | None = None  # seconds of processor time
 
 
-class LifeLine(NamedTuple):
+class WorkerLink(NamedTuple):
     """What a group hangs on: it lives while anybody has the control socket open."""
 
     control: socket.socket
@@ -216,14 +216,14 @@ class ProcessGroup:
         """List the processes of the group as (pid, name in the kernel)."""
         return [(process.pid, process.comm) for process in shim.descendants(self._shim.pid)]
 
-    def usage(self) -> Usage:
+    def usage(self) -> ResourceUsage:
         """Return what the group holds and has used. Slow: use a thread."""
         self._shared = shim.shared_memory(shim.descendants(self._shim.pid))
         group = self.cgroup
         held = group.memory() if group else None
         if held is None:  # each shared page counted once
             held = sum(pss(pid) for pid, _ in self.members())
-        return Usage(
+        return ResourceUsage(
             memory=held,
             memory_peak=group.memory_peak() if group else None,
             cpu=group.cpu() if group else None,

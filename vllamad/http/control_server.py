@@ -41,7 +41,7 @@ _STATUS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ControlRequest:
     """One whole request. `path` is split at `/` first and percent-decoded then."""
 
     method: str
@@ -52,7 +52,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class ControlResponse:
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
@@ -70,14 +70,14 @@ class StreamResponse:
     content_type: str = "application/x-ndjson"
 
 
-Handler = Callable[[Request], Awaitable[Response | StreamResponse]]
+Handler = Callable[[ControlRequest], Awaitable[ControlResponse | StreamResponse]]
 
 
-def refusal(error: VllamadError) -> Response:
+def refusal(error: VllamadError) -> ControlResponse:
     """An error as a `ProblemBody` with the HTTP status of its kind."""
     status = error.status if isinstance(error, BadInput) else _STATUS.get(error.kind, 500)
     problem = control.Problem(kind=error.kind, message=error.message, hint=error.hint)
-    return Response(status=status, body=control.encode(control.ProblemBody(error=problem)))
+    return ControlResponse(status=status, body=control.encode(control.ProblemBody(error=problem)))
 
 
 async def serve_http(listener: trio.SocketListener, handler: Handler) -> None:
@@ -159,7 +159,7 @@ class _Connection:
                 return
             self._http.start_next_cycle()
 
-    async def _handled(self, request: Request) -> Response | StreamResponse:
+    async def _handled(self, request: ControlRequest) -> ControlResponse | StreamResponse:
         try:
             return await self._handler(request)
         except VllamadError as error:
@@ -168,7 +168,7 @@ class _Connection:
             logger.exception("control request failed", extra={"path": "/".join(request.path)})
             return refusal(VllamadError("internal error", hint="see the log of vllamad"))
 
-    async def _read(self, peer: Peer) -> Request | None:
+    async def _read(self, peer: Peer) -> ControlRequest | None:
         """The next whole request; None when the peer has closed, or was silent for too long."""
         self._room.silent[self] = None
         try:
@@ -184,7 +184,7 @@ class _Connection:
             self._room.silent.pop(self, None)
         return None
 
-    async def _read_events(self, peer: Peer) -> Request | None:
+    async def _read_events(self, peer: Peer) -> ControlRequest | None:
         head: h11.Request | None = None
         body = bytearray()
         while True:
@@ -203,11 +203,11 @@ class _Connection:
                 case _:
                     return None
 
-    async def _answer(self, response: Response | StreamResponse) -> None:
+    async def _answer(self, response: ControlResponse | StreamResponse) -> None:
         headers = [("content-type", response.content_type)]
         if self._http.their_state is not h11.DONE:
             headers.append(("connection", "close"))
-        if isinstance(response, Response):
+        if isinstance(response, ControlResponse):
             headers.append(("content-length", str(len(response.body))))
         await self._send(h11.Response(status_code=response.status, headers=headers))
         if isinstance(response, StreamResponse):
@@ -253,12 +253,12 @@ def _refuse_browsers(head: h11.Request) -> None:
             raise NotAllowed("cannot serve a web page: the request carries Origin or Referer")
 
 
-def _request(head: h11.Request, body: bytes, peer: Peer) -> Request:
+def _request(head: h11.Request, body: bytes, peer: Peer) -> ControlRequest:
     path, _, query = head.target.decode("ascii").partition("?")
     if not path.startswith("/"):
         raise BadInput(f"cannot serve {path!r}: a path starts with /")
     try:
-        return Request(
+        return ControlRequest(
             method=head.method.decode("ascii"),
             path=tuple(unquote(segment, errors="strict") for segment in path[1:].split("/")),
             query=dict(parse_qsl(query, errors="strict", max_num_fields=_MAX_QUERY_FIELDS)),

@@ -29,7 +29,7 @@ _FIELD = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]+):[ \t]*(.*?)[ \t]*")
 
 
 @dataclass(slots=True, kw_only=True)
-class Answer:
+class EngineResponse:
     """An answer whose head has been read; who asked reads and closes `sock`."""
 
     status: int
@@ -61,7 +61,7 @@ class Answer:
         close(self.sock)
 
 
-async def post(uds: str, path: str, body: bytes, content_type: str = JSON) -> Answer:
+async def post(uds: str, path: str, body: bytes, content_type: str = JSON) -> EngineResponse:
     """Post to the engine at the Unix socket `uds`, over a connection for this one answer.
 
     Raises WorkerLost where the engine cannot be reached or does not speak HTTP. Only connecting
@@ -163,7 +163,7 @@ async def _receive(sock: socket.socket) -> bytes:
             return b""
 
 
-async def _read_head(sock: socket.socket) -> Answer:
+async def _read_head(sock: socket.socket) -> EngineResponse:
     data = b""
     while b"\r\n\r\n" not in data:
         piece = await _receive(sock)
@@ -178,7 +178,7 @@ async def _read_head(sock: socket.socket) -> Answer:
         reader = _body_reader(status, fields)
     except ValueError as error:
         raise WorkerLost(f"the engine sent a malformed answer: {error}") from error
-    return Answer(status=status, sock=sock, early=early, reader=reader)
+    return EngineResponse(status=status, sock=sock, early=early, reader=reader)
 
 
 def _parsed(head: bytes) -> tuple[int, dict[bytes, bytes]]:

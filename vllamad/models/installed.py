@@ -21,7 +21,7 @@ from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import ModelName, parse
 from vllamad.core.overlay import NOTHING, Overlay, digest_over
 from vllamad.errors import HostProblem, VllamadError
-from vllamad.models.checkpoint.metadata import Facts, read_facts
+from vllamad.models.checkpoint.metadata import ModelFacts, read_facts
 from vllamad.models.checkpoint.vllm_parsers import capabilities
 from vllamad.models.hub.other_caches import cached, find_cached
 from vllamad.models.store.lora import WEIGHTS, StoredAdapter, adapter_folder, on_shelf, shelf
@@ -36,7 +36,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
+class InstalledModel:
     """One model that can be served. `size` is bytes, `modified_at` seconds since the epoch."""
 
     name: str  # as shown to people, with its tag
@@ -45,7 +45,7 @@ class Installed:
     size: int
     modified_at: float
     folder: Path
-    facts: Facts
+    facts: ModelFacts
     capabilities: tuple[str, ...]
     license: str  # the text where there is one, else an identifier
     settings: ModelSettings
@@ -60,7 +60,7 @@ class Installed:
         return self.worker or self.name
 
 
-class Catalog:
+class InstalledModels:
     """The installed models, by name and in all."""
 
     def __init__(
@@ -79,7 +79,9 @@ class Catalog:
         self._models = models
         self._caches: tuple[Path, ...]
         self._useless: dict[_Place, Stamp] = {}  # what is in a cache and is no model for us
-        self._facts: dict[Path, tuple[Stamp, Facts]] = {}  # by folder: several names may share one
+        self._facts: dict[
+            Path, tuple[Stamp, ModelFacts]
+        ] = {}  # by folder: several names may share one
         self._clock = clock
         self._engine: EngineParsers | None
         self._settings: dict[str, ModelSettings]
@@ -108,7 +110,7 @@ class Catalog:
             self._local = {name.key(): name for name, one in named.items() if one.path}
             self._seen, self._found = {}, {}
 
-    def find(self, text: str) -> Installed | None:
+    def find(self, text: str) -> InstalledModel | None:
         """Find a model by name, in any case; None where there is none.
 
         Raises BadInput for what is no name, HostProblem for a model that cannot be used.
@@ -131,7 +133,7 @@ class Catalog:
             self._found[key] = now, place
         return found
 
-    def glance(self, text: str) -> Installed | None:
+    def glance(self, text: str) -> InstalledModel | None:
         """What `find` has just found, if its manifest is still the same; None: ask `find`.
 
         Costs one stat, so that it may be called where nothing may block.
@@ -149,7 +151,7 @@ class Catalog:
         """Is that a folder the configuration names?"""
         return name.key() in self._local
 
-    def adapters(self, installed: Installed) -> tuple[StoredAdapter, ...]:
+    def adapters(self, installed: InstalledModel) -> tuple[StoredAdapter, ...]:
         """Every adapter there is for the weights of `installed`."""
         place = shelf(self._models, installed.folder)
         try:
@@ -161,21 +163,23 @@ class Catalog:
             known = self._shelves[place] = changed, on_shelf(self._models, installed.folder)
         return known[1]
 
-    def all(self) -> list[Installed]:
+    def all(self) -> list[InstalledModel]:
         """Every model that can be served, the newest first."""
-        usable = [found for found in self._look() if isinstance(found, Installed)]
+        usable = [found for found in self._look() if isinstance(found, InstalledModel)]
         return sorted(usable, key=lambda installed: int(installed.modified_at), reverse=True)
 
     def problems(self) -> list[str]:
         """One line for each model that is there and cannot be used."""
         return [found.message for found in self._look() if isinstance(found, HostProblem)]
 
-    def _look(self) -> list[Installed | HostProblem]:
+    def _look(self) -> list[InstalledModel | HostProblem]:
         with self._lock:
             found = [self._local_model(name) for name in self._local.values()]
             stored = [self._stored_model(path) for path in manifest_paths(self._models)]
             caches = [self._cached_model(*one) for one in cached(self._caches)]
-            present = {one.folder for one in found + stored + caches if isinstance(one, Installed)}
+            present = {
+                one.folder for one in found + stored + caches if isinstance(one, InstalledModel)
+            }
             self._seen = {
                 place: seen
                 for place, seen in self._seen.items()
@@ -185,14 +189,14 @@ class Catalog:
                 folder: read for folder, read in self._facts.items() if folder in present
             }
         found += [one for one in stored if not self._is_hidden(one)]
-        taken = {one.canonical.lower() for one in found if isinstance(one, Installed)}
+        taken = {one.canonical.lower() for one in found if isinstance(one, InstalledModel)}
         return found + [one for one in caches if one and one.canonical.lower() not in taken]
 
-    def _is_hidden(self, found: Installed | HostProblem) -> bool:
+    def _is_hidden(self, found: InstalledModel | HostProblem) -> bool:
         """A folder in the configuration stands in place of an installed model of that name."""
-        return isinstance(found, Installed) and found.canonical.lower() in self._local
+        return isinstance(found, InstalledModel) and found.canonical.lower() in self._local
 
-    def _cached_model(self, name: ModelName, folder: Path) -> Installed | None:
+    def _cached_model(self, name: ModelName, folder: Path) -> InstalledModel | None:
         """A model in a cache of others; None for what is no model, or not all of one."""
         place = _Place(folder, name.key())
         useless = self._useless.get(place)
@@ -204,9 +208,9 @@ class Catalog:
                 self._useless[place] = _stamp(folder, folder)
         except HostProblem:  # it has just gone
             return None
-        return found if isinstance(found, Installed) else None
+        return found if isinstance(found, InstalledModel) else None
 
-    def _stored_model(self, path: Path) -> Installed | HostProblem:
+    def _stored_model(self, path: Path) -> InstalledModel | HostProblem:
         def look() -> _Held:
             manifest = load(self._models, path)
             check_whole(self._models, manifest)
@@ -258,11 +262,11 @@ class Catalog:
             overlay=manifest.overlay,
         )
 
-    def _local_model(self, name: ModelName) -> Installed | HostProblem:
+    def _local_model(self, name: ModelName) -> InstalledModel | HostProblem:
         folder = Path(self._settings[name.key()].path)
         return self._fresh(_Place(folder, name.key()), lambda: _held_local(name, folder))
 
-    def _fresh(self, place: _Place, look: Callable[[], _Held]) -> Installed | HostProblem:
+    def _fresh(self, place: _Place, look: Callable[[], _Held]) -> InstalledModel | HostProblem:
         """What was read before, as long as nothing changed since; failures are tried again."""
         seen = self._seen.get(place)
         if seen and _unchanged(place.path, seen):
@@ -277,13 +281,13 @@ class Catalog:
         self._seen[place] = _Seen(stamp, installed)
         return installed
 
-    def _facts_of(self, folder: Path, files: Stamp) -> Facts:
+    def _facts_of(self, folder: Path, files: Stamp) -> ModelFacts:
         known = self._facts.get(folder)
         if known is None or known[0] != files:
             known = self._facts[folder] = files, read_facts(folder)
         return known[1]
 
-    def _installed(self, held: _Held, facts: Facts) -> Installed:
+    def _installed(self, held: _Held, facts: ModelFacts) -> InstalledModel:
         overlay, base = held.overlay, held.base
         if overlay.template:
             facts = replace(facts, chat_template=overlay.template)
@@ -292,7 +296,7 @@ class Catalog:
         shares = base is not None and own is None and not overlay.template
         inherited = self._settings.get(base.key()) if base else None
         settings = own or inherited or ModelSettings()
-        return Installed(
+        return InstalledModel(
             name=held.name.display(),
             canonical=held.name.canonical(),
             digest=held.digest,
@@ -333,7 +337,7 @@ class _Held(NamedTuple):
 
 class _Seen(NamedTuple):
     stamp: Stamp
-    installed: Installed
+    installed: InstalledModel
 
 
 def _held_local(name: ModelName, folder: Path) -> _Held:

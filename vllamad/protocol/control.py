@@ -105,7 +105,7 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ModelInfo]
 
 
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
+class ModelMemory(msgspec.Struct, frozen=True, kw_only=True):
     """What a model takes; bytes, and 0 for what is not known."""
 
     weights: int = 0
@@ -136,7 +136,7 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     model_info: dict[str, object] = {}
     system: str = ""
     modelfile: str = ""
-    memory: Memory = Memory()
+    memory: ModelMemory = ModelMemory()
     tensors: list[TensorInfo] = []  # only where they were asked for
 
 
@@ -189,7 +189,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problem: str = ""
 
 
-class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
+class PullOrder(msgspec.Struct, frozen=True, kw_only=True):
     """`detach`: go on when nobody listens any more."""
 
     model: str

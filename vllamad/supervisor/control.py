@@ -27,7 +27,7 @@ from vllamad.errors import BadInput, NotAllowed, VllamadError
 from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.log import event
 from vllamad.host.log_files import follow, last_lines
-from vllamad.http.control_server import Request, Response, Send, StreamResponse
+from vllamad.http.control_server import ControlRequest, ControlResponse, Send, StreamResponse
 from vllamad.protocol.control import (
     CopyOrder,
     CreateOrder,
@@ -35,7 +35,7 @@ from vllamad.protocol.control import (
     Problem,
     Progress,
     PruneOrder,
-    PullRequest,
+    PullOrder,
     Reloaded,
     RuntimeInfo,
     Status,
@@ -47,8 +47,8 @@ from vllamad.protocol.control import (
 )
 from vllamad.supervisor.models import maintenance
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.models.model_changes import Orders, Report
-from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.models.model_changes import ModelChanges, Report
+from vllamad.supervisor.workers.manager import WorkerManager
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ class Daemon:
     settings: Settings  # those in force
     listen: list[str]
     reload: Callable[[], Attempt]
-    fleet: Fleet
+    fleet: WorkerManager
     library: Library
-    orders: Orders
+    orders: ModelChanges
     started: float  # seconds since the epoch
     now: Callable[[], float]
     pid: int
@@ -90,7 +90,7 @@ class Control:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def handle(self, request: Request) -> Response | StreamResponse:
+    async def handle(self, request: ControlRequest) -> ControlResponse | StreamResponse:
         """One request. Raises VllamadError for a refusal."""
         daemon = self._daemon
         group = gid_of(daemon.settings.control.group)
@@ -110,7 +110,7 @@ class Control:
             )
         return await self._route(request)
 
-    async def _route(self, request: Request) -> Response | StreamResponse:
+    async def _route(self, request: ControlRequest) -> ControlResponse | StreamResponse:
         match (request.method, *request.path):
             case ("GET", "v1", "version"):
                 return _json(Version(version=__version__))
@@ -125,13 +125,13 @@ class Control:
             case ("GET", "v1", "workers"):
                 return _json(Workers(workers=self._daemon.fleet.workers()))
             case ("GET", "v1", "config"):
-                return Response(body=msgspec.json.encode(as_json(self._daemon.settings)))
+                return ControlResponse(body=msgspec.json.encode(as_json(self._daemon.settings)))
             case ("GET", "v1", "models", name, "logs"):
                 return await self._logs(name, request.query)
             case ("POST", "v1", "reload"):
                 return StreamResponse(produce=partial(_reload, self._daemon.reload()))
             case ("POST", "v1", "models", "pull"):
-                return self._pull(_order(request.body, PullRequest))
+                return self._pull(_order(request.body, PullOrder))
             case ("POST", "v1", "models", "verify"):
                 return self._verify(_order(request.body, VerifyOrder))
             case ("POST", "v1", "models", "prune"):
@@ -218,7 +218,7 @@ class Control:
         await self._daemon.fleet.load(spec)
         return "ready"
 
-    def _pull(self, order: PullRequest) -> StreamResponse:
+    def _pull(self, order: PullOrder) -> StreamResponse:
         name = parse(order.model)
         attend = self._daemon.library.pulls.attend
         return _reported(partial(attend, name, detach=order.detach))
@@ -251,7 +251,7 @@ class Control:
 
         return _long(delete, lambda: "deleting")
 
-    async def _logs(self, name: str, query: dict[str, str]) -> Response | StreamResponse:
+    async def _logs(self, name: str, query: dict[str, str]) -> ControlResponse | StreamResponse:
         path = await self._daemon.library.log_file(name)
         lines = _count(query.get("lines", "100"))
         if query.get("follow") == "1":
@@ -259,7 +259,7 @@ class Control:
                 produce=partial(_follow, path, lines), content_type="text/plain; charset=utf-8"
             )
         text = await trio.to_thread.run_sync(last_lines, path, lines)
-        return Response(body=text, content_type="text/plain; charset=utf-8")
+        return ControlResponse(body=text, content_type="text/plain; charset=utf-8")
 
 
 async def _reload(attempt: Attempt, send: Send) -> None:
@@ -302,8 +302,8 @@ async def _follow(path: Path, lines: int, send: Send) -> None:
             await send(piece)
 
 
-def _json(value: msgspec.Struct) -> Response:
-    return Response(body=encode(value))
+def _json(value: msgspec.Struct) -> ControlResponse:
+    return ControlResponse(body=encode(value))
 
 
 def _count(text: str) -> int:

@@ -25,9 +25,9 @@ from vllamad.protocol.control import Reloaded
 from vllamad.supervisor.control import Attempt, Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.runtime import Engines
-from vllamad.supervisor.workers.engine_process import EngineLives
-from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor.workers.engine_process import VllmLauncher
+from vllamad.supervisor.workers.manager import WorkerManager
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +102,10 @@ class Parts:
     """All that goes by the settings."""
 
     daemon: Daemon
-    fleet: Fleet
+    fleet: WorkerManager
     library: Library
-    engines: Engines
-    lives: EngineLives
+    engines: EngineRuntimes
+    lives: VllmLauncher
     gateways: Gateways
     launch: Callable[[Settings], GatewayLaunch]
     background: trio.Nursery
@@ -143,7 +143,7 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     return [spec.model for spec in outdated]
 
 
-async def preload(fleet: Fleet, library: Library, names: Sequence[str]) -> None:
+async def preload(fleet: WorkerManager, library: Library, names: Sequence[str]) -> None:
     """Load what nobody has asked for yet, one after the other, and keep it."""
     for name in names:
         try:
@@ -152,7 +152,9 @@ async def preload(fleet: Fleet, library: Library, names: Sequence[str]) -> None:
             event(log, logging.ERROR, "cannot preload", model=name, error=error.message)
 
 
-async def replace(fleet: Fleet, library: Library, model: str, keep_alive: float | None) -> None:
+async def replace(
+    fleet: WorkerManager, library: Library, model: str, keep_alive: float | None
+) -> None:
     """Load a model again as it is configured now; its worker of other settings makes way."""
     try:
         await fleet.load(await library.spec(model), keep_alive)

@@ -41,22 +41,22 @@ from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
 from vllamad.host.systemd_job import pending_job
 from vllamad.http.control_server import serve_http
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.models.store import derived, upload_blobs
 from vllamad.protocol.gateway_setup import EngineParsers, encode, for_gateway
 from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.models.model_changes import Orders
+from vllamad.supervisor.models.model_changes import ModelChanges
 from vllamad.supervisor.reload import Parts, Reloader, apply, limits_of, preload
-from vllamad.supervisor.runtime import Engines
-from vllamad.supervisor.signals import Asked, heeding
+from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor.signals import SignalRequests, listen_for_signals
 from vllamad.supervisor.status_text import ask_for_time, serving, stopping, tell
 from vllamad.supervisor.watchdog import beat, guarded, until_serving
-from vllamad.supervisor.workers.engine_process import EngineLives
-from vllamad.supervisor.workers.handover import Keeping, look_for_survivors
-from vllamad.supervisor.workers.lease_server import Broker, listen
-from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.workers.engine_process import VllmLauncher
+from vllamad.supervisor.workers.handover import Handover, look_for_survivors
+from vllamad.supervisor.workers.lease_server import LeaseServer, listen
+from vllamad.supervisor.workers.manager import WorkerManager
 from vllamad.supervisor.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ async def run(
     notify = Notifier(environ)
     notify.status("starting")
     reloader = Reloader(notify, read)
-    async with heeding(notify, reloader.request, terminal=os.isatty(0)) as asked:
+    async with listen_for_signals(notify, reloader.request, terminal=os.isatty(0)) as asked:
         await supervise(settings, inherited, environ, notify, reloader, asked)
     event(log, logging.INFO, "stopped")
 
@@ -92,7 +92,7 @@ async def supervise(
     environ: Mapping[str, str],
     notify: Notifier,
     reloader: Reloader,
-    asked: Asked,
+    asked: SignalRequests,
 ) -> None:
     """From the first look at the machine to the end of the last worker."""
     for remark in settings.remarks:
@@ -100,11 +100,13 @@ async def supervise(
         event(log, level, "no effect", name=remark.name, why=remark.why)
     keeping = await look_for_survivors(settings, environ)
     cgroups = claim_cgroups(settings)
-    engines = Engines(settings, partial(gpu_detection.look, environ.get("CUDA_VISIBLE_DEVICES")))
+    engines = EngineRuntimes(
+        settings, partial(gpu_detection.look, environ.get("CUDA_VISIBLE_DEVICES"))
+    )
     await engines.look()
     lives = make_lives(settings, engines, environ, cgroups, keeping)
     fleet = make_fleet(settings, engines, lives)
-    catalog = Catalog(
+    catalog = InstalledModels(
         settings.paths.models, settings.models, engine=engines.parsers, caches=settings.caches
     )
     library = Library(settings, catalog, engines, fleet.measured, environ)
@@ -128,7 +130,7 @@ async def supervise(
             reload=reloader.request,
             fleet=fleet,
             library=library,
-            orders=Orders(settings.paths.models, catalog, library, fleet),
+            orders=ModelChanges(settings.paths.models, catalog, library, fleet),
             started=time.time(),
             now=time.time,
             pid=os.getpid(),
@@ -144,7 +146,7 @@ async def supervise(
             missing, problem = engines.waiting_for, reloader.problem
             return serving(fleet.workers(), waiting_for=missing, problem=problem)
 
-        broker = Broker(fleet, library.spec)
+        broker = LeaseServer(fleet, library.spec)
         async with control_plane(fleet, broker, daemon, control_socket, keeping, notify) as up:
             up.start_soon(tell, notify, doing)
             async with trio.open_nursery() as data_plane:
@@ -177,11 +179,11 @@ async def supervise(
 
 @asynccontextmanager
 async def control_plane(
-    fleet: Fleet,
-    broker: Broker,
+    fleet: WorkerManager,
+    broker: LeaseServer,
     daemon: Daemon,
     control: socket.socket,
-    keeping: Keeping,
+    keeping: Handover,
     notify: Notifier,
 ) -> AsyncGenerator[trio.Nursery]:
     """Fleet, broker and control socket, from here to the end of the block."""
@@ -213,24 +215,24 @@ def claim_cgroups(settings: Settings) -> Cgroups | None:
 
 def make_lives(
     settings: Settings,
-    engines: Engines,
+    engines: EngineRuntimes,
     environ: Mapping[str, str],
     cgroups: Cgroups | None,
-    keeping: Keeping,
-) -> EngineLives:
+    keeping: Handover,
+) -> VllmLauncher:
     """Where workers come from."""
     journal = open_journal() if is_journal(environ) else None
-    return EngineLives(settings, engines, environ, journal, cgroups, keeping)
+    return VllmLauncher(settings, engines, environ, journal, cgroups, keeping)
 
 
-def make_fleet(settings: Settings, engines: Engines, lives: EngineLives) -> Fleet:
+def make_fleet(settings: Settings, engines: EngineRuntimes, lives: VllmLauncher) -> WorkerManager:
     """The fleet; each worker goes by the settings that are in force when it starts."""
 
     def worker(plan: Plan, moved: Callable[[Worker], None]) -> Worker:
         now = engines.settings
         return Worker(plan, lives, now.worker, now.scheduler, moved)
 
-    return Fleet(Scheduler(limits_of(settings), engines.machine), worker)
+    return WorkerManager(Scheduler(limits_of(settings), engines.machine), worker)
 
 
 def gateway_launch(

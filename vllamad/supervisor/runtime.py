@@ -41,7 +41,7 @@ _GPU_HINT: Final = (
 )
 
 
-class Engines:
+class EngineRuntimes:
     """The runtime in use and the machine as it sees it."""
 
     def __init__(

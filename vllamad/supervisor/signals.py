@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _START_LIMIT = 600.0  # seconds for which the manager is asked for more time to start
 
 
-class Asked:
+class SignalRequests:
     """What was asked so far."""
 
     def __init__(self, notify: Notifier, starting: trio.CancelScope, *, terminal: bool) -> None:
@@ -57,9 +57,9 @@ class Asked:
 
 
 @asynccontextmanager
-async def heeding(
+async def listen_for_signals(
     notify: Notifier, reload: Callable[[], object], *, terminal: bool = False
-) -> AsyncGenerator[Asked]:
+) -> AsyncGenerator[SignalRequests]:
     """Heed signals for as long as the block lasts; by default each would end us as we stand."""
     heeded = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -68,7 +68,7 @@ async def heeding(
     with trio.open_signal_receiver(*heeded) as signals:
         async with trio.open_nursery() as nursery:
             starting: trio.CancelScope = await nursery.start(ask_for_time, notify, _START_LIMIT)
-            one = Asked(notify, starting, terminal=terminal)
+            one = SignalRequests(notify, starting, terminal=terminal)
             nursery.start_soon(one.heed, signals, reload, nursery.cancel_scope)
             yield one
             nursery.cancel_scope.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.core.audio import Hearing, lacking
+from vllamad.core.audio import Hearing, missing_packages
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from vllamad.core.audio import Hearing, lacking
 def test_what_is_missing_is_named(
     hearing: Hearing, there: tuple[str, ...], missing: tuple[str, ...]
 ) -> None:
-    assert lacking(hearing, there) == missing
+    assert missing_packages(hearing, there) == missing

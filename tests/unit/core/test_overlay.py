@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from vllamad.core.overlay import NOTHING, Adapter, Overlay, Turn, digest_over, layers, over
-from vllamad.translate.engine.model_defaults import Body, overlaid
+from vllamad.core.overlay import NOTHING, Adapter, Overlay, Turn, digest_over, layers, merge
+from vllamad.translate.engine.model_defaults import Body, add_model_defaults
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
@@ -33,7 +33,7 @@ class Case:
 
 
 def test_what_a_model_says_nothing_of_is_as_its_base_has_it() -> None:
-    assert over(BASE, NOTHING) == BASE == over(NOTHING, BASE)
+    assert merge(BASE, NOTHING) == BASE == merge(NOTHING, BASE)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_a_model_says_nothing_of_is_as_its_base_has_it() -> None:
     ids=lambda case: case.part,
 )
 def test_what_it_says_replaces_merges_or_appends(case: Case) -> None:
-    made = over(BASE, case.new)
+    made = merge(BASE, case.new)
     assert getattr(made, case.part) == case.value
     others = set(BASE.__struct_fields__) - {case.part}
     assert all(getattr(made, name) == getattr(BASE, name) for name in others)
@@ -91,7 +91,7 @@ def test_each_part_that_says_something_is_a_layer() -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES + "/count_tokens"])
 def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
     body: Body = {"messages": ASKED}
-    assert overlaid(path, body, NOTHING, 2048, {}) is body
+    assert add_model_defaults(path, body, NOTHING, 2048, {}) is body
 
 
 @pytest.mark.parametrize(
@@ -109,23 +109,25 @@ def test_its_parameters_are_spelled_as_each_route_calls_them(path: str, more: Bo
         parameters={"temperature": 0.5, "top_k": 5, "stop": ["x"], "num_predict": 7, "num_ctx": 64}
     )
     stored = overlay.parameters
-    assert overlaid(path, {"model": "a"}, overlay, 2048, stored) == {"model": "a"} | more
+    assert add_model_defaults(path, {"model": "a"}, overlay, 2048, stored) == {"model": "a"} | more
 
 
 @pytest.mark.case("K2")
 def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -> None:
     ollamas: Body = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
-    assert overlaid(MESSAGES, {}, NOTHING, 2048, {}) == ollamas
-    assert overlaid(MESSAGES, {}, NOTHING, 2048, {"top_p": 0.5}) == ollamas | {"top_p": 0.5}
-    assert overlaid(MESSAGES, {"temperature": 0.0}, NOTHING, 2048, {"temperature": 0.3}) == (
-        ollamas | {"temperature": 0.0}
-    )
+    assert add_model_defaults(MESSAGES, {}, NOTHING, 2048, {}) == ollamas
+    assert add_model_defaults(MESSAGES, {}, NOTHING, 2048, {"top_p": 0.5}) == ollamas | {
+        "top_p": 0.5
+    }
+    assert add_model_defaults(
+        MESSAGES, {"temperature": 0.0}, NOTHING, 2048, {"temperature": 0.3}
+    ) == (ollamas | {"temperature": 0.0})
 
 
 def test_what_the_client_says_itself_stays() -> None:
     overlay = Overlay(parameters={"temperature": 0.5, "num_predict": 7})
     body: Body = {"temperature": 1.0, "max_completion_tokens": 9}
-    assert overlaid(CHAT, body, overlay, 2048, {}) == body
+    assert add_model_defaults(CHAT, body, overlay, 2048, {}) == body
 
 
 @pytest.mark.parametrize(
@@ -176,9 +178,9 @@ def test_its_system_message_and_history_come_first_where_the_client_has_none(
     path: str, asked: Body, made: Body
 ) -> None:
     overlay = Overlay(system="be brief", messages=TURNS)
-    assert overlaid(path, asked, overlay, 2048, {}) == made
+    assert add_model_defaults(path, asked, overlay, 2048, {}) == made
 
 
 def test_a_history_alone_is_put_before_the_conversation() -> None:
-    body = overlaid(CHAT, {"messages": ASKED}, Overlay(messages=TURNS), 2048, {})
+    body = add_model_defaults(CHAT, {"messages": ASKED}, Overlay(messages=TURNS), 2048, {})
     assert body == {"messages": [*HISTORY, *ASKED]}

@@ -189,13 +189,13 @@ async def test_nobody_is_not_alive_and_no_progress_known(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("said", "progress"),
     [
-        (METRICS, probe.Progress(running=2, tokens=1100, cache=0.25)),
-        (b"", probe.Progress(running=0, tokens=0, cache=0)),
+        (METRICS, probe.EngineProgress(running=2, tokens=1100, cache=0.25)),
+        (b"", probe.EngineProgress(running=0, tokens=0, cache=0)),
         (b"vllm:num_requests_running many", None),
     ],
 )
 async def test_progress_is_read_from_the_metrics(
-    tmp_path: Path, said: bytes, progress: probe.Progress | None
+    tmp_path: Path, said: bytes, progress: probe.EngineProgress | None
 ) -> None:
     script = engine({"/metrics": (200, said)})
     async with raw_engine(tmp_path / "s", script), client_for(str(tmp_path / "s")) as client:

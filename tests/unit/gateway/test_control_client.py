@@ -13,9 +13,15 @@ import trio
 
 from vllamad.errors import BadInput, ModelNotFound, ServerBusy, Unavailable
 from vllamad.gateway import control_client as module
-from vllamad.gateway.control_client import Orders, model_path
+from vllamad.gateway.control_client import SupervisorClient, model_path
 from vllamad.host.control_socket import bind_control
-from vllamad.http.control_server import Request, Response, Send, StreamResponse, serve_http
+from vllamad.http.control_server import (
+    ControlRequest,
+    ControlResponse,
+    Send,
+    StreamResponse,
+    serve_http,
+)
 from vllamad.protocol.control import CopyOrder, Problem, Progress, encode_line
 
 Produce = Callable[[Send], Awaitable[None]]
@@ -24,11 +30,13 @@ GONE = Problem(kind="model-not-found", message="model 'x' not found")
 
 
 @asynccontextmanager
-async def supervisor(produce: Produce) -> AsyncGenerator[tuple[Orders, list[Request]]]:
+async def supervisor(
+    produce: Produce,
+) -> AsyncGenerator[tuple[SupervisorClient, list[ControlRequest]]]:
     """A control socket that answers every order the same way."""
-    asked: list[Request] = []
+    asked: list[ControlRequest] = []
 
-    async def handle(request: Request) -> Response | StreamResponse:
+    async def handle(request: ControlRequest) -> ControlResponse | StreamResponse:
         asked.append(request)
         if request.path[-1] == "refused":
             raise ModelNotFound("model 'x' not found")
@@ -40,7 +48,7 @@ async def supervisor(produce: Produce) -> AsyncGenerator[tuple[Orders, list[Requ
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_http, listener, handle)
             with trio.fail_after(20):
-                yield Orders(path), asked
+                yield SupervisorClient(path), asked
             nursery.cancel_scope.cancel()
 
 
@@ -88,7 +96,7 @@ async def test_an_answer_without_an_end_is_no_success() -> None:
 
 async def test_without_a_supervisor_orders_are_refused() -> None:
     with pytest.raises(Unavailable):
-        await Orders(Path("/nowhere")).carry_out("/v1/models/a/delete")
+        await SupervisorClient(Path("/nowhere")).carry_out("/v1/models/a/delete")
 
 
 async def test_who_leaves_calls_the_order_off() -> None:

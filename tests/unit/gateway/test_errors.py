@@ -14,7 +14,7 @@ from vllamad.errors import (
     ServerBusy,
     VllamadError,
 )
-from vllamad.gateway.errors import status_of, told
+from vllamad.gateway.errors import public_message, status_of
 
 STATUS = {
     "error": 500,
@@ -66,9 +66,9 @@ def test_a_full_queue_says_so_in_ollamas_words() -> None:
 @pytest.mark.parametrize("kind", [HostProblem, LoadFailed, RuntimeProblem])
 def test_where_our_files_are_stays_with_us(kind: type[VllamadError]) -> None:
     error = kind("cannot load a: no such file: /var/lib/vllamad/x.bin at 0x7f00")
-    assert told(error) == "cannot load a: no such file: … at …"
+    assert public_message(error) == "cannot load a: no such file: … at …"
 
 
 def test_what_a_client_said_is_repeated_as_it_was_but_not_without_end() -> None:
-    assert told(BadInput("cannot use /a/b/c")) == "cannot use /a/b/c"
-    assert len(told(BadInput("x" * 10_000))) == 2001
+    assert public_message(BadInput("cannot use /a/b/c")) == "cannot use /a/b/c"
+    assert len(public_message(BadInput("x" * 10_000))) == 2001

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from vllamad.errors import HostProblem
-from vllamad.host.log_files import Mark, WorkerLog, follow, last_lines, worker_log
+from vllamad.host.log_files import LogPosition, WorkerLog, follow, last_lines, worker_log
 
 
 class Seen(list[str]):
@@ -39,7 +39,7 @@ async def following(
     *,
     max_bytes: int = 1 << 20,
     keep: int = 2,
-    resume: Mark | None = None,
+    resume: LogPosition | None = None,
 ) -> AsyncGenerator[WorkerLog]:
     with worker_log(path, max_bytes=max_bytes, keep=keep, on_line=hear, resume=resume) as log:
         async with trio.open_nursery() as nursery:
@@ -92,7 +92,7 @@ async def test_who_goes_on_with_a_life_hears_what_came_since_and_each_line_once(
 async def test_who_goes_on_after_a_rotation_takes_all_that_is_there(tmp_path: Path) -> None:
     path, seen = tmp_path / "log", Seen()
     append(path, b"one\n")
-    async with following(path, seen.hear, resume=Mark(began=500, read=900)) as log:
+    async with following(path, seen.hear, resume=LogPosition(began=500, read=900)) as log:
         append(path, b"two\n")
         await seen.until("two")
         assert log.tail() == "one\ntwo\n"

@@ -20,9 +20,9 @@ from vllamad.http.control_server import (
     MAX_CONNECTIONS,
     READ_LIMIT,
     WRITE_LIMIT,
+    ControlRequest,
+    ControlResponse,
     Handler,
-    Request,
-    Response,
     Send,
     StreamResponse,
     serve_http,
@@ -42,8 +42,8 @@ async def serving(folder: Path, handler: Handler) -> AsyncGenerator[str]:
         nursery.cancel_scope.cancel()
 
 
-async def echo(request: Request) -> Response:
-    return Response(body=repr((request.method, request.path, request.query)).encode())
+async def echo(request: ControlRequest) -> ControlResponse:
+    return ControlResponse(body=repr((request.method, request.path, request.query)).encode())
 
 
 async def read_all(stream: trio.SocketStream) -> bytes:
@@ -77,8 +77,8 @@ async def test_a_request_arrives_decoded(tmp_path: Path) -> None:
 
 
 async def test_the_body_and_the_peer_arrive(tmp_path: Path) -> None:
-    async def handler(request: Request) -> Response:
-        return Response(body=request.body + str(request.peer.pid).encode())
+    async def handler(request: ControlRequest) -> ControlResponse:
+        return ControlResponse(body=request.body + str(request.peer.pid).encode())
 
     async with serving(tmp_path, handler) as path:
         head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
@@ -112,7 +112,7 @@ async def test_a_stream_comes_in_pieces(tmp_path: Path) -> None:
         for piece in (b"one\n", b"", b"two\n"):
             await send(piece)
 
-    async def handler(_: Request) -> StreamResponse:
+    async def handler(_: ControlRequest) -> StreamResponse:
         return StreamResponse(produce=produce)
 
     async with serving(tmp_path, handler) as path, await trio.open_unix_socket(path) as stream:
@@ -133,7 +133,7 @@ async def test_a_stream_is_cancelled_when_its_peer_leaves(tmp_path: Path) -> Non
         finally:
             ended.set()
 
-    async def handler(_: Request) -> StreamResponse:
+    async def handler(_: ControlRequest) -> StreamResponse:
         return StreamResponse(produce=produce)
 
     async with serving(tmp_path, handler) as path:
@@ -145,7 +145,7 @@ async def test_a_stream_is_cancelled_when_its_peer_leaves(tmp_path: Path) -> Non
 
 
 async def test_a_refusal_is_told_with_kind_and_hint(tmp_path: Path) -> None:
-    async def handler(_: Request) -> Response:
+    async def handler(_: ControlRequest) -> ControlResponse:
         raise ModelNotFound("model 'x' not found", hint="pull it")
 
     async with serving(tmp_path, handler) as path:
@@ -157,7 +157,7 @@ async def test_a_refusal_is_told_with_kind_and_hint(tmp_path: Path) -> None:
 
 
 async def test_a_bad_input_brings_its_own_status(tmp_path: Path) -> None:
-    async def handler(_: Request) -> Response:
+    async def handler(_: ControlRequest) -> ControlResponse:
         raise BadInput("cannot do that", status=405)
 
     async with serving(tmp_path, handler) as path:
@@ -165,10 +165,10 @@ async def test_a_bad_input_brings_its_own_status(tmp_path: Path) -> None:
 
 
 async def test_a_bug_in_the_handler_is_one_500(tmp_path: Path) -> None:
-    async def handler(request: Request) -> Response:
+    async def handler(request: ControlRequest) -> ControlResponse:
         if request.path == ("bug",):
             raise ZeroDivisionError
-        return Response()
+        return ControlResponse()
 
     async with serving(tmp_path, handler) as path:
         answer = await ask(path, GET.replace(b"/v1/x", b"/bug"), GET)
@@ -181,8 +181,8 @@ async def test_a_bug_in_a_stream_ends_only_its_connection(tmp_path: Path) -> Non
         await send(b"first")
         raise ZeroDivisionError
 
-    async def handler(request: Request) -> Response | StreamResponse:
-        return StreamResponse(produce=produce) if request.path == ("bug",) else Response()
+    async def handler(request: ControlRequest) -> ControlResponse | StreamResponse:
+        return StreamResponse(produce=produce) if request.path == ("bug",) else ControlResponse()
 
     async with serving(tmp_path, handler) as path:
         async with await trio.open_unix_socket(path) as stream:
@@ -260,8 +260,8 @@ async def test_a_peer_that_does_not_read_is_dropped(tmp_path: Path, mock_clock: 
         finally:
             ended.set()
 
-    async def handler(request: Request) -> Response | StreamResponse:
-        return StreamResponse(produce=produce) if request.path == ("flood",) else Response()
+    async def handler(request: ControlRequest) -> ControlResponse | StreamResponse:
+        return StreamResponse(produce=produce) if request.path == ("flood",) else ControlResponse()
 
     async with serving(tmp_path, handler) as path, await trio.open_unix_socket(path) as stream:
         await stream.send_all(GET.replace(b"/v1/x", b"/flood"))
@@ -285,11 +285,11 @@ async def test_when_all_are_busy_a_newcomer_is_told(tmp_path: Path) -> None:
     all_busy, go = trio.Event(), trio.Event()
     busy = itertools.count(1)
 
-    async def handler(_: Request) -> Response:
+    async def handler(_: ControlRequest) -> ControlResponse:
         if next(busy) == MAX_CONNECTIONS:
             all_busy.set()
         await go.wait()
-        return Response()
+        return ControlResponse()
 
     async with serving(tmp_path, handler) as path:
         crowd = [await trio.open_unix_socket(path) for _ in range(MAX_CONNECTIONS)]

@@ -10,10 +10,10 @@ import trio
 
 from tests.fakes.raw_engine import CHUNKED_HEAD, Exchange, Script, raw_engine
 from vllamad.errors import WorkerLost
-from vllamad.http.engine_client import Answer, client_for, post
+from vllamad.http.engine_client import EngineResponse, client_for, post
 
 
-async def ask(path: Path, content: bytes = b"{}") -> Answer:
+async def ask(path: Path, content: bytes = b"{}") -> EngineResponse:
     with trio.fail_after(20):
         return await post(str(path), "/v1/chat/completions", content)
 
@@ -26,7 +26,7 @@ def saying(*pieces: bytes) -> Script:
     return script
 
 
-async def read(answer: Answer) -> bytes:
+async def read(answer: EngineResponse) -> bytes:
     with closing(answer), trio.fail_after(20):
         return await answer.read()
 

@@ -14,7 +14,7 @@ from vllamad.core.overlay import NOTHING
 from vllamad.errors import BadInput, HostProblem
 from vllamad.models import installed as catalog_module
 from vllamad.models.checkpoint.metadata import read_facts
-from vllamad.models.installed import Catalog, Installed
+from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.store import model_store
 from vllamad.models.store.derived import derive
 
@@ -46,7 +46,7 @@ def test_a_link_in_circles_hides_its_own_model_and_no_other(models):
     install(models)
     bad = models / install(models, "bad:1", source="another").folder
     (bad / "loop").symlink_to("loop")
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     assert [one.name for one in catalog.all()] == ["smollm2:135m"]
     with pytest.raises(HostProblem, match="cannot read loop: Too many levels"):
         catalog.find("bad:1")
@@ -63,7 +63,7 @@ def test_a_link_in_circles_hides_its_own_model_and_no_other(models):
 )
 def test_an_installed_model_is_found_under_every_spelling_of_its_name(models, text):
     manifest = install(models)
-    found = Catalog(models, {}).find(text)
+    found = InstalledModels(models, {}).find(text)
     assert found is not None
     assert (found.name, found.canonical) == ("smollm2:135m", manifest.name)
     assert (found.digest, found.size) == (manifest.digest, manifest.size)
@@ -73,39 +73,39 @@ def test_an_installed_model_is_found_under_every_spelling_of_its_name(models, te
 
 def test_the_latest_tag_may_be_left_out(models):
     install(models, "tiny")
-    found = Catalog(models, {}).find("tiny")
+    found = InstalledModels(models, {}).find("tiny")
     assert found is not None
     assert found.name == "tiny:latest"
 
 
 def test_an_unknown_name_finds_nothing(models):
-    assert Catalog(models, {}).find("nope") is None
+    assert InstalledModels(models, {}).find("nope") is None
 
 
 def test_a_bad_name_is_refused(models):
     with pytest.raises(BadInput, match="invalid model name"):
-        Catalog(models, {}).find("a b")
+        InstalledModels(models, {}).find("a b")
 
 
 def test_all_lists_the_newest_first(models, monkeypatch):
     for moment, name in enumerate(["old", "middle", "new"]):
         monkeypatch.setattr(model_store.time, "time", lambda moment=moment: 1000.0 + moment)
         install(models, name)
-    names = [found.name for found in Catalog(models, {}).all()]
+    names = [found.name for found in InstalledModels(models, {}).all()]
     assert names == ["new:latest", "middle:latest", "old:latest"]
 
 
 def test_settings_go_with_their_model_whatever_the_case(models):
     install(models)
     settings = ModelSettings(context_length=512)
-    found = Catalog(models, {"SmolLM2:135M": settings}).find("smollm2:135m")
+    found = InstalledModels(models, {"SmolLM2:135M": settings}).find("smollm2:135m")
     assert found is not None
     assert found.settings is settings
 
 
 def test_a_folder_in_the_configuration_is_a_model(models, tmp_path):
     folder = write_checkpoint(tmp_path / "mine", QWEN2, LICENSE_txt="MIT")
-    catalog = Catalog(models, {"mine": ModelSettings(path=str(folder))})
+    catalog = InstalledModels(models, {"mine": ModelSettings(path=str(folder))})
     found = catalog.find("Mine:Latest")
     assert found is not None
     assert found.folder == folder
@@ -118,7 +118,7 @@ def test_a_folder_in_the_configuration_is_a_model(models, tmp_path):
 def test_a_folder_in_the_configuration_stands_before_an_installed_model(models, tmp_path):
     install(models)
     folder = write_checkpoint(tmp_path / "mine", QWEN2)
-    catalog = Catalog(models, {"SmolLM2:135m": ModelSettings(path=str(folder))})
+    catalog = InstalledModels(models, {"SmolLM2:135m": ModelSettings(path=str(folder))})
     assert [found.folder for found in catalog.all()] == [folder]
     found = catalog.find("smollm2:135m")
     assert found is not None
@@ -127,7 +127,7 @@ def test_a_folder_in_the_configuration_stands_before_an_installed_model(models, 
 
 def test_a_changed_folder_has_another_digest(models, tmp_path):
     folder = write_checkpoint(tmp_path / "mine", QWEN2)
-    catalog = Catalog(models, {"mine": ModelSettings(path=str(folder))})
+    catalog = InstalledModels(models, {"mine": ModelSettings(path=str(folder))})
     before = catalog.find("mine")
     os.utime(folder / "model.safetensors", (5, 5))
     after = catalog.find("mine")
@@ -138,7 +138,7 @@ def test_a_changed_folder_has_another_digest(models, tmp_path):
 
 def test_nothing_is_read_twice(models, reads):
     manifest = install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     for _ in range(3):
         catalog.all()
         catalog.find("smollm2:135m")
@@ -159,7 +159,7 @@ def test_no_file_is_opened_twice_whatever_is_asked_and_however_many_names_it_has
         install(models, name, source=name)
     derive(models, found_in(models, "a"), parse("pet"), NOTHING)
     monkeypatch.setattr(os, "open", counted)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     for _ in range(2):
         assert {one.name for one in catalog.all()} == {"a:latest", "b:latest", "pet:latest"}
         catalog.find("pet")
@@ -170,15 +170,15 @@ def test_no_file_is_opened_twice_whatever_is_asked_and_however_many_names_it_has
     assert len(weights) == len(set(weights)) == 2
 
 
-def found_in(models: Path, name: str) -> Installed:
-    found = Catalog(models, {}).find(name)
+def found_in(models: Path, name: str) -> InstalledModel:
+    found = InstalledModels(models, {}).find(name)
     assert found is not None
     return found
 
 
 def test_a_file_that_changed_is_read_again(models, reads):
     manifest = install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     catalog.find("smollm2:135m")
     os.utime(models / manifest.folder / "config.json", (5, 5))
     catalog.find("smollm2:135m")
@@ -187,7 +187,7 @@ def test_a_file_that_changed_is_read_again(models, reads):
 
 def test_a_model_installed_again_is_read_again(models):
     install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     before = catalog.find("smollm2:135m")
     install(models, source="another place")
     after = catalog.find("smollm2:135m")
@@ -198,7 +198,7 @@ def test_a_model_installed_again_is_read_again(models):
 
 def test_a_removed_model_is_gone_at_once(models):
     install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     assert len(catalog.all()) == 1
     model_store.withdraw(models, parse("smollm2:135m"))
     assert catalog.all() == []
@@ -207,7 +207,7 @@ def test_a_removed_model_is_gone_at_once(models):
 
 def test_a_model_that_lost_a_file_is_a_problem_until_the_file_is_back(models):
     manifest = install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     catalog.all()
     config = models / manifest.folder / "config.json"
     content = config.read_bytes()
@@ -228,19 +228,19 @@ def test_one_bad_model_does_not_hide_the_others(models, tmp_path):
         "bad": ModelSettings(path=str(tmp_path / "bad")),
         "gone": ModelSettings(path=str(tmp_path / "gone")),
     }
-    catalog = Catalog(models, settings)
+    catalog = InstalledModels(models, settings)
     assert [found.name for found in catalog.all()] == ["smollm2:135m"]
     assert len(catalog.problems()) == 2
 
 
 def test_a_configured_name_that_is_none_is_refused(models):
     with pytest.raises(BadInput):
-        Catalog(models, {"a b": ModelSettings()})
+        InstalledModels(models, {"a b": ModelSettings()})
 
 
 def test_a_glance_says_what_was_just_found(models):
     install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     assert catalog.glance("smollm2:135m") is None
     found = catalog.find("smollm2:135m")
     assert found is not None
@@ -250,7 +250,7 @@ def test_a_glance_says_what_was_just_found(models):
 def test_a_glance_says_nothing_of_what_was_looked_at_long_ago(models):
     install(models)
     now = 100.0
-    catalog = Catalog(models, {}, clock=lambda: now)
+    catalog = InstalledModels(models, {}, clock=lambda: now)
     catalog.find("smollm2:135m")
     now += catalog_module.RECENT + 0.1
     assert catalog.glance("smollm2:135m") is None
@@ -258,7 +258,7 @@ def test_a_glance_says_nothing_of_what_was_looked_at_long_ago(models):
 
 def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
     install(models)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     catalog.find("smollm2:135m")
     install(models, source="another place")
     assert catalog.glance("smollm2:135m") is None
@@ -270,7 +270,7 @@ def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
 def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
     folder = write_checkpoint(tmp_path / "local", SMOLLM2)
     quick = ModelSettings(path=str(folder), args={"enforce-eager": True})
-    catalog = Catalog(models, {"plain": ModelSettings(path=str(folder)), "quick": quick})
+    catalog = InstalledModels(models, {"plain": ModelSettings(path=str(folder)), "quick": quick})
     for _ in range(2):
         for name in ("plain", "quick"):
             found = catalog.find(name)
@@ -286,7 +286,7 @@ def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
 
 def test_other_settings_are_those_of_the_next_look(models, tmp_path):
     install(models, "tiny")
-    catalog = Catalog(models, {"tiny": ModelSettings(context_length=512)})
+    catalog = InstalledModels(models, {"tiny": ModelSettings(context_length=512)})
     assert found(catalog, "tiny").settings.context_length == 512
     local = write_checkpoint(tmp_path / "local")
     catalog.configure(
@@ -299,7 +299,7 @@ def test_other_settings_are_those_of_the_next_look(models, tmp_path):
     assert catalog.find("here") is None
 
 
-def found(catalog: Catalog, name: str) -> Installed:
+def found(catalog: InstalledModels, name: str) -> InstalledModel:
     one = catalog.find(name)
     assert one is not None
     return one

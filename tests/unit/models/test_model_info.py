@@ -22,7 +22,7 @@ from vllamad.config.settings import ModelSettings
 from vllamad.models.checkpoint.metadata import derive
 from vllamad.models.checkpoint.safetensors import Tensor
 from vllamad.models.checkpoint.vllm_parsers import capabilities
-from vllamad.models.installed import Installed
+from vllamad.models.installed import InstalledModel
 from vllamad.models.model_info import (
     details,
     model_info,
@@ -36,9 +36,9 @@ from vllamad.models.model_info import (
 WEIGHTS = {"w": Tensor("BF16", (134_515_008,), (0, 269_030_016))}
 
 
-def installed(config=SMOLLM2, template=CHATML_TEMPLATE, **extra) -> Installed:
+def installed(config=SMOLLM2, template=CHATML_TEMPLATE, **extra) -> InstalledModel:
     facts = derive(config, WEIGHTS, template=template, **extra)
-    return Installed(
+    return InstalledModel(
         name="smollm2:135m",
         canonical="registry.ollama.ai/library/smollm2:135m",
         digest="0123456789abcdef" * 4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 
 from tests.support.paths import ROOT
-from vllamad.models.registry.registry_file import read_known
+from vllamad.models.registry.registry_file import load_registry
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
 
@@ -16,7 +16,7 @@ def test_the_page_is_made_from_the_catalogue() -> None:
 
 
 def test_every_known_model_and_every_repository_is_on_it() -> None:
-    models = read_known().models
+    models = load_registry().models
     assert [model.name for model in models if f"| `{model.name}`" not in PAGE] == []
     repositories = {one.repository for model in models for one in model.variants}
     assert {one for one in repositories if f"huggingface.co/{one})" not in PAGE} == set()
@@ -24,5 +24,5 @@ def test_every_known_model_and_every_repository_is_on_it() -> None:
 
 def test_gated_models_say_so_on_it() -> None:
     rows = {row.split("`")[1]: row for row in PAGE.splitlines() if row.startswith("| `")}
-    for model in read_known().models:
+    for model in load_registry().models:
         assert ("gated" in rows[model.name]) == model.gated

@@ -13,7 +13,7 @@ from tests.support.checkpoints import SMOLLM2, write_checkpoint
 from vllamad.core.model_name import parse
 from vllamad.core.overlay import Adapter, Overlay
 from vllamad.errors import HostProblem, ModelNotFound
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.models.store import model_store, pruning, verification
 from vllamad.models.store.derived import derive
 from vllamad.models.store.manifests import Manifest
@@ -31,7 +31,7 @@ def added(models: Path, name: str, **files: str) -> Manifest:
 
 
 def copied(models: Path, base: str, name: str, overlay: Overlay) -> None:
-    found = Catalog(models, {}).find(base)
+    found = InstalledModels(models, {}).find(base)
     assert found is not None
     derive(models, found, parse(name), overlay)
 

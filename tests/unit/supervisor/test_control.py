@@ -29,15 +29,15 @@ from vllamad.errors import (
     VllamadError,
 )
 from vllamad.host.control_socket import Peer, bind_control
-from vllamad.http.control_server import Request, serve_http
-from vllamad.models.installed import Catalog
+from vllamad.http.control_server import ControlRequest, serve_http
+from vllamad.models.installed import InstalledModels
 from vllamad.protocol.control import Progress, Reloaded
 from vllamad.supervisor import control
 from vllamad.supervisor.control import Attempt, Control, Daemon
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.models.model_changes import Orders
-from vllamad.supervisor.runtime import Engines
-from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.models.model_changes import ModelChanges
+from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor.workers.manager import WorkerManager
 from vllamad.supervisor.workers.worker_paths import log_file
 
 Report = Callable[[Progress], Awaitable[None]]
@@ -63,7 +63,7 @@ class House:
     def __init__(
         self,
         http: httpx.AsyncClient,
-        fleet: Fleet,
+        fleet: WorkerManager,
         daemon: Daemon,
         shelf: Shelf,
         attempt: Attempt,
@@ -103,9 +103,9 @@ async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGene
         control=ControlSettings(group="no-such-group"),
         scheduler=SchedulerSettings(memory=memory),
     )
-    engines = Engines(settings)
+    engines = EngineRuntimes(settings)
     async with fleet_of(FakeLives([*story] or [FakeLife(load=0)])) as fleet:
-        shelf = Shelf(settings, Catalog(paths.models, {}), engines, fleet.measured, {})
+        shelf = Shelf(settings, InstalledModels(paths.models, {}), engines, fleet.measured, {})
         shelf.pulled = []
         attempt = Attempt()
         daemon = Daemon(
@@ -114,7 +114,7 @@ async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGene
             reload=lambda: attempt,
             fleet=fleet,
             library=shelf,
-            orders=Orders(paths.models, Catalog(paths.models, {}), shelf, fleet),
+            orders=ModelChanges(paths.models, InstalledModels(paths.models, {}), shelf, fleet),
             started=1000.0,
             now=lambda: 1060.0,
             pid=4711,
@@ -340,7 +340,9 @@ async def test_a_number_of_lines_that_is_none_is_refused(tmp_path: Path, lines: 
 @pytest.mark.parametrize(("method", "path"), [("GET", "v1/version"), ("POST", "v1/models/a/load")])
 async def test_a_stranger_is_told_whom_to_join(tmp_path: Path, method: str, path: str) -> None:
     stranger = Peer(pid=1, uid=1234, gid=1234, groups=frozenset({1234}))
-    request = Request(method=method, path=tuple(path.split("/")), query={}, body=b"", peer=stranger)
+    request = ControlRequest(
+        method=method, path=tuple(path.split("/")), query={}, body=b"", peer=stranger
+    )
     async with house(tmp_path) as one:
         with pytest.raises(NotAllowed, match="uid 1234 may not control vllamad") as caught:
             await Control(one.daemon).handle(request)

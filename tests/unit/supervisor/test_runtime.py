@@ -26,7 +26,7 @@ from vllamad.runtimes import number_type
 from vllamad.runtimes.installed_runtimes import write
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts
 from vllamad.supervisor import runtime as module
-from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.runtime import EngineRuntimes
 
 CARD = Device(index=0, total=80 * GIB)
 THERE = Gpus(devices=(CARD,))
@@ -74,9 +74,9 @@ def engines_of(
     cards: Callable[[], list[str]] = list,
     measure: Callable[[RuntimeFacts, Path], NumberTimes] = NO_MEASURE,
     **engine: str,
-) -> Engines:
+) -> EngineRuntimes:
     paths = Paths(state=home, cache=home, logs=home, run=home, control=home / "c")
-    return Engines(
+    return EngineRuntimes(
         Settings(
             paths=paths,
             engine=EngineSettings(cpu_kv_cache=2 * GIB, **engine),  # type: ignore[arg-type]

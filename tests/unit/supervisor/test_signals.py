@@ -12,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from vllamad.host.systemd import Notifier
-from vllamad.supervisor.signals import heeding
+from vllamad.supervisor.signals import listen_for_signals
 
 
 class Heard(Notifier):
@@ -34,7 +34,7 @@ def nothing() -> None:
 async def test_the_first_signal_to_stop_is_told_at_once(number: int) -> None:
     heard = Heard()
     with trio.fail_after(5):
-        async with heeding(heard, nothing) as asked:
+        async with listen_for_signals(heard, nothing) as asked:
             os.kill(os.getpid(), number)
             await asked.stop.wait()
             assert asked.stop_since <= trio.current_time()
@@ -43,7 +43,7 @@ async def test_the_first_signal_to_stop_is_told_at_once(number: int) -> None:
 
 async def test_a_second_signal_to_stop_means_now() -> None:
     with trio.fail_after(5):
-        async with heeding(Heard(), nothing) as asked:
+        async with listen_for_signals(Heard(), nothing) as asked:
             os.kill(os.getpid(), signal.SIGTERM)
             await asked.stop.wait()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -59,7 +59,7 @@ async def test_a_hangup_asks_for_a_reload_and_stops_nothing() -> None:
         reloading.set()
 
     with trio.fail_after(5):
-        async with heeding(Heard(), reload) as asked:
+        async with listen_for_signals(Heard(), reload) as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             await reloading.wait()
             assert not asked.stop.is_set()
@@ -68,14 +68,14 @@ async def test_a_hangup_asks_for_a_reload_and_stops_nothing() -> None:
 
 async def test_the_end_of_the_terminal_is_ours() -> None:
     with trio.fail_after(5):
-        async with heeding(Heard(), nothing, terminal=True) as asked:
+        async with listen_for_signals(Heard(), nothing, terminal=True) as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             await asked.stop.wait()
 
 
 async def test_more_time_is_asked_for_until_all_is_prepared(autojump_clock: MockClock) -> None:
     heard = Heard()
-    async with heeding(heard, nothing) as asked:
+    async with listen_for_signals(heard, nothing) as asked:
         await trio.sleep(7)
         assert heard.words == ["EXTEND_TIMEOUT_USEC"] * 2
         asked.prepared()
@@ -86,7 +86,7 @@ async def test_more_time_is_asked_for_until_all_is_prepared(autojump_clock: Mock
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_the_signals_are_as_before_afterwards(number: int) -> None:
     before: Callable[..., object] | int | None = signal.getsignal(number)
-    async with heeding(Heard(), nothing):
+    async with listen_for_signals(Heard(), nothing):
         assert signal.getsignal(number) is not before
     assert signal.getsignal(number) is before
 
@@ -95,7 +95,7 @@ async def test_an_interrupt_that_was_ignored_when_we_began_stays_ignored() -> No
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with trio.fail_after(5):
-            async with heeding(Heard(), nothing) as asked:
+            async with listen_for_signals(Heard(), nothing) as asked:
                 os.kill(os.getpid(), signal.SIGINT)
                 await trio.testing.wait_all_tasks_blocked(0.02)
                 assert not asked.stop.is_set()

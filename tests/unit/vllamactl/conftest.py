@@ -15,9 +15,15 @@ import trio
 
 from vllamactl.__main__ import main
 from vllamad.host.control_socket import bind_control
-from vllamad.http.control_server import Request, Response, Send, StreamResponse, serve_http
+from vllamad.http.control_server import (
+    ControlRequest,
+    ControlResponse,
+    Send,
+    StreamResponse,
+    serve_http,
+)
 
-Answer = Response | StreamResponse | Exception
+Answer = ControlResponse | StreamResponse | Exception
 
 
 @dataclass
@@ -26,22 +32,22 @@ class Daemon:
 
     path: Path
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict[tuple[str, str], Answer])
-    asked: list[Request] = field(default_factory=list[Request])
+    asked: list[ControlRequest] = field(default_factory=list[ControlRequest])
 
     def says(self, method: str, path: str, answer: object) -> None:
         """`answer`: a struct or dict as JSON, bytes or an Answer as they are, a list as NDJSON."""
         match answer:
             case bytes():
-                answer = Response(body=answer)
+                answer = ControlResponse(body=answer)
             case list():
                 answer = StreamResponse(produce=partial(send_all, answer))
-            case Response() | StreamResponse() | Exception():
+            case ControlResponse() | StreamResponse() | Exception():
                 pass
             case _:
-                answer = Response(body=msgspec.json.encode(answer))
+                answer = ControlResponse(body=msgspec.json.encode(answer))
         self.answers[method, path] = answer
 
-    async def handle(self, request: Request) -> Response | StreamResponse:
+    async def handle(self, request: ControlRequest) -> ControlResponse | StreamResponse:
         self.asked.append(request)
         answer = self.answers[request.method, "/" + "/".join(request.path)]
         if isinstance(answer, Exception):

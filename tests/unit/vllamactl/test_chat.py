@@ -12,11 +12,11 @@ from vllamactl.chat.answer import Answer, Writer
 from vllamactl.chat.formats import LIMIT as SCHEMA_LIMIT
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.images import LIMIT, take_images
-from vllamactl.chat.session import Piece, Said, Session, Shown, go_duration, summary
+from vllamactl.chat.session import ResponsePiece, Said, Session, Shown, go_duration, summary
 from vllamactl.chat.terminal import Typed, read_message
 from vllamactl.commandline import parse
 from vllamactl.commands.run import spell_think
-from vllamactl.control_client import Client
+from vllamactl.control_client import ControlClient
 from vllamactl.ollama_client import Address, find_api
 from vllamactl.render import Screen
 from vllamad.errors import BadInput, HostProblem, NotReachable
@@ -114,7 +114,7 @@ def test_durations_are_those_of_go(nanoseconds: int, said: str) -> None:
 
 
 def test_timings_are_spelled_as_people_know_them() -> None:
-    last = Piece(
+    last = ResponsePiece(
         done=True, total_duration=3_000_000_000, load_duration=1_000_000, prompt_eval_count=20,
         prompt_eval_duration=100_000_000, eval_count=50, eval_duration=2_000_000_000,
     )  # fmt: skip
@@ -128,7 +128,7 @@ def test_timings_are_spelled_as_people_know_them() -> None:
         "eval duration:        2s",
         "eval rate:            25.00 tokens/s",
     ]
-    assert summary(Piece()) == []
+    assert summary(ResponsePiece()) == []
 
 
 def written(columns: int, *pieces: str, careful: bool = False) -> str:
@@ -163,7 +163,7 @@ def test_a_terminal_is_not_steered_by_an_answer() -> None:
     assert written(0, "a\x1b[2J\tb\nc", careful=True) == "a�[2J\tb\nc"
 
 
-def answered(*pieces: Piece, hide_thinking: bool = False) -> tuple[str, Said]:
+def answered(*pieces: ResponsePiece, hide_thinking: bool = False) -> tuple[str, Said]:
     out = io.StringIO()
     screen = Screen(json=False, quiet=False, out=out, err=io.StringIO(), environ={})
     answer = Answer(screen, wrap=True, hide_thinking=hide_thinking)
@@ -173,7 +173,7 @@ def answered(*pieces: Piece, hide_thinking: bool = False) -> tuple[str, Said]:
     return out.getvalue(), answer.said
 
 
-THOUGHT = (Piece(thinking="hm"), Piece(thinking="m"), Piece(response="yes"))
+THOUGHT = (ResponsePiece(thinking="hm"), ResponsePiece(thinking="m"), ResponsePiece(response="yes"))
 
 
 def test_thoughts_stand_apart_from_the_answer() -> None:
@@ -247,13 +247,13 @@ def test_what_is_no_schema_is_refused(tmp_path: Path, content: bytes, told: str)
 def test_without_a_named_daemon_ollama_host_says_where_it_is(
     tmp_path: Path, told: str, address: Address
 ) -> None:
-    nobody = Client((tmp_path / "a", tmp_path / "b"))
+    nobody = ControlClient((tmp_path / "a", tmp_path / "b"))
     assert find_api(nobody, {"OLLAMA_HOST": told}) == address
 
 
 def test_a_daemon_that_is_named_is_the_only_one_asked(tmp_path: Path) -> None:
     with pytest.raises(NotReachable):
-        find_api(Client((tmp_path / "a",)), {"OLLAMA_HOST": "gpu.example"})
+        find_api(ControlClient((tmp_path / "a",)), {"OLLAMA_HOST": "gpu.example"})
 
 
 def test_think_takes_no_word_but_its_own() -> None:

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from tests.unit.vllamactl.conftest import Daemon, Run
 from vllamad.errors import NotAllowed
-from vllamad.protocol.control import Memory, ModelDetail, ModelInfo, Models, Problem, Progress
+from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Models, Problem, Progress
 
 SMOL = ModelInfo(
     name="smollm2:135m",
@@ -84,7 +84,7 @@ def test_show_is_blocks(daemon: Daemon, run: Run) -> None:
 
 
 def test_show_says_how_a_cpu_computes_it(daemon: Daemon, run: Run) -> None:
-    memory = Memory(
+    memory = ModelMemory(
         weights=538_000_000,
         context_length=8192,
         planned=4_000_000_000,

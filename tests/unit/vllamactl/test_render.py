@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllamactl import human
-from vllamactl.download_meter import Meter
+from vllamactl.download_meter import DownloadMeter
 from vllamad.protocol.control import Progress
 
 
@@ -74,7 +74,7 @@ def test_running_times_are_short(seconds: float, said: str) -> None:
 
 
 def test_one_file_has_bar_rate_and_rest_in_one_line() -> None:
-    meter = Meter()
+    meter = DownloadMeter()
     meter.add(Progress(status="pulling a", completed=0, total=200_000_000), 0.0)
     meter.add(Progress(status="pulling a", completed=100_000_000, total=200_000_000), 4.0)
     assert meter.lines(4.0, 20) == [
@@ -83,7 +83,7 @@ def test_one_file_has_bar_rate_and_rest_in_one_line() -> None:
 
 
 def test_several_files_have_a_line_each_while_they_come_and_one_for_all() -> None:
-    meter = Meter()
+    meter = DownloadMeter()
     for name, completed in (("a", 100), ("b", 50), ("cc", 0)):
         meter.add(Progress(status=name, digest=f"sha256:{name}", completed=0, total=100), 0.0)
         meter.add(Progress(status=name, digest=f"sha256:{name}", completed=completed, total=100), 1)
@@ -93,7 +93,7 @@ def test_several_files_have_a_line_each_while_they_come_and_one_for_all() -> Non
 
 
 def test_the_rate_forgets_what_was_long_ago_and_what_was_here_before() -> None:
-    meter = Meter()
+    meter = DownloadMeter()
     meter.add(Progress(status="a", completed=500, total=10_000), 0.0)
     assert meter.rate(0.0) == 0.0
     for second in range(1, 31):
@@ -103,7 +103,7 @@ def test_the_rate_forgets_what_was_long_ago_and_what_was_here_before() -> None:
 
 
 def test_a_count_never_goes_back_nor_past_the_end() -> None:
-    meter = Meter()
+    meter = DownloadMeter()
     for completed in (90, 20, 300):
         meter.add(Progress(status="a", completed=completed, total=100), 0.0)
         assert meter.completed in (90, 100)
@@ -111,13 +111,13 @@ def test_a_count_never_goes_back_nor_past_the_end() -> None:
 
 
 def test_no_more_rows_than_there_is_room_for() -> None:
-    meter = Meter()
+    meter = DownloadMeter()
     for number in range(20):
         meter.add(Progress(status=f"f{number}", completed=1, total=100), 0.0)
     assert len(meter.lines(0.0, 5)) == 6
 
 
 def test_what_has_no_total_has_no_row() -> None:
-    meter = Meter()
+    meter = DownloadMeter()
     meter.add(Progress(status="starting"), 0.0)
     assert meter.lines(0.0, 20) == []

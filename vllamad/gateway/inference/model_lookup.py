@@ -11,7 +11,7 @@ from vllamad.core.model_name import parse, split_source
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed
 from vllamad.gateway.context import Context
 from vllamad.models.checkpoint.vllm_parsers import can_switch_thinking
-from vllamad.models.installed import Installed
+from vllamad.models.installed import InstalledModel
 from vllamad.protocol.lease import Granted
 from vllamad.translate.ollama.options import from_generation_config
 from vllamad.translate.ollama.request import Message
@@ -27,7 +27,7 @@ async def find(
     missing: BadInput | ModelNotFound,
     unknown: Callable[[str], str] = lambda name: f"model '{name}' not found",
     cloud: str = CLOUD_DISABLED,
-) -> Installed:
+) -> InstalledModel:
     """The installed model that `text` names.
 
     Raises `missing` for an empty name, BadInput for what is no name, NotAllowed for a model in
@@ -53,13 +53,13 @@ def named(text: str, *, missing: BadInput | ModelNotFound, cloud: str = CLOUD_DI
     return name
 
 
-async def traits_for(context: Context, installed: Installed) -> ModelTraits:
+async def traits_for(context: Context, installed: InstalledModel) -> ModelTraits:
     """`traits_of`, with the rules of the model's chat template."""
     rules = await context.templates.rules_of(installed)
     return msgspec.structs.replace(traits_of(installed), rules=rules)
 
 
-def traits_of(installed: Installed) -> ModelTraits:
+def traits_of(installed: InstalledModel) -> ModelTraits:
     """What the translation of a request must know of its model."""
     return ModelTraits(
         full_name=installed.canonical,
@@ -75,7 +75,7 @@ def traits_of(installed: Installed) -> ModelTraits:
     )
 
 
-def as_granted(traits: ModelTraits, grant: Granted) -> ModelTraits:
+def without_missing_parsers(traits: ModelTraits, grant: Granted) -> ModelTraits:
     """`traits` without what this worker turned out not to do: its engine refused a parser."""
     lost = {name for name, has in (("tools", grant.tools), ("thinking", grant.thinking)) if not has}
     if traits.capabilities.isdisjoint(lost):

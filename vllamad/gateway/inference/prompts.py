@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from vllamad.errors import EngineRefused, WorkerLost
-from vllamad.gateway.inference.upstream import noted, silent
+from vllamad.gateway.inference.upstream import engine_timeout, noted
 from vllamad.http.engine_client import post
 from vllamad.protocol.lease import Granted
 from vllamad.translate.conversation.cutting import cut_context
@@ -89,7 +89,7 @@ class Prompts:
             answer = await post(self._grant.endpoint, path, msgspec.json.encode(asked))
             with closing(answer):
                 return _read(answer.status, await answer.read(), kind)
-        raise silent()
+        raise engine_timeout()
 
 
 def _rendering(call: EngineCall) -> dict[str, object]:

@@ -11,9 +11,15 @@ import time
 from typing import Final
 
 from vllamad.errors import VllamadError
-from vllamad.gateway.inference.token_pump import Pump
-from vllamad.gateway.inference.upstream import Exchange, Output, RelayLimits, Revoked, exchange
-from vllamad.gateway.server.quart_glue import Client, OwnBody, until_answered
+from vllamad.gateway.inference.token_pump import PumpedStream
+from vllamad.gateway.inference.upstream import (
+    RelayLimits,
+    ResponseTranslator,
+    Revoked,
+    UpstreamResponse,
+    exchange,
+)
+from vllamad.gateway.server.quart_glue import OwnBody, ResponseSink, hold_until_response_sent
 from vllamad.http.engine_client import JSON
 from vllamad.translate.engine.sse import EventReader
 from vllamad.translate.ollama.stream import Reply, Times
@@ -21,27 +27,27 @@ from vllamad.translate.ollama.stream import Reply, Times
 _DEFAULTS: Final = RelayLimits()
 
 
-async def ask(
+async def send_request(
     endpoint: str,
     path: str,
     body: bytes,
-    output: Output,
+    output: ResponseTranslator,
     *,
     revoked: Revoked,
     limits: RelayLimits = _DEFAULTS,
     content_type: str = JSON,
-) -> Exchange:
+) -> UpstreamResponse:
     """Post to the engine at the Unix socket `endpoint`; its answer, once it has a head.
 
     The connection lives as long as our own answer. Raises EngineRefused for a refusal of the
     engine's, WorkerLost when it is gone or silent.
     """
-    asked = await until_answered(exchange(output, revoked, limits))
+    asked = await hold_until_response_sent(exchange(output, revoked, limits))
     await asked.ask(endpoint, path, body, content_type)
     return asked
 
 
-async def relay(asked: Exchange, content_type: str) -> OwnBody:
+async def stream_response(asked: UpstreamResponse, content_type: str) -> OwnBody:
     """The streamed answer, once its first line exists. Raises what goes wrong before that."""
     first = b""
     while not first and not asked.over:
@@ -52,7 +58,7 @@ async def relay(asked: Exchange, content_type: str) -> OwnBody:
     return Relayed(asked, first, content_type)
 
 
-async def collect(asked: Exchange) -> bytes:
+async def read_whole(asked: UpstreamResponse) -> bytes:
     """The whole answer at once. Raises whatever goes wrong with it."""
     pieces: list[bytes] = []
     while not asked.over:
@@ -66,16 +72,16 @@ async def collect(asked: Exchange) -> bytes:
 class Relayed(OwnBody):
     """An answer that has begun: by the hub where the client allows it, else by the server."""
 
-    def __init__(self, asked: Exchange, first: bytes, content_type: str) -> None:
+    def __init__(self, asked: UpstreamResponse, first: bytes, content_type: str) -> None:
         super().__init__(content_type=content_type)  # pyright: ignore[reportUnknownMemberType]
         self._asked = asked
         self._first = first
 
-    async def deliver(self, client: Client) -> None:
+    async def deliver(self, client: ResponseSink) -> None:
         await client.write(self._first)
         if client.direct is not None:
             stream, hub = client.direct
-            await Pump(self._asked, stream).run(hub)
+            await PumpedStream(self._asked, stream).run(hub)
         while not self._asked.over:
             if out := await self._asked.more():
                 await client.write(out)
@@ -83,7 +89,7 @@ class Relayed(OwnBody):
             await client.write(last)
 
 
-class Lines:
+class OllamaStreamEncoder:
     """The engine's events made Ollama's lines, with the times that the last one tells."""
 
     def __init__(self, reply: Reply, *, received_ns: int, granted_ns: int) -> None:

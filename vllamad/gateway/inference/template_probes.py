@@ -15,8 +15,8 @@ import msgspec
 import trio
 
 from vllamad.host.log import event
-from vllamad.models.checkpoint.template_probe import MARK, TIME, Request
-from vllamad.models.installed import Installed
+from vllamad.models.checkpoint.template_probe import MARK, TIME, ProbeRequest
+from vllamad.models.installed import InstalledModel
 from vllamad.translate.conversation.roles import ACCEPTS_ALL, TemplateRules
 from vllamad.translate.conversation.template_rules import DEEPSEEK_V32, MISTRAL_COMMON
 
@@ -33,10 +33,10 @@ class TemplateProbes:
     def __init__(self, command: tuple[str, ...] = _COMMAND, limit: float = _LIMIT) -> None:
         self._command = command
         self._limit = limit
-        self._rules: dict[Request, TemplateRules] = {}
-        self._probing: defaultdict[Request, trio.Lock] = defaultdict(trio.Lock)
+        self._rules: dict[ProbeRequest, TemplateRules] = {}
+        self._probing: defaultdict[ProbeRequest, trio.Lock] = defaultdict(trio.Lock)
 
-    async def rules_of(self, installed: Installed) -> TemplateRules:
+    async def rules_of(self, installed: InstalledModel) -> TemplateRules:
         """What the template that the engine renders `installed` with accepts."""
         facts = installed.facts
         if facts.mistral_common:
@@ -45,7 +45,7 @@ class TemplateProbes:
             return DEEPSEEK_V32
         if not facts.chat_template or facts.is_embedding:
             return ACCEPTS_ALL
-        asked = Request(
+        asked = ProbeRequest(
             template=facts.chat_template, bos_token=facts.bos_token, eos_token=facts.eos_token
         )
         if (known := self._rules.get(asked)) is not None:
@@ -59,7 +59,7 @@ class TemplateProbes:
         self._probing.pop(asked, None)
         return self._rules.get(asked, ACCEPTS_ALL)
 
-    async def _probe(self, asked: Request, model: str) -> TemplateRules:
+    async def _probe(self, asked: ProbeRequest, model: str) -> TemplateRules:
         why = f"no answer within {self._limit:g} s"
         with trio.move_on_after(self._limit):
             done = await trio.run_process(

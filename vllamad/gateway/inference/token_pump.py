@@ -18,12 +18,12 @@ from typing import Final
 
 import trio
 
-from vllamad.gateway.inference.upstream import Exchange, silent
+from vllamad.gateway.inference.upstream import UpstreamResponse, engine_timeout
 
 SOCKETS_A_PASS: Final = 64  # then other tasks get their turn
 
 
-class Hub:
+class TokenPump:
     """Calls each registered socket's turn when it is readable."""
 
     def __init__(self) -> None:
@@ -53,9 +53,9 @@ class Hub:
 
 
 @asynccontextmanager
-async def open_hub() -> AsyncGenerator[Hub]:
+async def open_hub() -> AsyncGenerator[TokenPump]:
     """A hub that runs until the block is left."""
-    hub = Hub()
+    hub = TokenPump()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)
@@ -65,18 +65,18 @@ async def open_hub() -> AsyncGenerator[Hub]:
         hub.close()
 
 
-class Pump:
+class PumpedStream:
     """One stream on the hub."""
 
-    def __init__(self, exchange: Exchange, client: trio.SocketStream) -> None:
+    def __init__(self, exchange: UpstreamResponse, client: trio.SocketStream) -> None:
         self._exchange = exchange
         self._client = client
         self._unsent = b""
         self._gone = False
         self._wake = trio.Event()
-        self._hub: Hub
+        self._hub: TokenPump
 
-    async def run(self, hub: Hub) -> None:
+    async def run(self, hub: TokenPump) -> None:
         """Write chunks until the exchange is over. Raises BrokenResourceError for a lost client."""
         self._hub = hub
         try:
@@ -95,7 +95,7 @@ class Pump:
                 await self._wake.wait()
             if not self._wake.is_set() and trio.current_time() >= self._exchange.deadline:
                 self._stop()
-                self._unsent += chunk(self._exchange.end(silent()))
+                self._unsent += chunk(self._exchange.end(engine_timeout()))
 
     def _turn(self, now_ns: int) -> None:
         """Read once and write what came of it, as far as the client takes it."""

@@ -18,7 +18,7 @@ import trio
 
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
 from vllamad.host.log import event
-from vllamad.http.engine_client import JSON, Answer, decode, open_ended, post
+from vllamad.http.engine_client import JSON, EngineResponse, decode, open_ended, post
 from vllamad.translate.error_bodies import FAILED, STOPPED, clean, engine_refusal
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class RelayLimits:
     reason: float = 0.5  # the supervisor's word on a dead worker comes a little after its end
 
 
-class Output(Protocol):
+class ResponseTranslator(Protocol):
     """What is made of the engine's body; it ends in exactly one of `finish` and `failed`."""
 
     @property
@@ -62,16 +62,16 @@ class Output(Protocol):
     def fail(self, error: VllamadError) -> bytes: ...
 
 
-class Exchange:
+class UpstreamResponse:
     """The engine's socket and what is made of it. `over` says that nothing more is to be read."""
 
-    def __init__(self, output: Output, limits: RelayLimits) -> None:
+    def __init__(self, output: ResponseTranslator, limits: RelayLimits) -> None:
         self.output = output
         self.limits = limits
         self.over = False
         self.deadline = trio.current_time() + limits.first  # until when it must say something
         self.sock: socket.socket
-        self._answer: Answer | None = None
+        self._answer: EngineResponse | None = None
         self._asking = trio.CancelScope()
         self._early = b""
         self._cut = False  # the engine's connection ended before its answer did
@@ -90,9 +90,9 @@ class Exchange:
                 raise noted(engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT)))
             self.begin(answer)
         if self._asking.cancelled_caught:
-            raise lost(self._reason) if self._told.is_set() else silent()
+            raise engine_gone(self._reason) if self._told.is_set() else engine_timeout()
 
-    def begin(self, answer: Answer) -> None:
+    def begin(self, answer: EngineResponse) -> None:
         """From here on its body is taken."""
         self._answer = answer
         self.sock, self._early, self._reader = answer.sock, answer.early, answer.reader
@@ -127,7 +127,7 @@ class Exchange:
             return self.take(time.time_ns())
         with trio.CancelScope(deadline=self.deadline) as scope:
             await trio.lowlevel.wait_readable(self.sock)
-        return self.end(silent()) if scope.cancelled_caught else self.take(time.time_ns())
+        return self.end(engine_timeout()) if scope.cancelled_caught else self.take(time.time_ns())
 
     def expect(self) -> None:
         """Start to wait anew: it has just been heard, or was not listened to."""
@@ -144,7 +144,7 @@ class Exchange:
             return b""
         with trio.move_on_after(self.limits.reason):
             await self._told.wait()
-        return self.output.fail(lost(self._reason))
+        return self.output.fail(engine_gone(self._reason))
 
     async def heed(self, revoked: Revoked) -> None:
         """Break off once `revoked` returns, with the reason it gives."""
@@ -180,10 +180,10 @@ class Exchange:
 
 @asynccontextmanager
 async def exchange(
-    output: Output, revoked: Revoked, limits: RelayLimits
-) -> AsyncGenerator[Exchange]:
+    output: ResponseTranslator, revoked: Revoked, limits: RelayLimits
+) -> AsyncGenerator[UpstreamResponse]:
     """An exchange yet to begin; leaving the block closes it, and so aborts the request."""
-    new = Exchange(output, limits)
+    new = UpstreamResponse(output, limits)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(new.heed, revoked)
@@ -202,11 +202,11 @@ def noted(error: VllamadError) -> VllamadError:
     return error
 
 
-def silent() -> WorkerLost:
+def engine_timeout() -> WorkerLost:
     """The error for an engine that says nothing for too long."""
     return WorkerLost("the model has stopped answering")
 
 
-def lost(reason: str) -> WorkerLost:
+def engine_gone(reason: str) -> WorkerLost:
     """The error for an engine that ended, with what the supervisor says of it."""
     return WorkerLost(clean(reason) if reason.strip() else STOPPED)

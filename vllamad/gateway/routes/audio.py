@@ -26,16 +26,16 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
-from vllamad.core.audio import lacking
+from vllamad.core.audio import missing_packages
 from vllamad.errors import BadInput, NotSupported
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.inference.model_lookup import find
-from vllamad.gateway.inference.response_stream import ask, collect, relay
-from vllamad.gateway.routes.generation import JSON, SSE, WHOLE, hold, read, recorded
-from vllamad.gateway.server.quart_glue import until_answered
-from vllamad.models.installed import Installed
+from vllamad.gateway.inference.response_stream import read_whole, send_request, stream_response
+from vllamad.gateway.routes.generation import JSON, SSE, WHOLE, acquire_lease, read, recorded
+from vllamad.gateway.server.quart_glue import hold_until_response_sent
+from vllamad.models.installed import InstalledModel
 from vllamad.translate.go.json_decoder import quoted
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 _FIELDS = frozenset({
     "hotwords", "language", "prompt", "response_format", "seed", "stream", "stream_include_usage",
@@ -45,7 +45,7 @@ _PARTS_LIMIT = 64
 PIECE = 64 * 1024  # bytes of a form read at once
 
 
-class Form(NamedTuple):
+class AudioForm(NamedTuple):
     """A form as it was sent; a name may come more than once."""
 
     fields: tuple[tuple[str, str], ...]
@@ -83,13 +83,13 @@ async def _relayed(context: Context, path: str) -> Response:
     record.model = installed.name
     if "audio" not in installed.capabilities:
         raise _deaf(name, installed, context)
-    lease = await hold(context, installed, None)
+    lease = await acquire_lease(context, installed, None)
     served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
     plain = form.value("response_format") == "text"
-    output = Verbatim(stream=stream, served_name=served, asked_name=name)
-    await until_answered(recorded(record, output))
+    output = OpenAIPassthrough(stream=stream, served_name=served, asked_name=name)
+    await hold_until_response_sent(recorded(record, output))
     boundary = secrets.token_hex(16)
-    asked = await ask(
+    asked = await send_request(
         lease.grant.endpoint,
         path,
         write_form(_allowed(form, served, plain, stream), audio, boundary),
@@ -99,23 +99,23 @@ async def _relayed(context: Context, path: str) -> Response:
         content_type=f"multipart/form-data; boundary={boundary}",
     )
     if stream:
-        return await relay(asked, SSE)
-    body = await collect(asked)
+        return await stream_response(asked, SSE)
+    body = await read_whole(asked)
     if plain:
         text = msgspec.json.decode(body, type=_Heard).text
         return Response(text, content_type="text/plain; charset=utf-8")
     return Response(body, content_type=JSON)
 
 
-def _deaf(name: str, installed: Installed, context: Context) -> NotSupported:
+def _deaf(name: str, installed: InstalledModel, context: Context) -> NotSupported:
     refusal = f"{quoted(name)} does not support audio transcription"
     engine = context.settings.parsers
-    if missing := lacking(installed.facts.hearing, engine.sound if engine else ()):
+    if missing := missing_packages(installed.facts.hearing, engine.sound if engine else ()):
         refusal += f": the engine's runtime lacks {' and '.join(missing)}"
     return NotSupported(refusal, hint="vllamactl runtime install" if missing else "")
 
 
-def read_form(body: bytes, *, content_type: str) -> Form:
+def read_form(body: bytes, *, content_type: str) -> AudioForm:
     """Read a multipart form. Raises BadInput."""
     kind, options = parse_options_header(content_type)
     boundary = options.get("boundary")
@@ -139,7 +139,7 @@ def write_form(fields: list[tuple[str, str]], audio: bytes, boundary: str) -> by
     return b"".join([*parts, file.encode(), audio, f"\r\n--{boundary}--\r\n".encode()])
 
 
-def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
+def _parts(decoder: MultipartDecoder, body: bytes) -> AudioForm:
     fields: list[tuple[str, str]] = []
     file: bytes | None = None
     part: Field | File | None = None
@@ -156,7 +156,7 @@ def _parts(decoder: MultipartDecoder, body: bytes) -> Form:
             fields.append((part.name, content.decode(errors="replace")))
         elif part.name == "file":
             file = bytes(content)
-    return Form(tuple(fields), file)
+    return AudioForm(tuple(fields), file)
 
 
 def _events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
@@ -168,7 +168,7 @@ def _events(decoder: MultipartDecoder, body: bytes) -> Iterator[Event]:
             yield event
 
 
-def _allowed(form: Form, served_name: str, plain: bool, stream: bool) -> list[tuple[str, str]]:
+def _allowed(form: AudioForm, served_name: str, plain: bool, stream: bool) -> list[tuple[str, str]]:
     """What of the form the engine gets: of what we judge too, our judgement.
 
     Plain text is made of its JSON; and it would stream for "yes" and "on" too.

@@ -16,17 +16,17 @@ from vllamad.gateway.context import Context, Record
 from vllamad.gateway.inference.leases import Lease
 from vllamad.gateway.inference.model_lookup import find, named
 from vllamad.gateway.inference.prompts import Prompts
-from vllamad.gateway.inference.response_stream import ask, collect
+from vllamad.gateway.inference.response_stream import read_whole, send_request
 from vllamad.gateway.inference.truncation import limit_of, remark
-from vllamad.gateway.routes.generation import JSON, WHOLE, hold, read, relayed
-from vllamad.models.installed import Installed
+from vllamad.gateway.routes.generation import JSON, WHOLE, acquire_lease, read, relayed
+from vllamad.models.installed import InstalledModel
 from vllamad.translate.engine import refusal_texts
 from vllamad.translate.go.json_decoder import is_list, quoted
 from vllamad.translate.ollama import embeddings as wire
 from vllamad.translate.ollama.embeddings import Vectors
 from vllamad.translate.ollama.options import check_options
 from vllamad.translate.openai import rerank_fields
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 _LARGE: Final = 1 << 14  # bytes of floats: to spell more would hold up every stream
 
@@ -121,7 +121,7 @@ def _unknown(name: str) -> str:
     return f"model {quoted(name)} not found, try pulling it first"
 
 
-def _embeds(installed: Installed) -> bool:
+def _embeds(installed: InstalledModel) -> bool:
     return "embedding" in installed.capabilities
 
 
@@ -136,9 +136,9 @@ def _limit(lease: Lease, options: Mapping[str, object]) -> int:
     return limit if limit < (lease.grant.context_length or limit + 1) else 0
 
 
-async def _lease(context: Context, installed: Installed, keep_alive: float | None) -> Lease:
+async def _lease(context: Context, installed: InstalledModel, keep_alive: float | None) -> Lease:
     _record().model = installed.name
-    return await hold(context, installed, keep_alive)
+    return await acquire_lease(context, installed, keep_alive)
 
 
 async def _vectors(
@@ -158,15 +158,17 @@ async def _vectors(
     served, revoked = lease.grant.served_name, lease.revoked
     limits = replace(context.limits, first=WHOLE)
     call = wire.embeddings_call(inputs, served_name=served, truncate_to=truncate_to)
-    output = Verbatim(stream=False, served_name=served, asked_name=served)
+    output = OpenAIPassthrough(stream=False, served_name=served, asked_name=served)
     endpoint, body = lease.grant.endpoint, call.encode()
     try:
-        asked = await ask(endpoint, call.path, body, output, revoked=revoked, limits=limits)
+        asked = await send_request(
+            endpoint, call.path, body, output, revoked=revoked, limits=limits
+        )
     except EngineRefused as error:
         if error.message == refusal_texts.TOO_LONG:
             raise EngineRefused(wire.TOO_LONG, status=error.status) from error
         raise
-    body = await collect(asked)
+    body = await read_whole(asked)
     found = await _off_the_loop(len(body), partial(wire.read_vectors, body, len(inputs)))
     _record().prompt_tokens = found.prompt_tokens
     return found

@@ -16,20 +16,25 @@ from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported,
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.inference import leases
 from vllamad.gateway.inference.leases import Lease
-from vllamad.gateway.inference.model_lookup import as_granted, find, traits_for
+from vllamad.gateway.inference.model_lookup import find, traits_for, without_missing_parsers
 from vllamad.gateway.inference.prompts import Prompts
-from vllamad.gateway.inference.response_stream import Lines, ask, collect, relay
+from vllamad.gateway.inference.response_stream import (
+    OllamaStreamEncoder,
+    read_whole,
+    send_request,
+    stream_response,
+)
 from vllamad.gateway.inference.truncation import HEADER, fitted_in, header, limit_of, remark, tell
-from vllamad.gateway.inference.upstream import Output
-from vllamad.gateway.server.quart_glue import GatewayApp, until_answered
+from vllamad.gateway.inference.upstream import ResponseTranslator
+from vllamad.gateway.server.quart_glue import GatewayApp, hold_until_response_sent
 from vllamad.host.log import event
-from vllamad.models.installed import Installed
+from vllamad.models.installed import InstalledModel
 from vllamad.translate.anthropic.messages import count_request, messages_request
 from vllamad.translate.content.compression import IDENTITY, unpacked
-from vllamad.translate.content.fill_in_middle import filled_in
+from vllamad.translate.content.fill_in_middle import apply_fim
 from vllamad.translate.conversation.relayed_requests import conformed
-from vllamad.translate.engine.fit_to_worker import check_media, check_tools, fitted, formed
-from vllamad.translate.engine.model_defaults import overlaid
+from vllamad.translate.engine.fit_to_worker import check_media, check_tools, fit_to_worker, formed
+from vllamad.translate.engine.model_defaults import add_model_defaults
 from vllamad.translate.engine.named_events import Messages, Responses
 from vllamad.translate.engine.repetition import ending_loops, has_limit
 from vllamad.translate.engine.request_fields import LEFT_OUT, model_first
@@ -55,7 +60,7 @@ from vllamad.translate.ollama.to_engine import (
 )
 from vllamad.translate.openai import chat_fields
 from vllamad.translate.openai.chat_replies import ChatReply, CompletionReply
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 from vllamad.translate.openai.responses import responses_request
 
 log = logging.getLogger(__name__)
@@ -167,7 +172,7 @@ def _unpack(decode: Callable[[bytes], T], body: bytes, encoding: str, limit: int
 
 
 async def _answer(
-    context: Context, asked: Asked, installed: Installed, spelling: Spelling
+    context: Context, asked: Asked, installed: InstalledModel, spelling: Spelling
 ) -> Response:
     record: Record = g.record
     record.model = installed.name
@@ -176,8 +181,8 @@ async def _answer(
         return _settled(asked, spelling, "unload")
     traits = await traits_for(context, installed)
     check(asked, traits)
-    lease = await hold(context, installed, asked.keep_alive)
-    if (left := as_granted(traits, lease.grant)) is not traits:
+    lease = await acquire_lease(context, installed, asked.keep_alive)
+    if (left := without_missing_parsers(traits, lease.grant)) is not traits:
         traits = left
         check(asked, traits)
     if asked.is_empty:
@@ -201,8 +206,8 @@ async def _answer(
         muted=predicts_nothing(traits.stored, asked.options),
         truncated=truncated,
     )
-    await until_answered(recorded(record, reply))
-    output = Lines(reply, received_ns=record.received, granted_ns=granted)
+    await hold_until_response_sent(recorded(record, reply))
+    output = OllamaStreamEncoder(reply, received_ns=record.received, granted_ns=granted)
     answer = await _sent(context, call, lease, output, streamed=NDJSON if asked.stream else None)
     if truncated != NOTHING_TRUNCATED:
         answer.headers[HEADER] = header(truncated)
@@ -253,7 +258,7 @@ async def relayed(
     decode: Callable[[bytes], tuple[str, dict[str, object] | BadInput]],
     *,
     needs: tuple[str, str],
-    answer: type[Verbatim] = Verbatim,
+    answer: type[OpenAIPassthrough] = OpenAIPassthrough,
 ) -> Response:
     """Relay an answer of the engine's own, in pieces or at once.
 
@@ -272,14 +277,14 @@ async def relayed(
     traits = await traits_for(context, installed)
     check_tools(body, traits)
     check_media(body, traits)
-    body = filled_in(body, traits.fim, traits.full_name)
-    lease = await hold(context, installed, None)
-    traits = as_granted(traits, lease.grant)
+    body = apply_fim(body, traits.fim, traits.full_name)
+    lease = await acquire_lease(context, installed, None)
+    traits = without_missing_parsers(traits, lease.grant)
     check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
-    body = overlaid(path, body, installed.overlay, length, traits.stored)
+    body = add_model_defaults(path, body, installed.overlay, length, traits.stored)
     body = conformed(path, body, traits.rules)
-    body, form = formed(fitted(body, traits, served_name=served, context_length=length))
+    body, form = formed(fit_to_worker(body, traits, served_name=served, context_length=length))
     stream = body.get("stream") is True
     usage = False
     if stream:
@@ -288,7 +293,7 @@ async def relayed(
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
     output = answer(stream=stream, served_name=served, asked_name=name, usage=usage, form=form)
-    await until_answered(recorded(record, output))
+    await hold_until_response_sent(recorded(record, output))
     repetitions = context.settings.server.max_repetitions
     call = EngineCall(path=path, body=body)
     call = ending_loops(call, repetitions, limited=has_limit(body, length))
@@ -305,15 +310,22 @@ def _log_left_out(context: Context, model: str, route: str, kinds: object) -> No
             event(log, logging.INFO, "left out of a request", **fields)
 
 
-async def hold(context: Context, installed: Installed, keep_alive: float | None) -> Lease:
+async def acquire_lease(
+    context: Context, installed: InstalledModel, keep_alive: float | None
+) -> Lease:
     """A lease for as long as the answer takes, the client's reading of it included."""
     record: Record = g.record
     wanted = leases.lease(context.settings.broker, installed.name, keep_alive, record.request_id)
-    return await until_answered(wanted)
+    return await hold_until_response_sent(wanted)
 
 
 async def _sent(
-    context: Context, call: EngineCall, lease: Lease, output: Output, *, streamed: str | None
+    context: Context,
+    call: EngineCall,
+    lease: Lease,
+    output: ResponseTranslator,
+    *,
+    streamed: str | None,
 ) -> Response:
     """The engine's answer, in pieces of content type `streamed`, or at once as JSON."""
     endpoint, revoked, limits = lease.grant.endpoint, lease.revoked, context.limits
@@ -321,16 +333,18 @@ async def _sent(
         limits = replace(limits, first=WHOLE)
     body = call.encode()
     try:
-        asked = await ask(endpoint, call.path, body, output, revoked=revoked, limits=limits)
+        asked = await send_request(
+            endpoint, call.path, body, output, revoked=revoked, limits=limits
+        )
         if streamed is None:
-            return Response(await collect(asked), content_type=JSON)
-        return await relay(asked, streamed)
+            return Response(await read_whole(asked), content_type=JSON)
+        return await stream_response(asked, streamed)
     except EngineRefused as error:
         raise (call.blamed_for(error) or error) from None
 
 
 @asynccontextmanager
-async def recorded(record: Record, reply: Reply | Verbatim) -> AsyncGenerator[None]:
+async def recorded(record: Record, reply: Reply | OpenAIPassthrough) -> AsyncGenerator[None]:
     """Write the record when the answer is over, with what only its end tells."""
     record.streams = True
     try:

@@ -20,9 +20,9 @@ from vllamad.gateway.errors import status_of
 from vllamad.gateway.inference.model_lookup import CLOUD_DISABLED
 from vllamad.gateway.inference.template_syntax import check_template
 from vllamad.gateway.routes.generation import NDJSON, read
-from vllamad.gateway.server.quart_glue import Client, OwnBody, until_answered
+from vllamad.gateway.server.quart_glue import OwnBody, ResponseSink, hold_until_response_sent
 from vllamad.host.log import event
-from vllamad.protocol.control import CopyOrder, CreateOrder, Progress, PullRequest
+from vllamad.protocol.control import CopyOrder, CreateOrder, Progress, PullOrder
 from vllamad.translate.error_bodies import api_error
 from vllamad.translate.go.json_decoder import quoted
 from vllamad.translate.ollama.create_files import checkpoint_of
@@ -105,7 +105,7 @@ async def pull(context: Context) -> Response:
     if source == "cloud":
         missing = "pull model manifest: file does not exist"
         return _failing("pulling manifest", missing, 500, stream=asked.stream)
-    order = PullRequest(model=model.display())
+    order = PullOrder(model=model.display())
     return await _told(context, "/v1/models/pull", order, stream=asked.stream)
 
 
@@ -125,7 +125,7 @@ class Told(OwnBody):
         self._first = first
         self._steps = steps
 
-    async def deliver(self, client: Client) -> None:
+    async def deliver(self, client: ResponseSink) -> None:
         await client.write(progress_line(self._first))
         try:
             async for step in self._steps:
@@ -135,10 +135,10 @@ class Told(OwnBody):
 
 
 async def _told(
-    context: Context, path: str, order: CreateOrder | PullRequest, *, stream: bool
+    context: Context, path: str, order: CreateOrder | PullOrder, *, stream: bool
 ) -> Response:
     """Have it done; the steps as they come, or only the last one."""
-    steps = await until_answered(context.orders.follow(path, order))
+    steps = await hold_until_response_sent(context.orders.follow(path, order))
     try:
         step = await anext(steps)
     except VllamadError as error:  # before anything was said there is still a status to be had

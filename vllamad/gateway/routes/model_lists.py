@@ -17,7 +17,7 @@ from vllamad.gateway.inference import leases
 from vllamad.gateway.inference.model_lookup import find
 from vllamad.gateway.routes.generation import JSON, read
 from vllamad.models import model_info
-from vllamad.models.installed import Installed
+from vllamad.models.installed import InstalledModel
 from vllamad.protocol.control import WorkerInfo
 from vllamad.translate.go.timestamps import expires_at
 from vllamad.translate.ollama.request import decode_show
@@ -113,7 +113,7 @@ async def _ps_entry(context: Context, worker: WorkerInfo) -> dict[str, object] |
     }
 
 
-def _listed(model: Installed, name: str) -> ListedModel:
+def _listed(model: InstalledModel, name: str) -> ListedModel:
     owner = model.name.rpartition("/")[0] or "library"
     return ListedModel(id=name, created=int(model.modified_at), owned_by=owner)
 

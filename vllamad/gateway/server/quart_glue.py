@@ -21,7 +21,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
 from quart_trio.wrappers.request import TrioBody
 
-from vllamad.gateway.inference.token_pump import Hub
+from vllamad.gateway.inference.token_pump import TokenPump
 
 BODY_TIMEOUT: Final = 60.0
 UPLOADS: Final = "/api/blobs/"  # the paths whose bodies may be larger than memory
@@ -31,21 +31,21 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
+class ResponseSink:
     """Where an answer goes. `write` is the server's way, one chunk a call.
 
     With `direct`, chunks may be written to the stream by the hub instead, between two writes.
     """
 
     write: Callable[[bytes], Awaitable[None]]
-    direct: tuple[trio.SocketStream, Hub] | None
+    direct: tuple[trio.SocketStream, TokenPump] | None
 
 
 class OwnBody(TrioResponse):
     """A response whose body is not iterated but delivers itself."""
 
     @abstractmethod
-    async def deliver(self, client: Client) -> None:
+    async def deliver(self, client: ResponseSink) -> None:
         """Write the whole body. Raises BrokenResourceError when the client has left."""
 
 
@@ -71,7 +71,7 @@ class PacedBody(TrioBody):
 class GatewayApp(QuartTrio):
     """The application; without a `hub` every answer goes the plain way."""
 
-    def __init__(self, import_name: str, *, hub: Hub | None = None, max_body: int) -> None:
+    def __init__(self, import_name: str, *, hub: TokenPump | None = None, max_body: int) -> None:
         super().__init__(import_name, static_folder=None)
         self.hub = hub
         # Large bodies at a time: a thread that reads one holds the interpreter again and again.
@@ -127,15 +127,15 @@ class GatewayConnection(TrioASGIHTTPConnection):
             return  # nobody is left to be told; the server sees it too
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _client(self, send: ASGISendCallable) -> Client:
+    def _client(self, send: ASGISendCallable) -> ResponseSink:
         async def write(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
         stream = _held_by(self.scope).get("stream")
         chunked = self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
         if self.app.hub is None or not chunked or not isinstance(stream, trio.SocketStream):
-            return Client(write=write, direct=None)
-        return Client(write=write, direct=(stream, self.app.hub))
+            return ResponseSink(write=write, direct=None)
+        return ResponseSink(write=write, direct=(stream, self.app.hub))
 
 
 GatewayApp.asgi_http_class = GatewayConnection
@@ -146,7 +146,7 @@ def _held_by(scope: Scope) -> dict[str, object]:
     return cast("dict[str, object]", cast("dict[str, object]", scope).setdefault("state", {}))
 
 
-async def until_answered(resource: AbstractAsyncContextManager[T]) -> T:
+async def hold_until_response_sent(resource: AbstractAsyncContextManager[T]) -> T:
     """Enter `resource`; it is left once the answer is sent, or the client is gone.
 
     A route's own `async with` would be left when the route returns, before its stream begins.

@@ -50,7 +50,7 @@ GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ModelFacts:
     """One checkpoint. Sizes are bytes, lengths are tokens; 0 and "" mean the files do not say."""
 
     model_type: str
@@ -89,7 +89,7 @@ class Facts:
         return per_token(self.cache, 2)
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path) -> ModelFacts:
     """Read a checkpoint's folder; takes milliseconds and touches no weights.
 
     Raises BadInput where a file is not what it should be, HostProblem where one cannot be read.
@@ -155,7 +155,7 @@ def derive(
     pooling: Json | None = None,
     fim: FimTokens | None = None,
     mistral_common: bool = False,
-) -> Facts:
+) -> ModelFacts:
     """Put together what the files said; `read_facts` does the reading."""
     inner = language_part(config)
     names = names_of(config)
@@ -166,7 +166,7 @@ def derive(
     kv_heads = whole(inner, "num_key_value_heads") or heads
     head_dim = whole(inner, "head_dim") or (hidden // heads if heads else 0)
     vision = mapping(config, "vision_config")
-    return Facts(
+    return ModelFacts(
         model_type=model_type_of(config),
         architectures=names,
         parameter_count=count_parameters(tensors, config),

@@ -38,7 +38,7 @@ _TOOL: Final = {
 }
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is asked."""
 
     template: str
@@ -97,7 +97,7 @@ _QUESTIONS: Final[tuple[tuple[str, object, str], ...]] = (
 )
 
 
-def find_rules(asked: Request) -> TemplateRules:
+def find_rules(asked: ProbeRequest) -> TemplateRules:
     """The rules of a template; those that accept everything where it renders nothing at all.
 
     Raises what jinja2 raises for what is no template.
@@ -120,7 +120,7 @@ def find_rules(asked: Request) -> TemplateRules:
 
 
 class _Probe:
-    def __init__(self, asked: Request) -> None:
+    def __init__(self, asked: ProbeRequest) -> None:
         self._renderer = Renderer(
             asked.template, bos_token=asked.bos_token, eos_token=asked.eos_token
         )
@@ -163,7 +163,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (TIME, TIME))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=ProbeRequest)
     try:
         rules = find_rules(asked)
     except (jinja2.TemplateError, RecursionError, MemoryError, ValueError) as error:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vllamad.config.settings import Flag
-from vllamad.core.audio import lacking
-from vllamad.models.checkpoint.metadata import Facts
+from vllamad.core.audio import missing_packages
+from vllamad.models.checkpoint.metadata import ModelFacts
 from vllamad.protocol.gateway_setup import EngineParsers
 
 TOOL_FLAG, REASONING_FLAG = "tool-call-parser", "reasoning-parser"
@@ -147,7 +147,7 @@ _USES_TOOLS = re.compile(r"\b(?:if|in|and|not)\s+\(?tools\b")
 _SWITCH = re.compile(r"\benable_thinking\b|\b(?:if|and|not|or)\s+\(?thinking\b")
 
 
-def parsers_for(facts: Facts, args: Mapping[str, Flag]) -> tuple[str | None, str | None]:
+def parsers_for(facts: ModelFacts, args: Mapping[str, Flag]) -> tuple[str | None, str | None]:
     """Choose the engine's (tool parser, reasoning parser) for a model; None for neither.
 
     `args` are the operator's own flags for it: what they name is taken, and a false one turns a
@@ -161,7 +161,7 @@ def parsers_for(facts: Facts, args: Mapping[str, Flag]) -> tuple[str | None, str
 
 
 def usable_parsers(
-    facts: Facts, args: Mapping[str, Flag], engine: EngineParsers | None
+    facts: ModelFacts, args: Mapping[str, Flag], engine: EngineParsers | None
 ) -> tuple[str | None, str | None]:
     """Those of `parsers_for` that `engine` has; None is an engine nobody knows yet.
 
@@ -178,14 +178,14 @@ def usable_parsers(
 
 
 def capabilities(
-    facts: Facts, args: Mapping[str, Flag], engine: EngineParsers | None
+    facts: ModelFacts, args: Mapping[str, Flag], engine: EngineParsers | None
 ) -> tuple[str, ...]:
     """What a client may ask of the model, in Ollama's words.
 
     Tools and thinking are promised only where a parser separates them, hearing only where the
     engine has what it takes to read sound.
     """
-    hears = bool(facts.hearing) and not (engine and lacking(facts.hearing, engine.sound))
+    hears = bool(facts.hearing) and not (engine and missing_packages(facts.hearing, engine.sound))
     if facts.is_embedding:
         return ("embedding",)
     if facts.hearing == "only":
@@ -202,7 +202,7 @@ def capabilities(
     return tuple(name for name, able in offered.items() if able)
 
 
-def can_switch_thinking(facts: Facts) -> bool:
+def can_switch_thinking(facts: ModelFacts) -> bool:
     """Is there a way to tell this model not to think? If not, parsers must not be told so."""
     rows = (row for row in REASONING if row.engine_renders and row.parser != "openai_gptoss")
     return bool(_SWITCH.search(facts.chat_template)) or any(_fits(row, facts) for row in rows)
@@ -218,16 +218,16 @@ def _wish(value: Flag) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _tool_parser(facts: Facts) -> str | None:
+def _tool_parser(facts: ModelFacts) -> str | None:
     heard = _USES_TOOLS.search(facts.chat_template)
     return _first(tuple(row for row in TOOLS if heard or row.engine_renders), facts)
 
 
-def _first(rows: tuple[Row, ...], facts: Facts) -> str | None:
+def _first(rows: tuple[Row, ...], facts: ModelFacts) -> str | None:
     return next((row.parser for row in rows if _fits(row, facts)), None)
 
 
-def _fits(row: Row, facts: Facts) -> bool:
+def _fits(row: Row, facts: ModelFacts) -> bool:
     of_family = (
         facts.model_type in row.family if row.exact else facts.model_type.startswith(row.family)
     )

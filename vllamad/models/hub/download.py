@@ -198,7 +198,7 @@ class Fetching:
     def _download_twice(self, file: RemoteFile) -> str:
         try:
             return self._download(file)
-        except Different:  # once may be the line; the same again is the hub
+        except DigestMismatch:  # once may be the line; the same again is the hub
             return self._download(file)
 
     def _download(self, file: RemoteFile) -> str:
@@ -213,7 +213,7 @@ class Fetching:
         if (actual := growing.digest()) != file.digest:
             with self._in_time():
                 part.unlink()
-            raise Different(
+            raise DigestMismatch(
                 f"digest mismatch, file must be downloaded again: want {file.digest}, got {actual}",
                 hint=f"the hub sent {file.path} with other bytes than it announced, twice",
             )
@@ -266,7 +266,7 @@ class Fetching:
         return self._blobs / f"{file.digest}.incomplete"
 
 
-class Different(HostProblem):
+class DigestMismatch(HostProblem):
     """What came is not what was announced."""
 
 

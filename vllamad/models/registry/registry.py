@@ -23,7 +23,7 @@ _SUFFIXES = {f"-{name}": name for name in FORMATS} | {"-fp16": "bf16"}
 _GGUF = re.compile(r"[-_.]gguf$", re.IGNORECASE)
 
 
-class Known:
+class ModelRegistry:
     """The known models, by every name each has."""
 
     def __init__(

@@ -17,7 +17,7 @@ from vllamad.core.kv_cache import Layers
 from vllamad.core.model_name import parse
 from vllamad.core.variants import FORMATS, KnownModel, Variant
 from vllamad.errors import BadInput, ConfigError, HostProblem
-from vllamad.models.registry.registry import Known
+from vllamad.models.registry.registry import ModelRegistry
 from vllamad.models.registry.resolve import MAIN
 from vllamad.models.store.safe_files import read_bounded
 
@@ -79,13 +79,13 @@ class _Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gated: bool = False
 
 
-def read_known(files: Iterable[Path] = ()) -> Known:
+def load_registry(files: Iterable[Path] = ()) -> ModelRegistry:
     """The known models: ours, with what `files` say on top, the last one first heard.
 
     A file that is not there is none. Raises ConfigError that names the file and the fault.
     """
     tables: Table = {}
-    known = Known()
+    known = ModelRegistry()
     for file in (SHIPPED, *files):
         try:
             _lay_over(tables, tomllib.loads(read_bounded(file, SIZE_LIMIT).decode()))
@@ -112,11 +112,11 @@ def _lay_over(below: Table, above: Table) -> None:
             family["tags"] = {**cast("Table", tags), **cast("Table", new["tags"])}
 
 
-def _known(tables: Table) -> Known:
+def _known(tables: Table) -> ModelRegistry:
     families = {
         name: _told(name, table, _Family) for name, table in tables.items() if name != "unserved"
     }
-    return Known(
+    return ModelRegistry(
         tuple(_models(families)),
         {name: family.latest for name, family in families.items()},
         _told("unserved", tables.get("unserved", {}), dict[str, str]),

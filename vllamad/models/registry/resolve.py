@@ -8,7 +8,7 @@ from vllamad.core.memory import Machine
 from vllamad.core.model_name import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
 from vllamad.core.variants import choose
 from vllamad.errors import BadInput, ModelNotFound
-from vllamad.models.registry.registry import Known, is_gguf
+from vllamad.models.registry.registry import ModelRegistry, is_gguf
 
 HUB_HOSTS = (DEFAULT_HOST, "hf.co", "huggingface.co")
 MAIN = "main"  # what a hub calls the newest there is
@@ -27,7 +27,7 @@ class Origin:
     passed_over: tuple[str, ...] = ()  # why no better variant was taken
 
 
-def origin_of(name: ModelName, known: Known, machine: Machine, context: int = 0) -> Origin:
+def origin_of(name: ModelName, known: ModelRegistry, machine: Machine, context: int = 0) -> Origin:
     """The origin of `name`; where it is the name of a known model, of the variant that suits.
 
     Raises ModelNotFound with Ollama's text and what comes near, BadInput for files of GGUF.
@@ -49,7 +49,7 @@ def origin_of(name: ModelName, known: Known, machine: Machine, context: int = 0)
     )
 
 
-def _gguf(repository: str, known: Known) -> BadInput:
+def _gguf(repository: str, known: ModelRegistry) -> BadInput:
     model = known.made_from(repository)
     what = f"cannot pull {repository}: it holds GGUF files, which the engine does not read"
     if model is None:

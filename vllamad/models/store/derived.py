@@ -13,13 +13,13 @@ import msgspec
 from vllamad.core.model_name import ModelName, parse
 from vllamad.core.overlay import Overlay
 from vllamad.errors import VllamadError
-from vllamad.models.installed import Installed
+from vllamad.models.installed import InstalledModel
 from vllamad.models.store import lora, model_store
 from vllamad.models.store.manifests import Manifest, load, manifest_paths, read
 from vllamad.models.store.model_store import Change
 
 
-def derive(models: Path, base: Installed, name: ModelName, overlay: Overlay) -> Change:
+def derive(models: Path, base: InstalledModel, name: ModelName, overlay: Overlay) -> Change:
     """Let `name` mean the files of `base` under `overlay`, in place of what it meant before.
 
     An adapter must be on its shelf. Raises ModelNotFound where `base` has gone meanwhile.
@@ -53,7 +53,7 @@ def tidy(models: Path) -> None:
     lora.sweep(models, used)
 
 
-def _manifest_of(models: Path, base: Installed) -> Manifest:
+def _manifest_of(models: Path, base: InstalledModel) -> Manifest:
     if base.stored:
         return read(models, parse(base.canonical))
     return Manifest(

@@ -16,12 +16,12 @@ from vllamad.errors import ModelNotFound, VllamadError
 from vllamad.host.systemd import PRIVATE_VARIABLES
 from vllamad.models import model_info
 from vllamad.models.hub import pull_runner
-from vllamad.models.installed import RECENT, Catalog, Installed
-from vllamad.protocol.control import Memory, ModelDetail, ModelInfo, Progress, TensorInfo
+from vllamad.models.installed import RECENT, InstalledModel, InstalledModels
+from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Progress, TensorInfo
 from vllamad.supervisor.models.load_specs import spec_of
-from vllamad.supervisor.models.pull_jobs import Pulls, Report
+from vllamad.supervisor.models.pull_jobs import PullJobs, Report
 from vllamad.supervisor.models.pull_source import origin_for
-from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.worker_paths import log_file
 
 
@@ -31,8 +31,8 @@ class Library:
     def __init__(
         self,
         settings: Settings,
-        catalog: Catalog,
-        engines: Engines,
+        catalog: InstalledModels,
+        engines: EngineRuntimes,
         measured: Callable[[Machine], None],
         environ: Mapping[str, str],
     ) -> None:
@@ -42,8 +42,8 @@ class Library:
         self._engines = engines
         self._measured = measured
         self._environ = environ
-        self.pulls = Pulls(self.fetch)
-        self._made: dict[str, tuple[float, Installed, Spec]] = {}  # by name: when, of what
+        self.pulls = PullJobs(self.fetch)
+        self._made: dict[str, tuple[float, InstalledModel, Spec]] = {}  # by name: when, of what
 
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on."""
@@ -51,7 +51,7 @@ class Library:
         self._catalog.configure(settings.models, self._engines.parsers, settings.caches)
         self._made.clear()
 
-    async def find(self, name: str) -> Installed:
+    async def find(self, name: str) -> InstalledModel:
         """The installed model of that name. Raises ModelNotFound, BadInput, HostProblem."""
         found = await trio.to_thread.run_sync(self._catalog.find, name)
         if found is None:
@@ -103,17 +103,17 @@ class Library:
             tensors=msgspec.convert(listed, list[TensorInfo]),
         )
 
-    async def _memory(self, found: Installed) -> Memory:
+    async def _memory(self, found: InstalledModel) -> ModelMemory:
         """What it takes; without a runtime that could run it, what its files say."""
         facts = found.facts
-        known = Memory(weights=facts.weight_bytes, kv_per_token=facts.kv_bytes_per_token)
+        known = ModelMemory(weights=facts.weight_bytes, kv_per_token=facts.kv_bytes_per_token)
         try:
             spec = await self.spec(found.name, to_load=False)
         except VllamadError:
             return known
         need, placed = spec.need, place(spec.need, self._engines.machine, ())
         threads = Plan(spec=spec, placement=placed).threads if placed else 0
-        return Memory(
+        return ModelMemory(
             weights=need.weights,
             kv_per_token=need.kv_per_token,
             context_length=need.context_length,
@@ -152,7 +152,7 @@ def hub_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     return kept | {name: value for name, value in told.items() if value}
 
 
-def _info(model: Installed) -> ModelInfo:
+def _info(model: InstalledModel) -> ModelInfo:
     return ModelInfo(
         name=model.name,
         digest=model.digest,

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import Hearing, lacking
+from vllamad.core.audio import Hearing, missing_packages
 from vllamad.core.cpu import FLOAT32, NumberType, number_type
 from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need, longest_context, place
-from vllamad.models.checkpoint.metadata import Facts
+from vllamad.models.checkpoint.metadata import ModelFacts
 from vllamad.models.checkpoint.vllm_parsers import usable_parsers
-from vllamad.models.installed import Installed
+from vllamad.models.installed import InstalledModel
 from vllamad.models.store.lora import StoredAdapter
 from vllamad.protocol.gateway_setup import EngineParsers
 
 
 def spec_of(
-    installed: Installed,
+    installed: InstalledModel,
     machine: Machine,
     adapters: Sequence[StoredAdapter] = (),
     engine: EngineParsers | None = None,
@@ -70,7 +70,9 @@ def spec_of(
     )
 
 
-def _numbers(need: Need, machine: Machine, facts: Facts, args: Mapping[str, Flag]) -> NumberType:
+def _numbers(
+    need: Need, machine: Machine, facts: ModelFacts, args: Mapping[str, Flag]
+) -> NumberType:
     """What it is computed in; GPUs are left to the engine."""
     if asked := args.get("dtype"):
         return NumberType(name=str(asked), why="set in args")
@@ -84,7 +86,7 @@ def _numbers(need: Need, machine: Machine, facts: Facts, args: Mapping[str, Flag
     )
 
 
-def _widened(need: Need, facts: Facts) -> Need:
+def _widened(need: Need, facts: ModelFacts) -> Need:
     """The same in float32: weights that are stored in 16 bits take twice as much."""
     times = 2 if facts.quantization in ("BF16", "F16") else 1
     return replace(need, weights=need.weights * times, kv_element=4)
@@ -92,7 +94,7 @@ def _widened(need: Need, facts: Facts) -> Need:
 
 def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
     """A model that talks goes without its ears where the engine cannot read sound."""
-    deaf = own == "beside" and engine and lacking(own, engine.sound)
+    deaf = own == "beside" and engine and missing_packages(own, engine.sound)
     return "" if deaf else own
 
 

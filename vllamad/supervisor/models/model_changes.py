@@ -13,23 +13,25 @@ from pathlib import Path
 import trio
 
 from vllamad.core.model_name import ModelName, parse
-from vllamad.core.overlay import Overlay, layers, over
+from vllamad.core.overlay import Overlay, layers, merge
 from vllamad.errors import BadInput, ModelNotFound
-from vllamad.models.installed import Catalog, Installed
+from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.store import from_upload, lora, model_store, upload_blobs
 from vllamad.models.store.derived import derive, tidy
 from vllamad.models.store.manifests import Manifest
 from vllamad.protocol.control import Progress
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.workers.manager import WorkerManager
 
 Report = Callable[[Progress], Awaitable[None]]
 
 
-class Orders:
+class ModelChanges:
     """Changes the store; the only one in this process that does, but for pulls."""
 
-    def __init__(self, models: Path, catalog: Catalog, library: Library, fleet: Fleet) -> None:
+    def __init__(
+        self, models: Path, catalog: InstalledModels, library: Library, fleet: WorkerManager
+    ) -> None:
         self._models = models
         self._catalog = catalog
         self._library = library
@@ -59,7 +61,7 @@ class Orders:
             await self._library.pulls.attend(parse(base), step)
         async with self._one_at_a_time:
             found = await self._library.find(base)
-            laid = over(found.overlay, overlay)
+            laid = merge(found.overlay, overlay)
             if overlay.adapter is not None:
                 await trio.to_thread.run_sync(
                     lora.assemble, self._models, found.folder, overlay.adapter
@@ -124,7 +126,7 @@ class Orders:
                     gone = ModelNotFound(f"model '{model}' not found")
                     await self._fleet.forget(shown, gone)
 
-    async def _put(self, base: Installed, name: ModelName, overlay: Overlay) -> None:
+    async def _put(self, base: InstalledModel, name: ModelName, overlay: Overlay) -> None:
         before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
         async with self._freeing(before):
             change = await trio.to_thread.run_sync(derive, self._models, base, name, overlay)

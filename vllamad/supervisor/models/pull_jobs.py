@@ -23,7 +23,7 @@ Report = Callable[[Progress], Awaitable[None]]
 Fetch = Callable[[ModelName, Report], Awaitable[None]]
 
 
-class Pulls:
+class PullJobs:
     """All pulls of one daemon; `fetch` does one, in its own process."""
 
     def __init__(self, fetch: Fetch) -> None:

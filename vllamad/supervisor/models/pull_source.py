@@ -11,14 +11,14 @@ from vllamad.config.settings import Settings
 from vllamad.core.memory import Machine
 from vllamad.core.model_name import ModelName, parse
 from vllamad.host.log import event
-from vllamad.models.registry.registry_file import read_known
+from vllamad.models.registry.registry_file import load_registry
 from vllamad.models.registry.resolve import Origin, origin_of
-from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.runtime import EngineRuntimes
 
 log = logging.getLogger(__name__)
 
 
-async def origin_for(name: ModelName, settings: Settings, engines: Engines) -> Origin:
+async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntimes) -> Origin:
     """Find the repository for `name`; of a known model, that of the variant that suits us.
 
     Raises ModelNotFound, BadInput, and ConfigError for a catalogue of the operator's.
@@ -38,4 +38,4 @@ async def origin_for(name: ModelName, settings: Settings, engines: Engines) -> O
 
 
 def _look_up(name: ModelName, catalogs: tuple[Path, ...], machine: Machine, context: int) -> Origin:
-    return origin_of(name, read_known(catalogs), machine, context)
+    return origin_of(name, load_registry(catalogs), machine, context)

@@ -12,10 +12,10 @@ from vllamad.config.settings import LogSettings
 from vllamad.engine.reasons import child_signal, is_fatal_start_line, last_meaningful_line, progress
 from vllamad.host.journal import EngineLines
 from vllamad.host.log import escape
-from vllamad.host.log_files import Mark, WorkerLog, worker_log
+from vllamad.host.log_files import LogPosition, WorkerLog, worker_log
 
 
-class Output:
+class EngineOutput:
     """What the lines of one life mean."""
 
     def __init__(self, journal: EngineLines | None) -> None:
@@ -49,10 +49,10 @@ class Output:
 
 @contextmanager
 def worker_output(
-    path: Path, settings: LogSettings, journal: EngineLines | None, resume: Mark | None
-) -> Generator[tuple[WorkerLog, Output]]:
+    path: Path, settings: LogSettings, journal: EngineLines | None, resume: LogPosition | None
+) -> Generator[tuple[WorkerLog, EngineOutput]]:
     """Open the log of one life, or of the rest of one, and make sense of it."""
-    output = Output(journal)
+    output = EngineOutput(journal)
     limit, keep = settings.max_bytes, settings.keep
     with worker_log(
         path, max_bytes=limit, keep=keep, on_line=output.on_line, resume=resume

@@ -23,14 +23,14 @@ from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import event
 from vllamad.host.process_endings import Watch, starved
-from vllamad.host.process_group import Launch, ProcessGroup, Usage, adopt, spawn
+from vllamad.host.process_group import Launch, ProcessGroup, ResourceUsage, adopt, spawn
 from vllamad.host.processes import first_exit
 from vllamad.host.tasks import first_of
 from vllamad.http.engine_client import client_for
-from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.context_lengths import remembered
-from vllamad.supervisor.workers.engine_output import Output, worker_output
-from vllamad.supervisor.workers.handover import Facts, Keeper, Keeping, Survivor
+from vllamad.supervisor.workers.engine_output import EngineOutput, worker_output
+from vllamad.supervisor.workers.handover import AdoptedWorker, Handover, WorkerFacts, WorkerHandover
 from vllamad.supervisor.workers.worker_paths import log_file, run_folder, worker_id
 
 log = logging.getLogger(__name__)
@@ -38,20 +38,20 @@ log = logging.getLogger(__name__)
 _ENGINE_PROCESSES = "VLLM::"  # how vLLM titles its core and workers
 
 
-class EngineLives:
+class VllmLauncher:
     """Starts engines; the only maker of `Life` outside the tests."""
 
     def __init__(
         self,
         settings: Settings,
-        engines: Engines,
+        engines: EngineRuntimes,
         environ: Mapping[str, str],
         journal: Journal | None = None,
         cgroups: Cgroups | None = None,
-        keeping: Keeping | None = None,
+        keeping: Handover | None = None,
     ) -> None:
         self._settings = settings
-        self._keeping = keeping or Keeping(None, {})
+        self._keeping = keeping or Handover(None, {})
         self._cgroups = cgroups
         self._engines = engines
         self._environ = environ
@@ -69,7 +69,7 @@ class EngineLives:
         return self._engines.explained(plan)
 
     @asynccontextmanager
-    async def live(self, plan: Plan) -> AsyncGenerator[EngineLife]:
+    async def live(self, plan: Plan) -> AsyncGenerator[VllmProcess]:
         """Start an engine for `plan`, or go on with one that a daemon before us has started.
 
         Leaving the block ends it and waits until it is gone; but one that is kept is let go when
@@ -88,7 +88,7 @@ class EngineLives:
                     output.pid = group.pid
                     nursery.start_soon(file.keep_up)
                     with keeper.forgetting():
-                        yield EngineLife(plan, place, group, output, settings, keeper)
+                        yield VllmProcess(plan, place, group, output, settings, keeper)
                     nursery.cancel_scope.cancel()
                 file.catch_up()
         finally:
@@ -103,7 +103,7 @@ class EngineLives:
         return Workplace(run=run_folder(paths.run, model), cache=paths.cache)
 
     async def _open(
-        self, plan: Plan, place: Workplace, survivor: Survivor | None
+        self, plan: Plan, place: Workplace, survivor: AdoptedWorker | None
     ) -> AbstractAsyncContextManager[ProcessGroup]:
         settings, own, groups = self._settings, self._settings.worker, self._cgroups
         if survivor:
@@ -139,7 +139,7 @@ class EngineLives:
         return self._cgroups.make(name, memory_max=wanted) if self._cgroups else None
 
 
-class EngineLife:
+class VllmProcess:
     """A started engine; see `supervisor.worker.Life`."""
 
     def __init__(
@@ -147,9 +147,9 @@ class EngineLife:
         plan: Plan,
         place: Workplace,
         group: ProcessGroup,
-        output: Output,
+        output: EngineOutput,
         settings: Settings,
-        keeper: Keeper,
+        keeper: WorkerHandover,
     ) -> None:
         self.endpoint = place.endpoint
         self._plan = plan
@@ -191,7 +191,7 @@ class EngineLife:
         reason = await first_of(self._core_died, self._deaf, self._stuck)
         return self._starved() or reason
 
-    async def usage(self) -> Usage:
+    async def usage(self) -> ResourceUsage:
         usage = await trio.to_thread.run_sync(self._group.usage)
         self._held = max(usage.memory, self._held or 0)
         return usage
@@ -201,7 +201,7 @@ class EngineLife:
 
     async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
         if file := self._output.file:
-            facts = Facts(
+            facts = WorkerFacts(
                 plan=plan,
                 leader=self.pid,
                 context_length=context_length,
@@ -214,7 +214,7 @@ class EngineLife:
     def note_keep_alive(self, asked: float | None) -> None:
         self._keeper.note_keep_alive(asked)
 
-    async def _still_there(self, survivor: Survivor) -> int:
+    async def _still_there(self, survivor: AdoptedWorker) -> int:
         settings = self._settings
         async with client_for(str(self.endpoint)) as client:
             for _ in range(settings.probe_misses):

@@ -24,8 +24,8 @@ from vllamad.core.launch import Plan
 from vllamad.errors import HostProblem
 from vllamad.host.fd_store import FdStore, close_all, open_store, stored
 from vllamad.host.log import event
-from vllamad.host.log_files import Mark, WorkerLog
-from vllamad.host.process_group import LifeLine, ProcessGroup
+from vllamad.host.log_files import LogPosition, WorkerLog
+from vllamad.host.process_group import ProcessGroup, WorkerLink
 from vllamad.host.processes import pid_of
 from vllamad.supervisor.workers.worker_paths import log_file, run_folder, worker_id
 
@@ -36,7 +36,7 @@ _HEAD = 64  # bytes at the front of a note: all that changes
 _KINDS = ("control", "shim", "note")
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What does not change while a worker serves."""
 
     version: int = VERSION
@@ -48,7 +48,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     log_file: str
 
 
-class Note:
+class HandoverRecord:
     """Facts of one worker, and what changes, in memory that lives as long as a descriptor of it."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Note:
         self._keep_alive = keep_alive
         self._log_read = log_read
 
-    def write(self, facts: Facts) -> None:
+    def write(self, facts: WorkerFacts) -> None:
         # Python's own JSON knows Infinity: a model may be kept for ever.
         text = json.dumps(msgspec.to_builtins(facts)).encode()
         os.pwrite(self.descriptor, text, _HEAD)
@@ -76,16 +76,16 @@ class Note:
             self._log_read = offset
             self._write_head()
 
-    def read(self) -> tuple[Facts, Mark, float | None]:
+    def read(self) -> tuple[WorkerFacts, LogPosition, float | None]:
         """All of it. Raises ValueError, LookupError or TypeError if it is not what we write."""
         size = os.fstat(self.descriptor).st_size
         head, _, text = os.pread(self.descriptor, size, 0).partition(b"\n")
         told = json.loads(text)
         if told["version"] != VERSION:
             raise ValueError(f"its note is of version {told['version']}")
-        facts = msgspec.convert(told, Facts)
+        facts = msgspec.convert(told, WorkerFacts)
         keep_alive, log_read = msgspec.convert(json.loads(head), tuple[float | None, int])
-        return facts, Mark(facts.log_began, log_read), keep_alive
+        return facts, LogPosition(facts.log_began, log_read), keep_alive
 
     def _write_head(self) -> None:
         """In one write within one page: whoever kills us in it leaves the old or the new."""
@@ -94,33 +94,33 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survivor:
+class AdoptedWorker:
     """A worker of a daemon that is gone, alive and ready."""
 
     name: str
-    line: LifeLine
-    note: Note
-    facts: Facts
+    line: WorkerLink
+    note: HandoverRecord
+    facts: WorkerFacts
     keep_alive: float | None
-    mark: Mark
+    mark: LogPosition
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class Handover:
     """Where workers are kept from now on, if anywhere, and those that were, by their models."""
 
     store: FdStore | None
-    survivors: dict[str, Survivor]
+    survivors: dict[str, AdoptedWorker]
 
-    def keeper(self, model: str) -> Keeper:
+    def keeper(self, model: str) -> WorkerHandover:
         """Who keeps the worker of `model`: the one that survived, or else one yet to be started."""
-        return Keeper(self.store, worker_id(model), self.survivors.pop(model, None))
+        return WorkerHandover(self.store, worker_id(model), self.survivors.pop(model, None))
 
 
-class Keeper:
+class WorkerHandover:
     """Sees to it that one worker can outlive us."""
 
-    def __init__(self, store: FdStore | None, name: str, survivor: Survivor | None) -> None:
+    def __init__(self, store: FdStore | None, name: str, survivor: AdoptedWorker | None) -> None:
         self.survivor = survivor
         self._store = store
         self._name = name
@@ -128,14 +128,14 @@ class Keeper:
         self._group: ProcessGroup | None = None
 
     async def keep(
-        self, group: ProcessGroup, file: WorkerLog, facts: Facts, keep_alive: float | None
+        self, group: ProcessGroup, file: WorkerLog, facts: WorkerFacts, keep_alive: float | None
     ) -> None:
         """Give its life line away, where there is somebody to hold it."""
         if self._store is None:
             return
         if self._note is None:
             memory = os.memfd_create("vllamad-worker")
-            self._note = Note(memory, keep_alive=keep_alive, log_read=file.mark.read)
+            self._note = HandoverRecord(memory, keep_alive=keep_alive, log_read=file.mark.read)
             self._note.write(facts)
             try:
                 with group.line() as line:
@@ -179,13 +179,13 @@ class Keeper:
             self._note = None
 
 
-async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> Keeping:
+async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> Handover:
     """Take what was stored for us; of that, end what is of no use any more."""
     store = open_store(environ)
     wanted = settings.worker.keep_workers
     if wanted and store is None:
         event(log, logging.WARNING, "workers are not kept", why="systemd has not started us")
-    found: list[Survivor] = []
+    found: list[AdoptedWorker] = []
     for name, descriptors in sorted(stored(environ, os.getpid()).items()):
         try:
             if not wanted:
@@ -196,10 +196,10 @@ async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> 
             if store:
                 store.remove(name)
             await _let_go(descriptors, settings.worker.kill_timeout)
-    return Keeping(store if wanted else None, {one.facts.plan.model: one for one in found})
+    return Handover(store if wanted else None, {one.facts.plan.model: one for one in found})
 
 
-def _survivor(name: str, descriptors: Sequence[int], paths: Paths) -> Survivor:
+def _survivor(name: str, descriptors: Sequence[int], paths: Paths) -> AdoptedWorker:
     """Put its life line together. Raises ValueError and its like with the reason."""
     kinds = {_kind(descriptor): descriptor for descriptor in descriptors}
     if len(descriptors) != len(kinds) or len(kinds) != len(_KINDS):
@@ -207,15 +207,15 @@ def _survivor(name: str, descriptors: Sequence[int], paths: Paths) -> Survivor:
     control, shim, note = (kinds[kind] for kind in _KINDS)
     if _has_ended(shim):
         raise ValueError("it has ended meanwhile")
-    facts, mark, keep_alive = Note(note).read()
+    facts, mark, keep_alive = HandoverRecord(note).read()
     model = facts.plan.model
     here = worker_id(model), str(run_folder(paths.run, model)), str(log_file(paths.logs, model))
     if (name, facts.run, facts.log_file) != here:
         raise ValueError(f"its files are elsewhere: {facts.run}, {facts.log_file}")
-    return Survivor(
+    return AdoptedWorker(
         name=name,
-        line=LifeLine(socket.socket(fileno=control), shim, facts.leader),
-        note=Note(note, keep_alive=keep_alive, log_read=mark.read),
+        line=WorkerLink(socket.socket(fileno=control), shim, facts.leader),
+        note=HandoverRecord(note, keep_alive=keep_alive, log_read=mark.read),
         facts=facts,
         mark=mark,
         keep_alive=keep_alive,

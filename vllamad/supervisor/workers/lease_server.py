@@ -32,7 +32,7 @@ from vllamad.protocol.lease import (
     decode_question,
     encode,
 )
-from vllamad.supervisor.workers.manager import Fleet
+from vllamad.supervisor.workers.manager import WorkerManager
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ _QUESTION_LIMIT = 30.0  # seconds a gateway may take to say what it wants
 _SEND_LIMIT = 30.0  # seconds it may leave an answer unread
 
 
-class Broker:
+class LeaseServer:
     """Answers gateways; `spec_of` finds a model by its name or raises ModelNotFound."""
 
-    def __init__(self, fleet: Fleet, spec_of: SpecOf) -> None:
+    def __init__(self, fleet: WorkerManager, spec_of: SpecOf) -> None:
         self._fleet = fleet
         self._spec_of = spec_of
 

@@ -32,7 +32,7 @@ Verdicts = trio.MemoryReceiveChannel[Verdict]
 MakeWorker = Callable[[Plan, Callable[[Worker], None]], Worker]
 
 
-class Fleet:
+class WorkerManager:
     """Every worker, and everybody who wants one."""
 
     def __init__(self, scheduler: Scheduler, make_worker: MakeWorker) -> None:

@@ -24,13 +24,13 @@ from vllamad.core.lifecycle import Ending, GiveUp, Rest, Retry, Rules, State, ad
 from vllamad.engine.reasons import admitted_length, is_deterministic, refuses_parsers
 from vllamad.errors import VllamadError
 from vllamad.host.log import event
-from vllamad.host.process_group import Usage
+from vllamad.host.process_group import ResourceUsage
 from vllamad.host.tasks import first_of
 
 log = logging.getLogger(__name__)
 
 
-class Life(Protocol):
+class EngineProcess(Protocol):
     """One started engine: what a worker asks of it while it lives."""
 
     endpoint: Path
@@ -55,7 +55,7 @@ class Life(Protocol):
         """Wait until it is dead, deaf or stuck though nobody asked; the reason in one line."""
         ...
 
-    async def usage(self) -> Usage:
+    async def usage(self) -> ResourceUsage:
         """Main memory and processor time of its processes."""
         ...
 
@@ -77,7 +77,7 @@ class Life(Protocol):
         ...
 
 
-class Lives(Protocol):
+class EngineLauncher(Protocol):
     """Starts engines: the real one is in `supervisor/workers/engine_process.py`."""
 
     def log_file(self, model: str) -> Path: ...
@@ -86,7 +86,7 @@ class Lives(Protocol):
         """How an engine for `plan` will compute and why, for the log."""
         ...
 
-    def live(self, plan: Plan) -> AbstractAsyncContextManager[Life]:
+    def live(self, plan: Plan) -> AbstractAsyncContextManager[EngineProcess]:
         """Start an engine; leaving the block ends it, and returns when its group is empty."""
         ...
 
@@ -102,7 +102,7 @@ class Worker:
     def __init__(
         self,
         plan: Plan,
-        lives: Lives,
+        lives: EngineLauncher,
         settings: WorkerSettings,
         scheduler: SchedulerSettings,
         moved: Callable[[Worker], None],
@@ -113,13 +113,13 @@ class Worker:
         self.pid: int | None = None
         self.endpoint: Path | None = None
         self.context_length = plan.spec.context_length
-        self.usage = Usage(0)
+        self.usage = ResourceUsage(0)
         self.reason = ""
         self.restarts = 0
         self.lora_problem = ""  # why it does without the adapters it was planned with
         self.gone = trio.Event()  # set when the owner task is over: stopped or failed
         self.log_file = lives.log_file(plan.model)
-        self._life: Life | None = None
+        self._life: EngineProcess | None = None
         self._keep_alive: float | None = None
         self._lives = lives
         self._settings = settings
@@ -248,7 +248,7 @@ class Worker:
             outcome = f"internal error: {error!r}"
         return self._ending(outcome, ready_at)
 
-    async def _load(self, life: Life) -> str | _Asked | None:
+    async def _load(self, life: EngineProcess) -> str | _Asked | None:
         """None when it is ready; otherwise why it will not be."""
         with trio.move_on_after(self._load_timeout):
             try:
@@ -259,7 +259,7 @@ class Worker:
                 return error.message
         return f"not ready after {self._load_timeout:.0f} s"
 
-    async def _serve(self, life: Life) -> str | _Asked:
+    async def _serve(self, life: EngineProcess) -> str | _Asked:
         """Until it is asked to stop and nobody uses it any more, or until it fails."""
         outcome = await first_of(
             self._until_asked, life.ended, life.failing, partial(self._measure, life)
@@ -270,7 +270,7 @@ class Worker:
                 await first_of(self._until_idle, life.ended)
         return outcome
 
-    async def _until_ready(self, life: Life) -> None:
+    async def _until_ready(self, life: EngineProcess) -> None:
         self.context_length = await life.ready() or self.context_length
 
     async def _until_asked(self) -> _Asked:
@@ -281,7 +281,7 @@ class Worker:
         while not self._idle.is_set():
             await self._idle.wait()
 
-    async def _measure(self, life: Life) -> str:
+    async def _measure(self, life: EngineProcess) -> str:
         while True:
             self.usage = await life.usage()
             await trio.sleep(30)
@@ -289,7 +289,7 @@ class Worker:
     def _ending(self, outcome: str | _Asked, ready_at: float | None) -> Ending:
         if self.state is not State.STOPPING:
             self._enter(State.STOPPING)
-        self.pid, self.usage, self._life = None, Usage(0), None
+        self.pid, self.usage, self._life = None, ResourceUsage(0), None
         if isinstance(outcome, _Asked):
             return Ending(asked=True)
         return Ending(

@@ -29,7 +29,7 @@ def fill_in(tokens: FimTokens, before: str, after: str) -> str:
     return f"{tokens.before}{before}{tokens.after}{after}{tokens.middle}"
 
 
-def filled_in(
+def apply_fim(
     body: dict[str, object], tokens: FimTokens | None, full_name: str
 ) -> dict[str, object]:
     """A request for completions with its `suffix`, which no engine knows, worked into its prompts.

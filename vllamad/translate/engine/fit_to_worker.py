@@ -22,14 +22,14 @@ _SENSES = {
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
-class Form(NamedTuple):
+class AnswerForm(NamedTuple):
     """What is made of an answer beyond what the engine can be asked for."""
 
     copies: int = 1  # of each choice
     muted: bool = False  # the prompt is read, and nothing is said
 
 
-PLAIN = Form()
+PLAIN = AnswerForm()
 
 
 def check_tools(body: dict[str, object], traits: ModelTraits) -> None:
@@ -48,7 +48,7 @@ def check_media(body: dict[str, object], traits: ModelTraits) -> None:
             raise NotSupported(f"this model does not support {sense} input")
 
 
-def fitted(
+def fit_to_worker(
     body: dict[str, object], traits: ModelTraits, *, served_name: str, context_length: int
 ) -> dict[str, object]:
     """Fit an allowed request to its worker: the name, the limits, the switch for thinking.
@@ -77,7 +77,7 @@ def fitted(
     return fields
 
 
-def formed(body: dict[str, object]) -> tuple[dict[str, object], Form]:
+def formed(body: dict[str, object]) -> tuple[dict[str, object], AnswerForm]:
     """A request as the engine takes it, and what is left to be done with the answer.
 
     The engine refuses several answers where all are greedy, and so alike, and an answer of no
@@ -91,7 +91,7 @@ def formed(body: dict[str, object]) -> tuple[dict[str, object], Form]:
     muted = limit == 0 and not fields.get("echo")
     if not fields.get("echo"):
         fields |= {name: 1 for name in _LIMITS if fields.get(name) == 0}
-    return fields, Form(copies, muted) if muted or copies > 1 else PLAIN
+    return fields, AnswerForm(copies, muted) if muted or copies > 1 else PLAIN
 
 
 def _kinds(value: object) -> Iterator[str]:

@@ -40,7 +40,7 @@ _FIELDS: Final = {
 _OLLAMA_DEFAULTS: Final = {"/v1/messages": ("temperature", "top_p", "top_k")}
 
 
-def overlaid(
+def add_model_defaults(
     path: str, body: Body, overlay: Overlay, context_length: int, stored: Mapping[str, object]
 ) -> Body:
     """Add what `overlay` says to a request for `path`, wherever the client says nothing of it.

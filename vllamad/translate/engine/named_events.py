@@ -13,7 +13,7 @@ import msgspec
 from vllamad.errors import EngineRefused, VllamadError
 from vllamad.translate.error_bodies import anthropic_error, engine_refusal
 from vllamad.translate.go.json_decoder import is_object
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 _LAST = frozenset({"message_stop", "response.completed", "response.failed", "response.incomplete"})
 # The events that hold the answer as far as it is known: its model and its usage.
@@ -63,7 +63,7 @@ class _Numbered(msgspec.Struct):
     sequence_number: int = -1
 
 
-class Named(Verbatim, ABC):
+class NamedEventPassthrough(OpenAIPassthrough, ABC):
     """One answer of either API; the name of an event is always also in its data."""
 
     _now_ns = 0
@@ -130,7 +130,7 @@ class Named(Verbatim, ABC):
         """An event is about to be passed on."""
 
 
-class Messages(Named):
+class Messages(NamedEventPassthrough):
     """An answer of `/v1/messages`."""
 
     def _rebuilt(self, fields: Fields) -> Fields:
@@ -143,7 +143,7 @@ class Messages(Named):
         return b"event: error\ndata: %b\n\n" % anthropic_error(_status(error), error.message)
 
 
-class Responses(Named):
+class Responses(NamedEventPassthrough):
     """An answer of `/v1/responses`."""
 
     _latest = b"{}"

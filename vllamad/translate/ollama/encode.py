@@ -13,7 +13,7 @@ from vllamad.translate.engine.chunks import Logprob
 from vllamad.translate.engine.tool_calls import ToolCall
 
 
-class Piece(NamedTuple):
+class AnswerPiece(NamedTuple):
     """What one line says. Texts are JSON-escaped, without quotes."""
 
     content: bytes = b""
@@ -32,7 +32,7 @@ class Truncated(NamedTuple):
 NOTHING_TRUNCATED = Truncated()
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LastLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What only the last line says: durations in nanoseconds, zero left out.
 
     Ollama's has no `truncated_...`; its clients ignore keys that they do not know.
@@ -73,7 +73,7 @@ def opening(model: str) -> bytes:
     return b'{"model":%b,"created_at":"' % msgspec.json.encode(model)
 
 
-def line(spelling: Spelling, start: bytes, piece: Piece) -> bytes:
+def line(spelling: Spelling, start: bytes, piece: AnswerPiece) -> bytes:
     """Spell one line of a stream; `start` is the opening with the time."""
     return start + spelling.around_content[0] + _rest(spelling, piece, b"", b"") + b"\n"
 
@@ -81,9 +81,9 @@ def line(spelling: Spelling, start: bytes, piece: Piece) -> bytes:
 def last(
     spelling: Spelling,
     start: bytes,
-    piece: Piece,
+    piece: AnswerPiece,
     reason: str,
-    ending: Ending,
+    ending: LastLine,
     context: bytes = b"",
 ) -> bytes:
     """Spell the object that ends an answer, without a newline; it may carry a whole answer.
@@ -100,7 +100,7 @@ def last(
 
 def settled(spelling: Spelling, start: bytes, reason: str) -> bytes:
     """Spell the answer to a request that only loads or unloads: one object, streamed or not."""
-    return last(spelling, start, Piece(), reason, Ending())
+    return last(spelling, start, AnswerPiece(), reason, LastLine())
 
 
 def rendered(spelling: Spelling, start: bytes, prompt: str, images: int) -> bytes:
@@ -114,7 +114,7 @@ def rendered(spelling: Spelling, start: bytes, prompt: str, images: int) -> byte
 
 
 def _rest(
-    spelling: Spelling, piece: Piece, done_reason: bytes, metrics: bytes, done: bool = False
+    spelling: Spelling, piece: AnswerPiece, done_reason: bytes, metrics: bytes, done: bool = False
 ) -> bytes:
     thinking = b',"thinking":"%b"' % piece.thinking if piece.thinking else b""
     calls = b',"tool_calls":%b' % _tool_calls(piece.tool_calls) if piece.tool_calls else b""

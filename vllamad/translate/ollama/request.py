@@ -34,7 +34,7 @@ THINK_LEVELS = ("high", "medium", "low", "max")
 _LEVELS = '"high", "medium", "low", "max", true, or false'
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class PastToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call the assistant made earlier in the conversation."""
 
     id: str = ""
@@ -49,7 +49,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: str = ""
     thinking: str = ""
     images: list[Image] = []
-    tool_calls: list[ToolCall] = []
+    tool_calls: list[PastToolCall] = []
     tool_name: str = ""
     tool_call_id: str = ""
 
@@ -179,12 +179,12 @@ def _tool(value: object, where: str) -> dict[str, object]:
     return value
 
 
-def _tool_call(value: object, where: str) -> ToolCall:
+def _tool_call(value: object, where: str) -> PastToolCall:
     call = read_fields(value, where, "api.ToolCall", {"id": string, "function": anything})
     function = read_fields(
         call.pop("function", {}), f"{where}.function", "api.ToolCallFunction", _FUNCTION
     )
-    return msgspec.convert(call | function, ToolCall)
+    return msgspec.convert(call | function, PastToolCall)
 
 
 def _arguments(value: object, where: str) -> dict[str, object]:

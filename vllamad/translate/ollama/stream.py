@@ -23,7 +23,13 @@ from vllamad.translate.engine.tool_calls import CallBuffer
 from vllamad.translate.error_bodies import STOPPED, api_error, refusal_of
 from vllamad.translate.go.timestamps import Stamps
 from vllamad.translate.ollama import encode, stream_fast_path
-from vllamad.translate.ollama.encode import NOTHING_TRUNCATED, Ending, Piece, Spelling, Truncated
+from vllamad.translate.ollama.encode import (
+    NOTHING_TRUNCATED,
+    AnswerPiece,
+    LastLine,
+    Spelling,
+    Truncated,
+)
 from vllamad.translate.ollama.stream_fast_path import DIGITS
 
 DONE = b"[DONE]"
@@ -81,7 +87,7 @@ class Reply:
         self._stamps = Stamps()
         self._template = stream_fast_path.NONE
         self._calls = CallBuffer()
-        self._collected: list[Piece] = []
+        self._collected: list[AnswerPiece] = []
         self._context: list[bytes] = []  # token ids, if the engine tells them
         self._has_thought = self._thought_begun = self._answer_begun = False
         self._finish_reason = ""
@@ -194,7 +200,7 @@ class Reply:
         if choice.finish_reason:
             self._finish_reason = choice.finish_reason
             calls = self._calls.take_whole(cut_short=choice.finish_reason == "length")
-            line += self._say(Piece(tool_calls=calls), start)
+            line += self._say(AnswerPiece(tool_calls=calls), start)
         return line
 
     def _remember(self, chunk: Chunk, choice: Choice) -> None:
@@ -213,9 +219,9 @@ class Reply:
         if begun and (self._thinking or not learned.is_thinking):
             self._template = learned
 
-    def _piece(self, choice: Choice) -> Piece:
+    def _piece(self, choice: Choice) -> AnswerPiece:
         content, thinking = self._trimmed(choice.content, choice.thinking)
-        return Piece(
+        return AnswerPiece(
             content=_escaped(content),
             thinking=_escaped(thinking) if self._thinking else b"",
             logprobs=read_logprobs(choice.logprobs, self._top_logprobs),
@@ -232,7 +238,7 @@ class Reply:
             self._answer_begun = bool(content)
         return content, thinking
 
-    def _say(self, piece: Piece, start: bytes) -> bytes:
+    def _say(self, piece: AnswerPiece, start: bytes) -> bytes:
         """A line for a piece that says something; without a stream it is kept for the end."""
         if self._muted or not any(piece):
             return b""
@@ -241,13 +247,13 @@ class Reply:
         self._collected.append(piece)
         return b""
 
-    def _ending(self, times: Times) -> Ending:
+    def _ending(self, times: Times) -> LastLine:
         """Durations by the engine's own clock where it tells them; never zero."""
         first = times.first_token or times.ended
         last = times.last_token or first
         metrics = self._metrics
         reading = (metrics.time_to_first_token_ms or 0) - (metrics.queue_time_ms or 0)
-        return Ending(
+        return LastLine(
             total_duration=max(times.ended - times.received, 1),
             load_duration=max(times.granted - times.received, 1),
             prompt_eval_count=self.prompt_tokens,
@@ -267,8 +273,8 @@ def _nanoseconds(milliseconds: float | None) -> int:
     return int((milliseconds or 0) * 1e6)
 
 
-def _joined(pieces: list[Piece]) -> Piece:
-    return Piece(
+def _joined(pieces: list[AnswerPiece]) -> AnswerPiece:
+    return AnswerPiece(
         content=b"".join(piece.content for piece in pieces),
         thinking=b"".join(piece.thinking for piece in pieces),
         tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),

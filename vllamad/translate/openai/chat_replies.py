@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from vllamad.errors import EngineRefused
 from vllamad.translate.engine.fit_to_worker import PLAIN
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 _REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
@@ -153,7 +153,7 @@ class _Answer(Struct, Generic[C], omit_defaults=True):
     usage: _Usage | None = None
 
 
-class _Reply(Verbatim):
+class _Reply(OpenAIPassthrough):
     """One answer; an event or an object that cannot be read ends it with an error."""
 
     _whole: ClassVar[msgspec.json.Decoder[Any]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from vllamad.errors import VllamadError, WorkerLost
-from vllamad.translate.engine.fit_to_worker import PLAIN, Form
+from vllamad.translate.engine.fit_to_worker import PLAIN, AnswerForm
 from vllamad.translate.engine.sse import EventReader
 from vllamad.translate.error_bodies import STOPPED, engine_refusal
 
@@ -33,7 +33,7 @@ class _Failure(msgspec.Struct):
     error: _Fault
 
 
-class Verbatim:
+class OpenAIPassthrough:
     """One answer; `stream` says whether it is events or one JSON object.
 
     The engine writes its own name of the model; the client gets back the one it asked for. An
@@ -49,7 +49,7 @@ class Verbatim:
         served_name: str,
         asked_name: str,
         usage: bool = True,
-        form: Form = PLAIN,
+        form: AnswerForm = PLAIN,
     ) -> None:
         self.failed: VllamadError | None = None
         self.started = False

@@ -13,8 +13,8 @@ from tests.support.daemon import fake_home
 from vllamad.config.settings import ModelSettings
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed
 from vllamad.gateway.context import Context
-from vllamad.gateway.inference.model_lookup import as_granted, find, named, traits_of
-from vllamad.models.installed import Catalog
+from vllamad.gateway.inference.model_lookup import find, named, traits_of, without_missing_parsers
+from vllamad.models.installed import InstalledModels
 from vllamad.protocol.lease import Granted
 from vllamad.translate.ollama.to_engine import ModelTraits
 
@@ -25,7 +25,7 @@ MISSING = BadInput("model is required")
 def context(tmp_path: Path) -> Context:
     """A gateway that knows the models `a` and `org/b`; of all the rest `find` needs nothing."""
     models = fake_home(tmp_path, models=("a", "org/b")) / "state" / "models"
-    return cast("Context", SimpleNamespace(catalog=Catalog(models, {})))
+    return cast("Context", SimpleNamespace(catalog=InstalledModels(models, {})))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ def test_the_traits_of_a_model_are_its_names_abilities_and_sampling(tmp_path: Pa
     folder = write_checkpoint(
         tmp_path / "m", SMOLLM2, generation_config_json={"temperature": 0.6, "top_k": 20}
     )
-    model = Catalog(tmp_path / "none", {"Tiny": ModelSettings(path=str(folder))}).find("tiny")
+    model = InstalledModels(tmp_path / "none", {"Tiny": ModelSettings(path=str(folder))}).find(
+        "tiny"
+    )
     assert model is not None
     traits = traits_of(model)
     assert traits.full_name == "registry.ollama.ai/library/Tiny:latest"
@@ -99,5 +101,5 @@ def test_the_traits_of_a_model_are_its_names_abilities_and_sampling(tmp_path: Pa
 def test_a_worker_without_a_parser_can_do_less(tools: bool, thinking: bool, left: set[str]) -> None:
     traits = ModelTraits(full_name="m", capabilities=frozenset({"completion", "tools", "thinking"}))
     grant = Granted(endpoint="s", served_name="m", context_length=1, tools=tools, thinking=thinking)
-    assert as_granted(traits, grant).capabilities == left
-    assert (as_granted(traits, grant) is traits) == (tools and thinking)
+    assert without_missing_parsers(traits, grant).capabilities == left
+    assert (without_missing_parsers(traits, grant) is traits) == (tools and thinking)

@@ -15,14 +15,19 @@ from tests.fakes.raw_client import Server, parse, serving
 from tests.fakes.raw_engine import CHUNKED_HEAD, Exchange, Script, raw_engine
 from vllamad.errors import VllamadError
 from vllamad.gateway.errors import status_of
-from vllamad.gateway.inference.response_stream import Lines, ask, collect, relay
-from vllamad.gateway.inference.token_pump import Hub, open_hub
-from vllamad.gateway.inference.upstream import Output, RelayLimits
+from vllamad.gateway.inference.response_stream import (
+    OllamaStreamEncoder,
+    read_whole,
+    send_request,
+    stream_response,
+)
+from vllamad.gateway.inference.token_pump import TokenPump, open_hub
+from vllamad.gateway.inference.upstream import RelayLimits, ResponseTranslator
 from vllamad.gateway.server.connection import ServerLimits
 from vllamad.gateway.server.quart_glue import GatewayApp
 from vllamad.translate.ollama.encode import CHAT
 from vllamad.translate.ollama.stream import Reply
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 SSE = "text/event-stream"
 POST = b"POST /stream HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
@@ -33,15 +38,15 @@ DONE = b"data: [DONE]\n\n"
 class App(GatewayApp):
     """Two routes over the relay, and a lease the test can revoke."""
 
-    def __init__(self, socket: Path, hub: Hub | None, limits: RelayLimits) -> None:
+    def __init__(self, socket: Path, hub: TokenPump | None, limits: RelayLimits) -> None:
         super().__init__("tests", hub=hub, max_body=1000)
         self.socket = str(socket)
         self.limits = limits
         self.reason = ""
         self.gone = trio.Event()
-        self.make_output = lambda: Verbatim(stream=True, served_name="m", asked_name="m")
+        self.make_output = lambda: OpenAIPassthrough(stream=True, served_name="m", asked_name="m")
         self.add_url_rule("/stream", view_func=self.stream, methods=["POST"])
-        self.add_url_rule("/collect", view_func=self.collect, methods=["POST"])
+        self.add_url_rule("/collect", view_func=self.read_whole, methods=["POST"])
         self.register_error_handler(VllamadError, self.refused)
 
     def revoke(self, reason: str) -> None:
@@ -52,16 +57,18 @@ class App(GatewayApp):
         await self.gone.wait()
         return self.reason
 
-    async def ask(self, output: Output):
+    async def send_request(self, output: ResponseTranslator):
         path = "/v1/chat/completions"
-        return await ask(self.socket, path, b"{}", output, revoked=self.revoked, limits=self.limits)
+        return await send_request(
+            self.socket, path, b"{}", output, revoked=self.revoked, limits=self.limits
+        )
 
     async def stream(self) -> Response:
-        return await relay(await self.ask(self.make_output()), SSE)
+        return await stream_response(await self.send_request(self.make_output()), SSE)
 
-    async def collect(self) -> Response:
-        output = Verbatim(stream=False, served_name="m", asked_name="m")
-        return Response(await collect(await self.ask(output)))
+    async def read_whole(self) -> Response:
+        output = OpenAIPassthrough(stream=False, served_name="m", asked_name="m")
+        return Response(await read_whole(await self.send_request(output)))
 
     async def refused(self, error: VllamadError) -> Response:
         return Response(error.message, status=status_of(error))
@@ -421,7 +428,7 @@ async def test_a_whole_answer_is_collected(tmp_path: Path) -> None:
     assert answer[2] == b'{"model":"m","a":12}'
 
 
-class Buggy(Verbatim):
+class Buggy(OpenAIPassthrough):
     def feed(self, data: bytes, now_ns: int) -> bytes:
         if b"trip" in data:
             raise ZeroDivisionError
@@ -454,8 +461,8 @@ async def test_a_bug_in_the_translation_ends_one_answer_and_no_other(
             assert parse(await good.until_eof())[2].endswith(b"data: b\n\n" + DONE)
 
 
-def chat_lines() -> Output:
-    return Lines(Reply(CHAT, "tiny"), received_ns=1, granted_ns=2)
+def chat_lines() -> ResponseTranslator:
+    return OllamaStreamEncoder(Reply(CHAT, "tiny"), received_ns=1, granted_ns=2)
 
 
 @both_ways

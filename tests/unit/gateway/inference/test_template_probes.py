@@ -14,21 +14,21 @@ from tests.support.checkpoints import SMOLLM2, write_checkpoint
 from vllamad.core.model_name import parse
 from vllamad.gateway.inference.template_probes import TemplateProbes
 from vllamad.models.checkpoint.metadata import read_facts
-from vllamad.models.installed import Catalog, Installed
+from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.store import model_store
 from vllamad.translate.conversation.roles import ACCEPTS_ALL
 from vllamad.translate.conversation.template_rules import DEEPSEEK_V32, MISTRAL_COMMON
 
 
 @pytest.fixture
-def installed(tmp_path) -> Installed:
+def installed(tmp_path) -> InstalledModel:
     folder = write_checkpoint(tmp_path / "made", SMOLLM2, chat_template_jinja=FAMILIES["gemma2"])
     return installed_at(tmp_path, folder)
 
 
-def installed_at(tmp_path: Path, folder: Path) -> Installed:
+def installed_at(tmp_path: Path, folder: Path) -> InstalledModel:
     model_store.add(tmp_path / "models", parse("a"), folder, source="test")
-    found = Catalog(tmp_path / "models", {}).find("a")
+    found = InstalledModels(tmp_path / "models", {}).find("a")
     assert found is not None
     return found
 

@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from vllamad.errors import VllamadError
-from vllamad.gateway.inference.token_pump import Hub, Pump, chunk, open_hub
-from vllamad.gateway.inference.upstream import Exchange, RelayLimits
+from vllamad.gateway.inference.token_pump import PumpedStream, TokenPump, chunk, open_hub
+from vllamad.gateway.inference.upstream import RelayLimits, UpstreamResponse
 from vllamad.http.chunked import PlainReader
-from vllamad.http.engine_client import Answer
+from vllamad.http.engine_client import EngineResponse
 
 
 class Echo:
@@ -48,9 +48,11 @@ class Stream:
         self.client = client
         self.client.setblocking(False)
         self.to_client = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-        self.exchange = Exchange(Echo(), limits or RelayLimits())
-        self.exchange.begin(Answer(status=200, sock=ours, early=b"", reader=PlainReader(None)))
-        self.pump = Pump(self.exchange, self.to_client)
+        self.exchange = UpstreamResponse(Echo(), limits or RelayLimits())
+        self.exchange.begin(
+            EngineResponse(status=200, sock=ours, early=b"", reader=PlainReader(None))
+        )
+        self.pump = PumpedStream(self.exchange, self.to_client)
 
     async def until(self, size: int) -> bytes:
         data = b""
@@ -81,7 +83,7 @@ async def streams() -> AsyncGenerator[Streams]:
         stream.close()
 
 
-async def run(stream: Stream, hub: Hub) -> None:
+async def run(stream: Stream, hub: TokenPump) -> None:
     with trio.fail_after(5):
         await stream.pump.run(hub)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
-from vllamad.gateway.routes.audio import PIECE, Form, read_form, write_form
+from vllamad.gateway.routes.audio import PIECE, AudioForm, read_form, write_form
 
 FORM = "multipart/form-data; boundary=x"
 NAMES = st.sampled_from(["model", "prompt", "timestamp_granularities[]"])
@@ -20,7 +20,7 @@ def test_what_was_written_is_read(fields, audio):
     boundary = "long-and-in-nothing"
     body = write_form(fields, audio, boundary)
     form = read_form(body, content_type=f"multipart/form-data; boundary={boundary}")
-    assert form == Form(tuple(fields), audio)
+    assert form == AudioForm(tuple(fields), audio)
 
 
 @pytest.mark.parametrize("size", [PIECE, 2 * PIECE])
@@ -30,7 +30,7 @@ def test_it_does_not_matter_where_a_large_form_is_cut(size, cut, content):
     audio = (content * size)[: size - cut]
     body = write_form([("model", "m")], audio, "x-y")
     form = read_form(body, content_type="multipart/form-data; boundary=x-y")
-    assert form == Form((("model", "m"),), audio)
+    assert form == AudioForm((("model", "m"),), audio)
 
 
 @given(st.binary() | st.binary().map(lambda data: b"--x\r\n" + data + b"\r\n--x--"))
@@ -52,5 +52,5 @@ def test_a_form_has_so_many_parts_at_most():
 
 
 def test_a_value_is_the_first_of_its_name():
-    assert Form((("a", "1"), ("b", "2"), ("a", "3")), None).value("a") == "1"
-    assert Form((), None).value("a") == ""
+    assert AudioForm((("a", "1"), ("b", "2"), ("a", "3")), None).value("a") == "1"
+    assert AudioForm((), None).value("a") == ""

@@ -17,7 +17,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from tests.fakes.raw_client import RawClient, parse, serving
 from vllamad.gateway.server.connection import ServerLimits
 from vllamad.gateway.server.listen import TURNED_AWAY_AT_ONCE
-from vllamad.gateway.server.quart_glue import Client, GatewayApp, OwnBody
+from vllamad.gateway.server.quart_glue import GatewayApp, OwnBody, ResponseSink
 
 HOST = b"host: x\r\n"
 CLOSE = b"connection: close\r\n"
@@ -26,7 +26,7 @@ POST_COUNT = b"POST /count HTTP/1.1\r\n" + HOST
 
 
 class Slow(OwnBody):
-    async def deliver(self, client: Client) -> None:
+    async def deliver(self, client: ResponseSink) -> None:
         await client.write(b"hello")
         await trio.sleep(0.2)
 

@@ -9,7 +9,7 @@ import trio
 from quart import Response
 
 from tests.fakes.raw_client import parse, serving
-from vllamad.gateway.server.quart_glue import GatewayApp, until_answered
+from vllamad.gateway.server.quart_glue import GatewayApp, hold_until_response_sent
 
 STREAM = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -36,7 +36,7 @@ class App(GatewayApp):
             self.left.set()
 
     async def stream(self) -> Response:
-        assert await until_answered(self.held()) == "thing"
+        assert await hold_until_response_sent(self.held()) == "thing"
 
         async def body() -> AsyncGenerator[bytes]:
             yield b"begun "
@@ -47,7 +47,7 @@ class App(GatewayApp):
         return Response(body())
 
     async def fail(self) -> Response:
-        await until_answered(self.held())
+        await hold_until_response_sent(self.held())
         raise ValueError("no")
 
     async def refused(self, error: ValueError) -> Response:

@@ -10,14 +10,14 @@ from tests.support.checkpoints import BERT, SMOLLM2
 from tests.support.whisper import CONFIG as WHISPER
 from vllamad.core.audio import Hearing
 from vllamad.models.checkpoint.audio_config import hearing_of
-from vllamad.models.checkpoint.metadata import Facts, derive
+from vllamad.models.checkpoint.metadata import ModelFacts, derive
 from vllamad.models.checkpoint.vllm_parsers import capabilities
 from vllamad.protocol.gateway_setup import EngineParsers
 
 ALL = ("av", "soundfile", "torchaudio")
 
 
-def facts(config: dict[str, Any]) -> Facts:
+def facts(config: dict[str, Any]) -> ModelFacts:
     return derive(config, {})
 
 

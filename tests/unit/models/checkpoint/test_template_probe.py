@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from tests.support.chat_templates import FAMILIES, RULES
-from vllamad.models.checkpoint.template_probe import MARK, Request, find_rules
+from vllamad.models.checkpoint.template_probe import MARK, ProbeRequest, find_rules
 from vllamad.translate.conversation.roles import ACCEPTS_ALL, TemplateRules
 
 
 @pytest.mark.case("F2", "F3")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_guards_of_a_family_are_found(family: str) -> None:
-    asked = Request(template=FAMILIES[family], bos_token="<s>", eos_token="</s>")
+    asked = ProbeRequest(template=FAMILIES[family], bos_token="<s>", eos_token="</s>")
     assert find_rules(asked) == RULES[family]
 
 
@@ -25,13 +25,13 @@ def test_at_least_twelve_families_differ_from_what_accepts_everything() -> None:
 
 
 def test_a_template_that_renders_nothing_is_given_everything() -> None:
-    assert find_rules(Request(template="{{ raise_exception('no') }}")) == ACCEPTS_ALL
+    assert find_rules(ProbeRequest(template="{{ raise_exception('no') }}")) == ACCEPTS_ALL
 
 
 def run(template: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-P", "-m", "vllamad.models.checkpoint.template_probe"],
-        input=msgspec.json.encode(Request(template=template)),
+        input=msgspec.json.encode(ProbeRequest(template=template)),
         capture_output=True,
         timeout=60,
     )

@@ -11,7 +11,7 @@ from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import parse
 from vllamad.models import installed
 from vllamad.models.hub import other_caches
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.models.store import model_store
 
 OTHER = "b" * 40
@@ -23,7 +23,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def looking(tmp_path: Path, *places: Path, settings: dict[str, ModelSettings] | None = None):
-    return Catalog(tmp_path / "models", settings or {}, caches=places)
+    return InstalledModels(tmp_path / "models", settings or {}, caches=places)
 
 
 def test_a_model_in_a_cache_is_listed_and_found_where_it_lies(tmp_path, cache):

@@ -20,7 +20,7 @@ from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
 from vllamad.host.shim import descendants
 from vllamad.models.hub.download import AT_ONCE
 from vllamad.models.hub.pull_runner import pull
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.models.registry.resolve import Origin
 from vllamad.models.store import model_store
 from vllamad.models.store.manifests import list_manifests
@@ -100,7 +100,7 @@ def left_over(models: Path) -> list[str]:
 
 async def test_a_pulled_model_is_whole_verified_and_found(hub, models):
     steps = await pulled(models)
-    found = Catalog(models, {}).find("Org/Tiny")
+    found = InstalledModels(models, {}).find("Org/Tiny")
     assert found is not None
     assert found.facts.parameter_count == ELEMENTS
     assert found.license == "apache-2.0"
@@ -176,7 +176,7 @@ async def test_the_token_goes_to_the_hub_and_nowhere_else(hub, models, monkeypat
 async def test_a_cut_connection_is_taken_up_again(hub, models):
     hub.cut["model.safetensors"] = [1000, 50_000]
     await pulled(models)
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ async def test_a_flipped_byte_is_found_and_the_file_fetched_again(hub, models, n
     assert not (models / "hub/models--org--tiny").exists()
     del hub.serve[name]
     await pulled(models)
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
 
 
 async def test_a_shorter_file_than_announced_is_refused(hub, models):
@@ -264,7 +264,7 @@ async def test_a_cancelled_pull_goes_on_later_from_where_it_was(hub, models):
     assert list_manifests(models).manifests == ()
     hub.stall = ""
     await pulled(models)
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
     assert left_over(models) == []
 
 
@@ -296,7 +296,7 @@ async def test_a_beginning_that_is_none_of_this_file_is_found_out_and_replaced(h
     (blobs / f"{'0' * 64}.incomplete").write_bytes(b"of another commit")
     await pulled(models)
     assert left_over(models) == []
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
 
 
 async def test_files_of_the_same_content_are_fetched_once_and_are_all_there(hub, models):
@@ -318,14 +318,14 @@ async def test_a_hub_that_begins_anew_is_followed(hub, models):
     steps = await pulled(models)
     completed = [step.completed for step in steps if step.digest]
     assert completed == sorted(completed)
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
 
 
 async def test_who_is_asked_too_often_is_heard(hub, models):
     hub.busy = [1, 1]
     await pulled(models)
     assert hub.busy == []
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
 
 
 async def test_a_pull_waits_for_who_changes_its_repository_and_tells_of_what_comes(hub, models):
@@ -447,7 +447,7 @@ async def test_what_a_library_prints_is_logged_and_not_taken_for_a_step(
     caplog.set_level("INFO")
     steps = await pulled(models)
     assert [step.status for step in steps].count("success") == 1
-    assert Catalog(models, {}).find("org/tiny") is not None
+    assert InstalledModels(models, {}).find("org/tiny") is not None
     printed = [record.fields["line"] for record in caplog.records if "printed" in record.message]
     assert "hello from a library" in printed
 

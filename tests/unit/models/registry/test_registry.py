@@ -10,11 +10,11 @@ from vllamad.core.memory import GIB, Device, Machine
 from vllamad.core.model_name import parse
 from vllamad.core.variants import FORMATS, KnownModel
 from vllamad.errors import BadInput, ConfigError, ModelNotFound
-from vllamad.models.registry.registry import Known, is_gguf
-from vllamad.models.registry.registry_file import SHIPPED, read_known
+from vllamad.models.registry.registry import ModelRegistry, is_gguf
+from vllamad.models.registry.registry_file import SHIPPED, load_registry
 from vllamad.models.registry.resolve import MAIN, origin_in, origin_of
 
-KNOWN = read_known()
+KNOWN = load_registry()
 CPU = Machine(host=64 * GIB)
 # Whose weights are given out only to those who agreed to something on their pages.
 GATED = ("meta-llama/", "google/gemma-2", "google/gemma-3", "google/embeddinggemma", "CohereLabs/")
@@ -256,36 +256,36 @@ def written(tmp_path: Path, text: str, name: str = "catalog.toml") -> Path:
 
 
 def test_a_file_adds_a_family(tmp_path: Path) -> None:
-    known = read_known([written(tmp_path, MINE)])
+    known = load_registry([written(tmp_path, MINE)])
     assert origin_of(parse("tiny"), known, CPU).repository == "org/tiny"
     assert known.find(parse("qwen3:8b")) is not None
 
 
 def test_a_file_adds_a_tag_and_changes_what_is_latest(tmp_path: Path) -> None:
     text = 'qwen3.latest = "mine"\n[qwen3.tags.mine]\nparameters = 1e9\ncontext = 1\nfp8 = "a/b"'
-    known = read_known([written(tmp_path, text)])
+    known = load_registry([written(tmp_path, text)])
     assert origin_of(parse("qwen3"), known, CPU).repository == "a/b"
     assert known.find(parse("qwen3:8b")) is not None
 
 
 def test_a_tag_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
     text = '[qwen3.tags."8b"]\nparameters = 8e9\ncontext = 1024\nbf16 = "mirror/qwen"'
-    model = read_known([written(tmp_path, text)]).find(parse("qwen3:8b"))
+    model = load_registry([written(tmp_path, text)]).find(parse("qwen3:8b"))
     assert model is not None
     assert [variant.repository for variant in model.variants] == ["mirror/qwen"]
 
 
 def test_of_two_files_the_later_one_counts(tmp_path: Path) -> None:
     files = [written(tmp_path, MINE), written(tmp_path, MINE.replace("org", "other"), "b.toml")]
-    assert origin_of(parse("tiny"), read_known(files), CPU).repository == "other/tiny"
+    assert origin_of(parse("tiny"), load_registry(files), CPU).repository == "other/tiny"
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
-    assert len(read_known([tmp_path / "none"]).models) == len(KNOWN.models)
+    assert len(load_registry([tmp_path / "none"]).models) == len(KNOWN.models)
 
 
 def test_a_name_may_be_said_not_to_be_served(tmp_path: Path) -> None:
-    known = read_known([written(tmp_path, 'unserved.big = "too large for this house"')])
+    known = load_registry([written(tmp_path, 'unserved.big = "too large for this house"')])
     assert known.hint(parse("big")) == "big cannot be served: too large for this house"
 
 
@@ -310,19 +310,19 @@ def test_a_name_may_be_said_not_to_be_served(tmp_path: Path) -> None:
 def test_a_fault_names_the_file_and_the_field(tmp_path: Path, text: str, fault: str) -> None:
     file = written(tmp_path, text)
     if not fault:
-        read_known([file])
+        load_registry([file])
         return
     with pytest.raises(ConfigError) as caught:
-        read_known([file])
+        load_registry([file])
     assert caught.value.problems[0].startswith(f"{file}: ")
     assert fault in caught.value.problems[0]
 
 
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
-        read_known([tmp_path])
+        load_registry([tmp_path])
 
 
 def test_ours_is_shipped_beside_its_reader() -> None:
     assert SHIPPED.is_file()
-    assert Known().models == ()
+    assert ModelRegistry().models == ()

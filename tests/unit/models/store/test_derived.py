@@ -12,7 +12,7 @@ from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import parse
 from vllamad.core.overlay import NOTHING, Overlay, Turn
 from vllamad.errors import HostProblem, ModelNotFound
-from vllamad.models.installed import Catalog, Installed
+from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.model_info import modelfile, parameters, show
 from vllamad.models.store import lora, manifests, model_store
 from vllamad.models.store.derived import derive, tidy
@@ -27,8 +27,8 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def find(models: Path, name: str, **settings: ModelSettings) -> Installed:
-    found = Catalog(models, settings).find(name)
+def find(models: Path, name: str, **settings: ModelSettings) -> InstalledModel:
+    found = InstalledModels(models, settings).find(name)
     assert found is not None
     return found
 
@@ -117,7 +117,7 @@ def test_a_name_of_a_model_elsewhere_frees_nothing_of_that_model(models: Path) -
 def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "outside", SMOLLM2)
     settings = {"out": ModelSettings(path=str(folder))}
-    catalog = Catalog(models, settings)
+    catalog = InstalledModels(models, settings)
     out = catalog.find("out")
     assert out is not None
     assert catalog.is_configured(parse("OUT"))
@@ -128,7 +128,7 @@ def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path
     assert (made.folder, made.runs_as, made.stored) == (folder, "out:latest", True)
     derive(models, made, parse("again"), NOTHING)
     with pytest.raises(HostProblem, match="out:latest is no longer in the configuration"):
-        Catalog(models, {}).find("again")
+        InstalledModels(models, {}).find("again")
 
 
 def test_a_base_that_went_meanwhile_is_not_found(models: Path) -> None:
@@ -181,7 +181,7 @@ def test_an_adapter_adds_to_the_size_and_is_known_to_the_base(models: Path, tmp_
     overlay = with_adapter(models, tmp_path)
     make(models, "tuned", overlay, base="fits")
     tuned, fits = find(models, "tuned"), find(models, "fits")
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     [stored] = catalog.adapters(fits)
     assert tuned.size == fits.size + stored.size
     assert catalog.adapters(tuned) == (stored,)
@@ -193,7 +193,7 @@ def test_a_model_without_its_adapter_cannot_be_used(models: Path, tmp_path: Path
     make(models, "tuned", with_adapter(models, tmp_path), base="fits")
     lora.sweep(models, ())
     with pytest.raises(HostProblem, match="its adapter is missing"):
-        Catalog(models, {}).find("tuned")
+        InstalledModels(models, {}).find("tuned")
 
 
 def test_tidying_removes_adapters_that_no_manifest_names(models: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.unit.models.store.test_lora import adapter, base_of
 from vllamad.core.model_name import parse
 from vllamad.core.overlay import NOTHING, Overlay
 from vllamad.errors import BadInput, HostProblem, VllamadError
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.models.store import from_upload, model_store, upload_blobs
 from vllamad.models.store.manifests import Manifest
 
@@ -61,7 +61,7 @@ def refusal(models: Path, files: Mapping[str, str]) -> str:
     with pytest.raises(VllamadError) as refused:
         assemble(models, files)
     assert isinstance(refused.value, BadInput)
-    assert Catalog(models, {}).all() == []
+    assert InstalledModels(models, {}).all() == []
     assert [path for path in (models / "hub").glob("**/*") if path.is_file()] == []
     return refused.value.message
 
@@ -71,7 +71,7 @@ def test_an_adapter_may_come_with_the_files(models: Path, tmp_path: Path) -> Non
     (folder / "tokenizer.json").write_text("{}")
     overlay = Overlay(adapter=adapter(models))
     assemble(models, upload(models, folder), overlay=overlay)
-    catalog = Catalog(models, {})
+    catalog = InstalledModels(models, {})
     found = catalog.find("mine")
     assert found is not None
     assert found.overlay == overlay
@@ -83,7 +83,7 @@ def test_what_was_uploaded_is_a_model_with_all_that_was_said_of_it(
 ) -> None:
     files = upload(models, folder)
     manifest = assemble(models, files, overlay=KIND)
-    found = Catalog(models, {}).find("mine")
+    found = InstalledModels(models, {}).find("mine")
     assert found is not None
     assert found.facts.hidden_size == SMOLLM2["hidden_size"]
     assert found.facts.chat_template == "{{ messages }}"
@@ -148,7 +148,7 @@ def test_shards_are_those_of_the_index(models: Path, folder: Path) -> None:
         refusal(models, files) == "cannot find model-2-of-2.safetensors, one of 2 files of weights"
     )
     assemble(models, upload(models, folder))
-    found = Catalog(models, {}).find("mine")
+    found = InstalledModels(models, {}).find("mine")
     assert found is not None
     assert found.facts.parameter_count == 16 * 4 + 8 * 4
 

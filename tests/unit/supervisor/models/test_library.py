@@ -13,10 +13,10 @@ from vllamad.core.memory import GIB, Machine
 from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, ModelNotFound
 from vllamad.host import devices
-from vllamad.models.installed import Catalog
+from vllamad.models.installed import InstalledModels
 from vllamad.models.store import model_store
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.runtime import EngineRuntimes
 
 
 class House:
@@ -30,7 +30,11 @@ class House:
         settings = Settings(paths=paths, scheduler=SchedulerSettings(memory=16 * GIB))
         self.machines: list[Machine] = []
         self.library = Library(
-            settings, Catalog(paths.models, {}), Engines(settings), self.machines.append, {}
+            settings,
+            InstalledModels(paths.models, {}),
+            EngineRuntimes(settings),
+            self.machines.append,
+            {},
         )
 
 

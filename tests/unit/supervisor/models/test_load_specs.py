@@ -13,7 +13,7 @@ from tests.support.kv_caches import flat
 from vllamad.config.settings import EngineSettings, ModelSettings
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.memory import GIB, Device, Machine
-from vllamad.models.installed import Catalog, Installed
+from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.supervisor.models.load_specs import spec_of
 
 ROOMY = Machine(host=64 * GIB, cpu_kv_cache=GIB)
@@ -24,10 +24,10 @@ KV = 2 * 30 * 3 * 64 * 2  # bytes a token of SmolLM2 takes in the cache
 
 def installed(
     folder: Path, config: Mapping[str, object] = SMOLLM2, template: str = "", **settings: object
-) -> Installed:
+) -> InstalledModel:
     write_checkpoint(folder, config, tokenizer_config_json={"chat_template": template})
     named = ModelSettings(path=str(folder), **settings)  # type: ignore[arg-type]
-    found = Catalog(folder.parent / "none", {"tiny": named}).find("tiny")
+    found = InstalledModels(folder.parent / "none", {"tiny": named}).find("tiny")
     assert found is not None
     return found
 

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from vllamad.core.model_name import ModelName, parse
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.protocol.control import Progress
-from vllamad.supervisor.models.pull_jobs import GRACE, Pulls, Report
+from vllamad.supervisor.models.pull_jobs import GRACE, PullJobs, Report
 
 NAME = parse("org/tiny")
 START = Progress(status="pulling manifest")
@@ -56,7 +56,7 @@ class Listener:
         self.scope = trio.CancelScope()
         self.done = trio.Event()
 
-    async def listen(self, pulls: Pulls, *, detach: bool = False) -> None:
+    async def listen(self, pulls: PullJobs, *, detach: bool = False) -> None:
         with self.scope:
             try:
                 await pulls.attend(NAME, self.hear, detach=detach)
@@ -74,14 +74,14 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-async def pulls(hub: Hub, nursery: trio.Nursery) -> Pulls:
-    pulls = Pulls(hub.fetch)
+async def pulls(hub: Hub, nursery: trio.Nursery) -> PullJobs:
+    pulls = PullJobs(hub.fetch)
     await nursery.start(pulls.run)
     return pulls
 
 
 async def test_who_comes_late_hears_how_far_it_has_come(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery
 ) -> None:
     first, second = Listener(), Listener()
     nursery.start_soon(first.listen, pulls)
@@ -98,7 +98,7 @@ async def test_who_comes_late_hears_how_far_it_has_come(
 
 
 async def test_what_stops_it_everybody_is_told(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery
 ) -> None:
     first, second = Listener(), Listener()
     nursery.start_soon(first.listen, pulls)
@@ -112,7 +112,7 @@ async def test_what_stops_it_everybody_is_told(
 
 
 async def test_a_pull_that_breaks_is_an_error_and_not_the_end_of_the_daemon(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery
 ) -> None:
     one = Listener()
     nursery.start_soon(one.listen, pulls)
@@ -123,7 +123,7 @@ async def test_a_pull_that_breaks_is_an_error_and_not_the_end_of_the_daemon(
 
 
 async def test_it_goes_on_while_anybody_listens(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery, autojump_clock: MockClock
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     first, second = Listener(), Listener()
     nursery.start_soon(first.listen, pulls)
@@ -138,7 +138,7 @@ async def test_it_goes_on_while_anybody_listens(
 
 
 async def test_it_ends_a_moment_after_the_last_has_left(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery, autojump_clock: MockClock
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     one = Listener()
     nursery.start_soon(one.listen, pulls)
@@ -151,7 +151,7 @@ async def test_it_ends_a_moment_after_the_last_has_left(
 
 
 async def test_who_comes_back_in_that_moment_finds_it_going_on(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery, autojump_clock: MockClock
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     first, second = Listener(), Listener()
     nursery.start_soon(first.listen, pulls)
@@ -166,7 +166,7 @@ async def test_who_comes_back_in_that_moment_finds_it_going_on(
 
 
 async def test_a_detached_one_needs_nobody(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery, autojump_clock: MockClock
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     one, other = Listener(), Listener()
     nursery.start_soon(lambda: one.listen(pulls, detach=True))
@@ -182,7 +182,7 @@ async def test_a_detached_one_needs_nobody(
 
 
 async def test_a_slow_listener_holds_nobody_up(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery
 ) -> None:
     heard: list[Progress] = []
     go_on = trio.Event()
@@ -203,7 +203,7 @@ async def test_a_slow_listener_holds_nobody_up(
 
 
 async def test_the_next_pull_of_it_is_another(
-    hub: Hub, pulls: Pulls, nursery: trio.Nursery
+    hub: Hub, pulls: PullJobs, nursery: trio.Nursery
 ) -> None:
     for number in (1, 2):
         one = Listener()

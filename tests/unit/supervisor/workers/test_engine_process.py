@@ -32,9 +32,9 @@ from vllamad.errors import HostProblem, RuntimeProblem
 from vllamad.host.cgroup import Cgroups
 from vllamad.host.process_group import Launch
 from vllamad.http.engine_client import client_for
-from vllamad.supervisor.runtime import Engines
+from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers import engine_process
-from vllamad.supervisor.workers.engine_process import EngineLife, EngineLives
+from vllamad.supervisor.workers.engine_process import VllmLauncher, VllmProcess
 from vllamad.supervisor.workers.worker import Worker
 from vllamad.supervisor.workers.worker_paths import log_file
 
@@ -70,19 +70,19 @@ def settings_of(home: Path, worker: WorkerSettings = WATCHFUL, /, **scenario: ob
     return Settings(paths=paths, worker=worker, engine=EngineSettings(env=env))
 
 
-def lives_of(settings: Settings) -> EngineLives:
-    return EngineLives(settings, Engines(settings), os.environ)
+def lives_of(settings: Settings) -> VllmLauncher:
+    return VllmLauncher(settings, EngineRuntimes(settings), os.environ)
 
 
 @asynccontextmanager
-async def living(settings: Settings) -> AsyncGenerator[EngineLife]:
+async def living(settings: Settings) -> AsyncGenerator[VllmProcess]:
     with trio.fail_after(30):
         async with lives_of(settings).live(PLAN) as life:
             yield life
 
 
 async def reason_of(
-    home: Path, wait: Callable[[EngineLife], Awaitable[str]], **scenario: object
+    home: Path, wait: Callable[[VllmProcess], Awaitable[str]], **scenario: object
 ) -> str:
     async with living(settings_of(home, **scenario)) as life:
         return await wait(life)
@@ -142,7 +142,7 @@ async def test_an_end_for_lack_of_memory_says_so(tmp_path: Path) -> None:
     tree = Cgroups(tmp_path / "cgroup", memory=True)
     tree.top.mkdir()
     with trio.fail_after(30):
-        async with EngineLives(settings, Engines(settings), os.environ, cgroups=tree).live(
+        async with VllmLauncher(settings, EngineRuntimes(settings), os.environ, cgroups=tree).live(
             PLAN
         ) as life:
             await life.ready()
@@ -169,7 +169,7 @@ async def test_a_first_token_that_is_refused_is_why_it_failed(tmp_path: Path) ->
 
 
 async def test_an_end_by_a_signal_names_it(tmp_path: Path) -> None:
-    async def killed(life: EngineLife) -> str:
+    async def killed(life: VllmProcess) -> str:
         await life.ready()
         os.kill(life.pid, signal.SIGKILL)
         return await life.ended()
@@ -185,7 +185,7 @@ async def test_a_remark_is_no_reason_where_a_signal_ended_it(tmp_path: Path) -> 
     remark = "(EngineCore pid=9) WARNING 12-01 01:02:03 [x.py:1] ValueError: Using None for EOS"
     cause = "ERROR 12-01 01:02:03 [x.py:1] RuntimeError: no such kernel"
 
-    async def killed(life: EngineLife) -> str:
+    async def killed(life: VllmProcess) -> str:
         await life.ready()
         os.kill(life.pid, signal.SIGILL)
         return await life.ended()
@@ -205,7 +205,7 @@ async def test_the_core_s_signal_is_told_though_its_leader_ends_in_order(tmp_pat
 
 
 async def test_the_signal_that_ended_the_core_of_a_ready_engine_is_told(tmp_path: Path) -> None:
-    async def killed(life: EngineLife) -> str:
+    async def killed(life: VllmProcess) -> str:
         await life.ready()
         ((core, _),) = [one for one in life._group.members() if one[1].startswith("VLLM::")]
         async with trio.open_nursery() as nursery:
@@ -236,7 +236,7 @@ async def test_a_start_that_failed_counts_as_ended_though_every_process_lives(
 async def test_the_death_of_the_core_is_seen_before_the_leader_notices(
     tmp_path: Path, name: str, who: str
 ) -> None:
-    async def killed(life: EngineLife) -> str:
+    async def killed(life: VllmProcess) -> str:
         await life.ready()
         core = next(pid for pid, comm in life._group.members() if comm == name)
         async with trio.open_nursery() as nursery:
@@ -248,7 +248,7 @@ async def test_the_death_of_the_core_is_seen_before_the_leader_notices(
 
 
 async def test_an_engine_that_answers_no_probe_is_deaf(tmp_path: Path) -> None:
-    async def stopped(life: EngineLife) -> str:
+    async def stopped(life: VllmProcess) -> str:
         await life.ready()
         os.kill(life.pid, signal.SIGSTOP)
         life.hurry()

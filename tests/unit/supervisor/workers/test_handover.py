@@ -19,9 +19,14 @@ from tests.support.kv_caches import flat
 from vllamad.config.settings import Paths, Settings, WorkerSettings
 from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.memory import Need, Placement
-from vllamad.host.log_files import Mark
+from vllamad.host.log_files import LogPosition
 from vllamad.supervisor.workers import handover
-from vllamad.supervisor.workers.handover import Facts, Keeping, Note, look_for_survivors
+from vllamad.supervisor.workers.handover import (
+    Handover,
+    HandoverRecord,
+    WorkerFacts,
+    look_for_survivors,
+)
 from vllamad.supervisor.workers.worker_paths import log_file, run_folder, worker_id
 
 PLAN = Plan(
@@ -51,8 +56,8 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(paths=paths, worker=WorkerSettings(keep_workers=True))
 
 
-def facts_of(settings: Settings) -> Facts:
-    return Facts(
+def facts_of(settings: Settings) -> WorkerFacts:
+    return WorkerFacts(
         plan=PLAN,
         leader=4711,
         context_length=2048,
@@ -80,25 +85,25 @@ def test_a_note_says_what_was_written(
     settings: Settings, descriptor: int, keep_alive: float | None
 ) -> None:
     facts = facts_of(settings)
-    Note(descriptor, keep_alive=keep_alive, log_read=99).write(facts)
-    assert Note(descriptor).read() == (facts, Mark(10, 99), keep_alive)
+    HandoverRecord(descriptor, keep_alive=keep_alive, log_read=99).write(facts)
+    assert HandoverRecord(descriptor).read() == (facts, LogPosition(10, 99), keep_alive)
 
 
 def test_what_changes_is_written_down_at_once(settings: Settings, descriptor: int) -> None:
-    note = Note(descriptor)
+    note = HandoverRecord(descriptor)
     note.write(facts_of(settings))
     note.keep_alive(inf)
     note.log_read(1 << 60)
-    assert Note(descriptor).read() == (facts_of(settings), Mark(10, 1 << 60), inf)
+    assert HandoverRecord(descriptor).read() == (facts_of(settings), LogPosition(10, 1 << 60), inf)
     note.keep_alive(None)
-    assert Note(descriptor).read()[2] is None
+    assert HandoverRecord(descriptor).read()[2] is None
 
 
 def test_what_a_later_version_adds_is_passed_over(settings: Settings, descriptor: int) -> None:
     told = msgspec.to_builtins(facts_of(settings)) | {"colour": "red"}
-    Note(descriptor).write(facts_of(settings))
+    HandoverRecord(descriptor).write(facts_of(settings))
     os.pwrite(descriptor, json.dumps(told).encode(), 64)
-    assert Note(descriptor).read()[0] == facts_of(settings)
+    assert HandoverRecord(descriptor).read()[0] == facts_of(settings)
 
 
 @contextmanager
@@ -116,7 +121,7 @@ def held() -> Generator[tuple[socket.socket, int, subprocess.Popen[bytes]]]:
 
 async def survivors(
     settings: Settings, found: list[int], monkeypatch: pytest.MonkeyPatch, name: str = NAME
-) -> Keeping:
+) -> Handover:
     monkeypatch.setattr(handover, "stored", lambda *_: {name: found})
     return await look_for_survivors(settings, {"NOTIFY_SOCKET": "/nobody/listens"})
 
@@ -127,7 +132,7 @@ async def test_a_worker_that_was_kept_is_found_in_whatever_order(
 ) -> None:
     with held() as (control, shim, process):
         note = memory()
-        Note(note, keep_alive=5.0).write(facts_of(settings))
+        HandoverRecord(note, keep_alive=5.0).write(facts_of(settings))
         number = control.detach()
         found = (await survivors(settings, [note, number, shim], monkeypatch)).survivors
         (one,) = found.values()
@@ -139,7 +144,7 @@ async def test_a_worker_that_was_kept_is_found_in_whatever_order(
         os.close(note)
 
 
-BAD: dict[str, tuple[Callable[[Facts], object], str]] = {
+BAD: dict[str, tuple[Callable[[WorkerFacts], object], str]] = {
     "another version": (
         lambda facts: msgspec.structs.replace(facts, version=2),
         "its note is of version 2",
@@ -164,7 +169,7 @@ async def test_one_that_we_cannot_go_on_with_is_ended_and_why_is_said(
     change, reason = BAD[why]
     with held() as (control, shim, process):
         note = memory()
-        Note(note).write(facts_of(settings))
+        HandoverRecord(note).write(facts_of(settings))
         text = json.dumps(msgspec.to_builtins(change(facts_of(settings)))).encode()
         os.ftruncate(note, 64)
         os.pwrite(note, text, 64)
@@ -181,7 +186,7 @@ async def test_one_is_ended_where_workers_are_not_kept_any_more(
     off = replace(settings, worker=WorkerSettings(keep_workers=False))
     with held() as (control, shim, process):
         note = memory()
-        Note(note).write(facts_of(settings))
+        HandoverRecord(note).write(facts_of(settings))
         kept = await survivors(off, [control.detach(), shim, note], monkeypatch)
         assert (kept.store, kept.survivors) == (None, {})
         assert process.wait(60) == 0
@@ -196,7 +201,7 @@ async def test_one_that_has_ended_is_nobody_to_go_on_with(
         process.kill()
         process.wait()
         note = memory()
-        Note(note).write(facts_of(settings))
+        HandoverRecord(note).write(facts_of(settings))
         found = [control.detach(), shim, note]
         assert (await survivors(settings, found, monkeypatch)).survivors == {}
     assert reasons(caplog) == "it has ended meanwhile"

@@ -37,8 +37,8 @@ from vllamad.protocol.lease import (
     decode_answer,
     encode,
 )
-from vllamad.supervisor.workers.lease_server import Broker, listen
-from vllamad.supervisor.workers.manager import Fleet, Verdict, Verdicts
+from vllamad.supervisor.workers.lease_server import LeaseServer, listen
+from vllamad.supervisor.workers.manager import Verdict, Verdicts, WorkerManager
 
 
 async def spec_of(model: str) -> Spec:
@@ -82,7 +82,7 @@ class Gateway:
 class House:
     """A fleet of scripted engines and its broker on a real socket."""
 
-    def __init__(self, fleet: Fleet, path: Path) -> None:
+    def __init__(self, fleet: WorkerManager, path: Path) -> None:
         self.fleet = fleet
         self.path = path
 
@@ -106,7 +106,7 @@ async def house(folder: Path, *lives: FakeLife) -> AsyncGenerator[House]:
     story = FakeLives([*lives] or [FakeLife(load=0)])
     async with fleet_of(story) as fleet, trio.open_nursery() as nursery:
         listener = listen(folder / "broker.sock")
-        nursery.start_soon(trio.serve_listeners, Broker(fleet, spec_of).attend, [listener])
+        nursery.start_soon(trio.serve_listeners, LeaseServer(fleet, spec_of).attend, [listener])
         yield House(fleet, folder / "broker.sock")
         nursery.cancel_scope.cancel()
 
@@ -247,7 +247,7 @@ async def test_a_silent_gateway_is_let_go_after_half_a_minute(autojump_clock: Mo
     async with fleet_of(FakeLives()) as fleet:
         ours, theirs = memory_stream_pair()
         began = trio.current_time()
-        await Broker(fleet, spec_of).attend(cast("trio.SocketStream", ours))
+        await LeaseServer(fleet, spec_of).attend(cast("trio.SocketStream", ours))
         assert trio.current_time() - began == 30
         assert await theirs.receive_some() == b""
 
@@ -255,7 +255,7 @@ async def test_a_silent_gateway_is_let_go_after_half_a_minute(autojump_clock: Mo
 async def test_a_gateway_that_does_not_read_loses_its_lease(autojump_clock: MockClock) -> None:
     async with fleet_of(FakeLives([FakeLife(load=0)])) as fleet, trio.open_nursery() as nursery:
         ours, theirs = lockstep_stream_pair()
-        nursery.start_soon(Broker(fleet, spec_of).attend, cast("trio.SocketStream", ours))
+        nursery.start_soon(LeaseServer(fleet, spec_of).attend, cast("trio.SocketStream", ours))
         await theirs.send_all(encode(Acquire(model="a")))
         await trio.sleep(29)
         assert fleet.queued + sum(worker.leases for worker in fleet.workers()) == 1
@@ -264,7 +264,7 @@ async def test_a_gateway_that_does_not_read_loses_its_lease(autojump_clock: Mock
         assert fleet.queued + sum(worker.leases for worker in fleet.workers()) == 0
 
 
-class Granting(Fleet):
+class Granting(WorkerManager):
     """Grants every lease at once."""
 
     def __init__(self) -> None:
@@ -281,7 +281,7 @@ class Granting(Fleet):
 
 async def test_a_gateway_that_is_gone_when_its_lease_is_granted_ends_nothing_else() -> None:
     fleet = Granting()
-    broker = Broker(fleet, spec_of)
+    broker = LeaseServer(fleet, spec_of)
     for _ in range(20):  # which of both is noticed first, the end or the grant, is up to chance
         ours, theirs = socket.socketpair()
         with theirs:

@@ -18,7 +18,7 @@ from vllamad.core.memory import GIB, Machine, Need, Placement
 from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import ModelNotFound, Unavailable
 from vllamad.protocol.lease import Granted, Refused, Revoked, Waiting
-from vllamad.supervisor.workers.manager import Fleet, Verdicts
+from vllamad.supervisor.workers.manager import Verdicts, WorkerManager
 from vllamad.supervisor.workers.worker import Worker
 
 
@@ -28,7 +28,7 @@ def spec(model: str) -> Spec:
 
 
 @asynccontextmanager
-async def fleet_of(lives: FakeLives, **changes: float) -> AsyncGenerator[Fleet]:
+async def fleet_of(lives: FakeLives, **changes: float) -> AsyncGenerator[WorkerManager]:
     """A running fleet; closed on the way out."""
     limits = Limits(
         keep_alive=changes.get("keep_alive", 300),
@@ -39,7 +39,7 @@ async def fleet_of(lives: FakeLives, **changes: float) -> AsyncGenerator[Fleet]:
         failed_cooldown=600,
     )
     settings = WorkerSettings(max_failures=int(changes.get("max_failures", 1)))
-    fleet = Fleet(
+    fleet = WorkerManager(
         Scheduler(limits, Machine(host=100 * GIB)),
         lambda plan, moved: Worker(plan, lives, settings, SchedulerSettings(), moved),
     )
@@ -221,7 +221,7 @@ async def test_a_stop_of_what_fails_meanwhile_clears_the_failure(autojump_clock:
             await granted(verdicts)
 
 
-async def first_verdict(fleet: Fleet) -> None:
+async def first_verdict(fleet: WorkerManager) -> None:
     async with fleet.lease(spec("a"), None) as verdicts:
         await verdicts.receive()
         await verdicts.receive()

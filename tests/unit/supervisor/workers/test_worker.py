@@ -18,7 +18,7 @@ from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
 from vllamad.errors import HostProblem
-from vllamad.host.process_group import Usage
+from vllamad.host.process_group import ResourceUsage
 from vllamad.supervisor.workers.worker import Worker
 
 PLAN = Plan(
@@ -60,8 +60,8 @@ class FakeLife:
         await trio.sleep(self.fails_after)
         return self.why
 
-    async def usage(self) -> Usage:
-        return Usage(123)
+    async def usage(self) -> ResourceUsage:
+        return ResourceUsage(123)
 
     def hurry(self) -> None:
         self.hurried = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllamad.errors import BadInput, NotSupported
-from vllamad.translate.content.fill_in_middle import FimTokens, filled_in
+from vllamad.translate.content.fill_in_middle import FimTokens, apply_fim
 
 TOKENS = FimTokens(before="<P>", after="<S>", middle="<M>", ends=(7, 9))
 FULL = "registry.ollama.ai/library/m:latest"
@@ -28,14 +28,14 @@ Body = dict[str, object]
     ],
 )  # fmt: skip
 def test_what_comes_after_goes_into_the_prompt(body: Body, made: Body) -> None:
-    assert filled_in(body, TOKENS, FULL) == made
+    assert apply_fim(body, TOKENS, FULL) == made
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, None])
 @pytest.mark.parametrize("body", [{"prompt": "a"}, {"prompt": [1, 2]}, {"echo": True}])
 def test_without_a_suffix_nothing_changes(body: Body, tokens: FimTokens | None) -> None:
-    assert filled_in(body, tokens, FULL) == body
-    assert filled_in(body | {"suffix": ""}, tokens, FULL) == body
+    assert apply_fim(body, tokens, FULL) == body
+    assert apply_fim(body | {"suffix": ""}, tokens, FULL) == body
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_without_a_suffix_nothing_changes(body: Body, tokens: FimTokens | None) 
 )  # fmt: skip
 def test_what_leaves_no_room_for_it_is_refused(body: Body, text: str) -> None:
     with pytest.raises(BadInput) as refused:
-        filled_in({"suffix": "z"} | body, TOKENS, FULL)
+        apply_fim({"suffix": "z"} | body, TOKENS, FULL)
     assert (refused.value.status, refused.value.message) == (400, text)
 
 
 def test_a_model_without_the_tokens_refuses() -> None:
     with pytest.raises(NotSupported, match=f"{FULL} does not support insert"):
-        filled_in({"prompt": "a", "suffix": "z"}, None, FULL)
+        apply_fim({"prompt": "a", "suffix": "z"}, None, FULL)

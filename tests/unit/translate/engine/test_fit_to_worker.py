@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from vllamad.errors import NotSupported
-from vllamad.translate.engine.fit_to_worker import Form, check_media, check_tools, fitted, formed
+from vllamad.translate.engine.fit_to_worker import (
+    AnswerForm,
+    check_media,
+    check_tools,
+    fit_to_worker,
+    formed,
+)
 from vllamad.translate.ollama.to_engine import ModelTraits
 
 PLAIN = ModelTraits(full_name="host/library/m:latest", capabilities=frozenset({"completion"}))
@@ -15,7 +21,7 @@ CALLS = ModelTraits(full_name="m", capabilities=frozenset({"completion", "tools"
 
 
 def fit(traits: ModelTraits = PLAIN, length: int = 100, **body: object) -> dict[str, object]:
-    fields = fitted(body, traits, served_name="served", context_length=length)
+    fields = fit_to_worker(body, traits, served_name="served", context_length=length)
     assert fields.pop("model") == "served"
     return fields
 
@@ -55,17 +61,17 @@ def test_no_answer_has_to_be_longer_than_it_may() -> None:
 @pytest.mark.parametrize(
     ("asked", "sent", "form"),
     [
-        ({}, {}, Form()),
-        ({"n": 3, "temperature": 0}, {"n": 1, "temperature": 0}, Form(copies=3)),
-        ({"n": 3, "temperature": 0.5}, {"n": 3, "temperature": 0.5}, Form()),
-        ({"n": 1, "temperature": 0}, {"n": 1, "temperature": 0}, Form()),
-        ({"max_tokens": 0}, {"max_tokens": 1}, Form(muted=True)),
+        ({}, {}, AnswerForm()),
+        ({"n": 3, "temperature": 0}, {"n": 1, "temperature": 0}, AnswerForm(copies=3)),
+        ({"n": 3, "temperature": 0.5}, {"n": 3, "temperature": 0.5}, AnswerForm()),
+        ({"n": 1, "temperature": 0}, {"n": 1, "temperature": 0}, AnswerForm()),
+        ({"max_tokens": 0}, {"max_tokens": 1}, AnswerForm(muted=True)),
         ({"max_tokens": 5, "max_completion_tokens": 0},
-         {"max_tokens": 5, "max_completion_tokens": 1}, Form(muted=True)),
+         {"max_tokens": 5, "max_completion_tokens": 1}, AnswerForm(muted=True)),
         ({"max_tokens": 0, "max_completion_tokens": 5},
-         {"max_tokens": 1, "max_completion_tokens": 5}, Form()),
-        ({"max_output_tokens": 0}, {"max_output_tokens": 1}, Form()),
-        ({"max_tokens": 0, "echo": True}, {"max_tokens": 0, "echo": True}, Form()),
+         {"max_tokens": 1, "max_completion_tokens": 5}, AnswerForm()),
+        ({"max_output_tokens": 0}, {"max_output_tokens": 1}, AnswerForm()),
+        ({"max_tokens": 0, "echo": True}, {"max_tokens": 0, "echo": True}, AnswerForm()),
     ],
 )  # fmt: skip
 def test_what_the_engine_cannot_be_asked_is_done_with_its_answer(asked, sent, form) -> None:

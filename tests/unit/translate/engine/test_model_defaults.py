@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vllamad.core.overlay import NOTHING, Overlay, Turn
-from vllamad.translate.engine.model_defaults import overlaid
+from vllamad.translate.engine.model_defaults import add_model_defaults
 
 HI = {"role": "user", "content": "hi"}
 MADE = Overlay(
@@ -20,12 +20,12 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 
 
 def laid(path: str, overlay: Overlay = MADE, **body: Any) -> dict[str, Any]:
-    return overlaid(path, body, overlay, 2048, overlay.parameters)
+    return add_model_defaults(path, body, overlay, 2048, overlay.parameters)
 
 
 def test_nothing_is_added_to_what_is_no_derived_model() -> None:
     body: dict[str, object] = {"messages": [HI]}
-    assert overlaid("/v1/chat/completions", body, NOTHING, 2048, {}) is body
+    assert add_model_defaults("/v1/chat/completions", body, NOTHING, 2048, {}) is body
 
 
 def test_a_chat_gets_system_history_and_parameters() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.paths import RECORDED
 from tests.support.sdk_types import faults
 from vllamad.errors import EngineRefused, WorkerLost
-from vllamad.translate.engine.named_events import Messages, Named, Responses
+from vllamad.translate.engine.named_events import Messages, NamedEventPassthrough, Responses
 
 SERVED = "smollm2:135m"
 NOW = 1_800_000_000_123_456_789
@@ -26,7 +26,9 @@ def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()
 
 
-def answer(api: type[Named], asked: str = SERVED, *, stream: bool = True) -> Named:
+def answer(
+    api: type[NamedEventPassthrough], asked: str = SERVED, *, stream: bool = True
+) -> NamedEventPassthrough:
     return api(stream=stream, served_name=SERVED, asked_name=asked)
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from vllamad.translate.content.images import Image
 from vllamad.translate.ollama.messages_to_engine import engine_messages
-from vllamad.translate.ollama.request import Message, ToolCall
+from vllamad.translate.ollama.request import Message, PastToolCall
 
 
 def test_calls_become_openai_calls_with_arguments_as_text():
-    call = ToolCall(id="c1", name="f", arguments={"b": 1, "a": "é"})
+    call = PastToolCall(id="c1", name="f", arguments={"b": 1, "a": "é"})
     assert engine_messages([Message(role="assistant", tool_calls=[call])]) == [
         {
             "role": "assistant",
@@ -45,7 +45,7 @@ def test_an_image_without_text_stands_alone():
 
 CALLS = Message(
     role="assistant",
-    tool_calls=[ToolCall(name="f"), ToolCall(id="given", name="g"), ToolCall(name="f")],
+    tool_calls=[PastToolCall(name="f"), PastToolCall(id="given", name="g"), PastToolCall(name="f")],
 )
 
 

@@ -12,9 +12,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.support.paths import RECORDED
 from tests.support.sdk_types import faults
 from vllamad.errors import EngineRefused, WorkerLost
-from vllamad.translate.engine.fit_to_worker import Form
+from vllamad.translate.engine.fit_to_worker import AnswerForm
 from vllamad.translate.openai.chat_replies import ChatReply, CompletionReply
-from vllamad.translate.openai.passthrough import Verbatim
+from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 CHATS = sorted(
     path.name
@@ -28,11 +28,11 @@ INTERNAL = (
 REASONING = ("reasoning", "reasoning_content")
 
 
-def reply(kind: type[Verbatim], *, stream: bool = True, **more: Any) -> Verbatim:
+def reply(kind: type[OpenAIPassthrough], *, stream: bool = True, **more: Any) -> OpenAIPassthrough:
     return kind(stream=stream, served_name="smollm2:135m", asked_name="Mine", **more)
 
 
-def passed(output: Verbatim, name: str) -> bytes:
+def passed(output: OpenAIPassthrough, name: str) -> bytes:
     out = output.feed((RECORDED / name).read_bytes(), 0) + output.finish(0)
     assert output.failed is None
     return out
@@ -124,7 +124,7 @@ def test_a_reason_of_the_engines_own_is_told_as_a_stop() -> None:
 
 @pytest.mark.case("B3")
 def test_alike_answers_are_copies() -> None:
-    form = Form(copies=3)
+    form = AnswerForm(copies=3)
     answer = json.loads(passed(reply(ChatReply, stream=False, form=form), "chat.json"))
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert len({choice["message"]["content"] for choice in answer["choices"]}) == 1
@@ -141,7 +141,7 @@ def test_alike_answers_are_copies() -> None:
 
 
 def test_copies_of_several_prompts_stand_together() -> None:
-    output = reply(CompletionReply, stream=False, form=Form(copies=2))
+    output = reply(CompletionReply, stream=False, form=AnswerForm(copies=2))
     body = json.loads((RECORDED / "completions.json").read_text())
     body["choices"] = [body["choices"][0] | {"index": index} for index in (0, 1)]
     body["choices"][1]["text"] = "second"
@@ -156,7 +156,7 @@ def test_copies_of_several_prompts_stand_together() -> None:
     ("kind", "name"), [(ChatReply, "chat-logprobs"), (CompletionReply, "completions")]
 )
 def test_a_muted_answer_says_nothing_and_ends_by_its_length(kind: Any, name: str) -> None:
-    sent = events(passed(reply(kind, form=Form(muted=True)), f"{name}.sse"))
+    sent = events(passed(reply(kind, form=AnswerForm(muted=True)), f"{name}.sse"))
     choices = [choice for event in sent for choice in event["choices"]]
     assert not any((choice.get("delta") or choice).get("content") for choice in choices)
     assert not any(choice.get("text") or choice.get("logprobs") for choice in choices)
@@ -166,7 +166,7 @@ def test_a_muted_answer_says_nothing_and_ends_by_its_length(kind: Any, name: str
 
 @pytest.mark.case("B3")
 def test_a_muted_object_has_an_empty_answer() -> None:
-    form = Form(muted=True)
+    form = AnswerForm(muted=True)
     answer = json.loads(passed(reply(ChatReply, stream=False, form=form), "chat.json"))
     [choice] = answer["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
