@@ -233,4 +233,4 @@ def test_words_are_those_of_the_code() -> None:
     assert set(re.findall(r"`(\w+)`", tools)) == set(responses._TOOLS)
     blocks = SCHEMAS["Blocks"]["anyOf"][1]["items"]["properties"]["type"]["description"]
     own = {"document", "search_result", "image"}
-    assert set(re.findall(r"`(\w+)`", blocks)) == {*blocks._BLOCKS, *own}
+    assert set(re.findall(r"`(\w+)`", blocks)) == {*message_blocks._BLOCKS, *own}
