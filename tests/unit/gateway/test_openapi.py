@@ -22,6 +22,7 @@ from vllamad.core.model_name import parse
 from vllamad.errors import BadInput, Unauthenticated
 from vllamad.gateway.app import ROUTES
 from vllamad.gateway.routes import audio
+from vllamad.translate.anthropic import blocks as message_blocks
 from vllamad.translate.anthropic import messages
 from vllamad.translate.engine import request_fields
 from vllamad.translate.go.duration import parse_keep_alive

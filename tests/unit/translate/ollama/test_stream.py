@@ -380,10 +380,10 @@ def events(
     TEXTS, SPELLINGS, st.sampled_from(["content", "text", "reasoning"]),
     st.sampled_from([raw, ascii_only]),
 )  # fmt: skip
-def test_copying_and_parsing_give_the_same_json(texts, spelling, key, encode):
+def test_copying_and_parsing_give_the_same_json(texts, spelling, key, write):
     copying, parsing = Reply(spelling, "m"), Reply(spelling, "m")
-    copied = copying.feed(events(texts, key, encode, vary=False), NOW)
-    parsed = parsing.feed(events(texts, key, encode, vary=True), NOW)
+    copied = copying.feed(events(texts, key, write, vary=False), NOW)
+    parsed = parsing.feed(events(texts, key, write, vary=True), NOW)
     assert parsing.fast == 0
     assert copying.fast + copying.slow == len(texts)
     assert list(map(json.loads, copied.splitlines())) == list(map(json.loads, parsed.splitlines()))
