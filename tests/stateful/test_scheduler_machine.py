@@ -12,7 +12,7 @@ from hypothesis.stateful import (
 )
 
 from vllamad.core.decisions import Decision, Grant, LeaseId, Refuse, Revoke, Start, Stop
-from vllamad.core.launch import Spec
+from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import FOLLOWS, OCCUPYING, State, advance
 from vllamad.core.memory import CPU_OVERHEAD, GIB, Machine, Need
 from vllamad.core.scheduler import Limits, Scheduler
@@ -38,6 +38,7 @@ class Daemon(RuleBasedStateMachine):
         self.now = 0.0
         self.next_lease = 0
         self.workers: dict[str, State] = {}
+        self.plans: dict[str, Plan] = {}
         self.told_to_stop: set[str] = set()
         self.waiting: dict[LeaseId, str] = {}
         self.held: dict[LeaseId, str] = {}
@@ -48,6 +49,7 @@ class Daemon(RuleBasedStateMachine):
                 case Start(plan):
                     assert self.workers.get(plan.model, State.FAILED) is State.FAILED
                     self.workers[plan.model] = State.STOPPED
+                    self.plans[plan.model] = plan
                 case Stop(model):
                     assert model in self.workers
                     self.told_to_stop.add(model)
@@ -121,11 +123,9 @@ class Daemon(RuleBasedStateMachine):
     @invariant()
     def memory_is_never_promised_twice(self) -> None:
         held = [
-            plan.placement.total
+            self.plans[model].placement.total
             for model, state in self.workers.items()
             if state in OCCUPYING or state is State.STOPPED
-            for plan in [self.scheduler.plan_of(model)]
-            if plan is not None
         ]
         assert sum(held) <= MACHINE.host
         assert len(held) <= LIMITS.max_loaded

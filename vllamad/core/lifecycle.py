@@ -104,11 +104,3 @@ def _failures_in_a_row(endings: Sequence[Ending], rules: Rules) -> int:
         if ending.ready_for >= rules.steady:
             break
     return count
-
-
-def diagram() -> str:
-    """The table as a mermaid diagram; docs/architecture.md shows it and a test compares."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.STOPPED}"]
-    for present in State:
-        lines += [f"    {present} --> {wanted}" for wanted in State if wanted in FOLLOWS[present]]
-    return "\n".join(lines)

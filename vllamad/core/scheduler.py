@@ -216,9 +216,6 @@ class Scheduler:
         slot = self._slots.get(model)
         return None if slot is None else slot.keep_alive + (now if slot.leases else slot.used_at)
 
-    def keep_alive(self, model: str) -> float:
-        return self._slots[model].keep_alive
-
     def asked_keep_alive(self, model: str) -> float | None:
         """What the last request that said so wants; None: the default."""
         slot = self._slots.get(model)
@@ -227,10 +224,6 @@ class Scheduler:
     def leases_of(self, model: str) -> int:
         slot = self._slots.get(model)
         return len(slot.leases) if slot else 0
-
-    def plan_of(self, model: str) -> Plan | None:
-        slot = self._slots.get(model)
-        return slot.plan if slot else None
 
     # The one place where things are decided
 

@@ -9,7 +9,6 @@ import re
 import signal
 
 REASON_LIMIT = 500
-ERROR_LIMIT = 300
 
 # "(EngineCore pid=7) ERROR 11-23 04:00:05 [core.py:402] "; children print raw lines after "(...) ".
 _PREFIX = re.compile(
@@ -100,13 +99,6 @@ _PHASES = (
     ("Application startup complete", "making the first token"),
 )
 
-_LEAKS = (
-    (re.compile(r'\s*\bFile "[^"]*"(?:, line \d+)?(?:, in \S+)?'), ""),
-    (re.compile(r"\b(?:https?|unix|tcp|ipc):/*[^\s'\",;)\]]+"), "(address)"),
-    (re.compile(r"\s*\(?\b(?:0x[0-9a-fA-F]+|pid[ =:]+\d+)\b\)?"), ""),
-    (re.compile(r"(?<![\w.~/])/(?:[^\s/'\"()\[\],:;]+/)*([^\s/'\"()\[\],:;]*)"), r"\1"),
-)
-
 
 def last_meaningful_line(tail: str) -> str:
     """Return the line that says why it failed, at most 500 characters, or "" if none does.
@@ -167,11 +159,3 @@ def progress(line: str) -> str | None:
     if shards := _SHARDS.search(line):
         return f"loading weights: {shards[1]} %"
     return next((words for mark, words in _PHASES if mark in line), None)
-
-
-def sanitise(text: str) -> str:
-    """Make an engine's message fit for strangers: one line, no addresses, paths, files or pids."""
-    line = text.strip().partition("\n")[0]
-    for pattern, instead in _LEAKS:
-        line = pattern.sub(instead, line)
-    return line.strip()[:ERROR_LIMIT]

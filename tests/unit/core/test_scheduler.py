@@ -133,7 +133,6 @@ def test_keep_alive_sticks_to_the_worker() -> None:
     assert story.scheduler.expires_at("a", now=95) == 105, "in use it has all of it still"
     story.go(story.last)
     assert story.scheduler.expires_at("a", now=95) == 15
-    assert story.scheduler.keep_alive("a") == 10
 
 
 def test_keep_alive_nought_stops_after_the_answer() -> None:
@@ -367,7 +366,7 @@ def test_a_models_own_keep_alive_replaces_the_default() -> None:
     story = Story()
     story.ask("a", own=7)
     story.moves("a", State.STARTING, State.READY)
-    assert story.scheduler.keep_alive("a") == 7
+    assert story.scheduler.expires_at("a", now=0) == 7
 
 
 @pytest.mark.parametrize(
@@ -385,9 +384,9 @@ def test_another_default_keep_alive_is_for_who_has_no_other(
     story.ask("a", own=own, keep=asked)
     story.moves("a", State.STARTING, State.READY)
     story.go(1)
-    assert story.scheduler.keep_alive("a") == before
+    assert story.scheduler.expires_at("a", now=0) == before
     assert story.scheduler.relimit(limits(keep_alive=5), {"a": own, "b": 1}, now=0) == []
-    assert story.scheduler.keep_alive("a") == after
+    assert story.scheduler.expires_at("a", now=0) == after
 
 
 def test_another_limit_is_for_those_who_wait_already() -> None:
@@ -400,14 +399,14 @@ def test_another_limit_is_for_those_who_wait_already() -> None:
 def test_another_keep_alive_of_the_models_own_counts_at_once() -> None:
     story = Story().loaded("a")
     story.scheduler.relimit(limits(), {"a": 7}, now=0)
-    assert story.scheduler.keep_alive("a") == 7
+    assert story.scheduler.expires_at("a", now=0) == 7
     assert story.scheduler.deadline() == 7
 
 
 def test_another_keep_alive_of_the_model_is_for_its_next_request() -> None:
     story = Story().loaded("a")
     story.ask("a", own=7)
-    assert story.scheduler.keep_alive("a") == 7
+    assert story.scheduler.expires_at("a", now=0) == 7
 
 
 def test_draining_serves_what_is_loaded_and_loads_nothing() -> None:
@@ -450,9 +449,9 @@ def test_a_model_that_is_kept_is_not_stopped_and_serves_to_the_end() -> None:
 
 def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> None:
     story = Story(Machine(host=10 * GIB + CPU_OVERHEAD + GIB))
-    plan = Story().loaded("a", 10).scheduler.plan_of("a")
-    assert plan is not None
-    story.scheduler.adopt(plan, keep_alive=7, now=0)
+    [start] = Story().ask("a", 10)
+    assert isinstance(start, Start)
+    story.scheduler.adopt(start.plan, keep_alive=7, now=0)
     assert story.ask("b", 10) == [], "no room, and what is on its way is not evicted"
     assert story.go(1) == []
     story.moves("a", State.STARTING, State.READY)
@@ -465,7 +464,6 @@ def test_questions_about_what_is_not_there_have_answers() -> None:
     scheduler = Story().scheduler
     assert scheduler.expires_at("a", now=0) is None
     assert scheduler.asked_keep_alive("a") is None
-    assert scheduler.plan_of("a") is None
     assert scheduler.leases_of("a") == 0
     assert scheduler.waiting_for("a") == scheduler.queued == 0
 
@@ -476,7 +474,7 @@ def test_who_leaves_while_waiting_is_forgotten() -> None:
     story.moves("a", State.STARTING)
     story.go(1)
     assert story.moves("a", State.READY) == []
-    assert story.scheduler.plan_of("a") is not None
+    assert story.scheduler.expires_at("a", now=0) is not None
 
 
 @pytest.mark.parametrize("keep", [inf, 300.0])

@@ -52,8 +52,7 @@ class Reply:
     """One answer, from the engine's first event to the line that ends it.
 
     An event whose bytes differ from an earlier one's in the text alone is copied without being
-    parsed, the others are parsed: `fast` and `slow` count both. There is no `done` line unless
-    the engine finished.
+    parsed, the others are parsed. There is no `done` line unless the engine finished.
     """
 
     def __init__(
@@ -72,8 +71,6 @@ class Reply:
         Muted is for `num_predict` 0, where the engine makes one token that is not shown, but is
         counted, as in Ollama.
         """
-        self.fast = 0
-        self.slow = 0
         self.failed: VllamadError | None = None
         self.started = False  # has a line come out? Then it is too late for a status
         self.complete = False  # has the engine said that nothing more comes?
@@ -108,7 +105,6 @@ class Reply:
         `now_ns` is wall-clock nanoseconds since the epoch.
         """
         out: list[bytes] = []
-        parsed_before = self.slow
         start = self._opening + self._stamps(now_ns)
         prefix, middle, suffix, head, tail = self._copying(start)
         for payload in payloads:
@@ -123,13 +119,11 @@ class Reply:
                     if ids:
                         self._context.append(ids)
                     continue
-            self.slow += 1
             self.started = self.started or bool(out)
             if line := self._parse(payload, start):
                 out.append(line)
             prefix, middle, suffix, head, tail = self._copying(start)
         self.started = self.started or bool(out)
-        self.fast += len(payloads) - (self.slow - parsed_before)
         return b"".join(out)
 
     def fail(self, error: VllamadError) -> bytes:

@@ -29,6 +29,22 @@ METRICS = (
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":3,"total_tokens":8,"completion_tokens":5}}'
 
 
+class CountedReply(Reply):
+    """Counts the events that are copied unread, and those that are parsed."""
+
+    copied = parsed = 0
+
+    def feed(self, payloads: list[bytes], now_ns: int) -> bytes:
+        parsed_before = self.parsed
+        lines = super().feed(payloads, now_ns)
+        self.copied += len(payloads) - (self.parsed - parsed_before)
+        return lines
+
+    def _parse(self, payload: bytes, start: bytes) -> bytes:
+        self.parsed += 1
+        return super()._parse(payload, start)
+
+
 def chunk(
     delta: dict[str, object], finish: str | None = None, created: int = 1, **more: object
 ) -> bytes:
@@ -76,7 +92,7 @@ LAST = (
 
 
 def test_a_chat_stream_is_a_line_a_chunk_and_a_last_line_with_counts():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     text = answer(reply, ROLE, content("Hi"), content("!"), content("", "stop"), USAGE, DONE)
     assert text == said('"content":"Hi"') + said('"content":"!"') + LAST
     assert reply.complete
@@ -84,18 +100,20 @@ def test_a_chat_stream_is_a_line_a_chunk_and_a_last_line_with_counts():
 
 
 def test_the_last_token_may_come_with_the_finish_reason():
-    text = answer(Reply(encode.CHAT, "test"), content("Hi"), content("!", "stop"), USAGE, DONE)
+    text = answer(
+        CountedReply(encode.CHAT, "test"), content("Hi"), content("!", "stop"), USAGE, DONE
+    )
     assert text == said('"content":"Hi"') + said('"content":"!"') + LAST
 
 
 def test_without_a_stream_the_same_comes_as_one_object():
-    reply = Reply(encode.CHAT, "test", stream=False)
+    reply = CountedReply(encode.CHAT, "test", stream=False)
     text = answer(reply, ROLE, content("Hi"), content("!", "stop"), USAGE, DONE)
     assert text == LAST.replace('"content":""', '"content":"Hi!"').rstrip("\n")
 
 
 def test_nothing_has_started_before_the_end_without_a_stream():
-    reply = Reply(encode.CHAT, "test", stream=False)
+    reply = CountedReply(encode.CHAT, "test", stream=False)
     assert reply.feed([ROLE, content("Hi", "stop")], NOW) == b""
     assert not reply.started
     reply.finish(NOW, TIMES)
@@ -103,7 +121,7 @@ def test_nothing_has_started_before_the_end_without_a_stream():
 
 
 def test_generate_has_keys_of_its_own():
-    reply = Reply(encode.GENERATE, "test")
+    reply = CountedReply(encode.GENERATE, "test")
     assert answer(reply, ROLE, content("Hi"), content("!"), content("", "stop"), USAGE, DONE) == (
         f'{{"model":"test","created_at":"{TS}","response":"Hi","done":false}}\n'
         f'{{"model":"test","created_at":"{TS}","response":"!","done":false}}\n'
@@ -113,11 +131,11 @@ def test_generate_has_keys_of_its_own():
 
 
 def test_raw_generate_reads_completion_chunks():
-    reply = Reply(encode.GENERATE, "test")
+    reply = CountedReply(encode.GENERATE, "test")
     text = answer(reply, completion("Hi"), completion("!"), completion("", "length"), USAGE, DONE)
     assert [json.loads(line)["response"] for line in text.splitlines()] == ["Hi", "!", ""]
     assert '"done_reason":"length"' in text
-    assert reply.fast == 1
+    assert reply.copied == 1
 
 
 @pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
@@ -132,15 +150,15 @@ def test_raw_generate_reads_completion_chunks():
     ],
 )
 def test_reasoning_is_thinking(spelling, line, key):
-    reply = Reply(spelling, "think")
+    reply = CountedReply(spelling, "think")
     expected = f'{{"model":"think","created_at":"{TS}",{line}'.encode()
     assert reply.feed([chunk({key: "hm"})] * 3, NOW) == expected * 3
-    assert (reply.fast, reply.slow) == (2, 1)
+    assert (reply.copied, reply.parsed) == (2, 1)
     assert b'"content":"so"' in reply.feed([content("so")], NOW) or spelling is encode.GENERATE
 
 
 def test_thinking_that_was_not_wanted_is_dropped():
-    reply = Reply(encode.CHAT, "test", thinking=False)
+    reply = CountedReply(encode.CHAT, "test", thinking=False)
     assert reply.feed([chunk({"reasoning": "hm"})] * 3, NOW) == b""
     assert reply.feed([chunk({"reasoning": "hm", "content": "so"})], NOW).decode() == said(
         '"content":"so"'
@@ -148,12 +166,14 @@ def test_thinking_that_was_not_wanted_is_dropped():
 
 
 def test_thinking_and_content_in_one_chunk_are_one_line():
-    line = Reply(encode.CHAT, "test").feed([chunk({"reasoning": "hm", "content": "so"})], NOW)
+    line = CountedReply(encode.CHAT, "test").feed(
+        [chunk({"reasoning": "hm", "content": "so"})], NOW
+    )
     assert line.decode() == said('"content":"so","thinking":"hm"')
 
 
 def test_without_a_stream_thinking_is_joined_too():
-    reply = Reply(encode.CHAT, "test", stream=False)
+    reply = CountedReply(encode.CHAT, "test", stream=False)
     text = answer(
         reply, chunk({"reasoning": "h"}), chunk({"reasoning": "m"}), content("so", "stop")
     )
@@ -174,7 +194,7 @@ def arguments(text: str) -> bytes:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_tool_calls_come_whole_and_the_reason_is_stop(stream):
-    reply = Reply(encode.CHAT, "test", stream=stream)
+    reply = CountedReply(encode.CHAT, "test", stream=stream)
     pieces = [chunk(CALL), arguments('{"city":'), arguments('"Paris"}'), chunk({}, "tool_calls")]
     text = answer(reply, ROLE, *pieces, USAGE, DONE)
     if stream:
@@ -184,7 +204,7 @@ def test_tool_calls_come_whole_and_the_reason_is_stop(stream):
 
 
 def test_bad_tool_arguments_end_in_an_error():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     assert answer(reply, chunk(CALL), arguments("{"), chunk({}, "tool_calls"), DONE) == ""
     assert reply.failed is not None
     assert not reply.started
@@ -199,18 +219,18 @@ LOGPROBS = (
 
 
 def test_logprobs_stand_after_done():
-    reply = Reply(encode.CHAT, "test", top_logprobs=1)
+    reply = CountedReply(encode.CHAT, "test", top_logprobs=1)
     line = reply.feed([chunk({"content": "Hi"}, logprobs={"content": [LOGPROB]})], NOW).decode()
     assert line == said('"content":"Hi"')[:-2] + f",{LOGPROBS}}}\n"
 
 
 def test_a_chunk_of_logprobs_alone_is_a_line():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     assert LOGPROBS in reply.feed([chunk({}, logprobs={"content": [LOGPROB]})], NOW).decode()
 
 
 def test_without_a_stream_logprobs_are_joined():
-    reply = Reply(encode.GENERATE, "test", stream=False)
+    reply = CountedReply(encode.GENERATE, "test", stream=False)
     piece = chunk({"content": "Hi"}, logprobs={"content": [LOGPROB]})
     body = json.loads(answer(reply, piece, piece, content("", "stop"), USAGE))
     assert [entry["token"] for entry in body["logprobs"]] == ["Hi", "Hi"]
@@ -232,7 +252,7 @@ def test_without_a_stream_logprobs_are_joined():
     ],
 )
 def test_logprobs_of_a_completion_get_the_chat_shape(top, alternatives):
-    reply = Reply(encode.GENERATE, "test", top_logprobs=top)
+    reply = CountedReply(encode.GENERATE, "test", top_logprobs=top)
     logprobs = {
         "tokens": ["é", ""],
         "token_logprobs": [-0.5, None],
@@ -250,12 +270,12 @@ def test_logprobs_of_a_completion_get_the_chat_shape(top, alternatives):
     [("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), ("repetition", "stop")],
 )
 def test_the_reason_is_ollamas(finish, reason):
-    text = answer(Reply(encode.CHAT, "test"), content("x", finish), USAGE, DONE)
+    text = answer(CountedReply(encode.CHAT, "test"), content("x", finish), USAGE, DONE)
     assert json.loads(text.splitlines()[-1])["done_reason"] == reason
 
 
 def test_an_abort_has_no_reason():
-    text = answer(Reply(encode.CHAT, "test"), content("x", "abort"), DONE)
+    text = answer(CountedReply(encode.CHAT, "test"), content("x", "abort"), DONE)
     assert "done_reason" not in text
     assert '"done":true' in text
 
@@ -263,13 +283,15 @@ def test_an_abort_has_no_reason():
 def test_the_engines_own_clock_is_believed():
     metrics = {"time_to_first_token_ms": 49.5, "generation_time_ms": 901.25, "queue_time_ms": 0.5}
     usage = json.dumps({"choices": [], "usage": {}, "metrics": metrics}).encode()
-    last = json.loads(answer(Reply(encode.CHAT, "test", stream=False), content("x", "stop"), usage))
+    last = json.loads(
+        answer(CountedReply(encode.CHAT, "test", stream=False), content("x", "stop"), usage)
+    )
     assert (last["prompt_eval_duration"], last["eval_duration"]) == (49_000_000, 901_250_000)
 
 
 def test_durations_are_never_zero():
     at_once = Times(received=5, granted=5, ended=5)
-    reply = Reply(encode.CHAT, "test", stream=False)
+    reply = CountedReply(encode.CHAT, "test", stream=False)
     reply.feed([content("x", "stop")], NOW)
     last = json.loads(reply.finish(NOW, at_once))
     names = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -279,7 +301,7 @@ def test_durations_are_never_zero():
 
 @pytest.mark.case("B14")
 def test_a_muted_reply_counts_the_prompt_and_says_nothing():
-    reply = Reply(encode.GENERATE, "test", muted=True)
+    reply = CountedReply(encode.GENERATE, "test", muted=True)
     last = json.loads(answer(reply, content("x"), content("y", "length"), USAGE, DONE))
     assert (last["response"], last["done_reason"]) == ("", "length")
     assert last["prompt_eval_count"] == 3
@@ -291,7 +313,7 @@ def error(**fault: object) -> bytes:
 
 
 def test_an_error_before_any_output_leaves_the_status_open():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     assert answer(reply, ROLE, error(message="rate limit exceeded", code=429), DONE) == ""
     assert isinstance(reply.failed, EngineRefused)
     assert (reply.failed.status, reply.failed.message) == (429, "rate limit exceeded")
@@ -300,7 +322,7 @@ def test_an_error_before_any_output_leaves_the_status_open():
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_an_error_after_output_is_the_last_line(at_once):
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     payloads = [content("Hi"), error(message="boom"), content("late"), DONE]
     out = reply.feed(payloads, NOW) if at_once else b"".join(reply.feed([p], NOW) for p in payloads)
     out += reply.finish(NOW, TIMES)
@@ -320,7 +342,7 @@ def test_an_error_after_output_is_the_last_line(at_once):
     ],
 )
 def test_an_engines_error_is_told(payload, status, message):
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     reply.feed([payload], NOW)
     assert isinstance(reply.failed, EngineRefused)
     assert (reply.failed.status, reply.failed.message) == (status, message)
@@ -328,7 +350,7 @@ def test_an_engines_error_is_told(payload, status, message):
 
 @pytest.mark.parametrize("payloads", [[], [ROLE], [content("Hi")], [content("Hi"), DONE]])
 def test_a_stream_that_just_ends_is_no_done(payloads):
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     text = answer(reply, *payloads)
     assert '"done":true' not in text
     assert isinstance(reply.failed, WorkerLost)
@@ -338,7 +360,7 @@ def test_a_stream_that_just_ends_is_no_done(payloads):
 
 
 def test_a_failure_from_outside_is_told_once():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     reply.feed([content("Hi")], NOW)
     assert reply.fail(WorkerLost("gone")) == b'{"error":"gone"}\n'
     assert reply.fail(WorkerLost("again")) == b""
@@ -348,7 +370,7 @@ def test_a_failure_from_outside_is_told_once():
 
 
 def test_nothing_is_said_after_done():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     reply.feed([content("Hi"), content("", "stop"), DONE], NOW)
     assert reply.feed([content("late"), content("late")], NOW) == b""
 
@@ -381,11 +403,11 @@ def events(
     st.sampled_from([raw, ascii_only]),
 )  # fmt: skip
 def test_copying_and_parsing_give_the_same_json(texts, spelling, key, write):
-    copying, parsing = Reply(spelling, "m"), Reply(spelling, "m")
+    copying, parsing = CountedReply(spelling, "m"), CountedReply(spelling, "m")
     copied = copying.feed(events(texts, key, write, vary=False), NOW)
     parsed = parsing.feed(events(texts, key, write, vary=True), NOW)
-    assert parsing.fast == 0
-    assert copying.fast + copying.slow == len(texts)
+    assert parsing.copied == 0
+    assert copying.copied + copying.parsed == len(texts)
     assert list(map(json.loads, copied.splitlines())) == list(map(json.loads, parsed.splitlines()))
     joined = "".join(
         line["message"].get("thinking", line["message"]["content"])
@@ -402,7 +424,7 @@ def test_any_cut_of_the_bytes_gives_the_same_lines(texts, cuts, stream):
     sent = b"".join(b"data: " + payload + b"\n\n" for payload in payloads)
 
     def translated(places: list[int]) -> bytes:
-        reader, reply = EventReader(), Reply(encode.CHAT, "m", stream=stream)
+        reader, reply = EventReader(), CountedReply(encode.CHAT, "m", stream=stream)
         fed = [reply.feed(reader.feed(sent[a:b]), NOW) for a, b in pairwise(places)]
         return b"".join(fed) + reply.finish(NOW, TIMES)
 
@@ -420,7 +442,7 @@ def test_any_cut_of_a_recorded_stream_gives_the_same_lines(name: str, cuts, stre
     sent = (RECORDED / f"{name}.sse").read_bytes()
 
     def translated(places: list[int]) -> bytes:
-        reader, reply = EventReader(), Reply(encode.GENERATE, "m", stream=stream)
+        reader, reply = EventReader(), CountedReply(encode.GENERATE, "m", stream=stream)
         fed = [reply.feed(reader.feed(sent[a:b]), NOW) for a, b in pairwise(places)]
         return b"".join(fed) + reply.finish(NOW, TIMES)
 
@@ -430,7 +452,7 @@ def test_any_cut_of_a_recorded_stream_gives_the_same_lines(name: str, cuts, stre
 
 @pytest.mark.parametrize("name", WITH_IDS)
 def test_the_context_is_every_token_the_engine_told(name: str):
-    reader, reply = EventReader(), Reply(encode.GENERATE, "m")
+    reader, reply = EventReader(), CountedReply(encode.GENERATE, "m")
     payloads = reader.feed((RECORDED / f"{name}.sse").read_bytes())
     out = reply.feed(payloads, NOW) + reply.finish(NOW, TIMES)
     told: list[int] = []
@@ -439,12 +461,12 @@ def test_the_context_is_every_token_the_engine_told(name: str):
         for choice in event["choices"]:
             told += (choice.get("prompt_token_ids") or []) + (choice.get("token_ids") or [])
     assert json.loads(out.splitlines()[-1])["context"] == told
-    assert reply.fast >= 5
+    assert reply.copied >= 5
 
 
 @given(st.lists(st.binary() | st.sampled_from([ROLE, content("x"), USAGE, DONE, b"{}", b"[]"])))
 def test_no_event_raises_and_there_is_exactly_one_end(payloads):
-    reply = Reply(encode.CHAT, "m")
+    reply = CountedReply(encode.CHAT, "m")
     out = reply.feed(payloads, NOW) + reply.finish(NOW, TIMES)
     assert (reply.failed is None) == (b'"done":true' in out)
 
@@ -454,7 +476,7 @@ def reasoning(text: str) -> bytes:
 
 
 def test_blank_lines_around_a_thought_are_dropped():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     out = answer(
         reply, ROLE, reasoning("\n"), reasoning("\n"), reasoning(" hm"), reasoning("\n"),
         content("\n"), content("\n"), content("\nHi"), content("\n"), content("", "stop"),
@@ -465,13 +487,13 @@ def test_blank_lines_around_a_thought_are_dropped():
 
 
 def test_blanks_after_a_thought_nobody_wanted_are_dropped_too():
-    reply = Reply(encode.CHAT, "test", thinking=False)
+    reply = CountedReply(encode.CHAT, "test", thinking=False)
     out = answer(reply, ROLE, reasoning("hm"), content("\n\n"), content("Hi"), content("", "stop"))
     assert out.startswith(said('"content":"Hi"'))
 
 
 def test_blanks_before_an_answer_without_a_thought_are_the_models_own():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     assert reply.feed([content("\n"), content(" Hi")], NOW).decode() == said(
         '"content":"\\n"'
     ) + said('"content":" Hi"')
@@ -488,11 +510,11 @@ def chunk_with(fields: dict[str, object], payload: bytes) -> bytes:
 
 
 def test_the_tokens_of_prompt_and_answer_are_the_context_of_the_last_line():
-    reply = Reply(encode.GENERATE, "test")
+    reply = CountedReply(encode.GENERATE, "test")
     first = chunk_with({"prompt_token_ids": [1, 2]}, ROLE)
     words = [with_ids(f" word{i}", i) for i in range(10, 20)]
     out = answer(reply, first, *words, with_ids("", 20, 21), with_ids("", 0, finish="stop"), DONE)
-    assert (reply.fast, reply.slow) == (9, 5), "ids do not keep a word from being copied"
+    assert (reply.copied, reply.parsed) == (9, 5), "ids do not keep a word from being copied"
     last = json.loads(out.splitlines()[-1])
     assert last["context"] == [1, 2, *range(10, 22), 0]
     assert list(last)[3:6] == ["done", "done_reason", "context"]
@@ -502,16 +524,16 @@ def test_the_tokens_of_prompt_and_answer_are_the_context_of_the_last_line():
 
 
 def test_the_completion_route_tells_the_prompts_tokens_with_its_first_text():
-    reply = Reply(encode.GENERATE, "test", stream=False)
+    reply = CountedReply(encode.GENERATE, "test", stream=False)
     choice = {"text": "a", "finish_reason": None, "token_ids": [3], "prompt_token_ids": [1, 2]}
     rest = choice | {"token_ids": [4], "prompt_token_ids": None, "finish_reason": "stop"}
     events = [msgspec.json.encode({"choices": [one]}) for one in (choice, choice, rest)]
     assert json.loads(answer(reply, *events, DONE))["context"] == [1, 2, 3, 1, 2, 3, 4]
-    assert reply.fast == 0
+    assert reply.copied == 0
 
 
 def test_what_nobody_asked_for_is_not_in_the_context():
-    reply = Reply(encode.GENERATE, "test", muted=True)
+    reply = CountedReply(encode.GENERATE, "test", muted=True)
     first = chunk_with({"prompt_token_ids": [1, 2]}, ROLE)
     out = answer(reply, first, with_ids("x", 9, finish="length"), DONE)
     assert json.loads(out)["context"] == [1, 2]
@@ -519,51 +541,51 @@ def test_what_nobody_asked_for_is_not_in_the_context():
 
 @pytest.mark.parametrize("odd", [b'[7,"x"]', b"[7],[8]", b"[-7]"])
 def test_ids_that_are_none_are_not_copied(odd):
-    reply = Reply(encode.GENERATE, "test")
+    reply = CountedReply(encode.GENERATE, "test")
     plain = with_ids("a", 7)
     reply.feed([plain, plain.replace(b"[7]", odd)], NOW)
-    assert reply.fast == 0
+    assert reply.copied == 0
 
 
 def test_a_list_of_ids_twice_in_an_event_is_not_learned():
     twice = with_ids("a", 7).replace(b'"created":1', b'"x":{"token_ids":[1]},"created":1')
     moved = twice.replace(b'"model":"served"', b'"model":"a"')
-    reply = Reply(encode.GENERATE, "test")
+    reply = CountedReply(encode.GENERATE, "test")
     out = reply.feed([moved, moved.replace(b'"a"},', b'"b"},')], NOW)
     assert out.count(b"\n") == 2
 
 
 def test_plain_words_are_copied():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     reply.feed([ROLE, *(content(f" word{i}\n") for i in range(100))], NOW)
-    assert (reply.fast, reply.slow) == (99, 2)
+    assert (reply.copied, reply.parsed) == (99, 2)
 
 
 def test_a_quote_is_parsed_and_does_not_end_the_copying():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     out = reply.feed([content("a"), content('"'), content("b")], NOW).decode()
     assert out == said('"content":"a"') + said('"content":"\\""') + said('"content":"b"')
-    assert (reply.fast, reply.slow) == (1, 2)
+    assert (reply.copied, reply.parsed) == (1, 2)
 
 
 def test_a_text_that_ends_in_a_backslash_is_whole():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     out = reply.feed([content("a"), content("\\"), content("b")], NOW).decode()
     assert out == said('"content":"a"') + said('"content":"\\\\"') + said('"content":"b"')
 
 
 def test_an_escape_that_swallows_the_closing_quote_is_not_copied():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     reply.feed([content("a"), content("X").replace(b'"X"', b'"\\"')], NOW)
     assert isinstance(reply.failed, EngineRefused)
 
 
 def test_a_key_that_looks_like_the_text_is_not_learned():
     decoy = b'{"note":{"content":"no"},"choices":[{"delta":{"content":"%b"}}]}'
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     out = reply.feed([decoy % b"a", decoy % b"b"], NOW).decode()
     assert out == said('"content":"a"') + said('"content":"b"')
-    assert reply.fast == 0
+    assert reply.copied == 0
 
 
 @pytest.mark.parametrize(
@@ -572,16 +594,16 @@ def test_a_key_that_looks_like_the_text_is_not_learned():
 )
 def test_a_chunk_that_says_more_than_its_text_is_not_learned(more):
     payload = b'{"choices":[{"delta":{"content":"a"}}],%b}' % more
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     reply.feed([payload] * 3, NOW)
-    assert reply.fast == 0
+    assert reply.copied == 0
 
 
 def test_an_odd_spelling_is_parsed():
-    reply = Reply(encode.CHAT, "test")
+    reply = CountedReply(encode.CHAT, "test")
     out = reply.feed([b'{"choices": [ {"delta": {"content" : "a"} } ] }'] * 2, NOW).decode()
     assert out == said('"content":"a"') * 2
-    assert (reply.fast, reply.slow) == (0, 2)
+    assert (reply.copied, reply.parsed) == (0, 2)
 
 
 @pytest.mark.case("F1")
@@ -595,7 +617,7 @@ def test_an_odd_spelling_is_parsed():
     ],
 )
 def test_the_last_line_alone_says_what_was_dropped(spelling, truncated, keys):
-    reply = Reply(spelling, "test", truncated=truncated)
+    reply = CountedReply(spelling, "test", truncated=truncated)
     told = [
         json.loads(line) for line in answer(reply, content("x", "stop"), USAGE, DONE).splitlines()
     ]
