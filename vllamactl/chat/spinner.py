@@ -80,4 +80,4 @@ def _words(model: str, workers: list[control.WorkerInfo]) -> str:
         name = model
     coming = [worker for worker in workers if worker.state == "starting"]
     coming.sort(key=lambda worker: worker.model.lower() != name)
-    return f"loading {coming[0].model}: {coming[0].doing or 'starting'}" if coming else ""
+    return f"loading {coming[0].model}: {coming[0].load_phase or 'starting'}" if coming else ""

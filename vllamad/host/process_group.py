@@ -74,19 +74,19 @@ async def _held(
     group: ProcessGroup, term_timeout: float, kill_timeout: float
 ) -> AsyncGenerator[None]:
     """Empty the group at the end, unless it is kept and the end is a cancellation: our own."""
-    kept = False
+    released = False
     try:
         yield
     except Exception:
         raise
     except BaseException:
-        kept = group.kept
+        released = group.survives_restart
         raise
     finally:
-        if kept:
+        if released:
             group.release()
         else:
-            group.kept = False
+            group.survives_restart = False
             await group.empty(term_timeout, kill_timeout)
 
 
@@ -166,7 +166,7 @@ class ProcessGroup:
     ) -> None:
         self.pid = 0
         self.kill_now = False
-        self.kept = False
+        self.survives_restart = False
         self.cgroup = cgroup
         self._shim = shim_process
         self._control = control

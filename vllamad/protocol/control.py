@@ -76,7 +76,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     pid: int | None = None
     since: float = 0.0  # seconds in this state
-    doing: str = ""  # how far a load has come, in words
+    load_phase: str = msgspec.field(default="", name="doing")  # the step a load has reached
     restarts: int = 0
     reason: str = ""  # the last meaningful log line of the last failure
     log_file: str = ""

@@ -180,7 +180,7 @@ class Control:
             await self._forget_failure(spec)
             return await self._loaded(spec)
 
-        return _long(load, partial(self._doing, model))
+        return _long(load, partial(self._load_phase, model))
 
     async def _restart(self, name: str) -> StreamResponse:
         model = (await self._daemon.library.find(name)).runs_as
@@ -190,7 +190,7 @@ class Control:
             await self._daemon.fleet.stop(model, "restart")
             return await self._loaded(spec)
 
-        return _long(again, partial(self._doing, model))
+        return _long(again, partial(self._load_phase, model))
 
     async def _unload(self, name: str) -> StreamResponse:
         model = (await self._daemon.library.find(name)).runs_as
@@ -199,20 +199,20 @@ class Control:
             was = await self._daemon.fleet.stop(model, "unload")
             return "unloaded" if was else "was not loaded"
 
-        return _long(stop, partial(self._doing, model))
+        return _long(stop, partial(self._load_phase, model))
 
     async def _forget_failure(self, spec: Spec) -> None:
         worker = self._daemon.fleet.worker(spec.model)
         if worker is not None and worker.gone.is_set():
             await self._daemon.fleet.stop(spec.model, "another try")
 
-    def _doing(self, model: str) -> str:
+    def _load_phase(self, model: str) -> str:
         """What its worker is busy with, in a few words."""
         worker = self._daemon.fleet.worker(model)
         if worker is None or worker.state is State.STOPPED:
             missing = self._daemon.waiting_for()
             return f"waiting for the NVIDIA driver: {missing}" if missing else "waiting"
-        return worker.doing or worker.state
+        return worker.load_phase or worker.state
 
     async def _loaded(self, spec: Spec) -> str:
         await self._daemon.fleet.load(spec)

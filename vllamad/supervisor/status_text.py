@@ -70,7 +70,7 @@ def _one(worker: WorkerInfo) -> str:
     model, since, why = worker.model, f"{worker.since:.0f} s", worker.reason[:_REASON_LIMIT]
     match worker.state:
         case State.STARTING:
-            return f"loading {model}: {worker.doing or 'starting'}, {since}"
+            return f"loading {model}: {worker.load_phase or 'starting'}, {since}"
         case State.DRAINING:
             return f"draining {model}: {_count(worker.leases, 'request')}, {since}"
         case State.BACKOFF | State.FAILED:

@@ -37,7 +37,7 @@ def worker(model: str, state: str, **more: object) -> WorkerInfo:
             "serving: 2 models, 5 requests",
         ),
         (
-            [worker("qwen3:8b", "starting", doing="capturing graphs", since=62.4)],
+            [worker("qwen3:8b", "starting", load_phase="capturing graphs", since=62.4)],
             "loading qwen3:8b: capturing graphs, 62 s; serving: 0 models, 0 requests",
         ),
         (

@@ -20,7 +20,7 @@ class EngineOutput:
 
     def __init__(self, journal: EngineLines | None) -> None:
         self.fatal = trio.Event()
-        self.doing = "starting"
+        self.load_phase = "starting"
         self.file: WorkerLog | None = None
         self.pid = 0
         self._journal = journal
@@ -28,7 +28,7 @@ class EngineOutput:
     def on_line(self, line: str) -> None:
         if self._journal:
             self._journal.send(escape(line), self.pid)
-        self.doing = progress(line) or self.doing
+        self.load_phase = progress(line) or self.load_phase
         if is_fatal_start_line(line):
             self.fatal.set()
 

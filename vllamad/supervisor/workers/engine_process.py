@@ -92,7 +92,7 @@ class VllmLauncher:
                     nursery.cancel_scope.cancel()
                 file.catch_up()
         finally:
-            if group and group.kept:
+            if group and group.survives_restart:
                 event(log, logging.INFO, "worker let go", model=plan.model, worker_pid=group.pid)
             else:
                 keeper.forget()
@@ -166,14 +166,14 @@ class VllmProcess:
         return self._group.pid
 
     @property
-    def doing(self) -> str:
-        return self._output.doing
+    def load_phase(self) -> str:
+        return self._output.load_phase
 
     @property
-    def kept(self) -> bool:
-        return self._group.kept
+    def survives_restart(self) -> bool:
+        return self._group.survives_restart
 
-    async def ready(self) -> int:
+    async def wait_ready(self) -> int:
         if self._keeper.survivor:
             return await self._still_there(self._keeper.survivor)
         return await probe.until_ready(
@@ -183,12 +183,12 @@ class VllmProcess:
             transcribes=self._plan.spec.hearing == "only",
         )
 
-    async def ended(self) -> str:
+    async def wait_exited(self) -> str:
         reason = await first_of(self._exited, self._past_saving)
         return self._starved() or reason
 
-    async def failing(self) -> str:
-        reason = await first_of(self._core_died, self._deaf, self._stuck)
+    async def wait_unhealthy(self) -> str:
+        reason = await first_of(self._core_died, self._unresponsive, self._stuck)
         return self._starved() or reason
 
     async def usage(self) -> ResourceUsage:
@@ -196,10 +196,12 @@ class VllmProcess:
         self._held = max(usage.memory, self._held or 0)
         return usage
 
-    def hurry(self) -> None:
+    def kill_without_grace(self) -> None:
         self._group.kill_now = True
 
-    async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
+    async def hand_to_fd_store(
+        self, plan: Plan, *, context_length: int, keep_alive: float | None
+    ) -> None:
         if file := self._output.file:
             facts = WorkerFacts(
                 plan=plan,
@@ -211,8 +213,8 @@ class VllmProcess:
             )
             await self._keeper.keep(self._group, file, facts, keep_alive)
 
-    def note_keep_alive(self, asked: float | None) -> None:
-        self._keeper.note_keep_alive(asked)
+    def record_keep_alive(self, keep_alive: float | None) -> None:
+        self._keeper.record_keep_alive(keep_alive)
 
     async def _still_there(self, survivor: AdoptedWorker) -> int:
         settings = self._settings
@@ -259,7 +261,7 @@ class VllmProcess:
             reason = self._watch.told(killed, reason, memory=self._held)
         return f"{what} died: {reason}" if reason else f"{what} died"
 
-    async def _deaf(self) -> str:
+    async def _unresponsive(self) -> str:
         settings = self._settings
         misses = 0
         async with client_for(str(self.endpoint)) as client:

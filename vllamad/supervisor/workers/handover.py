@@ -144,12 +144,12 @@ class WorkerHandover:
                 why = str(problem)
                 event(log, logging.WARNING, "worker not kept", model=facts.plan.model, why=why)
                 return
-        self._group, group.kept = group, True
+        self._group, group.survives_restart = group, True
         file.on_read = self._note_log_read
 
-    def note_keep_alive(self, asked: float | None) -> None:
+    def record_keep_alive(self, keep_alive: float | None) -> None:
         if self._note:
-            self._note.keep_alive(asked)
+            self._note.keep_alive(keep_alive)
 
     def _note_log_read(self, offset: int) -> None:
         if self._note:
@@ -173,7 +173,7 @@ class WorkerHandover:
         if self._store:
             self._store.remove(self._name)
         if self._group:
-            self._group.kept = False
+            self._group.survives_restart = False
         if self._note:
             os.close(self._note.descriptor)
             self._note = None

@@ -76,7 +76,9 @@ class WorkerManager:
 
         With `keep`, those that can outlive us are not stopped: they do when `run` is cancelled.
         """
-        kept = {model for model, worker in self._workers.items() if keep and worker.kept}
+        kept = {
+            model for model, worker in self._workers.items() if keep and worker.survives_restart
+        }
         self._carry_out(self._scheduler.close(now=trio.current_time(), keep=kept))
         for model, worker in list(self._workers.items()):
             if model not in kept:
@@ -179,7 +181,7 @@ class WorkerManager:
             waiting=self._scheduler.waiting_for(model),
             pid=worker.pid,
             since=now - worker.since,
-            doing=worker.doing,
+            load_phase=worker.load_phase,
             restarts=worker.restarts,
             reason=worker.reason,
             log_file=str(worker.log_file),
@@ -211,7 +213,7 @@ class WorkerManager:
                     self._tell(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
-            worker.note_keep_alive(self._scheduler.asked_keep_alive(model))
+            worker.record_keep_alive(self._scheduler.asked_keep_alive(model))
         if self._scheduler.deadline() < self._until:
             self._changed.set()
 
@@ -219,7 +221,7 @@ class WorkerManager:
         if self._nursery is None:
             raise Unavailable("vllamad is not up yet")
         worker = self._workers[plan.model] = self._make_worker(plan, self._moved)
-        self._nursery.start_soon(worker.keep)
+        self._nursery.start_soon(worker.run)
 
     def _granted(self, lease: LeaseId, model: str) -> Granted | Refused:
         worker = self._workers[model]

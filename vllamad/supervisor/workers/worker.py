@@ -1,6 +1,6 @@
 """One worker's life, told once, top to bottom.
 
-`Worker.keep` is the owner task: nothing else changes a worker's state. It knows nothing of other
+`Worker.run` is the owner task: nothing else changes a worker's state. It knows nothing of other
 workers or of who waits; it says where it is, and the fleet decides what that means.
 """
 
@@ -39,19 +39,19 @@ class EngineProcess(Protocol):
     def pid(self) -> int: ...
 
     @property
-    def doing(self) -> str:
+    def load_phase(self) -> str:
         """How far its load has come, in words."""
         ...
 
-    async def ended(self) -> str:
+    async def wait_exited(self) -> str:
         """Wait until it has died or is past saving; the reason in one line."""
         ...
 
-    async def ready(self) -> int:
+    async def wait_ready(self) -> int:
         """Wait until it has made a token; the context length it settled on."""
         ...
 
-    async def failing(self) -> str:
+    async def wait_unhealthy(self) -> str:
         """Wait until it is dead, deaf or stuck though nobody asked; the reason in one line."""
         ...
 
@@ -59,21 +59,23 @@ class EngineProcess(Protocol):
         """Main memory and processor time of its processes."""
         ...
 
-    def hurry(self) -> None:
+    def kill_without_grace(self) -> None:
         """End it without asking: it is dead already, or cannot hear."""
         ...
 
     @property
-    def kept(self) -> bool:
+    def survives_restart(self) -> bool:
         """Whether it lives on when its block is left because we are cancelled."""
         ...
 
-    async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
-        """Have it kept, where workers are: it is ready, as `plan` says."""
+    async def hand_to_fd_store(
+        self, plan: Plan, *, context_length: int, keep_alive: float | None
+    ) -> None:
+        """Let systemd keep it across a restart of the daemon, where `keep_workers` is on."""
         ...
 
-    def note_keep_alive(self, asked: float | None) -> None:
-        """Have whoever finds it know how long it was asked to stay."""
+    def record_keep_alive(self, keep_alive: float | None) -> None:
+        """Record the keep-alive, so that the next daemon can restore it."""
         ...
 
 
@@ -133,15 +135,15 @@ class Worker:
         return self.plan.model
 
     @property
-    def doing(self) -> str:
+    def load_phase(self) -> str:
         """What a load is busy with; empty in any other state."""
-        return self._life.doing if self._life and self.state is State.STARTING else ""
+        return self._life.load_phase if self._life and self.state is State.STARTING else ""
 
     @property
-    def kept(self) -> bool:
+    def survives_restart(self) -> bool:
         """Whether it outlives us: it serves, and nobody wants it to stop."""
         serves = self.state is State.READY and not self._stop_wanted.is_set()
-        return serves and self._life is not None and self._life.kept
+        return serves and self._life is not None and self._life.survives_restart
 
     def stop(self, why: str) -> None:
         """Ask it to drain and stop; asking twice is asking once."""
@@ -156,13 +158,13 @@ class Worker:
         elif self._idle.is_set():  # else somebody may be waiting for this one
             self._idle = trio.Event()
 
-    def note_keep_alive(self, asked: float | None) -> None:
-        """How long the last request that said so wants it to stay."""
-        self._keep_alive = asked
+    def record_keep_alive(self, keep_alive: float | None) -> None:
+        """Record the keep-alive of the last request that set one."""
+        self._keep_alive = keep_alive
         if self._life:
-            self._life.note_keep_alive(asked)
+            self._life.record_keep_alive(keep_alive)
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Live, and live again after a crash, until asked to stop or past hope."""
         settings = self._settings
         rules = Rules(
@@ -231,14 +233,14 @@ class Worker:
                 if outcome is None:
                     ready_at = trio.current_time()
                     self._enter(State.READY)
-                    await life.keep(
+                    await life.hand_to_fd_store(
                         self.plan,
                         context_length=self.context_length,
                         keep_alive=self._keep_alive,
                     )
                     outcome = await self._serve(life)
                 if not isinstance(outcome, _Asked) or ready_at is None:
-                    life.hurry()
+                    life.kill_without_grace()
                 self.reason = "" if isinstance(outcome, _Asked) else outcome
                 self._enter(State.STOPPING)
         except VllamadError as error:
@@ -253,7 +255,7 @@ class Worker:
         with trio.move_on_after(self._load_timeout):
             try:
                 return await first_of(
-                    partial(self._until_ready, life), life.ended, self._until_asked
+                    partial(self._until_ready, life), life.wait_exited, self._until_asked
                 )
             except VllamadError as error:
                 return error.message
@@ -262,16 +264,16 @@ class Worker:
     async def _serve(self, life: EngineProcess) -> str | _Asked:
         """Until it is asked to stop and nobody uses it any more, or until it fails."""
         outcome = await first_of(
-            self._until_asked, life.ended, life.failing, partial(self._measure, life)
+            self._until_asked, life.wait_exited, life.wait_unhealthy, partial(self._measure, life)
         )
         if isinstance(outcome, _Asked):
             self._enter(State.DRAINING)
             with trio.move_on_after(self._settings.drain_timeout):
-                await first_of(self._until_idle, life.ended)
+                await first_of(self._until_idle, life.wait_exited)
         return outcome
 
     async def _until_ready(self, life: EngineProcess) -> None:
-        self.context_length = await life.ready() or self.context_length
+        self.context_length = await life.wait_ready() or self.context_length
 
     async def _until_asked(self) -> _Asked:
         await self._stop_wanted.wait()

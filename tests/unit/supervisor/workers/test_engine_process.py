@@ -92,7 +92,7 @@ async def test_a_life_begins_with_a_private_folder_and_leaves_nothing_but_its_lo
     tmp_path: Path,
 ) -> None:
     async with living(settings_of(tmp_path)) as life:
-        assert await life.ready() == 512
+        assert await life.wait_ready() == 512
         folder = life.endpoint.parent
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (await life.usage()).memory > 1 << 20
@@ -111,14 +111,14 @@ async def test_what_a_life_before_left_behind_is_not_in_the_way(tmp_path: Path) 
     old.parent.mkdir()
     old.write_text("a socket that nobody listens on")
     async with living(settings) as life:
-        assert await life.ready()
+        assert await life.wait_ready()
 
 
 async def test_one_that_cannot_hear_is_killed_at_once(tmp_path: Path) -> None:
     patient = replace(WATCHFUL, stop_timeout=60)
     async with living(settings_of(tmp_path, patient, ignore_term=True)) as life:
-        await life.ready()
-        life.hurry()
+        await life.wait_ready()
+        life.kill_without_grace()
         began = trio.current_time()
     assert trio.current_time() - began < 10
 
@@ -134,7 +134,7 @@ async def test_one_that_cannot_hear_is_killed_at_once(tmp_path: Path) -> None:
 async def test_an_end_of_its_own_is_told_with_its_last_words(
     tmp_path: Path, scenario: dict[str, object], reason: str
 ) -> None:
-    assert await reason_of(tmp_path, lambda life: life.ended(), **scenario) == reason
+    assert await reason_of(tmp_path, lambda life: life.wait_exited(), **scenario) == reason
 
 
 async def test_an_end_for_lack_of_memory_says_so(tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ async def test_an_end_for_lack_of_memory_says_so(tmp_path: Path) -> None:
         async with VllmLauncher(settings, EngineRuntimes(settings), os.environ, cgroups=tree).live(
             PLAN
         ) as life:
-            await life.ready()
+            await life.wait_ready()
             (group,) = tree.top.iterdir()
             assert (group / "memory.max").read_text() == str(1 << 30)
             assert (group / "cgroup.procs").read_text() == "0", "the leader has joined"
             (group / "memory.events").write_text("oom_kill 2")
             (group / "memory.peak").write_text(str(1 << 30))
             os.kill(life.pid, signal.SIGKILL)
-            assert await life.ended() == (
+            assert await life.wait_exited() == (
                 "killed by SIGKILL: out of memory, the kernel's OOM killer ended it;"
                 " it had 1024 MiB; its memory_max is 1024 MiB"
             )
@@ -163,16 +163,16 @@ async def test_a_first_token_that_is_refused_is_why_it_failed(tmp_path: Path) ->
     engine_process = lives_of(settings_of(tmp_path, once, status=500))
     worker = Worker(PLAN, engine_process, once, SchedulerSettings(), lambda _: None)
     with trio.fail_after(30):
-        await worker.keep()
+        await worker.run()
     assert worker.state is State.FAILED
     assert worker.reason.startswith("the engine refused its first request: ")
 
 
 async def test_an_end_by_a_signal_names_it(tmp_path: Path) -> None:
     async def killed(life: VllmProcess) -> str:
-        await life.ready()
+        await life.wait_ready()
         os.kill(life.pid, signal.SIGKILL)
-        return await life.ended()
+        return await life.wait_exited()
 
     told = await reason_of(tmp_path, killed)
     assert re.fullmatch(
@@ -186,9 +186,9 @@ async def test_a_remark_is_no_reason_where_a_signal_ended_it(tmp_path: Path) -> 
     cause = "ERROR 12-01 01:02:03 [x.py:1] RuntimeError: no such kernel"
 
     async def killed(life: VllmProcess) -> str:
-        await life.ready()
+        await life.wait_ready()
         os.kill(life.pid, signal.SIGILL)
-        return await life.ended()
+        return await life.wait_exited()
 
     told = await reason_of(tmp_path / "1", killed, log=[remark])
     assert told == "killed by SIGILL (illegal instruction)"
@@ -200,17 +200,17 @@ async def test_the_core_s_signal_is_told_though_its_leader_ends_in_order(tmp_pat
     log = [
         "RuntimeError: Engine core initialization failed. Failed core proc(s): {'EngineCore': -4}"
     ]
-    told = await reason_of(tmp_path, lambda life: life.ended(), exit=1, log=log)
+    told = await reason_of(tmp_path, lambda life: life.wait_exited(), exit=1, log=log)
     assert told.startswith("killed by SIGILL (illegal instruction)")
 
 
 async def test_the_signal_that_ended_the_core_of_a_ready_engine_is_told(tmp_path: Path) -> None:
     async def killed(life: VllmProcess) -> str:
-        await life.ready()
+        await life.wait_ready()
         ((core, _),) = [one for one in life._group.members() if one[1].startswith("VLLM::")]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kill_once_it_is_watched, core)
-            return await life.failing()
+            return await life.wait_unhealthy()
 
     async def kill_once_it_is_watched(core: int) -> None:
         await trio.testing.wait_all_tasks_blocked(0.02)
@@ -225,7 +225,7 @@ async def test_a_start_that_failed_counts_as_ended_though_every_process_lives(
 ) -> None:
     log = ["(EngineCore pid=1) ERROR 11-23 04:00:05 [core.py:1] EngineCore failed to start."]
     async with living(settings_of(tmp_path, log=log)) as life:
-        assert await life.ended() == "EngineCore failed to start."
+        assert await life.wait_exited() == "EngineCore failed to start."
         assert is_alive(life.pid)
 
 
@@ -237,11 +237,11 @@ async def test_the_death_of_the_core_is_seen_before_the_leader_notices(
     tmp_path: Path, name: str, who: str
 ) -> None:
     async def killed(life: VllmProcess) -> str:
-        await life.ready()
+        await life.wait_ready()
         core = next(pid for pid, comm in life._group.members() if comm == name)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, os.kill, core, signal.SIGKILL)
-            return await life.failing()
+            return await life.wait_unhealthy()
 
     reason = await reason_of(tmp_path, killed, children=[name])
     assert reason.startswith(f"{who} died")
@@ -249,10 +249,10 @@ async def test_the_death_of_the_core_is_seen_before_the_leader_notices(
 
 async def test_an_engine_that_answers_no_probe_is_deaf(tmp_path: Path) -> None:
     async def stopped(life: VllmProcess) -> str:
-        await life.ready()
+        await life.wait_ready()
         os.kill(life.pid, signal.SIGSTOP)
-        life.hurry()
-        return await life.failing()
+        life.kill_without_grace()
+        return await life.wait_unhealthy()
 
     assert await reason_of(tmp_path, stopped) == "no answer to 2 health probes"
 
@@ -264,10 +264,10 @@ def impatient(limit: float) -> WorkerSettings:
 async def test_an_engine_that_is_healthy_and_makes_no_token_is_stuck(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, impatient(0.4), stall_after=3)
     async with living(settings) as life, trio.open_nursery() as nursery:
-        await life.ready()
+        await life.wait_ready()
         async with client_for(str(life.endpoint)) as client:
             nursery.start_soon(stream, client)
-            assert await life.failing() == "no token for 0.4 s while requests run"
+            assert await life.wait_unhealthy() == "no token for 0.4 s while requests run"
             assert (await client.get("/health")).status_code == 200, "no other probe saw it"
             nursery.cancel_scope.cancel()
 
@@ -278,12 +278,12 @@ async def test_an_engine_that_idles_or_makes_tokens_slowly_is_not_stuck(
 ) -> None:
     settings = settings_of(tmp_path, impatient(0.2), tokens=tokens, rate=20)
     async with living(settings) as life, trio.open_nursery() as nursery:
-        await life.ready()
+        await life.wait_ready()
         async with client_for(str(life.endpoint)) as client:
             if tokens:
                 nursery.start_soon(stream, client)
             with trio.move_on_after(1):
-                raise AssertionError(await life.failing())
+                raise AssertionError(await life.wait_unhealthy())
             nursery.cancel_scope.cancel()
 
 
@@ -307,7 +307,7 @@ class Unkillable:
     """A group that is still there after KILL, and goes in its own time."""
 
     pid = 4711
-    kept = False
+    survives_restart = False
     cgroup = None
 
     def __init__(self) -> None:

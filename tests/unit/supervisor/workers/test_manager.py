@@ -152,7 +152,7 @@ async def test_closing_waits_for_the_streams_and_then_for_the_groups(
 
 
 async def test_what_can_outlive_us_is_not_stopped_at_our_end(autojump_clock: MockClock) -> None:
-    story = [FakeLife(can_be_kept=True), FakeLife(), FakeLife(can_be_kept=True, load=1000)]
+    story = [FakeLife(can_survive=True), FakeLife(), FakeLife(can_survive=True, load=1000)]
     lives = FakeLives(story)
     async with fleet_of(lives) as fleet, trio.open_nursery() as nursery:
         for model in "ab":
@@ -164,7 +164,7 @@ async def test_what_can_outlive_us_is_not_stopped_at_our_end(autojump_clock: Moc
 
         nursery.start_soon(load_in_vain)
         await trio.sleep(1)
-        assert (lives.born[0].asked, lives.born[0].kept) == (7, True)
+        assert (lives.born[0].keep_alive, lives.born[0].survives_restart) == (7, True)
         await fleet.close(keep=True)
         assert {info.model: info.state for info in fleet.workers()} == {"a": "ready"}
 

@@ -43,34 +43,36 @@ class FakeLife:
     pid: int = 4711
     endpoint: Path = Path("/run/w/1/s")
     hurried: bool = False
-    can_be_kept: bool = False
-    kept: bool = False
-    asked: float | None = None
-    doing: str = "loading weights"
+    can_survive: bool = False
+    survives_restart: bool = False
+    keep_alive: float | None = None
+    load_phase: str = "loading weights"
 
-    async def ready(self) -> int:
+    async def wait_ready(self) -> int:
         await trio.sleep(self.load)
         return 4096
 
-    async def ended(self) -> str:
+    async def wait_exited(self) -> str:
         await trio.sleep(self.dies_after)
         return self.why
 
-    async def failing(self) -> str:
+    async def wait_unhealthy(self) -> str:
         await trio.sleep(self.fails_after)
         return self.why
 
     async def usage(self) -> ResourceUsage:
         return ResourceUsage(123)
 
-    def hurry(self) -> None:
+    def kill_without_grace(self) -> None:
         self.hurried = True
 
-    async def keep(self, plan: Plan, *, context_length: int, keep_alive: float | None) -> None:
-        self.kept = self.can_be_kept
+    async def hand_to_fd_store(
+        self, plan: Plan, *, context_length: int, keep_alive: float | None
+    ) -> None:
+        self.survives_restart = self.can_survive
 
-    def note_keep_alive(self, asked: float | None) -> None:
-        self.asked = asked
+    def record_keep_alive(self, keep_alive: float | None) -> None:
+        self.keep_alive = keep_alive
 
 
 @dataclass
@@ -131,7 +133,7 @@ async def test_loaded_served_drained_and_stopped(
 ) -> None:
     diary = Diary(FakeLives(takes_to_die=2))
     diary.worker.note_leases(1)
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(100)
     diary.worker.stop("asked")
     await trio.sleep(10)
@@ -151,7 +153,7 @@ async def test_loaded_served_drained_and_stopped(
 async def test_a_drain_has_a_limit(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     diary = Diary(FakeLives())
     diary.worker.note_leases(1)
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(100)
     diary.worker.stop("asked")  # and no lease ever comes back
     await diary.worker.gone.wait()
@@ -163,7 +165,7 @@ async def test_a_drain_ends_with_the_last_lease_however_often_the_others_were_to
 ) -> None:
     diary = Diary(FakeLives())
     diary.worker.note_leases(2)
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(100)
     diary.worker.stop("asked")
     await trio.sleep(1)
@@ -178,12 +180,12 @@ async def test_a_stop_while_loading_does_not_wait_for_the_load(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     diary = Diary(FakeLives([FakeLife(load=90)]))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(10)
-    assert diary.worker.doing == "loading weights"
+    assert diary.worker.load_phase == "loading weights"
     diary.worker.stop("asked")
     await diary.worker.gone.wait()
-    assert diary.worker.doing == ""
+    assert diary.worker.load_phase == ""
     assert diary.entries == [
         (0, State.STARTING),
         (10, State.STOPPING),
@@ -196,7 +198,7 @@ async def test_a_crash_is_followed_by_another_life(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     diary = Diary(FakeLives([FakeLife(dies_after=50), FakeLife()]))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(70)
     assert diary.states == [
         State.STARTING,
@@ -224,7 +226,7 @@ async def test_without_the_parsers_that_its_engine_refuses_it_lives_again(
     """A parser of our own choice gives way; one that the operator named does not."""
     diary = Diary(FakeLives([FakeLife(dies_after=1, why=REFUSED), FakeLife()]))
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, tool_parser="hermes", args=args))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(70)
     assert [plan.spec.tool_parser for plan in diary.lives.plans] == ["hermes", parser]
     assert diary.worker.plan.spec.tool_parser == parser
@@ -246,7 +248,7 @@ async def test_the_shorter_context_that_its_engine_names_is_used_at_once_and_onc
     refused = [FakeLife(dies_after=1, why=NOT_ADMITTED.format(32640)), FakeLife()]
     diary = Diary(FakeLives(refused))
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, context_length=32768))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(6.5)
     assert [plan.context_length for plan in diary.lives.plans] == [32768, 31744]
     assert diary.worker.state is State.READY, "with no pause in between"
@@ -273,7 +275,7 @@ async def test_an_engine_that_refuses_the_shorter_context_too_is_given_up(
 ) -> None:
     diary = Diary(FakeLives([FakeLife(dies_after=1, why=why)]))
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, context_length=32768, args=args))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(70)
     assert diary.worker.state is State.FAILED
     assert len(diary.lives.plans) == starts
@@ -285,7 +287,7 @@ async def test_without_the_adapters_that_its_engine_cannot_load_it_lives_again(
     diary = Diary(FakeLives([FakeLife(dies_after=1, why="bad adapter"), FakeLife()]))
     loras = (Lora(name="one", folder="/adapters/one", rank=8),)
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, loras=loras))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(20)
     assert [plan.spec.loras for plan in diary.lives.plans] == [loras, ()]
     assert diary.worker.state is State.READY
@@ -301,7 +303,7 @@ async def test_an_engine_that_dies_later_keeps_its_adapters(
     diary = Diary(FakeLives([FakeLife(fails_after=20), FakeLife()]))
     loras = (Lora(name="one", folder="/adapters/one", rank=8),)
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, loras=loras))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(60)
     assert [plan.spec.loras for plan in diary.lives.plans] == [loras, loras]
     diary.worker.note_leases(0)
@@ -314,7 +316,7 @@ async def test_an_engine_that_is_deaf_is_ended_like_one_that_died(
 ) -> None:
     lives = FakeLives([FakeLife(fails_after=50, why="no answer to 3 health probes"), FakeLife()])
     diary = Diary(lives)
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     await trio.sleep(55.1)
     assert diary.entries[2] == (55, State.STOPPING)
     assert diary.worker.reason == "no answer to 3 health probes"
@@ -329,7 +331,7 @@ async def test_one_that_never_gets_ready_is_given_up_with_its_reason(
     autojump_clock: MockClock,
 ) -> None:
     diary = Diary(FakeLives([FakeLife(load=inf, dies_after=3)]))
-    await diary.worker.keep()
+    await diary.worker.run()
     assert diary.states == [
         *(State.STARTING, State.STOPPING, State.BACKOFF) * 2,
         State.STARTING,
@@ -341,14 +343,14 @@ async def test_one_that_never_gets_ready_is_given_up_with_its_reason(
 
 async def test_a_load_has_a_limit(autojump_clock: MockClock) -> None:
     diary = Diary(FakeLives([FakeLife(load=inf)]), load_timeout=60)
-    await diary.worker.keep()
+    await diary.worker.run()
     assert diary.entries[1] == (60, State.STOPPING)
     assert diary.worker.reason == "not ready after 60 s"
 
 
 async def test_what_cannot_even_start_says_why(autojump_clock: MockClock) -> None:
     diary = Diary(FakeLives(refuses="cannot start /usr/bin/nothing: no such file"))
-    await diary.worker.keep()
+    await diary.worker.run()
     assert diary.worker.state is State.FAILED
     assert diary.worker.reason == "cannot start /usr/bin/nothing: no such file"
 
@@ -357,7 +359,7 @@ async def test_a_stop_during_the_backoff_is_heard_at_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     diary = Diary(FakeLives([FakeLife(dies_after=1, load=inf)]))
-    nursery.start_soon(diary.worker.keep)
+    nursery.start_soon(diary.worker.run)
     with trio.fail_after(60):
         while diary.worker.state is not State.BACKOFF:  # noqa: ASYNC110 - the clock is ours
             await trio.sleep(0.1)
@@ -374,7 +376,7 @@ async def test_cancelled_at_any_moment_nothing_is_left_alive(
 ) -> None:
     diary = Diary(FakeLives(takes_to_die=2))
     with trio.move_on_after(moment):
-        await diary.worker.keep()
+        await diary.worker.run()
     assert diary.lives.alive == 0
     assert diary.worker.gone.is_set()
 
@@ -384,7 +386,7 @@ async def test_a_start_is_explained_in_the_log(
 ) -> None:
     caplog.set_level("INFO")
     diary = Diary(FakeLives(refuses="cannot start it"))
-    await diary.worker.keep()
+    await diary.worker.run()
     told = {record.message: vars(record)["fields"] for record in caplog.records}
     assert told["worker starting"]["dtype"] == "float32"
     assert told["worker starting"]["dtype_why"] == f"of {diary.worker.model}"
