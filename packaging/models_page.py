@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from vllamad.core.memory import CPU_OVERHEAD, GIB, GPU_OVERHEAD
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.core.variants import CONTEXT_WANTED, FORMATS, KnownModel
 from vllamad.models.registry.registry_file import load_registry
 
@@ -113,7 +113,7 @@ def page() -> str:
         gpu=GPU_OVERHEAD / GIB,
         cpu=CPU_OVERHEAD / GIB,
     )
-    latest = [known.find(parse(family)) for family, _ in families]
+    latest = [known.find(parse_model_name(family)) for family, _ in families]
     sections = (
         _section(family, group, one) for (family, group), one in zip(families, latest, strict=True)
     )

@@ -97,7 +97,7 @@ def have_minilm(paths: Paths, runtime: RuntimeFacts) -> str:
 
 def _have(title: str, package: ModuleType, paths: Paths, runtime: RuntimeFacts) -> str:
     """The model's name; it is made and put into the store first where it is not there."""
-    name = model_name.parse(package.NAME)
+    name = model_name.parse_model_name(package.NAME)
     with stage(title) as told:
         try:
             manifests.read(paths.models, name)

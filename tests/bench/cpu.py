@@ -29,7 +29,7 @@ from statistics import median
 
 from tests.bench.report import header, others
 from tests.support.daemon import ROOT, Daemon, daemon
-from vllamad.core.cpu import threads
+from vllamad.core.cpu import thread_count
 from vllamad.host import devices
 from vllamad.host.amx import cpu_flags
 from vllamad.host.processes import pss
@@ -99,7 +99,7 @@ def sides(landed: Path, prepared: Path) -> Iterator[Side]:
     """The other tree, that tree with each thing alone, and ours."""
     runtimes = prepared / "state" / "runtimes"
     library = Path(read(runtimes, current_name(runtimes)).python).parents[1] / "lib/libiomp5.so"
-    count = str(threads(devices.cores(), 1))
+    count = str(thread_count(devices.cores(), 1))
     yield Side(LANDED, landed)
     yield Side("float32 alone", landed, args={"dtype": "float32"})
     yield Side(f"{count} threads alone", landed, env={"OMP_NUM_THREADS": count})

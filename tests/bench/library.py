@@ -21,7 +21,7 @@ from statistics import quantiles
 from tests.bench.report import header, others
 from tests.support.checkpoints import CHATML_TEMPLATE, LLAMA, Shapes, header_of, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 MODELS, QUICK = 500, 20
@@ -63,7 +63,7 @@ def install(home: Path, name: str) -> None:
     content = len(head).to_bytes(8, "little") + head + bytes(size)
     (folder / "model.safetensors").write_bytes(content)
     (folder / "tokenizer.json").write_text('{"model": {"vocab": {}}}'.ljust(1 << 20))
-    model_store.add(home / "state" / "models", parse(name), folder, source="bench")
+    model_store.add(home / "state" / "models", parse_model_name(name), folder, source="bench")
 
 
 def measure(there: Daemon, names: list[str]) -> None:

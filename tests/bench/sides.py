@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.support.checkpoints import SMOLLM2, write_checkpoint
 from tests.support.daemon import Daemon, cmdline, daemon, fake_config, fake_home, free_port
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 RATE = 78.0  # tokens a second a stream: 256 streams make 20,000
@@ -75,7 +75,9 @@ def bench() -> Generator[Bench]:
                 _CHECKPOINT,
                 tokenizer_config_json={"chat_template": "x"},
             )
-            model_store.add(home / "state" / "models", parse(model), checkpoint, source="bench")
+            model_store.add(
+                home / "state" / "models", parse_model_name(model), checkpoint, source="bench"
+            )
         lengths = (
             f"[model.{json.dumps(model)}]\ncontext_length = {1 << 22}" for model in SCENARIOS
         )

@@ -19,7 +19,7 @@ from tests.e2e.shapes import shapes
 from tests.support.checkpoints import write_checkpoint
 from vllamad.config.settings import ModelSettings
 from vllamad.core.cpu import NumberTimes
-from vllamad.core.memory import GIB, Device, Machine, Placement, place
+from vllamad.core.memory import GIB, Device, Machine, Placement, find_placement
 from vllamad.core.variants import KnownModel
 from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.supervisor.models.load_specs import spec_of
@@ -61,7 +61,7 @@ def cases(tmp_path: Path) -> Iterator[tuple[str, Case, Case]]:
         for machine in machines():
             for gpus in {1, len(machine.devices) or 1}:
                 spec = spec_of(by_gpus[gpus], machine)
-                placed = place(spec.need, machine, ())
+                placed = find_placement(spec.need, machine, ())
                 if placed is not None:
                     length = spec.context_length or by_gpus[gpus].facts.context_length
                     yield from _put(model, config, machine, placed, spec.need.kv_element, length)

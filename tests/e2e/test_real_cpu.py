@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
-from vllamad.core.cpu import number_type
+from vllamad.core.cpu import choose_number_type
 from vllamad.host.amx import cpu_flags
 from vllamad.runtimes.installed_runtimes import current_name, read
 from vllamad.runtimes.number_type import measure
@@ -30,7 +30,7 @@ def runtime(prepared: Path) -> RuntimeFacts:
 def chosen(runtime: RuntimeFacts) -> str:
     times = measure(runtime).times
     assert min(times.bfloat16, times.float16, times.float32) > 0, times
-    return number_type("BF16", times, wide_fits=True, pooling=False).name
+    return choose_number_type("BF16", times, wide_fits=True, pooling=False).name
 
 
 def test_a_cpu_with_bfloat16_computes_in_it(runtime: RuntimeFacts) -> None:

@@ -13,7 +13,7 @@ from tests.fakes.hub import Hub, running
 from tests.support.checkpoints import SMOLLM2, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from tests.support.waiting import Waits, waiting
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 
@@ -99,4 +99,4 @@ def install(home: Path, act: Act) -> None:
         SMOLLM2 | {"model_type": act.model_type},
         chat_template_jinja=act.template,
     )
-    model_store.add(home / "state" / "models", parse(act.name), folder, source="test")
+    model_store.add(home / "state" / "models", parse_model_name(act.name), folder, source="test")

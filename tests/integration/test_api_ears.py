@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from tests.support.whisper import write_whisper
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -24,7 +24,7 @@ HI = [{"role": "user", "content": "hi"}]
 def home_of(folder: Any, **more: Any) -> Any:
     home = fake_home(folder, ["test"], **more)
     made = write_whisper(home / "made/ears")
-    model_store.add(home / "state/models", parse("ears"), made, source="test")
+    model_store.add(home / "state/models", parse_model_name("ears"), made, source="test")
     return home
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.checkpoints import QWEN2, SMOLLM2, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
 
 def install(home: Path, name: str, config: dict[str, Any], **files: Any) -> None:
     folder = write_checkpoint(home / "made" / name, config, **files)
-    model_store.add(home / "state" / "models", parse(name), folder, source="test")
+    model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
 
 
 def generate(one: Daemon, **body: Any) -> tuple[int, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.checkpoints import QWEN2, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -30,7 +30,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     added = {str(7 + i): {"content": token} for i, token in enumerate(FIM)}
     tokenizer = {"added_tokens_decoder": added}
     folder = write_checkpoint(home / "made/coder", QWEN2, tokenizer_config_json=tokenizer)
-    model_store.add(home / "state" / "models", parse("qwen/coder"), folder, source="test")
+    model_store.add(
+        home / "state" / "models", parse_model_name("qwen/coder"), folder, source="test"
+    )
     with daemon(home, config=fake_config()) as running:
         yield running
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.checkpoints import BERT, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.support.paths import RECORDED
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -43,7 +43,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon with a completion model for each scenario, and an embedding model."""
     home = fake_home(tmp_path_factory.mktemp("v1"), ["test", *SCENARIOS])
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    model_store.add(home / "state" / "models", parse("bert"), folder, source="test")
+    model_store.add(home / "state" / "models", parse_model_name("bert"), folder, source="test")
     with daemon(home, config=fake_config(scenarios=SCENARIOS)) as running:
         yield running
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.hub import Hub
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import manifests
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
 
 def place(one: Daemon, model: str) -> Path:
     models = one.home / "state" / "models"
-    return models / manifests.read(models, parse(model)).folder
+    return models / manifests.read(models, parse_model_name(model)).folder
 
 
 def events(text: str) -> list[dict[str, object]]:

@@ -30,7 +30,7 @@ from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from tests.support.managed_daemon import HI, NOBODY, digest_of
 from tests.support.paths import ROOT
 from tests.unit.gateway.test_openapi import DOCUMENT, operations, resolved
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput
 from vllamad.models.store import model_store
 from vllamad.translate.go.duration import parse_keep_alive
@@ -183,7 +183,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
     scenarios["busy"]["replay"] = str(home / "limited")
     (home / "limited").write_text(f"data: {LIMITED % 429}\n\ndata: [DONE]\n\n")
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    model_store.add(home / "state" / "models", parse("bert"), folder, source="test")
+    model_store.add(home / "state" / "models", parse_model_name("bert"), folder, source="test")
     for act in ACTS:
         install(home, act)
         scenarios[act.name] = {"replay": str(act.recorded)}

@@ -23,7 +23,7 @@ from tests.support.checkpoints import write_checkpoint
 from tests.support.model_families import REASONING_PARSERS, TOOL_PARSERS
 from tests.support.paths import ROOT
 from vllamad.core.cpu import NumberTimes
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.host import devices
 from vllamad.host.shim import Process, descendants
 from vllamad.models.store import model_store
@@ -193,7 +193,7 @@ def fake_home(
     (runtime.parent / "current").symlink_to("fake")
     for name in models:
         folder = write_checkpoint(home / "made" / name)
-        model_store.add(home / "state" / "models", parse(name), folder, source="test")
+        model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
     return home
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from vllamactl.chat.session import ResponsePiece
 from vllamactl.command_context import CommandContext
 from vllamactl.progress import Progression
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, VllamadError
 from vllamad.protocol import control
 
@@ -75,7 +75,7 @@ def _watch(
 def _words(model: str, workers: list[control.WorkerInfo]) -> str:
     """What is on its way: the model itself, or the one whose worker it shares."""
     try:
-        name = parse(model).display().lower()
+        name = parse_model_name(model).display().lower()
     except BadInput:
         name = model
     coming = [worker for worker in workers if worker.state == "starting"]

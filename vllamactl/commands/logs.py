@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from vllamactl import human
 from vllamactl.command_context import CommandContext, model_path
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import HostProblem, NotAllowed
 from vllamad.protocol.control import ENGINE_IDENTIFIER, IDENTIFIER
 
@@ -30,7 +30,7 @@ def logs(call: CommandContext, model: str, *, lines: int, follow: bool, journal:
 def journal_command(model: str, lines: int, follow: bool, *, json: bool) -> Sequence[str]:
     """How to ask journalctl(1): for all about one model, or for what the daemon says."""
     if model:
-        name = parse(model).display()
+        name = parse_model_name(model).display()
         asked = [f"--identifier={ENGINE_IDENTIFIER}", f"--identifier={IDENTIFIER}", f"MODEL={name}"]
     else:
         asked = [f"--identifier={IDENTIFIER}"]

@@ -14,7 +14,7 @@ from typing import cast
 
 from vllamad.config.listen_address import parse_listen, spell_listen
 from vllamad.config.settings import FOREVER
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput
 from vllamad.translate.go.duration import parse_duration
 
@@ -228,7 +228,7 @@ def model_name() -> Kind:
         if not isinstance(value, str):
             raise refuse(what, value)
         try:
-            return parse(value).display()
+            return parse_model_name(value).display()
         except BadInput:
             raise refuse(what, value) from None
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # How much faster float32 has to be: it takes twice the memory.
-CLEARLY = 1.2
+FLOAT32_SPEEDUP = 1.2
 # Below this number of cores none is kept free for the processes beside the worker.
 SPARE_CORES = 4
 # What vLLM computes in where no type is named, by how the weights are stored.
-OWN = {"BF16": "bfloat16", "F16": "float16", "F32": "bfloat16"}
+CHECKPOINT_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "bfloat16"}
 FLOAT32 = "float32"
 
 
@@ -37,13 +37,15 @@ class NumberType:
     why: str = ""
 
 
-def number_type(label: str, times: NumberTimes, *, wide_fits: bool, pooling: bool) -> NumberType:
+def choose_number_type(
+    label: str, times: NumberTimes, *, wide_fits: bool, pooling: bool
+) -> NumberType:
     """Choose for weights stored as `label` says (`BF16`, `AWQ-4bit`, ...).
 
     `wide_fits`: there is memory for it in float32, weights and cache. Quantised weights keep the
     type that their own kernels take. Vectors (`pooling`) are float32 as sentence-transformers'.
     """
-    own = OWN.get(label, "")
+    own = CHECKPOINT_TYPES.get(label, "")
     if not own and not pooling:
         return NumberType(why="the checkpoint's own")
     kept = NumberType(name=own or "auto", why="the checkpoint's own")
@@ -53,7 +55,7 @@ def number_type(label: str, times: NumberTimes, *, wide_fits: bool, pooling: boo
     mine, theirs = times.of(own), times.of(FLOAT32)
     if not (mine and theirs):
         return NumberType(name=own, why="the checkpoint's own; nothing is measured here")
-    if mine < CLEARLY * theirs:
+    if mine < FLOAT32_SPEEDUP * theirs:
         return NumberType(name=own, why=f"{theirs / mine:.1f} x as fast as float32 here")
     if not wide_fits:
         return _short_of_memory(kept)
@@ -64,12 +66,12 @@ def _short_of_memory(kept: NumberType) -> NumberType:
     return NumberType(name=kept.name, why=f"{kept.why}; in float32 it would not fit into memory")
 
 
-def threads(cores: int, workers: int) -> int:
+def thread_count(cores: int, workers: int) -> int:
     """How many threads compute in each of `workers` that may be busy at once on `cores`."""
     return max(1, (cores - _spare(cores)) // max(1, workers))
 
 
-def threads_why(cores: int, workers: int) -> str:
+def explain_threads(cores: int, workers: int) -> str:
     """The same in words."""
     spare = ", one kept free" if _spare(cores) else ""
     shared = f", shared by {workers} workers" if workers > 1 else ""

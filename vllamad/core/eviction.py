@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from vllamad.core.memory import Machine, Need, Placement, place
+from vllamad.core.memory import Machine, Need, Placement, find_placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def _cost(resident: Resident) -> tuple[bool, bool, float]:
 def _has_room(need: Need, machine: Machine, staying: Sequence[Resident], max_loaded: int) -> bool:
     if max_loaded and len(staying) >= max_loaded:
         return False
-    return place(need, machine, [resident.placement for resident in staying]) is not None
+    return find_placement(need, machine, [resident.placement for resident in staying]) is not None
 
 
 def _needed(

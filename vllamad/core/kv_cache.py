@@ -77,7 +77,7 @@ def request_bytes(cache: Iterable[Layers], tokens: int, use: Use) -> int:
     return size * page * (blocks + SPARE_BLOCKS)
 
 
-def longest(cache: Iterable[Layers], limit: int, room: int, use: Use) -> int:
+def longest_admitted(cache: Iterable[Layers], limit: int, room: int, use: Use) -> int:
     """The longest length up to `limit` tokens that is admitted with `room` bytes on each GPU.
 
     `limit` itself, else whole blocks; 0 where not even one fits.

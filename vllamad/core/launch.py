@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.audio import Hearing
 from vllamad.core.cpu import NumberType
-from vllamad.core.memory import Machine, Need, Placement, largest_room, least
+from vllamad.core.memory import Machine, Need, Placement, largest_room, least_memory
 from vllamad.errors import DoesNotFit
 
 THREADS = "OMP_NUM_THREADS"  # the variable that says how many
@@ -127,7 +127,7 @@ class Plan:
 
 def does_not_fit(spec: Spec, machine: Machine) -> DoesNotFit:
     """The refusal for a model that would not fit even on an empty machine."""
-    needs, room = least(spec.need, machine) >> 20, largest_room(machine) >> 20
+    needs, room = least_memory(spec.need, machine) >> 20, largest_room(machine) >> 20
     return DoesNotFit(
         f"cannot load {spec.model}: it needs {needs} MiB, at most {room} MiB can be freed",
         hint="lower its context_length, spread it over more GPUs with tensor_parallel_size, "

@@ -63,7 +63,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class StayStopped:
     """It was asked to stop."""
 
 
@@ -77,7 +77,9 @@ class GiveUp:
     reason: str
 
 
-def after(endings: Sequence[Ending], rules: Rules, *, jitter: float) -> Rest | Retry | GiveUp:
+def decide_after_ending(
+    endings: Sequence[Ending], rules: Rules, *, jitter: float
+) -> StayStopped | Retry | GiveUp:
     """Say what follows the last of `endings`, given those before it (newest last).
 
     Failures double the delay up to a limit; `max_failures` in a row give up, two where the
@@ -86,7 +88,7 @@ def after(endings: Sequence[Ending], rules: Rules, *, jitter: float) -> Rest | R
     """
     last = endings[-1]
     if last.asked:
-        return Rest()
+        return StayStopped()
     failures = _failures_in_a_row(endings, rules)
     limit = min(2, rules.max_failures) if last.deterministic else rules.max_failures
     if failures >= limit:

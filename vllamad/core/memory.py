@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import floor
 
-from vllamad.core.cpu import NumberTimes, threads
-from vllamad.core.kv_cache import BLOCK, Layers, Use, longest, per_token, request_bytes
+from vllamad.core.cpu import NumberTimes, thread_count
+from vllamad.core.kv_cache import BLOCK, Layers, Use, longest_admitted, per_token, request_bytes
 
 GIB = 1 << 30
 
@@ -84,19 +84,19 @@ class Placement:
         return self.per_device * max(1, len(self.devices))
 
 
-def place(need: Need, machine: Machine, taken: Iterable[Placement]) -> Placement | None:
+def find_placement(need: Need, machine: Machine, taken: Iterable[Placement]) -> Placement | None:
     """Find room for `need` beside the placements in `taken`, or say there is none."""
     taken = tuple(taken)
     if machine.devices:
         return _place_on_gpus(need, machine, taken)
-    wanted = least(need, machine)
+    wanted = least_memory(need, machine)
     if wanted > machine.host - sum(other.total for other in taken):
         return None
     return Placement(
         devices=(),
         per_device=wanted,
         kv_cache=_cpu_cache(need, machine),
-        threads=threads(machine.cores, machine.busy_workers),
+        threads=thread_count(machine.cores, machine.busy_workers),
     )
 
 
@@ -107,7 +107,7 @@ def largest_room(machine: Machine) -> int:
     return max(_room(device, {}) for device in machine.devices)
 
 
-def least(need: Need, machine: Machine) -> int:
+def least_memory(need: Need, machine: Machine) -> int:
     """The smallest amount `need` can live with on one device, or in main memory."""
     if not machine.devices:
         return need.weights + _cpu_cache(need, machine) + CPU_OVERHEAD
@@ -121,7 +121,7 @@ def longest_context(need: Need, machine: Machine) -> int:
     """
     if not machine.devices:
         room = _cpu_cache_set(need, machine)
-        held = longest(need.cache, need.context_length, room, _cpu_use(need))
+        held = longest_admitted(need.cache, need.context_length, room, _cpu_use(need))
         return held or min(need.context_length, BLOCK)
     devices = _roomiest(need, machine, {})
     if len(devices) < need.gpus:
@@ -129,7 +129,7 @@ def longest_context(need: Need, machine: Machine) -> int:
     room = min(_room(device, {}) for device in devices)
     if need.utilization:
         room = int(need.utilization * min(device.total for device in devices))
-    return longest(need.cache, need.context_length, room - _fixed(need), _gpu_use(need))
+    return longest_admitted(need.cache, need.context_length, room - _fixed(need), _gpu_use(need))
 
 
 def _place_on_gpus(need: Need, machine: Machine, taken: tuple[Placement, ...]) -> Placement | None:

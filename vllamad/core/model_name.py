@@ -16,7 +16,7 @@ DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 
-Source = Literal["", "local", "cloud"]
+ModelSource = Literal["", "local", "cloud"]
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -49,7 +49,7 @@ class ModelName:
         return self.canonical().lower()
 
 
-def parse(text: str) -> ModelName:
+def parse_model_name(text: str) -> ModelName:
     """Read a name, filling in what it leaves out. Raises BadInput with Ollama's text."""
     rest, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:
@@ -72,7 +72,7 @@ def parse(text: str) -> ModelName:
     return ModelName(host=host, namespace=namespace, model=model, tag=tag)
 
 
-def split_source(text: str) -> tuple[str, Source]:
+def split_source(text: str) -> tuple[str, ModelSource]:
     """Take a `:local`, `:cloud` or `-cloud` ending off a name as sent, and say which it was.
 
     The name is trimmed and may come back empty; it is not otherwise checked.
@@ -86,7 +86,7 @@ def split_source(text: str) -> tuple[str, Source]:
     return base, source
 
 
-def _cut_source(text: str) -> tuple[str, Source]:
+def _cut_source(text: str) -> tuple[str, ModelSource]:
     base, colon, ending = text.rpartition(":")
     word = ending.strip().lower()
     if not colon:

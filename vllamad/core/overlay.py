@@ -41,7 +41,7 @@ class Overlay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     adapter: Adapter | None = None
 
 
-NOTHING = Overlay()
+EMPTY_OVERLAY = Overlay()
 
 
 def merge(base: Overlay, new: Overlay) -> Overlay:
@@ -58,14 +58,14 @@ def merge(base: Overlay, new: Overlay) -> Overlay:
     )
 
 
-def digest_over(digest: str, overlay: Overlay) -> str:
+def derived_digest(digest: str, overlay: Overlay) -> str:
     """The digest of a model with `digest` under `overlay`; a mere copy keeps its base's."""
-    if overlay == NOTHING:
+    if overlay == EMPTY_OVERLAY:
         return digest
     return _sha256([digest, overlay])
 
 
-def layers(overlay: Overlay) -> list[str]:
+def layer_digests(overlay: Overlay) -> list[str]:
     """A digest for each part of `overlay`, as Ollama's progress names its layers."""
     parts = msgspec.structs.asdict(overlay).values()
     return [f"sha256:{_sha256(part)}" for part in parts if part]

@@ -16,7 +16,7 @@ from vllamad.core.decisions import Decision, Grant, LeaseId, Refuse, Revoke, Sta
 from vllamad.core.eviction import Resident, evict_for
 from vllamad.core.launch import Plan, Spec, does_not_fit
 from vllamad.core.lifecycle import OCCUPYING, State
-from vllamad.core.memory import Machine, place
+from vllamad.core.memory import Machine, find_placement
 from vllamad.errors import LoadFailed, ServerBusy, Unavailable, VllamadError
 
 
@@ -311,7 +311,7 @@ class Scheduler:
         starting = (State.STOPPED, State.STARTING)
         if any(slot.state in starting for slot in occupying.values()):
             return
-        placement = place(
+        placement = find_placement(
             waiter.spec.need, self.machine, [slot.plan.placement for slot in occupying.values()]
         )
         cap = self.limits.max_loaded

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vllamad.core.kv_cache import Layers, per_token
-from vllamad.core.memory import Machine, Need, largest_room, least, place
+from vllamad.core.memory import Machine, Need, find_placement, largest_room, least_memory
 
 CONTEXT_WANTED = 32768  # tokens: a longer one is for who asks for it
 
@@ -96,7 +96,7 @@ class VariantChoice:
     passed_over: tuple[str, ...] = ()
 
 
-def choose(model: KnownModel, machine: Machine, context: int = 0) -> VariantChoice:
+def choose_variant(model: KnownModel, machine: Machine, context: int = 0) -> VariantChoice:
     """Choose the best variant that fits with `context` tokens; 0 is what people use.
 
     As few GPUs as possible come before better answers: a model is spread only where an operator
@@ -110,7 +110,7 @@ def choose(model: KnownModel, machine: Machine, context: int = 0) -> VariantChoi
     for gpus in _counts(machine):
         for variant in runnable:
             need = _need(model, variant, wanted, gpus)
-            if place(need, empty, ()) is not None:
+            if find_placement(need, empty, ()) is not None:
                 return _choice(variant, gpus, wanted, passed)
             passed.append(_too_large(variant, need, empty))
     smallest = min(runnable or model.variants, key=model.weights)
@@ -158,6 +158,6 @@ def _need(model: KnownModel, variant: Variant, context: int, gpus: int) -> Need:
 def _too_large(variant: Variant, need: Need, machine: Machine) -> str:
     each = f" on each of {need.gpus} GPUs" if need.gpus > 1 else ""
     return (
-        f"{variant.format}: needs {least(need, machine) >> 20} MiB{each},"
+        f"{variant.format}: needs {least_memory(need, machine) >> 20} MiB{each},"
         f" there is room for {largest_room(machine) >> 20} MiB"
     )

@@ -10,7 +10,7 @@ from vllamad.errors import (
     RuntimeProblem,
     VllamadError,
 )
-from vllamad.translate.error_bodies import clean
+from vllamad.translate.error_bodies import without_private_text
 
 _LONGEST = 2_000  # characters
 
@@ -35,5 +35,5 @@ def status_of(error: VllamadError) -> int:
 def public_message(error: VllamadError) -> str:
     """What a client reads of `error`: where our files are is the operator's business alone."""
     if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
-        return clean(error.message)
+        return without_private_text(error.message)
     return error.message if len(error.message) <= _LONGEST else error.message[:_LONGEST] + "…"

@@ -18,8 +18,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from vllamad.config.settings import ModelSettings
-from vllamad.core.model_name import ModelName, parse
-from vllamad.core.overlay import NOTHING, Overlay, digest_over
+from vllamad.core.model_name import ModelName, parse_model_name
+from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, derived_digest
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.models.checkpoint.metadata import ModelFacts, read_facts
 from vllamad.models.checkpoint.vllm_parsers import capabilities
@@ -51,7 +51,7 @@ class InstalledModel:
     settings: ModelSettings
     stored: bool = True  # False for a folder of the configuration, or in a cache of others
     base: str = ""  # the name, as shown, of the model it was made from
-    overlay: Overlay = NOTHING
+    overlay: Overlay = EMPTY_OVERLAY
     worker: str = ""  # the name its worker goes by, where it shares another's
 
     @property
@@ -102,7 +102,7 @@ class InstalledModels:
 
         Raises BadInput where a key is no name.
         """
-        named = {parse(text): one for text, one in settings.items()}
+        named = {parse_model_name(text): one for text, one in settings.items()}
         with self._lock:
             self._engine = engine
             self._caches = tuple(map(Path, caches))
@@ -115,7 +115,7 @@ class InstalledModels:
 
         Raises BadInput for what is no name, HostProblem for a model that cannot be used.
         """
-        name, now = parse(text), self._clock()
+        name, now = parse_model_name(text), self._clock()
         key = name.key()
         with self._lock:
             if key in self._local:
@@ -138,7 +138,7 @@ class InstalledModels:
 
         Costs one stat, so that it may be called where nothing may block.
         """
-        when, place = self._found.get(parse(text).key(), (-inf, _Place(Path())))
+        when, place = self._found.get(parse_model_name(text).key(), (-inf, _Place(Path())))
         seen = self._seen.get(place)
         if seen is None or self._clock() - when > RECENT:
             return None
@@ -221,7 +221,7 @@ class InstalledModels:
 
     def _held(self, manifest: Manifest) -> _Held:
         return _Held(
-            name=parse(manifest.name),
+            name=parse_model_name(manifest.name),
             folder=self._models / manifest.folder,
             digest=manifest.digest,
             size=manifest.size,
@@ -231,18 +231,18 @@ class InstalledModels:
 
     def _held_outside(self, manifest: Manifest) -> _Held:
         """A model derived from a folder that is not ours: its files are looked for there."""
-        base = parse(manifest.base)
+        base = parse_model_name(manifest.base)
         if base.key() in self._local:
             folder = Path(self._settings[base.key()].path)
         elif found := find_cached(self._caches, base):
             base, folder = found
         else:
             raise HostProblem(
-                f"cannot use {parse(manifest.name).display()}: {base.display()} is no longer in"
-                " the configuration, nor in a cache"
+                f"cannot use {parse_model_name(manifest.name).display()}: {base.display()} is no"
+                " longer in the configuration, nor in a cache"
             )
         held = _held_local(base, folder)._replace(stored=True)
-        return held._replace(name=parse(manifest.name), modified_at=manifest.created)
+        return held._replace(name=parse_model_name(manifest.name), modified_at=manifest.created)
 
     def _under(self, manifest: Manifest, held: _Held) -> _Held:
         """The same under what the manifest lays over it."""
@@ -256,9 +256,9 @@ class InstalledModels:
                     f"cannot use {held.name.display()}: its adapter is missing"
                 ) from error
         return held._replace(
-            digest=digest_over(held.digest, manifest.overlay),
+            digest=derived_digest(held.digest, manifest.overlay),
             size=size,
-            base=parse(manifest.base) if manifest.base else None,
+            base=parse_model_name(manifest.base) if manifest.base else None,
             overlay=manifest.overlay,
         )
 
@@ -331,7 +331,7 @@ class _Held(NamedTuple):
     modified_at: float
     license: str = ""
     base: ModelName | None = None
-    overlay: Overlay = NOTHING
+    overlay: Overlay = EMPTY_OVERLAY
     stored: bool = True
 
 

@@ -22,7 +22,7 @@ from vllamad.config.settings import Settings
 from vllamad.config.show import as_json
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import State
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, NotAllowed, VllamadError
 from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.log import event
@@ -219,7 +219,7 @@ class Control:
         return "ready"
 
     def _pull(self, order: PullOrder) -> StreamResponse:
-        name = parse(order.model)
+        name = parse_model_name(order.model)
         attend = self._daemon.library.pulls.attend
         return _reported(partial(attend, name, detach=order.detach))
 

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from vllamad.config.settings import Settings
-from vllamad.core.cpu import NumberTimes, threads_why
+from vllamad.core.cpu import NumberTimes, explain_threads
 from vllamad.core.launch import THREADS, Plan
 from vllamad.core.memory import Device, Machine
 from vllamad.engine.command import Engine
@@ -216,7 +216,7 @@ class EngineRuntimes:
             "threads": plan.threads,
             "threads_why": f"{THREADS} is set"
             if THREADS in spec.env
-            else threads_why(machine.cores, machine.busy_workers),
+            else explain_threads(machine.cores, machine.busy_workers),
             "openmp": "LD_PRELOAD is set" if "LD_PRELOAD" in spec.env else openmp_of(facts)[1],
         }
 

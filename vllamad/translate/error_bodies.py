@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from vllamad.errors import EngineRefused, ServerBusy
-from vllamad.translate.engine.refusal_texts import in_our_words
+from vllamad.translate.engine.refusal_texts import explain_refusal
 
 STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an "
@@ -80,14 +80,14 @@ def refusal_of(status: int, message: str, param: str = "") -> EngineRefused:
         return EngineRefused(CANNOT, status=400)
     if message == INTERNAL:
         return EngineRefused(INTERNAL, status=500)
-    told, unknown = in_our_words(message, param)
+    told, unknown = explain_refusal(message, param)
     if status == 404 or status >= 500:
         # A worker that does not know its own model, or broke: not the client's fault.
         return EngineRefused(STOPPED if status >= 500 else FAILED, status=500, unknown=unknown)
     return EngineRefused(told, status=status, unknown=unknown)
 
 
-def clean(message: str) -> str:
+def without_private_text(message: str) -> str:
     """The reason of a failed load without paths, addresses and traces, which are the operator's."""
     if not message.strip() or _TRACE.search(message):
         return FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.core.cpu import NumberTimes, number_type, threads, threads_why
+from vllamad.core.cpu import NumberTimes, choose_number_type, explain_threads, thread_count
 
 # As measured on an AVX-512 machine whose kernels have no bfloat16, on one with it, on an old one.
 EMULATED = NumberTimes(bfloat16=7.0, float16=8.0, float32=3.0)
@@ -31,21 +31,21 @@ NONE = NumberTimes()
 def test_float32_is_chosen_where_it_is_clearly_faster(
     label: str, times: NumberTimes, name: str, why: str
 ) -> None:
-    chosen = number_type(label, times, wide_fits=True, pooling=False)
+    chosen = choose_number_type(label, times, wide_fits=True, pooling=False)
     assert (chosen.name, chosen.why) == (name, why)
 
 
 @pytest.mark.parametrize(("label", "kept"), [("BF16", "bfloat16"), ("AWQ-4bit", "auto")])
 @pytest.mark.parametrize("pooling", [False, True])
 def test_where_memory_is_short_the_smaller_type_stays(label: str, kept: str, pooling: bool) -> None:
-    chosen = number_type(label, EMULATED, wide_fits=False, pooling=pooling)
+    chosen = choose_number_type(label, EMULATED, wide_fits=False, pooling=pooling)
     assert chosen.name == kept
     assert ("would not fit" in chosen.why) == (pooling or label == "BF16")
 
 
 @pytest.mark.parametrize("label", ["BF16", "F32", "unknown"])
 def test_vectors_are_float32_however_long_it_takes(label: str) -> None:
-    chosen = number_type(label, NATIVE, wide_fits=True, pooling=True)
+    chosen = choose_number_type(label, NATIVE, wide_fits=True, pooling=True)
     assert (chosen.name, chosen.why) == ("float32", "vectors are computed in it")
 
 
@@ -64,7 +64,7 @@ def test_vectors_are_float32_however_long_it_takes(label: str) -> None:
 def test_small_machines_keep_no_core_free_and_workers_share(
     cores: int, workers: int, each: int
 ) -> None:
-    assert threads(cores, workers) == each
+    assert thread_count(cores, workers) == each
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_small_machines_keep_no_core_free_and_workers_share(
     ],
 )
 def test_how_many_threads_is_explained(cores: int, workers: int, why: str) -> None:
-    assert threads_why(cores, workers) == why
+    assert explain_threads(cores, workers) == why

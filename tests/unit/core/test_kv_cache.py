@@ -14,7 +14,7 @@ from vllamad.core.kv_cache import (
     SPARE_BLOCKS,
     Layers,
     Use,
-    longest,
+    longest_admitted,
     per_token,
     request_bytes,
     whole_blocks,
@@ -51,7 +51,7 @@ uses = st.builds(
 def test_an_admitted_length_never_takes_more_than_there_is(
     cache: tuple[Layers, ...], limit: int, room: int, use: Use
 ) -> None:
-    admitted = longest(cache, limit, room, use)
+    admitted = longest_admitted(cache, limit, room, use)
     assert 0 <= admitted <= limit
     assert admitted == limit or admitted % BLOCK == 0
     if admitted:
@@ -62,14 +62,16 @@ def test_an_admitted_length_never_takes_more_than_there_is(
 def test_with_room_for_a_length_that_length_is_admitted(
     cache: tuple[Layers, ...], limit: int, use: Use
 ) -> None:
-    assert longest(cache, limit, request_bytes(cache, limit, use), use) == limit
+    assert longest_admitted(cache, limit, request_bytes(cache, limit, use), use) == limit
 
 
 @given(caches, st.integers(1, 300_000), st.integers(0, 4 << 30), st.integers(0, 4 << 30), uses)
 def test_more_memory_never_makes_a_length_shorter(
     cache: tuple[Layers, ...], limit: int, room: int, more: int, use: Use
 ) -> None:
-    assert longest(cache, limit, room, use) <= longest(cache, limit, room + more, use)
+    assert longest_admitted(cache, limit, room, use) <= longest_admitted(
+        cache, limit, room + more, use
+    )
 
 
 @given(caches, st.integers(0, 300_000), st.integers(0, 9_000), uses)
@@ -91,7 +93,7 @@ def test_two_blocks_are_spare_beside_the_one_the_engine_holds_back() -> None:
     assert block * 256 == 1 << 30
     assert SPARE_BLOCKS == 3
     assert request_bytes(LLAMA_1B, 32768 - 3 * BLOCK, CPU) == 1 << 30
-    assert longest(LLAMA_1B, 131072, 1 << 30, CPU) == 31744
+    assert longest_admitted(LLAMA_1B, 131072, 1 << 30, CPU) == 31744
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_window_keeps_no_more_than_itself_and_what_is_under_way() -> None:
     two = request_bytes(GEMMA3_4B, 131072, CPU)
     # Only the one group of five layers grows: 4 heads of 512 elements of 2 bytes.
     assert two - one == 65536 * 5 * 4 * 512 * 2
-    assert longest(GEMMA3_4B, 131072, 1 << 30, CPU) > longest(
+    assert longest_admitted(GEMMA3_4B, 131072, 1 << 30, CPU) > longest_admitted(
         (Layers(count=34, heads=4, width=512),), 131072, 1 << 30, CPU
     )
 
@@ -146,5 +148,5 @@ def test_a_narrower_page_that_does_not_divide_the_common_one_is_padded() -> None
 
 def test_what_keeps_nothing_takes_nothing() -> None:
     assert request_bytes((), 1 << 20, CPU) == 0
-    assert longest((), 1 << 20, 0, CPU) == 1 << 20
+    assert longest_admitted((), 1 << 20, 0, CPU) == 1 << 20
     assert per_token(flat(1024), 2) == 1024

@@ -9,12 +9,12 @@ from vllamad.core.lifecycle import (
     FOLLOWS,
     Ending,
     GiveUp,
-    Rest,
     Retry,
     Rules,
     State,
+    StayStopped,
     advance,
-    after,
+    decide_after_ending,
 )
 
 RULES = Rules(base=1.0, limit=60.0, max_failures=5)
@@ -41,37 +41,41 @@ def test_memory_is_never_free_before_the_group_is_empty() -> None:
 
 
 def test_a_worker_asked_to_stop_rests() -> None:
-    assert after([CRASH, Ending(asked=True)], RULES, jitter=1.0) == Rest()
+    assert decide_after_ending([CRASH, Ending(asked=True)], RULES, jitter=1.0) == StayStopped()
 
 
 def test_failures_in_a_row_double_the_delay_up_to_the_limit() -> None:
     rules = Rules(base=1.0, limit=5.0, max_failures=10)
-    delays = [after([CRASH] * n, rules, jitter=1.0) for n in range(1, 6)]
+    delays = [decide_after_ending([CRASH] * n, rules, jitter=1.0) for n in range(1, 6)]
     assert delays == [Retry(1.0), Retry(2.0), Retry(4.0), Retry(5.0), Retry(5.0)]
 
 
 def test_jitter_spreads_the_delay() -> None:
-    assert after([CRASH], RULES, jitter=1.5) == Retry(1.5)
+    assert decide_after_ending([CRASH], RULES, jitter=1.5) == Retry(1.5)
 
 
 def test_too_many_failures_in_a_row_give_up_with_the_last_reason() -> None:
-    assert after([CRASH] * 5, RULES, jitter=1.0) == GiveUp("boom")
+    assert decide_after_ending([CRASH] * 5, RULES, jitter=1.0) == GiveUp("boom")
 
 
 def test_a_failure_that_cannot_cure_itself_gets_one_more_try() -> None:
     hopeless = Ending(asked=False, reason="no such architecture", deterministic=True)
-    assert after([hopeless], RULES, jitter=1.0) == Retry(1.0)
-    assert after([hopeless, hopeless], RULES, jitter=1.0) == GiveUp("no such architecture")
+    assert decide_after_ending([hopeless], RULES, jitter=1.0) == Retry(1.0)
+    assert decide_after_ending([hopeless, hopeless], RULES, jitter=1.0) == GiveUp(
+        "no such architecture"
+    )
 
 
 def test_having_served_for_long_wipes_the_slate() -> None:
     steady = Ending(asked=False, reason="boom", ready_for=3600.0)
-    assert after([CRASH, CRASH, CRASH, CRASH, steady], RULES, jitter=1.0) == Retry(1.0)
+    assert decide_after_ending([CRASH, CRASH, CRASH, CRASH, steady], RULES, jitter=1.0) == Retry(
+        1.0
+    )
 
 
 def test_a_stop_that_was_asked_for_wipes_the_slate() -> None:
     endings = [CRASH, CRASH, CRASH, CRASH, Ending(asked=True), CRASH]
-    assert after(endings, RULES, jitter=1.0) == Retry(1.0)
+    assert decide_after_ending(endings, RULES, jitter=1.0) == Retry(1.0)
 
 
 def test_the_architecture_page_shows_the_diagram_drawn_from_the_table() -> None:

@@ -19,10 +19,10 @@ from vllamad.core.memory import (
     Machine,
     Need,
     Placement,
+    find_placement,
     largest_room,
-    least,
+    least_memory,
     longest_context,
-    place,
 )
 
 SMALL = Need(weights=GIB, cache=flat(1024), context_length=4096)
@@ -31,37 +31,37 @@ CARD = Device(index=0, total=80 * GIB)
 
 
 def test_a_worker_on_a_cpu_takes_weights_cache_and_overhead() -> None:
-    placement = place(SMALL, CPU, [])
+    placement = find_placement(SMALL, CPU, [])
     assert placement == Placement(
         devices=(), per_device=2 * GIB + CPU_OVERHEAD, kv_cache=GIB, threads=1
     )
-    assert least(SMALL, CPU) == 2 * GIB + CPU_OVERHEAD
+    assert least_memory(SMALL, CPU) == 2 * GIB + CPU_OVERHEAD
 
 
 def test_a_worker_that_computes_in_32_bits_gets_cache_for_as_many_tokens() -> None:
     wide = replace(SMALL, weights=2 * GIB, kv_element=4)
-    placement = place(wide, CPU, [])
+    placement = find_placement(wide, CPU, [])
     assert placement is not None
     assert (placement.per_device, placement.kv_cache) == (4 * GIB + CPU_OVERHEAD, 2 * GIB)
-    assert least(wide, CPU) == placement.per_device
+    assert least_memory(wide, CPU) == placement.per_device
     assert longest_context(wide, CPU) == longest_context(SMALL, CPU)
 
 
 def test_the_cores_of_a_cpu_are_shared_among_the_workers_that_may_be_busy() -> None:
-    placement = place(SMALL, replace(CPU, cores=9, busy_workers=2), [])
+    placement = find_placement(SMALL, replace(CPU, cores=9, busy_workers=2), [])
     assert placement is not None
     assert placement.threads == 4
 
 
 def test_a_cpu_takes_as_many_as_its_memory_holds() -> None:
     taken: list[Placement] = []
-    while (placement := place(SMALL, CPU, taken)) is not None:
+    while (placement := find_placement(SMALL, CPU, taken)) is not None:
         taken.append(placement)
     assert len(taken) == 4
 
 
 def test_a_worker_on_a_gpu_gets_cache_for_several_contexts_but_not_the_whole_card() -> None:
-    placement = place(SMALL, Machine(host=0, devices=(CARD,)), [])
+    placement = find_placement(SMALL, Machine(host=0, devices=(CARD,)), [])
     assert placement is not None
     assert placement.kv_cache == 4 * GIB
     assert placement.per_device == GIB + GPU_OVERHEAD + 4 * GIB
@@ -70,20 +70,20 @@ def test_a_worker_on_a_gpu_gets_cache_for_several_contexts_but_not_the_whole_car
 def test_a_large_model_gets_what_is_left_of_the_card() -> None:
     need = Need(weights=60 * GIB, cache=flat(GIB // 1024), context_length=8192)
     machine = Machine(host=0, devices=(CARD,))
-    placement = place(need, machine, [])
+    placement = find_placement(need, machine, [])
     assert placement is not None
     assert placement.per_device == int(80 * GIB * GPU_SHARE) == largest_room(machine)
 
 
 def test_a_context_that_cannot_be_held_once_does_not_fit() -> None:
     need = Need(weights=60 * GIB, cache=flat(GIB // 1024), context_length=131072)
-    assert place(need, Machine(host=0, devices=(CARD,)), []) is None
+    assert find_placement(need, Machine(host=0, devices=(CARD,)), []) is None
 
 
 def test_a_worker_asks_for_no_larger_share_of_any_card_than_it_was_planned() -> None:
     cards = (Device(index=0, total=24 * GIB), Device(index=1, total=80 * GIB))
     need = Need(weights=30 * GIB, cache=flat(1024), context_length=4096, gpus=2)
-    placement = place(need, Machine(host=0, devices=cards), [])
+    placement = find_placement(need, Machine(host=0, devices=cards), [])
     assert placement is not None
     assert placement.share > 0
     assert all(placement.share * card.total <= placement.per_device for card in cards)
@@ -91,14 +91,14 @@ def test_a_worker_asks_for_no_larger_share_of_any_card_than_it_was_planned() -> 
 
 def test_memory_held_by_strangers_is_not_ours() -> None:
     busy = Device(index=0, total=80 * GIB, foreign=73 * GIB)
-    assert place(SMALL, Machine(host=0, devices=(busy,)), []) is None
+    assert find_placement(SMALL, Machine(host=0, devices=(busy,)), []) is None
 
 
 def test_the_roomiest_card_is_chosen() -> None:
     cards = (Device(index=0, total=24 * GIB), Device(index=1, total=24 * GIB))
-    first = place(SMALL, Machine(host=0, devices=cards), [])
+    first = find_placement(SMALL, Machine(host=0, devices=cards), [])
     assert first is not None
-    second = place(SMALL, Machine(host=0, devices=cards), [first])
+    second = find_placement(SMALL, Machine(host=0, devices=cards), [first])
     assert second is not None
     assert {first.devices, second.devices} == {(0,), (1,)}
 
@@ -106,22 +106,22 @@ def test_the_roomiest_card_is_chosen() -> None:
 def test_tensor_parallel_takes_a_part_of_several_cards() -> None:
     cards = (Device(index=0, total=24 * GIB), Device(index=1, total=24 * GIB))
     need = Need(weights=30 * GIB, cache=flat(1024), context_length=4096, gpus=2)
-    placement = place(need, Machine(host=0, devices=cards), [])
+    placement = find_placement(need, Machine(host=0, devices=cards), [])
     assert placement is not None
     assert placement.devices == (0, 1)
     assert placement.per_device > 15 * GIB + GPU_OVERHEAD
-    assert least(need, Machine(host=0, devices=cards)) < 24 * GIB
+    assert least_memory(need, Machine(host=0, devices=cards)) < 24 * GIB
 
 
 def test_more_cards_than_there_are_do_not_fit() -> None:
     need = Need(weights=GIB, cache=flat(2), context_length=1, gpus=2)
-    assert place(need, Machine(host=0, devices=(CARD,)), []) is None
+    assert find_placement(need, Machine(host=0, devices=(CARD,)), []) is None
 
 
 @pytest.mark.parametrize(("share", "fits"), [(0.5, True), (0.95, False)])
 def test_an_operators_share_replaces_the_plan(share: float, fits: bool) -> None:
     need = Need(weights=GIB, cache=flat(2), context_length=1, utilization=share)
-    placement = place(need, Machine(host=0, devices=(CARD,)), [])
+    placement = find_placement(need, Machine(host=0, devices=(CARD,)), [])
     assert (placement is not None) == fits
     if placement is not None:
         assert placement.per_device == int(80 * GIB * share)
@@ -138,9 +138,9 @@ def test_a_plan_never_exceeds_the_room(weights: list[int], totals: list[int], ho
     taken: list[Placement] = []
     for weight in weights:
         need = Need(weights=weight, cache=flat(4096), context_length=2048)
-        placement = place(need, machine, taken)
+        placement = find_placement(need, machine, taken)
         if placement is not None:
-            assert placement.total >= least(need, machine)
+            assert placement.total >= least_memory(need, machine)
             taken.append(placement)
     for device in devices:
         used = sum(other.per_device for other in taken if device.index in other.devices)
@@ -180,10 +180,10 @@ def test_the_cache_of_a_cpu_grows_where_it_would_not_admit_one_block() -> None:
     need = Need(weights=GIB, cache=flat(32 << 20), context_length=4096)
     machine = Machine(host=64 * GIB, cpu_kv_cache=GIB)
     assert longest_context(need, machine) == 128
-    placement = place(replace(need, context_length=128), machine, [])
+    placement = find_placement(replace(need, context_length=128), machine, [])
     assert placement is not None
     assert placement.kv_cache == 4 * 128 * (32 << 20)
-    assert placement.per_device == least(need, machine)
+    assert placement.per_device == least_memory(need, machine)
 
 
 layers = st.builds(
@@ -209,10 +209,10 @@ def test_the_longest_context_is_placed_and_a_longer_one_is_not(
     need = Need(weights=weights, cache=cache, context_length=LONG, gpus=gpus)
     longest = longest_context(need, machine)
     if longest:
-        assert place(replace(need, context_length=longest), machine, []) is not None
+        assert find_placement(replace(need, context_length=longest), machine, []) is not None
     if longest < LONG:
         longer = replace(need, context_length=longest + 1024 + 128)
-        assert place(longer, machine, []) is None
+        assert find_placement(longer, machine, []) is None
 
 
 def test_some_longest_context_is_placed() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllamad.core.model_name import ModelName, parse, split_source
+from vllamad.core.model_name import ModelName, parse_model_name, split_source
 from vllamad.errors import BadInput
 
 
@@ -29,7 +29,7 @@ from vllamad.errors import BadInput
     ],
 )
 def test_a_valid_name_is_printed_in_its_shortest_form_with_its_tag(text, display):
-    assert parse(text).display() == display
+    assert parse_model_name(text).display() == display
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_a_valid_name_is_printed_in_its_shortest_form_with_its_tag(text, display
 )  # fmt: skip
 def test_an_invalid_name_is_refused_with_ollamas_text(text):
     with pytest.raises(BadInput) as caught:
-        parse(text)
+        parse_model_name(text)
     assert caught.value.message == "invalid model name"
 
 
 def test_the_canonical_form_spells_every_part_out():
-    assert parse("x").canonical() == "registry.ollama.ai/library/x:latest"
+    assert parse_model_name("x").canonical() == "registry.ollama.ai/library/x:latest"
 
 
 @pytest.mark.parametrize("text", ["SmolLM2:135M", "smollm2:135m", "LIBRARY/smollm2:135m"])
 def test_names_that_differ_only_in_case_have_one_key(text):
-    assert parse(text).key() == parse("smollm2:135m").key()
+    assert parse_model_name(text).key() == parse_model_name("smollm2:135m").key()
 
 
 _first = "[A-Za-z0-9_]"
@@ -68,21 +68,21 @@ _names = st.builds(
 
 @given(_names)
 def test_the_canonical_form_reads_back_as_the_same_name(name):
-    assert parse(name.canonical()) == name
+    assert parse_model_name(name.canonical()) == name
 
 
 @given(_names)
 def test_the_display_form_reads_back_as_the_same_model(name):
-    assert parse(name.display()).key() == name.key()
+    assert parse_model_name(name.display()).key() == name.key()
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_name_or_bad_input(text):
     try:
-        parts = parse(text)
+        parts = parse_model_name(text)
     except BadInput:
         return
-    assert parse(parts.canonical()) == parts
+    assert parse_model_name(parts.canonical()) == parts
 
 
 @pytest.mark.parametrize(

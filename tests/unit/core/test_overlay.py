@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from vllamad.core.overlay import NOTHING, Adapter, Overlay, Turn, digest_over, layers, merge
+from vllamad.core.overlay import (
+    EMPTY_OVERLAY,
+    Adapter,
+    Overlay,
+    Turn,
+    derived_digest,
+    layer_digests,
+    merge,
+)
 from vllamad.translate.engine.model_defaults import Body, add_model_defaults
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -33,7 +41,7 @@ class Case:
 
 
 def test_what_a_model_says_nothing_of_is_as_its_base_has_it() -> None:
-    assert merge(BASE, NOTHING) == BASE == merge(NOTHING, BASE)
+    assert merge(BASE, EMPTY_OVERLAY) == BASE == merge(EMPTY_OVERLAY, BASE)
 
 
 @pytest.mark.parametrize(
@@ -65,16 +73,16 @@ def test_what_it_says_replaces_merges_or_appends(case: Case) -> None:
 
 
 def test_a_mere_copy_has_the_digest_of_its_base_and_nothing_else_has() -> None:
-    assert digest_over("f" * 64, NOTHING) == "f" * 64
-    other = digest_over("f" * 64, BASE)
+    assert derived_digest("f" * 64, EMPTY_OVERLAY) == "f" * 64
+    other = derived_digest("f" * 64, BASE)
     assert len(other) == 64
     assert other != "f" * 64
-    assert other == digest_over("f" * 64, BASE) != digest_over("e" * 64, BASE)
+    assert other == derived_digest("f" * 64, BASE) != derived_digest("e" * 64, BASE)
 
 
 def test_the_order_of_parameters_changes_no_digest() -> None:
     turned = Overlay(parameters={"top_k": 5, "temperature": 0.5})
-    assert digest_over("f", turned) == digest_over("f", Overlay(parameters=BASE.parameters))
+    assert derived_digest("f", turned) == derived_digest("f", Overlay(parameters=BASE.parameters))
 
 
 def test_an_adapter_is_known_by_both_its_files() -> None:
@@ -83,15 +91,15 @@ def test_an_adapter_is_known_by_both_its_files() -> None:
 
 
 def test_each_part_that_says_something_is_a_layer() -> None:
-    assert layers(NOTHING) == []
-    assert len(layers(BASE)) == len(BASE.__struct_fields__)
-    assert all(len(layer) == len("sha256:") + 64 for layer in layers(BASE))
+    assert layer_digests(EMPTY_OVERLAY) == []
+    assert len(layer_digests(BASE)) == len(BASE.__struct_fields__)
+    assert all(len(layer) == len("sha256:") + 64 for layer in layer_digests(BASE))
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES + "/count_tokens"])
 def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
     body: Body = {"messages": ASKED}
-    assert add_model_defaults(path, body, NOTHING, 2048, {}) is body
+    assert add_model_defaults(path, body, EMPTY_OVERLAY, 2048, {}) is body
 
 
 @pytest.mark.parametrize(
@@ -115,12 +123,12 @@ def test_its_parameters_are_spelled_as_each_route_calls_them(path: str, more: Bo
 @pytest.mark.case("K2")
 def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -> None:
     ollamas: Body = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
-    assert add_model_defaults(MESSAGES, {}, NOTHING, 2048, {}) == ollamas
-    assert add_model_defaults(MESSAGES, {}, NOTHING, 2048, {"top_p": 0.5}) == ollamas | {
+    assert add_model_defaults(MESSAGES, {}, EMPTY_OVERLAY, 2048, {}) == ollamas
+    assert add_model_defaults(MESSAGES, {}, EMPTY_OVERLAY, 2048, {"top_p": 0.5}) == ollamas | {
         "top_p": 0.5
     }
     assert add_model_defaults(
-        MESSAGES, {"temperature": 0.0}, NOTHING, 2048, {"temperature": 0.3}
+        MESSAGES, {"temperature": 0.0}, EMPTY_OVERLAY, 2048, {"temperature": 0.3}
     ) == (ollamas | {"temperature": 0.0})
 
 

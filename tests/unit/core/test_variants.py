@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.kv_caches import flat
-from vllamad.core.memory import GIB, Device, Machine, Need, place
-from vllamad.core.variants import CONTEXT_WANTED, FORMATS, KnownModel, Variant, choose
+from vllamad.core.memory import GIB, Device, Machine, Need, find_placement
+from vllamad.core.variants import CONTEXT_WANTED, FORMATS, KnownModel, Variant, choose_variant
 
 GB = 10**9
 
@@ -65,7 +65,7 @@ def gpus(*gib: float, capability: tuple[int, int] = (9, 0), held: float = 0) -> 
 def test_the_best_that_fits_is_taken(
     which: KnownModel, machine: Machine, context: int, taken: str, count: int
 ) -> None:
-    choice = choose(which, machine, context)
+    choice = choose_variant(which, machine, context)
     assert (choice.variant.format, choice.gpus, choice.fits) == (taken, count, True)
 
 
@@ -82,7 +82,7 @@ def test_the_best_that_fits_is_taken(
 def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
     which: KnownModel, machine: Machine, taken: str
 ) -> None:
-    choice = choose(which, machine)
+    choice = choose_variant(which, machine)
     assert (choice.variant.format, choice.fits) == (taken, False)
 
 
@@ -111,18 +111,18 @@ def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
 def test_what_came_before_it_is_told(
     which: KnownModel, machine: Machine, reasons: tuple[str, ...]
 ) -> None:
-    assert choose(which, machine).passed_over == reasons
+    assert choose_variant(which, machine).passed_over == reasons
 
 
 def test_a_reason_over_several_gpus_says_so() -> None:
-    choice = choose(model("bf16", parameters=70e9), gpus(48, 48, 48, 48))
+    choice = choose_variant(model("bf16", parameters=70e9), gpus(48, 48, 48, 48))
     assert choice.passed_over[1].startswith("bf16: needs 73973 MiB")
     assert "on each of 2 GPUs" in choice.passed_over[1]
 
 
 def test_a_short_context_of_the_model_is_enough() -> None:
-    assert choose(model("bf16", context=2048), gpus(80)).context == 2048
-    assert choose(ALL, gpus(80)).context == CONTEXT_WANTED
+    assert choose_variant(model("bf16", context=2048), gpus(80)).context == 2048
+    assert choose_variant(ALL, gpus(80)).context == CONTEXT_WANTED
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,10 @@ def test_what_is_said_to_fit_can_be_placed(
 ) -> None:
     one = model(*formats, parameters=parameters)
     machine = gpus(*totals, capability=minor) if totals else Machine(host=64 * GIB)
-    choice = choose(one, machine, context)
+    choice = choose_variant(one, machine, context)
     need = Need(
         weights=one.weights(choice.variant), cache=one.cache,
         context_length=choice.context, gpus=max(1, choice.gpus),
     )  # fmt: skip
     assert choice.variant in one.variants
-    assert not choice.fits or place(need, machine, ()) is not None
+    assert not choice.fits or find_placement(need, machine, ()) is not None

@@ -18,7 +18,7 @@ from openapi_spec_validator import validate
 from tests.support.paths import ROOT
 from vllamad.access import api_keys
 from vllamad.config.settings import ApiKey
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, Unauthenticated
 from vllamad.gateway.app import ROUTES
 from vllamad.gateway.routes import audio
@@ -198,7 +198,7 @@ def test_every_field_of_a_request_for_vectors_is_read(field: str) -> None:
 
 @given(st.from_regex(SCHEMAS["Name"]["pattern"], fullmatch=True))
 def test_what_a_name_may_be_is_one(text: str) -> None:
-    assert parse(text).display()
+    assert parse_model_name(text).display()
 
 
 @given(st.from_regex(SCHEMAS["KeepAlive"]["anyOf"][1]["pattern"], fullmatch=True))

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.checkpoints import QWEN2, SMOLLM2, write_checkpoint
 from vllamad.config.settings import ModelSettings
-from vllamad.core.model_name import parse
-from vllamad.core.overlay import NOTHING
+from vllamad.core.model_name import parse_model_name
+from vllamad.core.overlay import EMPTY_OVERLAY
 from vllamad.errors import BadInput, HostProblem
 from vllamad.models import installed as catalog_module
 from vllamad.models.checkpoint.metadata import read_facts
@@ -39,7 +39,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def install(models: Path, name: str = "smollm2:135m", source: str = "a test"):
     folder = write_checkpoint(models.parent / "made", SMOLLM2)
-    return model_store.add(models, parse(name), folder, source=source, license="apache-2.0")
+    return model_store.add(
+        models, parse_model_name(name), folder, source=source, license="apache-2.0"
+    )
 
 
 def test_a_link_in_circles_hides_its_own_model_and_no_other(models):
@@ -157,7 +159,7 @@ def test_no_file_is_opened_twice_whatever_is_asked_and_however_many_names_it_has
 
     for name in ("a", "b"):
         install(models, name, source=name)
-    derive(models, found_in(models, "a"), parse("pet"), NOTHING)
+    derive(models, found_in(models, "a"), parse_model_name("pet"), EMPTY_OVERLAY)
     monkeypatch.setattr(os, "open", counted)
     catalog = InstalledModels(models, {})
     for _ in range(2):
@@ -200,7 +202,7 @@ def test_a_removed_model_is_gone_at_once(models):
     install(models)
     catalog = InstalledModels(models, {})
     assert len(catalog.all()) == 1
-    model_store.withdraw(models, parse("smollm2:135m"))
+    model_store.withdraw(models, parse_model_name("smollm2:135m"))
     assert catalog.all() == []
     assert catalog.find("smollm2:135m") is None
 
@@ -263,7 +265,7 @@ def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
     install(models, source="another place")
     assert catalog.glance("smollm2:135m") is None
     assert catalog.find("smollm2:135m") is not None
-    model_store.withdraw(models, parse("smollm2:135m"))
+    model_store.withdraw(models, parse_model_name("smollm2:135m"))
     assert catalog.glance("smollm2:135m") is None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import SMOLLM2, write_checkpoint
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.core.overlay import Adapter, Overlay
 from vllamad.errors import HostProblem, ModelNotFound
 from vllamad.models.installed import InstalledModels
@@ -27,19 +27,19 @@ def models(tmp_path: Path) -> Path:
 
 def added(models: Path, name: str, **files: str) -> Manifest:
     folder = write_checkpoint(models.parent / "made", SMOLLM2, **files)
-    return model_store.add(models, parse(name), folder, source="a test")
+    return model_store.add(models, parse_model_name(name), folder, source="a test")
 
 
 def copied(models: Path, base: str, name: str, overlay: Overlay) -> None:
     found = InstalledModels(models, {}).find(base)
     assert found is not None
-    derive(models, found, parse(name), overlay)
+    derive(models, found, parse_model_name(name), overlay)
 
 
 def verified(models: Path, name: str = "") -> list[tuple[str, str, str]]:
     """What is bad: model, file and why."""
     steps: list[Progress] = []
-    verification.verify(models, parse(name) if name else None, steps.append)
+    verification.verify(models, parse_model_name(name) if name else None, steps.append)
     done = [step.completed for step in steps]
     assert done == sorted(done)
     assert all(step.completed <= step.total for step in steps)
@@ -161,7 +161,7 @@ def test_what_no_model_needs_is_told_and_gone(models: Path, cache: Path) -> None
 
 
 def test_a_repository_no_model_is_of_goes_as_a_whole(models: Path, cache: Path) -> None:
-    model_store.withdraw(models, parse("org/repo"))
+    model_store.withdraw(models, parse_model_name("org/repo"))
     pruned(models)
     assert not cache.exists()
 

@@ -17,9 +17,9 @@ from vllamad.translate.error_bodies import (
     STOPPED,
     anthropic_error,
     api_error,
-    clean,
     engine_refusal,
     openai_error,
+    without_private_text,
 )
 
 OVERFLOW = (
@@ -81,7 +81,7 @@ def test_the_engines_refusal_becomes_ours(status, body, told, message):
     ],
 )
 def test_an_engines_message_is_cleaned(said, told):
-    assert clean(said) == told
+    assert without_private_text(said) == told
 
 
 @given(st.binary(), st.integers(400, 599))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from vllamad.core.model_name import parse, split_source
+from vllamad.core.model_name import parse_model_name, split_source
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed
 from vllamad.gateway.context import Context
 from vllamad.models.checkpoint.vllm_parsers import can_switch_thinking
@@ -47,7 +47,7 @@ def named(text: str, *, missing: BadInput | ModelNotFound, cloud: str = CLOUD_DI
     name, source = split_source(text)
     if not name:
         raise missing
-    parse(name)
+    parse_model_name(name)
     if source == "cloud":
         raise NotAllowed(cloud)
     return name

@@ -15,7 +15,13 @@ import trio
 from vllamad.gateway.inference.prompts import Prompts
 from vllamad.host.log import event
 from vllamad.protocol.lease import Granted
-from vllamad.translate.conversation.cutting import PICTURE, Cuts, Message, Search, without_pictures
+from vllamad.translate.conversation.cutting import (
+    PICTURE,
+    ChatMessage,
+    Cuts,
+    Search,
+    without_pictures,
+)
 from vllamad.translate.conversation.roles import TemplateRules, conform
 from vllamad.translate.go.json_decoder import is_list
 from vllamad.translate.ollama.encode import Truncated
@@ -55,7 +61,7 @@ async def fitted_in(
     messages = call.body.get("messages")
     if call.path != CHAT or not is_list(messages):
         return Fitted(call)
-    given = msgspec.convert(messages, list[Message])
+    given = msgspec.convert(messages, list[ChatMessage])
     conversation = _Conversation(prompts, call, given, rules)
     if not limit or len(given) < 2:
         return Fitted(await conversation.keeping(given))
@@ -99,7 +105,7 @@ class _Conversation:
     """The messages of one call, cut by what an engine counts."""
 
     def __init__(
-        self, prompts: Prompts, call: EngineCall, messages: list[Message], rules: TemplateRules
+        self, prompts: Prompts, call: EngineCall, messages: list[ChatMessage], rules: TemplateRules
     ) -> None:
         self._prompts = prompts
         self._call = call
@@ -120,7 +126,7 @@ class _Conversation:
         best = search.best
         return Fitted(await self.keeping(cuts.kept(best)), cuts.dropped(best))
 
-    async def keeping(self, messages: list[Message]) -> EngineCall:
+    async def keeping(self, messages: list[ChatMessage]) -> EngineCall:
         """The call with these of its messages, conformed."""
         conformed = await self._off_the_loop(lambda: self._conformed(messages))
         if conformed is self._messages:
@@ -131,13 +137,13 @@ class _Conversation:
         tools = self._call.body.get("tools")
         return Cuts(self._messages, len(msgspec.json.encode(tools)) if tools else 0)
 
-    def _conformed(self, messages: list[Message]) -> list[Message]:
+    def _conformed(self, messages: list[ChatMessage]) -> list[ChatMessage]:
         return conform(messages, self._rules, continues=self._continues)
 
-    async def _count(self, messages: list[Message]) -> int | None:
+    async def _count(self, messages: list[ChatMessage]) -> int | None:
         """How many tokens the engine makes of it, its template included; None if it refuses."""
 
-        def text() -> tuple[list[Message], int]:
+        def text() -> tuple[list[ChatMessage], int]:
             bare = [without_pictures(message) for message in self._conformed(messages)]
             return [message for message, _ in bare], sum(pictures for _, pictures in bare)
 
@@ -150,7 +156,7 @@ class _Conversation:
         return await trio.to_thread.run_sync(work) if self._large else work()
 
 
-def _length(message: Message) -> int:
+def _length(message: ChatMessage) -> int:
     """Characters of its text; the parts of any other content are not looked at."""
     content = message.get("content")
     return len(content) if isinstance(content, str) else 0

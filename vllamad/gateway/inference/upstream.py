@@ -19,7 +19,7 @@ import trio
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
 from vllamad.host.log import event
 from vllamad.http.engine_client import JSON, EngineResponse, decode, open_ended, post
-from vllamad.translate.error_bodies import FAILED, STOPPED, clean, engine_refusal
+from vllamad.translate.error_bodies import FAILED, STOPPED, engine_refusal, without_private_text
 
 log = logging.getLogger(__name__)
 
@@ -209,4 +209,4 @@ def engine_timeout() -> WorkerLost:
 
 def engine_gone(reason: str) -> WorkerLost:
     """The error for an engine that ended, with what the supervisor says of it."""
-    return WorkerLost(clean(reason) if reason.strip() else STOPPED)
+    return WorkerLost(without_private_text(reason) if reason.strip() else STOPPED)

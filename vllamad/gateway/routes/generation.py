@@ -32,12 +32,17 @@ from vllamad.models.installed import InstalledModel
 from vllamad.translate.anthropic.messages import count_request, messages_request
 from vllamad.translate.content.compression import IDENTITY, unpacked
 from vllamad.translate.content.fill_in_middle import apply_fim
-from vllamad.translate.conversation.relayed_requests import conformed
-from vllamad.translate.engine.fit_to_worker import check_media, check_tools, fit_to_worker, formed
+from vllamad.translate.conversation.relayed_requests import conform_request
+from vllamad.translate.engine.fit_to_worker import (
+    check_media,
+    check_tools,
+    fit_to_worker,
+    take_answer_form,
+)
 from vllamad.translate.engine.model_defaults import add_model_defaults
-from vllamad.translate.engine.named_events import Messages, Responses
-from vllamad.translate.engine.repetition import ending_loops, has_limit
-from vllamad.translate.engine.request_fields import LEFT_OUT, model_first
+from vllamad.translate.engine.named_events import MessagesPassthrough, ResponsesPassthrough
+from vllamad.translate.engine.repetition import has_limit, stop_repetition
+from vllamad.translate.engine.request_fields import LEFT_OUT, keeping_model_name
 from vllamad.translate.go.json_decoder import is_list, is_object, quoted
 from vllamad.translate.go.timestamps import rfc3339
 from vllamad.translate.ollama import encode
@@ -122,16 +127,20 @@ async def openai_responses(context: Context) -> Response:
     return await relayed(
         context,
         "/v1/responses",
-        model_first(responses_request),
+        keeping_model_name(responses_request),
         needs=("completion", "chat"),
-        answer=Responses,
+        answer=ResponsesPassthrough,
     )
 
 
 async def anthropic_messages(context: Context) -> Response:
     """`POST /v1/messages`, relayed."""
     return await relayed(
-        context, "/v1/messages", messages_request, needs=("completion", "chat"), answer=Messages
+        context,
+        "/v1/messages",
+        messages_request,
+        needs=("completion", "chat"),
+        answer=MessagesPassthrough,
     )
 
 
@@ -142,7 +151,7 @@ async def anthropic_count(context: Context) -> Response:
         "/v1/messages/count_tokens",
         count_request,
         needs=("completion", "chat"),
-        answer=Messages,
+        answer=MessagesPassthrough,
     )
 
 
@@ -192,7 +201,7 @@ async def _answer(
     remark(context.too_large, installed.name, lease.grant, options)
     call, truncated = await _call(context, asked, traits, lease)
     repetitions = context.settings.server.max_repetitions
-    call = ending_loops(call, repetitions, limited=sets_limit(options))
+    call = stop_repetition(call, repetitions, limited=sets_limit(options))
     if truncated != NOTHING_TRUNCATED:
         tell(installed.name, limit_of(lease.grant, options), truncated)
     if asked.debug_render_only:
@@ -283,8 +292,10 @@ async def relayed(
     check_tools(body, traits)
     served, length = lease.grant.served_name, lease.grant.context_length
     body = add_model_defaults(path, body, installed.overlay, length, traits.stored)
-    body = conformed(path, body, traits.rules)
-    body, form = formed(fit_to_worker(body, traits, served_name=served, context_length=length))
+    body = conform_request(path, body, traits.rules)
+    body, form = take_answer_form(
+        fit_to_worker(body, traits, served_name=served, context_length=length)
+    )
     stream = body.get("stream") is True
     usage = False
     if stream:
@@ -296,7 +307,7 @@ async def relayed(
     await hold_until_response_sent(recorded(record, output))
     repetitions = context.settings.server.max_repetitions
     call = EngineCall(path=path, body=body)
-    call = ending_loops(call, repetitions, limited=has_limit(body, length))
+    call = stop_repetition(call, repetitions, limited=has_limit(body, length))
     return await _sent(context, call, lease, output, streamed=SSE if stream else None)
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import trio
 from quart import Response, g
 
-from vllamad.core.model_name import ModelName, parse, split_source
+from vllamad.core.model_name import ModelName, parse_model_name, split_source
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed, VllamadError
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.control_client import model_path
@@ -80,7 +80,7 @@ async def create(context: Context) -> Response:
     """`POST /api/create`: from a model that is installed or can be pulled, or uploaded files."""
     asked = await read(decode_create)
     check_create(asked)
-    model = parse(asked.named)
+    model = parse_model_name(asked.named)
     _record(model)
     overlay = overlay_of(asked)
     files = checkpoint_of(asked.files) if asked.files else {}
@@ -90,7 +90,7 @@ async def create(context: Context) -> Response:
     await trio.to_thread.run_sync(check_template, overlay.template)
     if unknown := unknown_parameters(overlay):
         event(log, logging.WARNING, "unknown parameters", model=model.display(), names=unknown)
-    based = parse(base).display() if asked.base else ""
+    based = parse_model_name(base).display() if asked.base else ""
     order = CreateOrder(base=based, files=files, overlay=overlay)
     path = model_path(model.display(), "create")
     return await _told(context, path, order, stream=asked.stream)
@@ -100,7 +100,7 @@ async def pull(context: Context) -> Response:
     """`POST /api/pull`."""
     asked = await read(decode_pull)
     name, source = split_source(asked.named)
-    model = parse(name)
+    model = parse_model_name(name)
     _record(model)
     if source == "cloud":
         missing = "pull model manifest: file does not exist"
@@ -172,7 +172,7 @@ def _refused(message: str, status: int) -> Response:
 
 def _valid(text: str, refusal: str) -> ModelName:
     try:
-        return parse(text)
+        return parse_model_name(text)
     except BadInput as error:
         raise BadInput(refusal) from error
 

@@ -10,7 +10,7 @@ import msgspec
 import trio
 from quart import Response, g, request
 
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.inference import leases
@@ -81,7 +81,7 @@ async def show(context: Context) -> Response:
 async def openai_models(context: Context) -> Response:
     """`GET /v1/models`: everything installed, loaded or not."""
     installed = await trio.to_thread.run_sync(context.catalog.all)
-    body = chat_fields.models([_listed(model, model.name) for model in installed])
+    body = chat_fields.encode_model_list([_listed(model, model.name) for model in installed])
     return Response(body, content_type="application/json")
 
 
@@ -91,7 +91,9 @@ async def openai_model(context: Context) -> Response:
     installed = await find(
         context, name, missing=ModelNotFound("model '' not found"), unknown=_normalised
     )
-    return Response(chat_fields.model(_listed(installed, name)), content_type="application/json")
+    return Response(
+        chat_fields.encode_model(_listed(installed, name)), content_type="application/json"
+    )
 
 
 async def _ps_entry(context: Context, worker: WorkerInfo) -> dict[str, object] | None:
@@ -119,7 +121,7 @@ def _listed(model: InstalledModel, name: str) -> ListedModel:
 
 
 def _normalised(name: str) -> str:
-    return f"model '{parse(name).display()}' not found"
+    return f"model '{parse_model_name(name).display()}' not found"
 
 
 def _json(value: object) -> Response:

@@ -19,7 +19,7 @@ import msgspec
 from vllamad.models.checkpoint.template_rendering import Renderer
 from vllamad.translate.conversation.roles import ACCEPTS_ALL, TemplateRules, conform
 from vllamad.translate.conversation.template_rules import STRICTEST
-from vllamad.translate.conversation.turns import Message, calls_of
+from vllamad.translate.conversation.turns import ChatMessage, calls_of
 
 MARK: Final = b"template rules: "
 TIME: Final = 5  # seconds of CPU, over all conversations
@@ -46,18 +46,18 @@ class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
     eos_token: str = ""
 
 
-def _conversation(turns: str) -> list[Message]:
+def _conversation(turns: str) -> list[ChatMessage]:
     """A conversation from letters, each turn with words of its own.
 
     s, d, u, a: system, developer, user, assistant; S, U, A: in two parts; e, b: user, assistant
     without words; c, w, m: one call, one with words beside it, two; t: the result of the next call.
     """
-    messages: list[Message] = []
+    messages: list[ChatMessage] = []
     waiting: list[str] = []
     roles = {"s": "system", "d": "developer", "u": "user", "e": "user", "t": "tool"}
     for at, letter in enumerate(turns):
         words = f"wordqzx{at}y"
-        message: Message = {"role": roles.get(letter.lower(), "assistant"), "content": words}
+        message: ChatMessage = {"role": roles.get(letter.lower(), "assistant"), "content": words}
         if letter in "becm":
             message["content"] = ""
         if letter.isupper():
@@ -72,7 +72,7 @@ def _conversation(turns: str) -> list[Message]:
     return messages
 
 
-def _call(id: str, argument: str) -> Message:
+def _call(id: str, argument: str) -> ChatMessage:
     function = {"name": f"name{argument}", "arguments": {"a": f"value{argument}"}}
     return {"id": id, "type": "function", "function": function}
 
@@ -137,7 +137,7 @@ class _Probe:
                 return False
         return True
 
-    def _renders(self, given: list[Message], said: list[Message], parts: bool) -> bool:
+    def _renders(self, given: list[ChatMessage], said: list[ChatMessage], parts: bool) -> bool:
         tools = [_TOOL] if any("tool_calls" in message for message in given) else None
         try:
             prompt = self._renderer.render(given, tools=tools, parts=parts)
@@ -148,7 +148,7 @@ class _Probe:
         return all(word in prompt for word in _words(said))
 
 
-def _words(messages: list[Message]) -> list[str]:
+def _words(messages: list[ChatMessage]) -> list[str]:
     """What must be in the prompt: all words, the names and the arguments of calls."""
     words: list[str] = []
     for message in messages:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vllamad.core.model_name import DEFAULT_TAG, ModelName, parse
+from vllamad.core.model_name import DEFAULT_TAG, ModelName, parse_model_name
 from vllamad.errors import BadInput
 
 _FOLDER = re.compile(r"models--([^/]+?)--([^/]+)")
@@ -51,7 +51,7 @@ def _entries(folder: Path) -> list[str]:
 
 def _name(namespace: str, model: str, ref: str) -> ModelName | None:
     try:
-        return parse(f"{namespace}/{model}:{DEFAULT_TAG if ref == 'main' else ref}")
+        return parse_model_name(f"{namespace}/{model}:{DEFAULT_TAG if ref == 'main' else ref}")
     except BadInput:
         return None  # no name that anybody could ask for
 

@@ -21,7 +21,7 @@ from types import FrameType
 
 import msgspec
 
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.models.checkpoint.metadata import read_facts
 from vllamad.models.hub.download import Fetching, Interrupted, Report
@@ -61,7 +61,7 @@ def main() -> int:
     try:
         origin = msgspec.json.decode(origins[0], type=Origin) if origins else None
         check_environment(name, os.environ)
-        pull(Path(models), parse(name), tell, origin)
+        pull(Path(models), parse_model_name(name), tell, origin)
     except VllamadError as error:
         problem = Problem(kind=error.kind, message=error.message, hint=error.hint)
         tell(Progress(error=problem, done=True))
@@ -77,8 +77,8 @@ def check_environment(name: str, environ: Mapping[str, str]) -> None:
         text = environ.get(variable, "")
         if text and not re.fullmatch(r"\s*\+?[0-9]{1,9}\s*", text):
             raise HostProblem(
-                f"cannot pull {parse(name).display()}: {variable}: {text!r} is not a whole number"
-                " of seconds",
+                f"cannot pull {parse_model_name(name).display()}: {variable}: {text!r} is not a"
+                " whole number of seconds",
                 hint=f"unset {variable} in the daemon's environment, or correct it",
             )
 

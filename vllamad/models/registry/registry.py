@@ -15,7 +15,7 @@ from vllamad.core.model_name import (
     DEFAULT_NAMESPACE,
     DEFAULT_TAG,
     ModelName,
-    parse,
+    parse_model_name,
 )
 from vllamad.core.variants import FORMATS, KnownModel
 
@@ -42,7 +42,7 @@ class ModelRegistry:
         self._by_name: dict[str, KnownModel] = {}
         for model in self.models:
             for name in (model.name, *model.also):
-                if self._by_name.setdefault(parse(name).key(), model) is not model:
+                if self._by_name.setdefault(parse_model_name(name).key(), model) is not model:
                     raise ValueError(f"{name} is there twice")
         for family, tag in self._latest.items():
             if self._tagged(family, tag) is None:
@@ -73,7 +73,7 @@ class ModelRegistry:
             return f"a repository of the hub is called org/repo: {name.display()} is none"
         if why := self.unserved.get(family):
             return f"{family} cannot be served: {why}"
-        tags = [parse(one.name).tag for one in self.models if _family(one) == family]
+        tags = [parse_model_name(one.name).tag for one in self.models if _family(one) == family]
         if tags:
             return f"{family} comes as {', '.join(tags)}"
         near = difflib.get_close_matches(family, self._latest, n=3, cutoff=0.6)
@@ -108,7 +108,7 @@ def _is_foreign(name: ModelName) -> bool:
 
 
 def _family(model: KnownModel) -> str:
-    return parse(model.name).model.lower()
+    return parse_model_name(model.name).model.lower()
 
 
 def _haystack(model: KnownModel) -> str:

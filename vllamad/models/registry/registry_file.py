@@ -14,7 +14,7 @@ from typing import Literal, TypeVar, cast
 import msgspec
 
 from vllamad.core.kv_cache import Layers
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.core.variants import FORMATS, KnownModel, Variant
 from vllamad.errors import BadInput, ConfigError, HostProblem
 from vllamad.models.registry.registry import ModelRegistry
@@ -175,6 +175,6 @@ def _variant(name: str, form: str, given: str | _Repository, gated: bool) -> Var
 def _shown(family: str, tag: str) -> str:
     name = f"{family}:{tag}"
     try:
-        return parse(name).display()
+        return parse_model_name(name).display()
     except BadInput as error:
         raise ValueError(f"{name} is no name of a model") from error

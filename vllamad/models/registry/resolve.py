@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vllamad.core.memory import Machine
 from vllamad.core.model_name import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
-from vllamad.core.variants import choose
+from vllamad.core.variants import choose_variant
 from vllamad.errors import BadInput, ModelNotFound
 from vllamad.models.registry.registry import ModelRegistry, is_gguf
 
@@ -40,7 +40,7 @@ def origin_of(name: ModelName, known: ModelRegistry, machine: Machine, context: 
     model = known.find(name)
     if model is None:
         raise ModelNotFound(NO_MANIFEST, hint=known.hint(name))
-    choice = choose(model, machine, context)
+    choice = choose_variant(model, machine, context)
     return Origin(
         repository=choice.variant.repository,
         revision=choice.variant.revision,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.core.overlay import Overlay
 from vllamad.errors import VllamadError
 from vllamad.models.installed import InstalledModel
@@ -32,7 +32,7 @@ def derive(models: Path, base: InstalledModel, name: ModelName, overlay: Overlay
             source,
             name=name.canonical(),
             # Its own base, if it takes that one's place
-            base="" if parse(root).key() == name.key() else root,
+            base="" if parse_model_name(root).key() == name.key() else root,
             overlay=overlay,
             created=time.time(),
         )
@@ -55,7 +55,7 @@ def tidy(models: Path) -> None:
 
 def _manifest_of(models: Path, base: InstalledModel) -> Manifest:
     if base.stored:
-        return read(models, parse(base.canonical))
+        return read(models, parse_model_name(base.canonical))
     return Manifest(
         name=base.canonical,
         source="",

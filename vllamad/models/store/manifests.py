@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from vllamad.core.model_name import ModelName, parse
-from vllamad.core.overlay import NOTHING, Overlay
+from vllamad.core.model_name import ModelName, parse_model_name
+from vllamad.core.overlay import EMPTY_OVERLAY, Overlay
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, VllamadError
 from vllamad.models.store.safe_files import read_bounded, safe_path, sync_folder
 
@@ -52,7 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     # Of a derived model: the canonical name of the model whose worker it shares; the files are that
     # model's, unless `folder` is empty: then they are wherever the configuration has that model.
     base: str = ""
-    overlay: Overlay = NOTHING
+    overlay: Overlay = EMPTY_OVERLAY
 
     @property
     def size(self) -> int:
@@ -124,7 +124,7 @@ def load(models: Path, path: Path) -> Manifest:
 
 def check_whole(models: Path, manifest: Manifest) -> None:
     """See that every file is there in its full size. Raises HostProblem that names the first."""
-    what = f"cannot use {parse(manifest.name).display()}"
+    what = f"cannot use {parse_model_name(manifest.name).display()}"
     for file in manifest.files:
         try:
             size = os.stat(models / manifest.folder / file.path).st_size
@@ -138,12 +138,12 @@ def _check(manifest: Manifest, where: Path) -> None:
     if manifest.schema > SCHEMA:
         raise BadInput(f"a newer vllamad wrote it (schema {manifest.schema}, not {SCHEMA})")
     _, host, namespace, model, tag = where.parts
-    if parse(manifest.name).canonical() != f"{host}/{namespace}/{model}:{tag[:-5]}":
+    if parse_model_name(manifest.name).canonical() != f"{host}/{namespace}/{model}:{tag[:-5]}":
         raise BadInput(f"it is of another model, {manifest.name}")
     if not _DIGEST.fullmatch(manifest.digest):
         raise BadInput("its digest is not 64 hex digits")
     if manifest.base:
-        parse(manifest.base)
+        parse_model_name(manifest.base)
     outside = manifest.base and not manifest.folder
     if not outside and not safe_path(manifest.folder).startswith("hub/models--"):
         raise BadInput("its folder is not in the hub cache")
@@ -156,7 +156,7 @@ def write(models: Path, manifest: Manifest) -> Manifest:
 
     A name that is already there in another case keeps its first spelling.
     """
-    path = path_of(models, parse(manifest.name))
+    path = path_of(models, parse_model_name(manifest.name))
     _, host, namespace, model, tag = path.relative_to(models).parts
     manifest = msgspec.structs.replace(manifest, name=f"{host}/{namespace}/{model}:{tag[:-5]}")
     path.parent.mkdir(parents=True, exist_ok=True)

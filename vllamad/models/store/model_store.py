@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, Unavailable, VllamadError
 from vllamad.models.store.manifests import (
     Manifest,
@@ -175,7 +175,7 @@ def _hand_on(models: Path, gone: Manifest) -> None:
 
     The first of them takes its place: they went on sharing one worker, and do so still.
     """
-    now = meant(models, parse(gone.name))
+    now = meant(models, parse_model_name(gone.name))
     if gone.base or (now is not None and now.folder == gone.folder and not now.base):
         return
     heirs = [

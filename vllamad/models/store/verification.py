@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import HostProblem, ModelNotFound, VllamadError
 from vllamad.models.store import model_store
 from vllamad.models.store.lora import CONFIG, WEIGHTS, shelf
@@ -63,7 +63,7 @@ def _manifests(
             where = str(path.relative_to(models))
             report(Progress(status="verifying", file=where, problem=error.message))
         else:
-            yield parse(manifest.name).display(), manifest
+            yield parse_model_name(manifest.name).display(), manifest
 
 
 def _files(models: Path, manifest: Manifest) -> Iterator[_File]:

@@ -10,7 +10,7 @@ import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Plan, Spec
-from vllamad.core.memory import Machine, place
+from vllamad.core.memory import Machine, find_placement
 from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound, VllamadError
 from vllamad.host.systemd import PRIVATE_VARIABLES
@@ -111,7 +111,7 @@ class Library:
             spec = await self.spec(found.name, to_load=False)
         except VllamadError:
             return known
-        need, placed = spec.need, place(spec.need, self._engines.machine, ())
+        need, placed = spec.need, find_placement(spec.need, self._engines.machine, ())
         threads = Plan(spec=spec, placement=placed).threads if placed else 0
         return ModelMemory(
             weights=need.weights,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.audio import Hearing, missing_packages
-from vllamad.core.cpu import FLOAT32, NumberType, number_type
+from vllamad.core.cpu import FLOAT32, NumberType, choose_number_type
 from vllamad.core.launch import Lora, Spec
-from vllamad.core.memory import Machine, Need, longest_context, place
+from vllamad.core.memory import Machine, Need, find_placement, longest_context
 from vllamad.models.checkpoint.metadata import ModelFacts
 from vllamad.models.checkpoint.vllm_parsers import usable_parsers
 from vllamad.models.installed import InstalledModel
@@ -78,10 +78,10 @@ def _numbers(
         return NumberType(name=str(asked), why="set in args")
     if machine.devices:
         return NumberType()
-    return number_type(
+    return choose_number_type(
         facts.quantization,
         machine.numbers,
-        wide_fits=place(_widened(need, facts), machine, ()) is not None,
+        wide_fits=find_placement(_widened(need, facts), machine, ()) is not None,
         pooling=facts.is_embedding,
     )
 

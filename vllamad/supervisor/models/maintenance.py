@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models.store import pruning, verification
 from vllamad.protocol.control import Progress
 
@@ -17,7 +17,7 @@ Report = Callable[[Progress], Awaitable[None]]
 
 async def verify(models: Path, model: str, report: Report) -> None:
     """Hash the files of `model`, or of all models; what is bad is told, and not raised."""
-    name = parse(model) if model else None
+    name = parse_model_name(model) if model else None
     await report(Progress(status="verifying"))
     await _in_thread(partial(verification.verify, models, name), report)
     await report(Progress(status="verified", done=True))

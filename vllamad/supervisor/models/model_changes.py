@@ -12,8 +12,8 @@ from pathlib import Path
 
 import trio
 
-from vllamad.core.model_name import ModelName, parse
-from vllamad.core.overlay import Overlay, layers, merge
+from vllamad.core.model_name import ModelName, parse_model_name
+from vllamad.core.overlay import Overlay, layer_digests, merge
 from vllamad.errors import BadInput, ModelNotFound
 from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.store import from_upload, lora, model_store, upload_blobs
@@ -43,7 +43,7 @@ class ModelChanges:
         name = self._own(destination)
         async with self._one_at_a_time:
             found = await self._library.find(source)
-            if parse(found.canonical).key() != name.key():
+            if parse_model_name(found.canonical).key() != name.key():
                 await self._put(found, name, found.overlay)
 
     async def create(self, model: str, base: str, overlay: Overlay, report: Report) -> None:
@@ -58,7 +58,7 @@ class ModelChanges:
                 if not progress.done:
                     await report(progress)
 
-            await self._library.pulls.attend(parse(base), step)
+            await self._library.pulls.attend(parse_model_name(base), step)
         async with self._one_at_a_time:
             found = await self._library.find(base)
             laid = merge(found.overlay, overlay)
@@ -68,7 +68,7 @@ class ModelChanges:
                 )
                 await report(Progress(status="converting adapter"))
             await report(Progress(status=f"using existing layer sha256:{found.digest}"))
-            for layer in layers(overlay):
+            for layer in layer_digests(overlay):
                 await report(Progress(status=f"creating new layer {layer}"))
             await self._put(found, name, laid)
         await report(Progress(status="writing manifest"))
@@ -95,7 +95,7 @@ class ModelChanges:
                     await report(Progress(status=f"leaving out {', '.join(left)}"))
                 for file in made.files:
                     await report(Progress(status=f"using existing layer sha256:{file.sha256}"))
-                for layer in layers(overlay):
+                for layer in layer_digests(overlay):
                     await report(Progress(status=f"creating new layer {layer}"))
                 change = await trio.to_thread.run_sync(
                     model_store.rename, self._models, name, lambda: made
@@ -144,7 +144,7 @@ class ModelChanges:
 
     def _own(self, text: str) -> ModelName:
         """The name, if it is ours to change."""
-        name = parse(text)
+        name = parse_model_name(text)
         if self._catalog.is_configured(name):
             raise BadInput(
                 f"cannot change {name.display()}: the configuration says what it is",
@@ -188,11 +188,11 @@ def _changing(models: Path, *manifests: Manifest | None) -> Generator[None]:
 
 
 def _shown(manifest: Manifest) -> str:
-    return parse(manifest.name).display()
+    return parse_model_name(manifest.name).display()
 
 
 def _runs_as(manifest: Manifest) -> str:
-    return parse(manifest.base or manifest.name).display()
+    return parse_model_name(manifest.base or manifest.name).display()
 
 
 def _needs_another_worker(before: Manifest, now: Manifest) -> bool:

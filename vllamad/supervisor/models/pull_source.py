@@ -9,7 +9,7 @@ import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.memory import Machine
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.host.log import event
 from vllamad.models.registry.registry_file import load_registry
 from vllamad.models.registry.resolve import Origin, origin_of
@@ -24,7 +24,9 @@ async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntime
     Raises ModelNotFound, BadInput, and ConfigError for a catalogue of the operator's.
     """
     machine = await engines.hardware()
-    own = [one for text, one in settings.models.items() if parse(text).key() == name.key()]
+    own = [
+        one for text, one in settings.models.items() if parse_model_name(text).key() == name.key()
+    ]
     context = own[0].context_length if own else 0
     origin = await trio.to_thread.run_sync(
         _look_up, name, settings.paths.catalogs, machine, context

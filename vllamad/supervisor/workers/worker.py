@@ -20,7 +20,16 @@ import trio
 from vllamad.config.settings import SchedulerSettings, WorkerSettings
 from vllamad.core.kv_cache import whole_blocks
 from vllamad.core.launch import Plan
-from vllamad.core.lifecycle import Ending, GiveUp, Rest, Retry, Rules, State, advance, after
+from vllamad.core.lifecycle import (
+    Ending,
+    GiveUp,
+    Retry,
+    Rules,
+    State,
+    StayStopped,
+    advance,
+    decide_after_ending,
+)
 from vllamad.engine.reasons import admitted_length, is_deterministic, refuses_parsers
 from vllamad.errors import VllamadError
 from vllamad.host.log import event
@@ -191,8 +200,8 @@ class Worker:
                     self.plan = self.plan.without_loras()
                     endings[-1] = replace(endings[-1], deterministic=False)
                     event(log, logging.WARNING, "no adapters from now on", model=self.model)
-                match after(endings, rules, jitter=random.uniform(0.5, 1.5)):
-                    case Rest():
+                match decide_after_ending(endings, rules, jitter=random.uniform(0.5, 1.5)):
+                    case StayStopped():
                         return self._enter(State.STOPPED)
                     case GiveUp():
                         return self._enter(State.FAILED)

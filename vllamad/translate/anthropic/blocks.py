@@ -11,7 +11,7 @@ import binascii
 
 from vllamad.errors import BadInput
 from vllamad.translate.content.images import read_image
-from vllamad.translate.engine.request_fields import only
+from vllamad.translate.engine.request_fields import pick_allowed
 from vllamad.translate.go import json_decoder
 from vllamad.translate.go.fields import lowered, string
 
@@ -26,7 +26,7 @@ _BLOCKS = {
 }
 
 
-def contents(value: object, where: str, left_out: set[str]) -> str | list[Block]:
+def read_contents(value: object, where: str, left_out: set[str]) -> str | list[Block]:
     """Read the content of a message, of a tool's result, or of `system`.
 
     `where` names it in errors. Kinds of blocks that are left out are added to `left_out`. Raises
@@ -52,7 +52,7 @@ def _block(value: object, left_out: set[str]) -> Block | None:
         if text is None:
             left_out.add(f"block {kind[:40]}")
         return None if text is None else {"type": "text", "text": text}
-    block = only(fields, _BLOCKS[kind])
+    block = pick_allowed(fields, _BLOCKS[kind])
     match kind:
         case "text":
             block["text"] = string(block.get("text", ""), f"{_WHERE}.text")
@@ -62,7 +62,7 @@ def _block(value: object, left_out: set[str]) -> Block | None:
                     raise BadInput(f"tool_use block missing required '{field}' field")
             block.setdefault("input", {})
         case "tool_result" if "content" in block:
-            block["content"] = contents(block["content"], "tool_result", left_out)
+            block["content"] = read_contents(block["content"], "tool_result", left_out)
         case _:
             pass
     return block
@@ -111,12 +111,12 @@ def _document(value: object) -> str | None:
             content = source.get("content")
             return content if isinstance(content, str) else _joined(content)
         case "base64" if str(source.get("media_type")).startswith("text/"):
-            return decoded_text(data)
+            return decode_text(data)
         case _:
             return None
 
 
-def decoded_text(data: object) -> str | None:
+def decode_text(data: object) -> str | None:
     """The text that base64 stands for; None where it is no base64 of UTF-8."""
     try:
         return base64.b64decode(str(data), validate=True).decode()

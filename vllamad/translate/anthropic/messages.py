@@ -7,11 +7,11 @@ out: a client that sends them cannot send less.
 from __future__ import annotations
 
 from vllamad.errors import BadInput
-from vllamad.translate.anthropic.blocks import contents
+from vllamad.translate.anthropic.blocks import read_contents
 from vllamad.translate.engine.request_fields import (
     LEFT_OUT,
-    check_format,
-    only,
+    check_answer_format,
+    pick_allowed,
     read_request,
     without_tools,
 )
@@ -87,7 +87,7 @@ def _conversation(request: dict[str, object], kept: dict[str, object]) -> dict[s
     if not fields["messages"]:
         fields["messages"] = [{"role": "user", "content": ""}]
     if system := request.get("system"):
-        fields["system"] = contents(system, "system", left_out)
+        fields["system"] = read_contents(system, "system", left_out)
     _check_output(fields)
     tools = request.get("tools")
     fields = _with_tools(fields, tools if json_decoder.is_list(tools) else [], left_out)
@@ -101,7 +101,10 @@ def _message(value: object, left_out: set[str]) -> dict[str, object]:
     role = string(fields.get("role", ""), f"{_STRUCT}.messages.role")
     if role not in _ROLES:
         raise BadInput(f"messages: role {json_decoder.quoted(role[:40])} is not supported")
-    return {"role": _ROLES[role], "content": contents(fields.get("content"), "messages", left_out)}
+    return {
+        "role": _ROLES[role],
+        "content": read_contents(fields.get("content"), "messages", left_out),
+    }
 
 
 def _check_output(fields: dict[str, object]) -> None:
@@ -109,7 +112,7 @@ def _check_output(fields: dict[str, object]) -> None:
     if not json_decoder.is_object(output := fields.get("output_config")):
         return
     output = lowered(output)
-    check_format(output.get("format"), "output_config.format")
+    check_answer_format(output.get("format"), "output_config.format")
     if output.get("effort") not in _EFFORTS:
         output.pop("effort", None)
     fields["output_config"] = output
@@ -147,4 +150,4 @@ def _tool(value: object, left_out: set[str]) -> dict[str, object] | None:
     if not json_decoder.is_object(fields.get("input_schema")):
         name = json_decoder.quoted(str(fields.get("name", ""))[:64])
         raise BadInput(f"invalid input_schema for tool {name}: it must be an object")
-    return only(fields, _TOOL)
+    return pick_allowed(fields, _TOOL)

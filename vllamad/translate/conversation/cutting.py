@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from vllamad.translate.conversation.turns import ChatMessage
 from vllamad.translate.go.json_decoder import is_list, is_object
 
 COUNTS: Final = 4  # an engine counts a conversation at most so many times
@@ -23,13 +24,11 @@ PICTURE: Final = 768  # tokens that Ollama counts a picture as, whatever is on i
 _DENSE: Final = 8  # bytes a token: what is longer than the context even so is not counted whole
 _LAST_TARGET: Final = 0.9  # of the limit: the last count aims lower, as no other comes after it
 
-Message = dict[str, object]
-
 
 class Cuts:
     """All cuts of one conversation: cut 0 keeps everything, cut `last` only what always stays."""
 
-    def __init__(self, messages: list[Message], more: int = 0) -> None:
+    def __init__(self, messages: list[ChatMessage], more: int = 0) -> None:
         """Find the parts of `messages`; `more` is the size of what comes with them, in bytes."""
         self._messages = messages
         parts, pinned = _parts(messages)
@@ -39,7 +38,7 @@ class Cuts:
         self._sizes = _left(self._droppable, [size for size, _ in measured], more)
         self._pictures = _left(self._droppable, [pictures for _, pictures in measured])
 
-    def kept(self, cut: int) -> list[Message]:
+    def kept(self, cut: int) -> list[ChatMessage]:
         """The messages that a cut leaves, in their order."""
         if not cut:
             return self._messages
@@ -135,7 +134,7 @@ def cut_context(ids: list[int], room: int, keep: int) -> list[int]:
     return ids[:begin] + ids[len(ids) - max(room - begin, 0) :]
 
 
-def without_pictures(message: Message) -> tuple[Message, int]:
+def without_pictures(message: ChatMessage) -> tuple[ChatMessage, int]:
     """The message with its text alone, and how many pictures and sounds it had."""
     parts = message.get("content")
     if not is_list(parts):
@@ -146,7 +145,7 @@ def without_pictures(message: Message) -> tuple[Message, int]:
     return message | {"content": "\n".join(texts)}, len(parts) - len(texts)
 
 
-def _measured(message: Message) -> tuple[int, int]:
+def _measured(message: ChatMessage) -> tuple[int, int]:
     """Its size in bytes without pictures, and how many of these it has."""
     text, pictures = without_pictures(message)
     return len(msgspec.json.encode(text)), pictures
@@ -159,7 +158,7 @@ def _left(droppable: list[list[int]], values: list[int], more: int = 0) -> list[
     return [whole - lost for lost in accumulate(gone, initial=0)]
 
 
-def _parts(messages: Sequence[Message]) -> tuple[list[list[int]], set[int]]:
+def _parts(messages: Sequence[ChatMessage]) -> tuple[list[list[int]], set[int]]:
     """The places of all but system messages in parts, oldest first, and which parts stay."""
     roles = [message.get("role") for message in messages]
     newest = max((at for at, role in enumerate(roles) if role == "user"), default=-1)
@@ -178,7 +177,7 @@ def _parts(messages: Sequence[Message]) -> tuple[list[list[int]], set[int]]:
 
 
 def _paired(
-    messages: Sequence[Message], parts: list[list[int]], pinned: set[int]
+    messages: Sequence[ChatMessage], parts: list[list[int]], pinned: set[int]
 ) -> tuple[list[list[int]], set[int]]:
     """The same parts, joined from that of a call to that of its result where these differ."""
     calls: dict[str, int] = {}  # by id: the part of the newest call
@@ -200,7 +199,7 @@ def _paired(
     return joined, stay
 
 
-def _call_ids(message: Message) -> list[str]:
+def _call_ids(message: ChatMessage) -> list[str]:
     calls = message.get("tool_calls")
     given = [call.get("id") for call in calls if is_object(call)] if is_list(calls) else []
     return [str(one) for one in given if one]

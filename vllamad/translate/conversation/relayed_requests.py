@@ -9,10 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from vllamad.translate.conversation.roles import ACCEPTS_ALL, TemplateRules, conform
-from vllamad.translate.conversation.turns import Message, calls_of, role_of, text_of
+from vllamad.translate.conversation.turns import ChatMessage, calls_of, role_of, text_of
 from vllamad.translate.go.json_decoder import is_list, is_object
 
-Body = dict[str, object]
+RequestBody = dict[str, object]
 
 _CALLS = ("function_call", "custom_tool_call")
 _RESULTS = ("function_call_output", "custom_tool_call_output")
@@ -20,7 +20,7 @@ _RESULTS = ("function_call_output", "custom_tool_call_output")
 _ITEM = "item"
 
 
-def conformed(path: str, body: Body, rules: TemplateRules) -> Body:
+def conform_request(path: str, body: RequestBody, rules: TemplateRules) -> RequestBody:
     """The request `body` for `path` with a conversation that a template with `rules` accepts."""
     if rules == ACCEPTS_ALL:
         return body
@@ -35,11 +35,11 @@ def conformed(path: str, body: Body, rules: TemplateRules) -> Body:
             return body
 
 
-def _objects(value: object) -> list[Message]:
+def _objects(value: object) -> list[ChatMessage]:
     return [item for item in value if is_object(item)] if is_list(value) else []
 
 
-def _chat(body: Body, rules: TemplateRules) -> Body:
+def _chat(body: RequestBody, rules: TemplateRules) -> RequestBody:
     given = _objects(body.get("messages"))
     return body | {"messages": conform(given, rules)} if given else body
 
@@ -47,8 +47,8 @@ def _chat(body: Body, rules: TemplateRules) -> Body:
 # Anthropic: results and calls are blocks of a user's and of an assistant's message.
 
 
-def _anthropic(body: Body, rules: TemplateRules) -> Body:
-    given: list[Message] = []
+def _anthropic(body: RequestBody, rules: TemplateRules) -> RequestBody:
+    given: list[ChatMessage] = []
     if system := body.get("system"):
         given.append({"role": "system", "content": system})
     for message in _objects(body.get("messages")):
@@ -62,32 +62,32 @@ def _anthropic(body: Body, rules: TemplateRules) -> Body:
     return rest | {"messages": _to_anthropic(written)}
 
 
-def _from_anthropic(message: Message) -> list[Message]:
+def _from_anthropic(message: ChatMessage) -> list[ChatMessage]:
     content = message.get("content")
     if not is_list(content):
         return [message]
     blocks = _objects(content)
-    results: list[Message] = []
-    rest: list[Message] = []
+    results: list[ChatMessage] = []
+    rest: list[ChatMessage] = []
     for block in blocks:
         if block.get("type") == "tool_result":
             words, pictures = _without_pictures(block.get("content", ""))
-            result: Message = {"role": "tool", "tool_call_id": block.get("tool_use_id")}
+            result: ChatMessage = {"role": "tool", "tool_call_id": block.get("tool_use_id")}
             results.append(result | {"content": words, _ITEM: block})
             rest += pictures
     rest += [block for block in blocks if block.get("type") not in ("tool_result", "tool_use")]
-    calls: list[Message] = [
+    calls: list[ChatMessage] = [
         {"id": block.get("id"), "type": "function", "function": _function(block)}
         for block in blocks
         if block.get("type") == "tool_use"
     ]
-    said: Message = {"role": message.get("role"), "content": rest}
+    said: ChatMessage = {"role": message.get("role"), "content": rest}
     if calls:
         said["tool_calls"] = calls
     return [*results, said] if rest or calls or not results else results
 
 
-def _without_pictures(content: object) -> tuple[object, list[Message]]:
+def _without_pictures(content: object) -> tuple[object, list[ChatMessage]]:
     """A result's content and its pictures, which the engine puts into a user's turn behind it."""
     pictures = [block for block in _objects(content) if block.get("type") == "image"]
     if not pictures:
@@ -95,18 +95,18 @@ def _without_pictures(content: object) -> tuple[object, list[Message]]:
     return [block for block in _objects(content) if block.get("type") != "image"], pictures
 
 
-def _function(block: Message) -> Message:
+def _function(block: ChatMessage) -> ChatMessage:
     arguments = msgspec.json.encode(block.get("input") or {}).decode()
     return {"name": block.get("name"), "arguments": arguments}
 
 
-def _to_anthropic(messages: list[Message]) -> list[Message]:
-    written: list[Message] = []
+def _to_anthropic(messages: list[ChatMessage]) -> list[ChatMessage]:
+    written: list[ChatMessage] = []
     for message in messages:
         content = message.get("content")
         if role_of(message) == "tool":
             item = message.get(_ITEM)
-            block: Message = {"type": "tool_result"} | (item if is_object(item) else {})
+            block: ChatMessage = {"type": "tool_result"} | (item if is_object(item) else {})
             block |= {"tool_use_id": message.get("tool_call_id"), "content": content}
             written.append({"role": "user", "content": [block]})
         elif calls := calls_of(message):
@@ -118,22 +118,22 @@ def _to_anthropic(messages: list[Message]) -> list[Message]:
     return written
 
 
-def _tool_use(call: Message) -> Message:
+def _tool_use(call: ChatMessage) -> ChatMessage:
     function = call.get("function")
     fields = function if is_object(function) else {}
     given = msgspec.json.decode(str(fields.get("arguments")))
     return {"type": "tool_use", "id": call["id"], "name": fields.get("name"), "input": given}
 
 
-def _texts(kind: str, content: object) -> list[Message]:
+def _texts(kind: str, content: object) -> list[ChatMessage]:
     return [{"type": kind, "text": content}] if content else []
 
 
 # Responses: calls, results and thoughts are items beside the messages.
 
 
-def _responses(body: Body, rules: TemplateRules) -> Body:
-    given: list[Message] = []
+def _responses(body: RequestBody, rules: TemplateRules) -> RequestBody:
+    given: list[ChatMessage] = []
     if instructions := body.get("instructions"):
         given.append({"role": "system", "content": instructions})
     asked = body.get("input")
@@ -149,7 +149,7 @@ def _responses(body: Body, rules: TemplateRules) -> Body:
     return rest | {"input": [item for message in written for item in _items(message)]}
 
 
-def _read_item(item: Message, messages: list[Message]) -> None:
+def _read_item(item: ChatMessage, messages: list[ChatMessage]) -> None:
     """Add an item to the messages; the engine joins an assistant's thoughts, words and calls."""
     kind = item.get("type", "message")
     last = messages[-1] if messages else {}
@@ -177,11 +177,11 @@ def _read_item(item: Message, messages: list[Message]) -> None:
         messages.append({"role": item.get("role"), "content": item.get("content")})
 
 
-def _items(message: Message) -> list[Message]:
+def _items(message: ChatMessage) -> list[ChatMessage]:
     role, content = role_of(message), message.get("content")
     if role == "tool":
         return [_kept(message) | {"call_id": message.get("tool_call_id"), "output": content}]
-    items: list[Message] = []
+    items: list[ChatMessage] = []
     if thought := message.get("reasoning"):
         said = [{"type": "reasoning_text", "text": thought}]
         items.append({"type": "reasoning", "id": "rs_0", "summary": [], "content": said})
@@ -196,14 +196,14 @@ def _items(message: Message) -> list[Message]:
     return items + [_kept(call) | {"call_id": call["id"]} for call in calls_of(message)]
 
 
-def _kept(message: Message) -> Message:
+def _kept(message: ChatMessage) -> ChatMessage:
     """The client's item of a call or a result, or one for a result that it did not send."""
     item = message.get(_ITEM)
     return item if is_object(item) else {"type": "function_call_output"}
 
 
 def _input_parts(content: object) -> object:
-    """Parts under the names that they have in a request, those that `joined` made included."""
+    """Parts under the names that they have in a request, those that `join_contents` made included."""
     if not is_list(content):
         return content
     return [

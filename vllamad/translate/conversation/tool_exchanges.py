@@ -14,24 +14,24 @@ import msgspec
 from vllamad.translate.conversation.template_rules import CallIds, TemplateRules
 from vllamad.translate.conversation.turns import (
     FILLER,
-    Message,
+    ChatMessage,
     calls_of,
     has_words,
-    joined,
+    join_contents,
+    make_message,
     role_of,
-    turn,
 )
 from vllamad.translate.go.json_decoder import is_object
 
 _ALNUM9: Final = re.compile(r"[A-Za-z0-9]{9}")
 
 
-def with_exchanges(messages: list[Message], rules: TemplateRules) -> list[Message]:
+def rewrite_exchanges(messages: list[ChatMessage], rules: TemplateRules) -> list[ChatMessage]:
     """The conversation with every exchange rewritten to what `rules` accept.
 
     Results stand in the order of their calls, and say the id of the call they answer.
     """
-    written: list[Message] = []
+    written: list[ChatMessage] = []
     counted = at = 0
     while at < len(messages):
         message, calls = messages[at], calls_of(messages[at])
@@ -54,31 +54,35 @@ class _Exchange:
     """One message with calls; `counted` calls came before it in the conversation."""
 
     def __init__(
-        self, message: Message, calls: list[Message], results: list[Message], counted: int
+        self,
+        message: ChatMessage,
+        calls: list[ChatMessage],
+        results: list[ChatMessage],
+        counted: int,
     ) -> None:
         self._message = message
         self._counted = counted
         self._calls = [call | {"id": id} for call, id in zip(calls, _ids(calls), strict=True)]
-        self._results: list[list[Message]] = [[] for _ in calls]
-        self._orphans: list[Message] = []
+        self._results: list[list[ChatMessage]] = [[] for _ in calls]
+        self._orphans: list[ChatMessage] = []
         for result in results:
             self._match(result)
 
-    def as_words(self) -> list[Message]:
+    def as_words(self) -> list[ChatMessage]:
         """All of it as text, for a template that writes no calls."""
         rest = {key: value for key, value in self._message.items() if key != "tool_calls"}
-        said = joined([self._message.get("content"), *map(_call_in_words, self._calls)])
+        said = join_contents([self._message.get("content"), *map(_call_in_words, self._calls)])
         results = [result for results in self._results for result in results]
         return [rest | {"content": said}, *map(_result_in_words, [*results, *self._orphans])]
 
-    def as_calls(self, rules: TemplateRules) -> list[Message]:
+    def as_calls(self, rules: TemplateRules) -> list[ChatMessage]:
         head = self._message
-        written: list[Message] = []
+        written: list[ChatMessage] = []
         if not rules.call_text and has_words(head):
             # The user's turn keeps the two apart: the engine joins what stands side by side.
             spoken = {key: value for key, value in head.items() if key != "tool_calls"}
-            written += [spoken, turn("user")]
-            head = turn("assistant", "")
+            written += [spoken, make_message("user")]
+            head = make_message("assistant", "")
         answers = [self._answers(at, rules) for at in range(len(self._calls))]
         calls: list[object] = [
             call | {"id": _spelled(call, rules.call_ids, self._counted + at)}
@@ -86,16 +90,16 @@ class _Exchange:
         ]
         if rules.one_call:
             for at, (call, results) in enumerate(zip(calls, answers, strict=True)):
-                start = turn("assistant", "") if at else head
-                one: Message = {**start, "tool_calls": [call]}
+                start = make_message("assistant", "") if at else head
+                one: ChatMessage = {**start, "tool_calls": [call]}
                 written += [one, *results]
         else:
-            every: Message = {**head, "tool_calls": calls}
+            every: ChatMessage = {**head, "tool_calls": calls}
             written.append(every)
             written += [result for results in answers for result in results]
         return written + [_orphan(result, rules) for result in self._orphans]
 
-    def _match(self, result: Message) -> None:
+    def _match(self, result: ChatMessage) -> None:
         id, name = result.get("tool_call_id"), result.get("name")
         open_calls = [at for at, results in enumerate(self._results) if not results]
         named = [at for at, call in enumerate(self._calls) if id and call["id"] == id]
@@ -107,18 +111,20 @@ class _Exchange:
         else:
             self._orphans.append(result)
 
-    def _answers(self, at: int, rules: TemplateRules) -> list[Message]:
+    def _answers(self, at: int, rules: TemplateRules) -> list[ChatMessage]:
         """The results of call number `at` under the id that the call gets."""
         id = _spelled(self._calls[at], rules.call_ids, self._counted + at)
         results = self._results[at]
         if rules.paired and len(results) > 1:
-            results = [results[0] | {"content": joined([one.get("content") for one in results])}]
+            results = [
+                results[0] | {"content": join_contents([one.get("content") for one in results])}
+            ]
         if not results and (rules.paired or rules.one_call):
-            results = [turn("tool")]
+            results = [make_message("tool")]
         return [result | {"tool_call_id": id} for result in results]
 
 
-def _ids(calls: list[Message]) -> list[str]:
+def _ids(calls: list[ChatMessage]) -> list[str]:
     """Ids as the client gave them, where each is there and its only one."""
     ids: list[str] = []
     for at, call in enumerate(calls):
@@ -127,7 +133,7 @@ def _ids(calls: list[Message]) -> list[str]:
     return ids
 
 
-def _spelled(call: Message, form: CallIds, number: int) -> str:
+def _spelled(call: ChatMessage, form: CallIds, number: int) -> str:
     """The id of a call in the form of its family; the same for one id wherever it is said."""
     id = str(call["id"])
     if form == "kimi":
@@ -139,7 +145,7 @@ def _alnum9(id: str) -> str:
     return id if _ALNUM9.fullmatch(id) else hashlib.sha256(id.encode()).hexdigest()[:9]
 
 
-def _orphan(result: Message, rules: TemplateRules) -> Message:
+def _orphan(result: ChatMessage, rules: TemplateRules) -> ChatMessage:
     """A result whose call is not there."""
     if rules.paired or not rules.tools:
         return _result_in_words(result)
@@ -148,7 +154,7 @@ def _orphan(result: Message, rules: TemplateRules) -> Message:
     return result
 
 
-def _function(call: Message) -> tuple[str, str]:
+def _function(call: ChatMessage) -> tuple[str, str]:
     """Name and arguments, as text."""
     function = call.get("function")
     fields = function if is_object(function) else {}
@@ -157,13 +163,13 @@ def _function(call: Message) -> tuple[str, str]:
     return str(fields.get("name") or ""), arguments
 
 
-def _call_in_words(call: Message) -> str:
+def _call_in_words(call: ChatMessage) -> str:
     name, arguments = _function(call)
     return f"Tool call: {name} {arguments}"
 
 
-def _result_in_words(result: Message) -> Message:
+def _result_in_words(result: ChatMessage) -> ChatMessage:
     content = result.get("content")
     if content is None or isinstance(content, str):
-        return turn("user", f"Tool result: {content or FILLER}")
-    return turn("user", joined(["Tool result:", content]))
+        return make_message("user", f"Tool result: {content or FILLER}")
+    return make_message("user", join_contents(["Tool result:", content]))

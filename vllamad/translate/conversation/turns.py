@@ -11,7 +11,7 @@ from typing import Final
 
 from vllamad.translate.go.json_decoder import is_list, is_object
 
-Message = dict[str, object]
+ChatMessage = dict[str, object]
 
 FILLER: Final = "..."  # the words of a turn that a template demands and that no one said
 _TEXTS: Final = ("text", "input_text", "output_text")
@@ -19,22 +19,22 @@ _THOUGHTS: Final = ("thinking", "reasoning")  # parts that are not said aloud
 _APART: Final = "\n\n"
 
 
-def role_of(message: Message) -> str:
+def role_of(message: ChatMessage) -> str:
     return str(message.get("role"))
 
 
-def calls_of(message: Message) -> list[Message]:
+def calls_of(message: ChatMessage) -> list[ChatMessage]:
     """The tool calls of an assistant's message."""
     calls = message.get("tool_calls")
     return [call for call in calls if is_object(call)] if is_list(calls) else []
 
 
-def has_words(message: Message) -> bool:
+def has_words(message: ChatMessage) -> bool:
     """Whether the content has any text, picture or sound."""
     return any(map(_says_something, _parts(message.get("content"))))
 
 
-def in_one_text(message: Message) -> Message:
+def with_single_text(message: ChatMessage) -> ChatMessage:
     """The message with its content as one text where that is parts of text and nothing else.
 
     A line each, as vLLM joins them.
@@ -53,21 +53,21 @@ def text_of(part: object) -> str:
     return str(part.get("text") or "") if is_object(part) else ""
 
 
-def turn(role: str, content: object = FILLER) -> Message:
+def make_message(role: str, content: object = FILLER) -> ChatMessage:
     return {"role": role, "content": content}
 
 
-def joined(contents: Sequence[object]) -> object:
+def join_contents(contents: Sequence[object]) -> object:
     """Contents put together: texts with a blank line between, anything else as a list of parts."""
     if all(content is None or isinstance(content, str) for content in contents):
         return _APART.join(str(content) for content in contents if content)
     return [part for content in contents for part in _parts(content)]
 
 
-def merged(first: Message, second: Message) -> Message:
+def merge_messages(first: ChatMessage, second: ChatMessage) -> ChatMessage:
     """Two messages of one role as one, with the calls of both."""
     both = first | {key: value for key, value in second.items() if key not in first}
-    both["content"] = joined([first.get("content"), second.get("content")])
+    both["content"] = join_contents([first.get("content"), second.get("content")])
     if thoughts := [str(one["reasoning"]) for one in (first, second) if one.get("reasoning")]:
         both["reasoning"] = _APART.join(thoughts)
     return both

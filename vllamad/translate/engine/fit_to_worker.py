@@ -77,7 +77,7 @@ def fit_to_worker(
     return fields
 
 
-def formed(body: dict[str, object]) -> tuple[dict[str, object], AnswerForm]:
+def take_answer_form(body: dict[str, object]) -> tuple[dict[str, object], AnswerForm]:
     """A request as the engine takes it, and what is left to be done with the answer.
 
     The engine refuses several answers where all are greedy, and so alike, and an answer of no

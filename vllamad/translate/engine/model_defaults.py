@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vllamad.core.overlay import NOTHING, Overlay
+from vllamad.core.overlay import EMPTY_OVERLAY, Overlay
 from vllamad.translate.go.json_decoder import is_list, is_object
 from vllamad.translate.ollama.options import sampling
 
@@ -52,7 +52,7 @@ def add_model_defaults(
     if defaults:
         options = sampling(stored, {}, context_length)
         body = {name: options[name] for name in defaults} | body
-    if overlay == NOTHING:
+    if overlay == EMPTY_OVERLAY:
         return body
     return _parameters(path, body, overlay, context_length) | _messages(path, body, overlay)
 

@@ -130,7 +130,7 @@ class NamedEventPassthrough(OpenAIPassthrough, ABC):
         """An event is about to be passed on."""
 
 
-class Messages(NamedEventPassthrough):
+class MessagesPassthrough(NamedEventPassthrough):
     """An answer of `/v1/messages`."""
 
     def _rebuilt(self, fields: Fields) -> Fields:
@@ -143,7 +143,7 @@ class Messages(NamedEventPassthrough):
         return b"event: error\ndata: %b\n\n" % anthropic_error(_status(error), error.message)
 
 
-class Responses(NamedEventPassthrough):
+class ResponsesPassthrough(NamedEventPassthrough):
     """An answer of `/v1/responses`."""
 
     _latest = b"{}"

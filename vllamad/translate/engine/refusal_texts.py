@@ -64,20 +64,20 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|[\[{(].*", re.DOTALL)
 _LONGEST = 160  # characters for the log
 
 
-class Words(NamedTuple):
+class RefusalText(NamedTuple):
     """What a client reads, and what the log gets of a text that nobody foresaw, else ""."""
 
     told: str
     unknown: str = ""
 
 
-def in_our_words(message: str, param: str = "") -> Words:
+def explain_refusal(message: str, param: str = "") -> RefusalText:
     """Put an engine's refusal into words of ours; `param` is the field it names, if any."""
     for pattern, told in () if "validation error" in message[:40] else _KNOWN:
         if found := pattern.search(message):
-            return Words(told.format(*filter(None, found.groups())))
+            return RefusalText(told.format(*filter(None, found.groups())))
     named = _FIELD.fullmatch(param)
-    return Words(f"invalid value for '{named[1]}'" if named else REFUSED, _outline(message))
+    return RefusalText(f"invalid value for '{named[1]}'" if named else REFUSED, _outline(message))
 
 
 def _outline(message: str) -> str:

@@ -14,7 +14,7 @@ LONGEST = 32  # tokens of a pattern
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def ending_loops(call: EngineCall, repetitions: int, *, limited: bool) -> EngineCall:
+def stop_repetition(call: EngineCall, repetitions: int, *, limited: bool) -> EngineCall:
     """`call` with its answer ended after a pattern stood so many times in a row.
 
     Unchanged where the client set a limit of its own, where `repetitions` is 0, and for a route

@@ -27,7 +27,7 @@ _FORMATS = ("text", "json_object", "json_schema")
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
 
 
-def stop(value: object, where: str) -> object:
+def read_stop(value: object, where: str) -> object:
     """Read a stop string, or a list of them, with Ollama's text for what is none."""
     for one in value if json_decoder.is_list(value) else [value]:
         if not isinstance(one, str):
@@ -35,7 +35,7 @@ def stop(value: object, where: str) -> object:
     return value
 
 
-stop_ids = list_of(whole, "[]int", MAX_STOP_IDS)
+read_stop_ids = list_of(whole, "[]int", MAX_STOP_IDS)
 
 _IMAGE = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp|gif))?;base64,")
 _NO_URLS = "image URLs are not currently supported, please use base64 encoded data instead"
@@ -61,7 +61,7 @@ def read_request(
         raise misfit(name, f"{struct}.model", "string")
     if not name:
         raise BadInput("model is required")
-    kept = in_range(only(asked, allowed))
+    kept = in_range(pick_allowed(asked, allowed))
     # vLLM would take 1 and "yes" for true, and stream where we expect one object.
     boolean(kept.get("stream", False), f"{struct}.stream")
     for items, limit in (("messages", MAX_MESSAGES), ("tools", MAX_TOOLS)):
@@ -74,7 +74,7 @@ def read_request(
     return name, asked, kept if asked.get("tools") else without_tools(kept)
 
 
-def model_first(
+def keeping_model_name(
     decode: Callable[[bytes], tuple[str, dict[str, object]]],
 ) -> Callable[[bytes], tuple[str, dict[str, object] | BadInput]]:
     """Make a decoder that returns a fault beside the model's name: a missing model is told first.
@@ -99,26 +99,26 @@ def without_tools(fields: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in fields.items() if key not in _OF_TOOLS}
 
 
-def refuse(asked: Mapping[str, object], reasons: Mapping[str, str]) -> None:
+def refuse_unsupported(asked: Mapping[str, object], reasons: Mapping[str, str]) -> None:
     """Refuse what would change the answer and cannot be done; raises BadInput with the reason."""
     for field, reason in reasons.items():
         if asked.get(field):
             raise BadInput(f"{field} is not supported: {reason}")
 
 
-def bounded(fields: Mapping[str, object], name: str, low: int, high: int) -> None:
+def check_bounds(fields: Mapping[str, object], name: str, low: int, high: int) -> None:
     """Refuse a field that is there and no whole number from `low` to `high`."""
     value = fields.get(name, low)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise BadInput(f"{name} must be between {low} and {high}")
 
 
-def only(fields: Mapping[str, object], allowed: frozenset[str]) -> dict[str, object]:
+def pick_allowed(fields: Mapping[str, object], allowed: frozenset[str]) -> dict[str, object]:
     """The fields that are allowed and not null, whatever the case of their keys."""
     return {key: value for key, value in lowered(fields).items() if key in allowed}
 
 
-def check_format(value: object, what: str) -> None:
+def check_answer_format(value: object, what: str) -> None:
     """Refuse a form of answers that the engine cannot or must not make; raises BadInput."""
     if not json_decoder.is_object(value):
         return
@@ -129,7 +129,7 @@ def check_format(value: object, what: str) -> None:
         vet(inner.get("schema"), what)
 
 
-def effort(value: object) -> str | None:
+def read_effort(value: object) -> str | None:
     """How much a model shall think, in vLLM's words; None for nothing said. Raises BadInput."""
     if value is None or value == "":
         return None
@@ -142,7 +142,7 @@ def effort(value: object) -> str | None:
     )
 
 
-def inline(image: object) -> str:
+def read_inline_image(image: object) -> str:
     """The address of a picture, if it is no address but the picture itself. Raises BadInput."""
     url = lowered(image).get("url") if json_decoder.is_object(image) else image
     if not isinstance(url, str):

@@ -15,13 +15,13 @@ from vllamad.translate.content.json_schema import relaxed
 from vllamad.translate.engine.request_fields import (
     LEFT_OUT,
     MAX_MESSAGES,
-    bounded,
-    check_format,
-    effort,
+    check_answer_format,
+    check_bounds,
+    read_effort,
     read_request,
-    refuse,
-    stop,
-    stop_ids,
+    read_stop,
+    read_stop_ids,
+    refuse_unsupported,
 )
 from vllamad.translate.go import json_decoder
 from vllamad.translate.go.fields import (
@@ -36,8 +36,8 @@ from vllamad.translate.go.fields import (
     string,
     whole,
 )
-from vllamad.translate.openai.chat_messages import message
-from vllamad.translate.openai.chat_tools import chosen, hosted, tools
+from vllamad.translate.openai.chat_messages import read_message
+from vllamad.translate.openai.chat_tools import hosted_kinds, read_tools, with_tool_choice
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
@@ -60,12 +60,12 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     owned_by: str = "library"
 
 
-def models(entries: list[ListedModel]) -> bytes:
+def encode_model_list(entries: list[ListedModel]) -> bytes:
     """The body of `/v1/models`, newline included."""
     return msgspec.json.encode({"object": "list", "data": entries}) + b"\n"
 
 
-def model(entry: ListedModel) -> bytes:
+def encode_model(entry: ListedModel) -> bytes:
     """The body of `/v1/models/{id}`, newline included."""
     return msgspec.json.encode(entry) + b"\n"
 
@@ -76,8 +76,8 @@ def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
     The caller puts the worker's own name into `model`, and takes LEFT_OUT out. Raises BadInput.
     """
     name, asked, kept = _read(body, _CHAT_STRUCT, _CHAT)
-    refuse(asked, _REFUSED)
-    bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
+    refuse_unsupported(asked, _REFUSED)
+    check_bounds(kept, "top_logprobs", 0, MAX_LOGPROBS)
     if not kept.get("logprobs"):
         kept.pop("top_logprobs", None)  # as Ollama does; the engine refuses it
     if not kept.get("messages"):
@@ -85,17 +85,17 @@ def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
     said, reasoning = kept.pop("reasoning_effort", None), asked.get("reasoning")
     if json_decoder.is_object(reasoning):
         said = lowered(reasoning).get("effort") or said
-    if (wanted := effort(said)) is not None:
+    if (wanted := read_effort(said)) is not None:
         kept["reasoning_effort"] = wanted
-    if left_out := hosted(asked.get("tools")):
-        return name, chosen(kept) | {LEFT_OUT: left_out}
-    return name, chosen(kept)
+    if left_out := hosted_kinds(asked.get("tools")):
+        return name, with_tool_choice(kept) | {LEFT_OUT: left_out}
+    return name, with_tool_choice(kept)
 
 
 def completion_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/completions` body, as `chat_request` does. The prompt is used as it is."""
     name, _, kept = _read(body, _COMPLETION_STRUCT, _COMPLETION)
-    bounded(kept, "logprobs", 0, MAX_LOGPROBS)
+    check_bounds(kept, "logprobs", 0, MAX_LOGPROBS)
     if not kept.get("prompt") and not kept.get("suffix"):
         raise BadInput("prompt is required")
     return name, kept
@@ -107,7 +107,7 @@ def _read(
     """Read what chat and completions share; gives what `read_request` gives."""
     name, asked, allowed = read_request(body, struct, frozenset(table))
     kept = read_fields(allowed, struct, f"openai.{struct}", table)
-    bounded(kept, "n", 1, MAX_CHOICES)
+    check_bounds(kept, "n", 1, MAX_CHOICES)
     if not kept.get("stream"):
         kept.pop("stream_options", None)
     if kept.get("response_format") is None:
@@ -160,7 +160,7 @@ def _response_format(value: object, where: str) -> dict[str, object] | None:
         raise misfit(value, where, "openai.ResponseFormat")
     if json_decoder.is_object(inner := asked.get("json_schema")):
         asked["json_schema"] = inner = lowered(inner)
-    check_format(asked, "response_format")
+    check_answer_format(asked, "response_format")
     if asked["type"] == "text":
         return None
     schema = inner.get("schema") if json_decoder.is_object(inner) else None
@@ -195,8 +195,8 @@ def _sampling(real: str) -> dict[str, Read[object]]:
         "response_format": _response_format,
         "seed": whole,
         "skip_special_tokens": boolean,
-        "stop": stop,
-        "stop_token_ids": stop_ids,
+        "stop": read_stop,
+        "stop_token_ids": read_stop_ids,
         "stream": boolean,
         "stream_options": _stream_options,
         "temperature": number(real),
@@ -212,11 +212,11 @@ _CHAT_STRUCT, _CHAT = (
         "include_reasoning": boolean,
         "logprobs": boolean,
         "max_completion_tokens": whole,
-        "messages": list_of(message, "[]openai.Message", MAX_MESSAGES),
+        "messages": list_of(read_message, "[]openai.Message", MAX_MESSAGES),
         "parallel_tool_calls": boolean,
         "reasoning_effort": anything,
         "tool_choice": anything,
-        "tools": tools,
+        "tools": read_tools,
         "top_logprobs": whole,
     },
 )

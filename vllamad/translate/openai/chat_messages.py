@@ -12,7 +12,7 @@ import msgspec
 
 from vllamad.errors import BadInput
 from vllamad.translate.content.images import read_image
-from vllamad.translate.engine.request_fields import inline
+from vllamad.translate.engine.request_fields import read_inline_image
 from vllamad.translate.go import json_decoder
 from vllamad.translate.go.fields import (
     Read,
@@ -29,7 +29,7 @@ MAX_TOOL_CALLS = 512  # in one message
 _AUDIO = re.compile(r"[a-z0-9]{1,10}")  # a format: wav, mp3, flac ...
 
 
-def message(value: object, where: str) -> dict[str, object]:
+def read_message(value: object, where: str) -> dict[str, object]:
     """Read one message, null fields left out but for `content`. Raises BadInput."""
     fields = read_fields(value, where, "openai.Message", _MESSAGE)
     # The engine asks for a role, a template may ignore one.
@@ -59,7 +59,10 @@ def _part(value: object) -> dict[str, object]:
         case "refusal" if isinstance(text := part.get("refusal"), str):
             return {"type": "text", "text": text}
         case "image_url":
-            return {"type": "image_url", "image_url": {"url": inline(part.get("image_url"))}}
+            return {
+                "type": "image_url",
+                "image_url": {"url": read_inline_image(part.get("image_url"))},
+            }
         case "input_audio":
             return {"type": "input_audio", "input_audio": _audio(part.get("input_audio"))}
         case _:

@@ -27,13 +27,13 @@ Tool = dict[str, object]
 _CHOICES = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
 
 
-def tools(value: object, where: str) -> list[Tool]:
+def read_tools(value: object, where: str) -> list[Tool]:
     """Read the functions among the tools. Raises BadInput."""
     return [tool for tool in _tools(value, where) if tool is not None]
 
 
-def hosted(value: object) -> list[str]:
-    """The kinds of the tools that `tools` leaves out, each once, in order."""
+def hosted_kinds(value: object) -> list[str]:
+    """The kinds of the tools that `read_tools` leaves out, each once, in order."""
     listed = [lowered(tool) for tool in (value if is_list(value) else []) if is_object(tool)]
     return sorted({str(tool["type"])[:40] for tool in listed if _is_hosted(tool)})
 
@@ -42,7 +42,7 @@ def _is_hosted(tool: Tool) -> bool:
     return "function" not in tool and tool.get("type", "function") != "function"
 
 
-def chosen(fields: dict[str, object]) -> dict[str, object]:
+def with_tool_choice(fields: dict[str, object]) -> dict[str, object]:
     """A request's fields with the choice among its tools as the engine takes it.
 
     Without tools there is none. Raises BadInput for a function that is not there, and for words

@@ -10,18 +10,18 @@ from __future__ import annotations
 import re
 
 from vllamad.errors import BadInput
-from vllamad.translate.anthropic.blocks import decoded_text
+from vllamad.translate.anthropic.blocks import decode_text
 from vllamad.translate.engine.request_fields import (
     LEFT_OUT,
-    bounded,
-    check_format,
-    effort,
-    inline,
-    only,
+    check_answer_format,
+    check_bounds,
+    pick_allowed,
+    read_effort,
+    read_inline_image,
     read_request,
-    refuse,
-    stop,
-    stop_ids,
+    read_stop,
+    read_stop_ids,
+    refuse_unsupported,
     without_tools,
 )
 from vllamad.translate.go import json_decoder
@@ -58,8 +58,8 @@ _REQUEST: dict[str, Read[object]] = {
     "repetition_penalty": number("float64"),
     "seed": whole,
     "skip_special_tokens": boolean,
-    "stop": stop,
-    "stop_token_ids": stop_ids,
+    "stop": read_stop,
+    "stop_token_ids": read_stop_ids,
     "stream": boolean,
     "temperature": number("float64"),
     "text": mapping,
@@ -104,13 +104,13 @@ def responses_request(body: bytes) -> tuple[str, dict[str, object]]:
     left_out: set[str] = set()
     name, request, allowed = read_request(body, _STRUCT, frozenset(_REQUEST))
     kept = read_fields(allowed, _STRUCT, f"openai.{_STRUCT}", _REQUEST)
-    refuse(request, _REFUSED)
-    bounded(kept, "top_logprobs", 0, MAX_LOGPROBS)
+    refuse_unsupported(request, _REFUSED)
+    check_bounds(kept, "top_logprobs", 0, MAX_LOGPROBS)
     if json_decoder.is_object(text := kept.get("text")):
-        check_format(lowered(text).get("format"), "text.format")
+        check_answer_format(lowered(text).get("format"), "text.format")
     if json_decoder.is_object(reasoning := kept.get("reasoning")):
         reasoning = lowered(reasoning)
-        kept["reasoning"] = reasoning | {"effort": effort(reasoning.get("effort"))}
+        kept["reasoning"] = reasoning | {"effort": read_effort(reasoning.get("effort"))}
     include = request.get("include")
     if json_decoder.is_list(include) and _LOGPROBS in include:
         kept["include"] = [_LOGPROBS]  # the rest names what hosted tools would have found
@@ -177,7 +177,7 @@ def _item(value: object, left_out: set[str]) -> Item | None:
     if kind not in _ITEMS or _is_sealed(kind, fields):
         left_out.add(f"item {kind[:40]}")
         return None
-    item = only(fields, _ITEMS[kind])
+    item = pick_allowed(fields, _ITEMS[kind])
     item["type"] = kind
     for field in ("content", "output"):
         if json_decoder.is_list(parts := item.get(field)) and kind != "reasoning":
@@ -221,7 +221,11 @@ def _part(value: object, left_out: set[str]) -> Item | None:
                 "text": string(part.get("refusal", ""), f"{_WHERE}.refusal"),
             }
         case "input_image" if "image_url" in part or "file_id" not in part:
-            return {"type": kind, "detail": "auto", "image_url": inline(part.get("image_url"))}
+            return {
+                "type": kind,
+                "detail": "auto",
+                "image_url": read_inline_image(part.get("image_url")),
+            }
         case "input_file" if (text := _file_text(part)) is not None:
             return {"type": "input_text", "text": text}
         case _:
@@ -235,7 +239,7 @@ def _file_text(part: Item) -> str | None:
     head = _TEXT_FILE.match(data) if isinstance(data, str) else None
     if head is None:
         return None
-    text = decoded_text(head.string[head.end() :])
+    text = decode_text(head.string[head.end() :])
     name = part.get("filename")
     return f"{name}\n{text}" if text is not None and isinstance(name, str) else text
 

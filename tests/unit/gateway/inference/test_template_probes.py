@@ -11,7 +11,7 @@ import trio
 
 from tests.support.chat_templates import FAMILIES, RULES
 from tests.support.checkpoints import SMOLLM2, write_checkpoint
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.gateway.inference.template_probes import TemplateProbes
 from vllamad.models.checkpoint.metadata import read_facts
 from vllamad.models.installed import InstalledModel, InstalledModels
@@ -27,7 +27,7 @@ def installed(tmp_path) -> InstalledModel:
 
 
 def installed_at(tmp_path: Path, folder: Path) -> InstalledModel:
-    model_store.add(tmp_path / "models", parse("a"), folder, source="test")
+    model_store.add(tmp_path / "models", parse_model_name("a"), folder, source="test")
     found = InstalledModels(tmp_path / "models", {}).find("a")
     assert found is not None
     return found

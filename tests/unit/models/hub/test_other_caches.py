@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.checkpoints import bring, write_checkpoint
 from vllamad.config.settings import ModelSettings
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.models import installed
 from vllamad.models.hub import other_caches
 from vllamad.models.installed import InstalledModels
@@ -54,7 +54,7 @@ def test_a_branch_or_tag_is_asked_for_as_a_tag(tmp_path, cache):
 def test_what_is_installed_wins_over_what_is_cached(tmp_path, cache):
     bring(cache, "org/tiny")
     made = write_checkpoint(tmp_path / "own")
-    model_store.add(tmp_path / "models", parse("org/tiny"), made, source="test")
+    model_store.add(tmp_path / "models", parse_model_name("org/tiny"), made, source="test")
     models = looking(tmp_path, cache)
     (listed,) = models.all()
     found = models.find("org/tiny")
@@ -133,14 +133,14 @@ def test_a_cache_that_is_not_there_is_empty(tmp_path):
 
 
 def test_a_copy_of_a_cached_model_stays_as_long_as_it_does(tmp_path, cache):
-    from vllamad.core.overlay import NOTHING
+    from vllamad.core.overlay import EMPTY_OVERLAY
     from vllamad.models.store.derived import derive
 
     snapshot = bring(cache, "org/tiny")
     models = looking(tmp_path, cache)
     base = models.find("org/tiny")
     assert base is not None
-    derive(tmp_path / "models", base, parse("pet"), NOTHING)
+    derive(tmp_path / "models", base, parse_model_name("pet"), EMPTY_OVERLAY)
     pet = models.find("pet")
     assert pet is not None
     assert (pet.folder, pet.stored, pet.runs_as) == (snapshot, True, "org/tiny:latest")

@@ -15,7 +15,7 @@ import trio
 from tests.fakes import hub as fake
 from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from tests.support.daemon import ROOT, until
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
 from vllamad.host.shim import descendants
 from vllamad.models.hub.download import AT_ONCE
@@ -28,7 +28,7 @@ from vllamad.protocol.control import Progress
 
 pytestmark = pytest.mark.integration
 
-NAME = parse("org/tiny")
+NAME = parse_model_name("org/tiny")
 ELEMENTS = 500_000
 
 
@@ -72,7 +72,7 @@ async def pulled(
         steps.append(step)
 
     with trio.fail_after(60):
-        await pull(models, parse(name), report, origin, environ=os.environ)
+        await pull(models, parse_model_name(name), report, origin, environ=os.environ)
     return steps
 
 
@@ -359,7 +359,7 @@ async def test_of_two_names_for_one_repository_the_second_finds_what_the_first_b
         hub.go_on.set()
     first, second = list_manifests(models).manifests
     assert first.folder == second.folder
-    assert {parse(first.name).display(), parse(second.name).display()} == {
+    assert {parse_model_name(first.name).display(), parse_model_name(second.name).display()} == {
         "org/tiny:latest", "tiny:1b",
     }  # fmt: skip
     assert sorted(hub.fetched()) == sorted(set(hub.fetched()))

@@ -9,8 +9,8 @@ import pytest
 from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, write_checkpoint
 from tests.unit.models.store.test_lora import adapter, base_of
 from vllamad.config.settings import ModelSettings
-from vllamad.core.model_name import parse
-from vllamad.core.overlay import NOTHING, Overlay, Turn
+from vllamad.core.model_name import parse_model_name
+from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, Turn
 from vllamad.errors import HostProblem, ModelNotFound
 from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.model_info import modelfile, parameters, show
@@ -23,7 +23,7 @@ KIND = Overlay(system="Be kind.", parameters={"top_k": 3})
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     folder = write_checkpoint(tmp_path / "made", SMOLLM2, LICENSE_txt="MIT")
-    model_store.add(tmp_path / "models", parse("base"), folder, source="a test")
+    model_store.add(tmp_path / "models", parse_model_name("base"), folder, source="a test")
     return tmp_path / "models"
 
 
@@ -36,7 +36,7 @@ def find(models: Path, name: str, **settings: ModelSettings) -> InstalledModel:
 def make(
     models: Path, name: str, overlay: Overlay = KIND, base: str = "base"
 ) -> model_store.Change:
-    return derive(models, find(models, base), parse(name), overlay)
+    return derive(models, find(models, base), parse_model_name(name), overlay)
 
 
 def test_a_derived_model_has_the_files_of_its_base_and_a_digest_of_its_own(models: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_derived_model_has_the_files_of_its_base_and_a_digest_of_its_own(model
 
 
 def test_a_copy_is_the_same_model(models: Path) -> None:
-    make(models, "copy", NOTHING)
+    make(models, "copy", EMPTY_OVERLAY)
     assert find(models, "copy").digest == find(models, "base").digest
 
 
@@ -76,24 +76,24 @@ def test_capabilities_are_what_the_maker_says(models: Path) -> None:
 
 
 def test_made_over_its_own_base_it_takes_its_place(models: Path) -> None:
-    make(models, "copy", NOTHING)
+    make(models, "copy", EMPTY_OVERLAY)
     change = make(models, "Base")
     assert change.now.base == ""
     assert change.now.name == "registry.ollama.ai/library/base:latest"
     assert find(models, "base").overlay == KIND
-    assert find(models, "copy").overlay == NOTHING
+    assert find(models, "copy").overlay == EMPTY_OVERLAY
 
 
 def test_when_the_base_goes_the_others_go_on_sharing_one_worker(models: Path) -> None:
     for name in ("a", "b", "c"):
         make(models, name)
-    gone = model_store.withdraw(models, parse("base"))
+    gone = model_store.withdraw(models, parse_model_name("base"))
     model_store.discard(models, gone.folder)
     shared = {find(models, name).runs_as for name in ("a", "b", "c")}
     assert len(shared) == 1
     assert shared < {"a:latest", "b:latest", "c:latest"}
     for name in ("a", "b", "c"):
-        model_store.discard(models, model_store.withdraw(models, parse(name)).folder)
+        model_store.discard(models, model_store.withdraw(models, parse_model_name(name)).folder)
     assert not (models / gone.folder).exists()
 
 
@@ -101,7 +101,7 @@ def test_when_the_base_becomes_another_model_the_derived_keeps_its_files(models:
     make(models, "made")
     folder = find(models, "made").folder
     other = write_checkpoint(models.parent / "other", SMOLLM2, LICENSE_txt="BSD")
-    model_store.add(models, parse("base"), other, source="a test")
+    model_store.add(models, parse_model_name("base"), other, source="a test")
     made = find(models, "made")
     assert (made.folder, made.license) == (folder, "MIT")
     assert made.runs_as == "made:latest"
@@ -111,7 +111,7 @@ def test_when_the_base_becomes_another_model_the_derived_keeps_its_files(models:
 def test_a_name_of_a_model_elsewhere_frees_nothing_of_that_model(models: Path) -> None:
     change = make(models, "made")
     assert change.before is None
-    assert make(models, "made", NOTHING).before == change.now
+    assert make(models, "made", EMPTY_OVERLAY).before == change.now
 
 
 def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path) -> None:
@@ -120,22 +120,22 @@ def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path
     catalog = InstalledModels(models, settings)
     out = catalog.find("out")
     assert out is not None
-    assert catalog.is_configured(parse("OUT"))
-    assert not catalog.is_configured(parse("base"))
-    derive(models, out, parse("made"), KIND)
+    assert catalog.is_configured(parse_model_name("OUT"))
+    assert not catalog.is_configured(parse_model_name("base"))
+    derive(models, out, parse_model_name("made"), KIND)
     made = catalog.find("made")
     assert made is not None
     assert (made.folder, made.runs_as, made.stored) == (folder, "out:latest", True)
-    derive(models, made, parse("again"), NOTHING)
+    derive(models, made, parse_model_name("again"), EMPTY_OVERLAY)
     with pytest.raises(HostProblem, match="out:latest is no longer in the configuration"):
         InstalledModels(models, {}).find("again")
 
 
 def test_a_base_that_went_meanwhile_is_not_found(models: Path) -> None:
     base = find(models, "base")
-    model_store.withdraw(models, parse("base"))
+    model_store.withdraw(models, parse_model_name("base"))
     with pytest.raises(ModelNotFound):
-        derive(models, base, parse("made"), KIND)
+        derive(models, base, parse_model_name("made"), KIND)
 
 
 def test_it_is_described_with_all_it_adds(models: Path) -> None:
@@ -171,7 +171,7 @@ def test_it_is_described_with_all_it_adds(models: Path) -> None:
 def with_adapter(models: Path, tmp_path: Path) -> Overlay:
     """A model and an adapter that fits it."""
     base_of(tmp_path / "fits", SMOLLM2)
-    model_store.add(models, parse("fits"), tmp_path / "fits", source="a test")
+    model_store.add(models, parse_model_name("fits"), tmp_path / "fits", source="a test")
     made = adapter(models)
     lora.assemble(models, find(models, "fits").folder, made)
     return Overlay(adapter=made)
@@ -200,10 +200,10 @@ def test_tidying_removes_adapters_that_no_manifest_names(models: Path, tmp_path:
     make(models, "tuned", with_adapter(models, tmp_path), base="fits")
     tidy(models)
     assert find(models, "tuned").overlay.adapter
-    bad = manifests.path_of(models, parse("bad"))
+    bad = manifests.path_of(models, parse_model_name("bad"))
     bad.parent.mkdir()
     bad.write_text("{")
-    model_store.withdraw(models, parse("tuned"))
+    model_store.withdraw(models, parse_model_name("tuned"))
     tidy(models)
     assert list((models / "adapters").iterdir()), "who knows what the bad one names"
     bad.unlink()

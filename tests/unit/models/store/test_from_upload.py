@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
 from tests.unit.models.store.test_lora import adapter, base_of
-from vllamad.core.model_name import parse
-from vllamad.core.overlay import NOTHING, Overlay
+from vllamad.core.model_name import parse_model_name
+from vllamad.core.overlay import EMPTY_OVERLAY, Overlay
 from vllamad.errors import BadInput, HostProblem, VllamadError
 from vllamad.models.installed import InstalledModels
 from vllamad.models.store import from_upload, model_store, upload_blobs
@@ -48,12 +48,12 @@ def upload(models: Path, folder: Path) -> dict[str, str]:
 
 
 def assemble(
-    models: Path, files: Mapping[str, str], name: str = "mine", overlay: Overlay = NOTHING
+    models: Path, files: Mapping[str, str], name: str = "mine", overlay: Overlay = EMPTY_OVERLAY
 ) -> Manifest:
-    made = from_upload.planned(models, parse(name), files, overlay)
+    made = from_upload.planned(models, parse_model_name(name), files, overlay)
     with model_store.changing(models, model_store.repository_of(models, made.folder).name):
         from_upload.lay_out(models, made)
-    return model_store.rename(models, parse(name), lambda: made).now
+    return model_store.rename(models, parse_model_name(name), lambda: made).now
 
 
 def refusal(models: Path, files: Mapping[str, str]) -> str:
@@ -205,7 +205,7 @@ def test_what_a_killed_one_left_is_removed_by_the_next(models: Path, folder: Pat
 
 def test_a_disk_that_says_no_is_told_of(models: Path, folder: Path) -> None:
     files = upload(models, folder)
-    made = from_upload.planned(models, parse("mine"), files, NOTHING)
+    made = from_upload.planned(models, parse_model_name("mine"), files, EMPTY_OVERLAY)
     upload_blobs.blob_path(models, f"sha256:{files['config.json']}").unlink()  # swept in between
     with pytest.raises(HostProblem, match="cannot put the model together: No such file"):
         from_upload.lay_out(models, made)

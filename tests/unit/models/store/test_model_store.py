@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import SMOLLM2, write_checkpoint
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, Unavailable
 from vllamad.models.store import manifests, model_store
 from vllamad.models.store.manifests import list_manifests, read
 
-NAME = parse("smollm2:135m")
+NAME = parse_model_name("smollm2:135m")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def models(tmp_path: Path) -> Path:
 
 def added(models: Path, name: str = "smollm2:135m", **files: str) -> manifests.Manifest:
     folder = write_checkpoint(models.parent / "made", SMOLLM2, **files)
-    return model_store.add(models, parse(name), folder, source="a test")
+    return model_store.add(models, parse_model_name(name), folder, source="a test")
 
 
 def files_below(folder: Path) -> list[str]:
@@ -78,7 +78,7 @@ def test_an_unknown_name_is_not_found(models):
 
 def test_a_name_too_long_for_the_disk_is_not_found(models):
     with pytest.raises(ModelNotFound):
-        read(models, parse("h" * 300 + "/n/m"))
+        read(models, parse_model_name("h" * 300 + "/n/m"))
 
 
 def test_the_same_files_from_the_same_place_have_one_digest(models):
@@ -203,12 +203,12 @@ def test_blobs_are_removed_with_the_last_snapshot_that_links_to_them(models):
             (repository / "blobs" / blob).write_text(blob)
             (snapshot / f"{blob}.json").symlink_to(f"../../blobs/{blob}")
         model_store.publish(
-            models, parse(f"org/repo:{revision}"), snapshot, model_store.hash_files(snapshot),
-            source="org/repo", revision=revision,
+            models, parse_model_name(f"org/repo:{revision}"), snapshot,
+            model_store.hash_files(snapshot), source="org/repo", revision=revision,
         )  # fmt: skip
-    remove(models, parse("org/repo:one"))
+    remove(models, parse_model_name("org/repo:one"))
     assert files_below(repository / "blobs") == ["new", "shared"]
-    assert read(models, parse("org/repo:two")).size == len("shared" + "new")
+    assert read(models, parse_model_name("org/repo:two")).size == len("shared" + "new")
 
 
 @pytest.mark.parametrize("name", ["a:b", "a\\b"])

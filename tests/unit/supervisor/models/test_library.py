@@ -10,7 +10,7 @@ from tests.support.checkpoints import QWEN2, write_checkpoint
 from tests.support.daemon import ALIKE, fake_home
 from vllamad.config.settings import Paths, SchedulerSettings, Settings
 from vllamad.core.memory import GIB, Machine
-from vllamad.core.model_name import parse
+from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, ModelNotFound
 from vllamad.host import devices
 from vllamad.models.installed import InstalledModels
@@ -75,7 +75,9 @@ async def test_a_model_installed_again_has_another_spec_at_once(
 ) -> None:
     before = await house.library.spec("a")
     folder = write_checkpoint(tmp_path / "other", QWEN2)
-    model_store.add(tmp_path / "state" / "models", parse("a"), folder, source="another place")
+    model_store.add(
+        tmp_path / "state" / "models", parse_model_name("a"), folder, source="another place"
+    )
     after = await house.library.spec("a")
     assert before.digest != after.digest
 

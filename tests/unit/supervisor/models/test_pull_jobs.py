@@ -6,12 +6,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from vllamad.core.model_name import ModelName, parse
+from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.protocol.control import Progress
 from vllamad.supervisor.models.pull_jobs import GRACE, PullJobs, Report
 
-NAME = parse("org/tiny")
+NAME = parse_model_name("org/tiny")
 START = Progress(status="pulling manifest")
 SUCCESS = Progress(status="success", done=True)
 

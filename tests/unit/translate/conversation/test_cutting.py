@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from vllamad.translate.conversation.cutting import (
     COUNTS,
     PICTURE,
+    ChatMessage,
     Cuts,
-    Message,
     Search,
     cut_context,
 )
@@ -22,19 +22,19 @@ TEXT_PART = {"type": "text", "text": "see"}
 PICTURE_PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9999}}
 
 
-def numbered(roles: str) -> list[Message]:
+def numbered(roles: str) -> list[ChatMessage]:
     return [{"role": LETTERS[role], "content": str(at)} for at, role in enumerate(roles)]
 
 
-def called(message: Message, *ids: str) -> Message:
+def called(message: ChatMessage, *ids: str) -> ChatMessage:
     return message | {"tool_calls": [{"id": id, "type": "function"} for id in ids]}
 
 
-def result(id: str, content: str = "r") -> Message:
+def result(id: str, content: str = "r") -> ChatMessage:
     return {"role": "tool", "content": content, "tool_call_id": id}
 
 
-def places(messages: list[Message]) -> str:
+def places(messages: list[ChatMessage]) -> str:
     return "".join(str(message["content"]) for message in messages)
 
 
@@ -69,8 +69,8 @@ def test_the_oldest_turns_go_whole(roles: str, kept: list[str]):
 
 @pytest.mark.case("F1")
 def test_a_call_and_its_late_result_are_one_part():
-    user: Message = {"role": "user", "content": "u"}
-    answer: Message = {"role": "assistant", "content": "a"}
+    user: ChatMessage = {"role": "user", "content": "u"}
+    answer: ChatMessage = {"role": "assistant", "content": "a"}
     messages = [user, called(answer, "x"), user, result("x"), user, answer, user]
     cuts = Cuts(messages)
     assert [len(cuts.kept(cut)) for cut in range(cuts.last + 1)] == [7, 3, 1]
@@ -81,7 +81,7 @@ def test_a_call_and_its_late_result_are_one_part():
 
 
 def test_pictures_are_counted_apart_from_text():
-    picture: Message = {"role": "user", "content": [TEXT_PART, PICTURE_PART] * 2}
+    picture: ChatMessage = {"role": "user", "content": [TEXT_PART, PICTURE_PART] * 2}
     cuts = Cuts([picture, *numbered("au")], more=100)
     assert [cuts.pictures(cut) for cut in (0, 1)] == [2 * PICTURE, 0]
     assert 100 < cuts.size(1) < cuts.size(0) < 500
@@ -97,12 +97,12 @@ ids = st.integers(0, 15).map(str)
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> list[Message]:
-    messages: list[Message] = []
+def conversations(draw: st.DrawFn) -> list[ChatMessage]:
+    messages: list[ChatMessage] = []
     for role in draw(
         st.lists(st.sampled_from("suuuaaat"), min_size=draw(st.integers(0, 15)), max_size=25)
     ):
-        message: Message = {"role": LETTERS[role], "content": draw(contents)}
+        message: ChatMessage = {"role": LETTERS[role], "content": draw(contents)}
         if role == "a" and draw(st.booleans()):
             message = called(message, *draw(st.lists(ids, max_size=2)))
         if role == "t":
@@ -111,7 +111,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
     return messages
 
 
-def tokens_of(messages: list[Message], density: int) -> int:
+def tokens_of(messages: list[ChatMessage], density: int) -> int:
     """A tokenizer whose tokens are long in some messages and short in others."""
     count = 5
     for message in messages:
@@ -137,7 +137,7 @@ CUT: list[int] = []
 
 @settings(max_examples=300)
 @given(conversations(), st.integers(1, 110), st.integers(0, 6))
-def keeps_what_belongs_together(messages: list[Message], percent: int, density: int):
+def keeps_what_belongs_together(messages: list[ChatMessage], percent: int, density: int):
     cuts = Cuts(messages)
     limit = tokens_of(messages, density) * percent // 100
     best, counts = searched(cuts, limit, density)
@@ -155,10 +155,10 @@ def keeps_what_belongs_together(messages: list[Message], percent: int, density: 
         CUT.append(best)
 
 
-def pairs(messages: list[Message]) -> list[tuple[Message, Message]]:
+def pairs(messages: list[ChatMessage]) -> list[tuple[ChatMessage, ChatMessage]]:
     """Each result with the newest call before it that has its id."""
-    calls: dict[object, Message] = {}
-    found: list[tuple[Message, Message]] = []
+    calls: dict[object, ChatMessage] = {}
+    found: list[tuple[ChatMessage, ChatMessage]] = []
     for message in messages:
         listed: Any = message.get("tool_calls", [])
         calls |= {call["id"]: message for call in listed}
@@ -178,7 +178,7 @@ def test_any_conversation_keeps_what_belongs_together():
 @pytest.mark.parametrize("limit", [300, 8000, 120_000])
 def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit: int):
     words = "word " * length
-    messages: list[Message] = [
+    messages: list[ChatMessage] = [
         {"role": LETTERS["ua"[at % 2]], "content": words} for at in range(9_999)
     ]
     cuts = Cuts(messages)

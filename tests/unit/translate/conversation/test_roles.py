@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from tests.support.chat_templates import FAMILIES, RULES
 from vllamad.models.checkpoint.template_rendering import Renderer
-from vllamad.translate.conversation.relayed_requests import conformed
+from vllamad.translate.conversation.relayed_requests import conform_request
 from vllamad.translate.conversation.roles import ACCEPTS_ALL, TemplateRules, conform
 from vllamad.translate.conversation.template_rules import MISTRAL_COMMON, STRICTEST
-from vllamad.translate.conversation.turns import Message, calls_of, role_of
+from vllamad.translate.conversation.turns import ChatMessage, calls_of, role_of
 
 RENDERERS = {
     name: Renderer(template, bos_token="<s>", eos_token="</s>")
@@ -25,15 +25,15 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "d", "param
 every = pytest.mark.parametrize("family", FAMILIES)
 
 
-def say(role: str, words: str = "", **more: object) -> Message:
+def say(role: str, words: str = "", **more: object) -> ChatMessage:
     return {"role": role, "content": words or f"said by {role}"} | more
 
 
-def call(id: str, name: str = "f", arguments: str = "{}") -> Message:
+def call(id: str, name: str = "f", arguments: str = "{}") -> ChatMessage:
     return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def rendered(family: str, messages: list[Message]) -> str:
+def rendered(family: str, messages: list[ChatMessage]) -> str:
     tools = [TOOL] if any(map(calls_of, messages)) else None
     return RENDERERS[family].render(messages, tools=tools)
 
@@ -74,9 +74,9 @@ _numbers = st.integers(0, 10**6)
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> list[Message]:
+def conversations(draw: st.DrawFn) -> list[ChatMessage]:
     """Valid conversations: any order of roles, calls with results, words that occur once."""
-    messages: list[Message] = []
+    messages: list[ChatMessage] = []
     count = 0
 
     def words() -> str:
@@ -100,7 +100,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
     return messages
 
 
-def nonces(messages: list[Message]) -> set[str]:
+def nonces(messages: list[ChatMessage]) -> set[str]:
     """The words of a conversation, those in the arguments of calls included; ids are no words."""
     said = [str(message["content"]) for message in messages]
     said += [str(one["function"]) for message in messages for one in calls_of(message)]
@@ -110,7 +110,7 @@ def nonces(messages: list[Message]) -> set[str]:
 @every
 @given(messages=conversations())
 def test_no_valid_conversation_is_refused_and_nothing_is_lost(
-    family: str, messages: list[Message]
+    family: str, messages: list[ChatMessage]
 ) -> None:
     rules = RULES[family]
     written = conform(messages, rules)
@@ -121,7 +121,7 @@ def test_no_valid_conversation_is_refused_and_nothing_is_lost(
 
 @given(messages=conversations(), rules=st.sampled_from([STRICTEST, MISTRAL_COMMON, ACCEPTS_ALL]))
 def test_nothing_is_lost_by_the_strictest_rules(
-    messages: list[Message], rules: TemplateRules
+    messages: list[ChatMessage], rules: TemplateRules
 ) -> None:
     written = conform(messages, rules)
     assert nonces(written) == nonces(messages)
@@ -209,9 +209,9 @@ ANTHROPIC: dict[str, object] = {
 
 def test_a_conversation_of_messages_conforms() -> None:
     rules = MISTRAL_COMMON
-    body = conformed("/v1/messages", ANTHROPIC, rules)
+    body = conform_request("/v1/messages", ANTHROPIC, rules)
     assert body["system"] == "be brief\n\nand kind"
-    messages = cast("list[Message]", body["messages"])
+    messages = cast("list[ChatMessage]", body["messages"])
     roles = [(message["role"], kinds(message)) for message in messages]
     assert roles == [
         ("user", "text"),
@@ -232,17 +232,17 @@ def test_a_conversation_of_messages_conforms() -> None:
     assert result["is_error"] is False
 
 
-def kinds(message: Message) -> str:
+def kinds(message: ChatMessage) -> str:
     content = message["content"]
     return (
         "text"
         if isinstance(content, str)
-        else " ".join(str(block["type"]) for block in cast("list[Message]", content))
+        else " ".join(str(block["type"]) for block in cast("list[ChatMessage]", content))
     )
 
 
-def blocks(messages: list[Message], kind: str) -> list[Message]:
-    contents = [cast("list[Message]", one["content"]) for one in messages if kinds(one) != "x"]
+def blocks(messages: list[ChatMessage], kind: str) -> list[ChatMessage]:
+    contents = [cast("list[ChatMessage]", one["content"]) for one in messages if kinds(one) != "x"]
     return [
         block
         for content in contents
@@ -253,7 +253,7 @@ def blocks(messages: list[Message], kind: str) -> list[Message]:
 
 
 def test_without_system_messages_that_of_messages_is_in_the_first_user_turn() -> None:
-    body = conformed(
+    body = conform_request(
         "/v1/messages/count_tokens",
         {"system": [{"type": "text", "text": "s"}], "messages": [say("user", "u")]},
         TemplateRules(system="none"),
@@ -286,9 +286,9 @@ RESPONSES: dict[str, object] = {
 
 
 def test_a_conversation_of_responses_conforms() -> None:
-    body = conformed("/v1/responses", RESPONSES, MISTRAL_COMMON)
+    body = conform_request("/v1/responses", RESPONSES, MISTRAL_COMMON)
     assert body["instructions"] == "be brief\n\nand kind"
-    items = cast("list[Message]", body["input"])
+    items = cast("list[ChatMessage]", body["input"])
     calls = [item for item in items if str(item["type"]).endswith("_call")]
     results = [item for item in items if str(item["type"]).endswith("_output")]
     assert [item["call_id"] for item in results] == [item["call_id"] for item in calls]
@@ -302,7 +302,7 @@ def test_a_conversation_of_responses_conforms() -> None:
 
 def test_a_question_alone_is_a_conversation_too() -> None:
     asked: dict[str, object] = {"instructions": "be brief", "input": "why?"}
-    body = conformed("/v1/responses", asked, TemplateRules(system="none"))
+    body = conform_request("/v1/responses", asked, TemplateRules(system="none"))
     assert body == {"input": [{"type": "message", "role": "user", "content": "be brief\n\nwhy?"}]}
 
 
@@ -316,11 +316,11 @@ def test_a_question_alone_is_a_conversation_too() -> None:
     ],
 )
 def test_what_is_accepted_stays_as_it_is(path: str, body: dict[str, object]) -> None:
-    assert conformed(path, body, ACCEPTS_ALL) is body
-    assert conformed(path, body, TemplateRules(blank=False)) == body
+    assert conform_request(path, body, ACCEPTS_ALL) is body
+    assert conform_request(path, body, TemplateRules(blank=False)) == body
 
 
-CALLS: list[Message] = [
+CALLS: list[ChatMessage] = [
     say("user"),
     say("assistant", "words", tool_calls=[call("a"), call("b"), {"id": "c", "function": "odd"}]),
     say("tool", "one", tool_call_id="a"),
@@ -363,7 +363,7 @@ def test_one_call_a_turn_and_each_with_one_result() -> None:
 
 
 def test_a_system_message_without_words_goes_where_it_is_not_accepted() -> None:
-    empty: Message = {"role": "system", "content": ""}
+    empty: ChatMessage = {"role": "system", "content": ""}
     rules = TemplateRules(system="none")
     assert conform([empty, say("user")], rules) == [say("user")]
     assert [role_of(message) for message in conform([empty], rules)] == ["user"]
@@ -391,8 +391,8 @@ def test_calls_without_words_before_them_join_the_words_in_responses() -> None:
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c", "output": "x"}
     body: dict[str, object] = {"input": [say("user"), item, item | {"call_id": "d"}, result]}
-    made = conformed("/v1/responses", body, TemplateRules(paired=True, developer=False))
-    assert [one["type"] for one in cast("list[Message]", made["input"])] == [
+    made = conform_request("/v1/responses", body, TemplateRules(paired=True, developer=False))
+    assert [one["type"] for one in cast("list[ChatMessage]", made["input"])] == [
         "message", "function_call", "function_call", "function_call_output", "function_call_output",
     ]  # fmt: skip
 
@@ -405,26 +405,28 @@ def test_a_call_alone_in_messages_and_a_result_alone() -> None:
         {"role": "assistant", "content": [use]},
         {"role": "user", "content": [result]},
     ]
-    body = conformed("/v1/messages", {"messages": given}, TemplateRules(call_ids="alnum9"))
-    [_, call_of, result_of] = cast("list[Message]", body["messages"])
+    body = conform_request("/v1/messages", {"messages": given}, TemplateRules(call_ids="alnum9"))
+    [_, call_of, result_of] = cast("list[ChatMessage]", body["messages"])
     assert kinds(call_of) == "tool_use"
     assert kinds(result_of) == "tool_result"
-    assert conformed("/v1/messages", {"messages": [{"role": "user", "content": []}]}, STRICTEST)
+    assert conform_request(
+        "/v1/messages", {"messages": [{"role": "user", "content": []}]}, STRICTEST
+    )
 
 
 def test_words_after_a_call_belong_to_it_in_responses_as_the_engine_has_it() -> None:
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     body: dict[str, object] = {"input": [say("user"), item, say("assistant"), say("user")]}
-    made = conformed("/v1/responses", body, RULES["mistral-v3"])
-    kinds_of = [one.get("role", one["type"]) for one in cast("list[Message]", made["input"])]
+    made = conform_request("/v1/responses", body, RULES["mistral-v3"])
+    kinds_of = [one.get("role", one["type"]) for one in cast("list[ChatMessage]", made["input"])]
     assert kinds_of == ["user", "assistant", "user", "function_call", "assistant", "user"]
 
 
 def test_thoughts_stand_with_the_words_they_belong_to_in_responses() -> None:
     thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
     given: list[object] = [say("assistant"), thought, thought, say("user")]
-    made = conformed("/v1/responses", {"input": given}, TemplateRules(user="first"))
-    items = cast("list[Message]", made["input"])
+    made = conform_request("/v1/responses", {"input": given}, TemplateRules(user="first"))
+    items = cast("list[ChatMessage]", made["input"])
     assert [one["type"] for one in items] == [
         "message", "reasoning", "message", "reasoning", "message",
     ]  # fmt: skip
@@ -449,18 +451,18 @@ def test_mistral_common_is_given_a_conversation_that_ends_with_the_user() -> Non
 
 
 def test_pictures_of_a_result_are_the_users_as_the_engine_has_it() -> None:
-    picture: Message = {"type": "image", "source": {}}
-    text: Message = {"type": "text", "text": "seen"}
-    use: Message = {"type": "tool_use", "id": "abcdefgh1", "name": "f", "input": {}}
-    result: Message = {"type": "tool_result", "tool_use_id": "abcdefgh1"}
+    picture: ChatMessage = {"type": "image", "source": {}}
+    text: ChatMessage = {"type": "text", "text": "seen"}
+    use: ChatMessage = {"type": "tool_use", "id": "abcdefgh1", "name": "f", "input": {}}
+    result: ChatMessage = {"type": "tool_result", "tool_use_id": "abcdefgh1"}
     messages: list[object] = [
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": [use]},
         {"role": "user", "content": [result | {"content": [text, picture]}]},
         {"role": "user", "content": "and"},
     ]
-    made = conformed("/v1/messages", {"messages": messages}, RULES["ministral-2512"])
-    written = cast("list[Message]", made["messages"])
+    made = conform_request("/v1/messages", {"messages": messages}, RULES["ministral-2512"])
+    written = cast("list[ChatMessage]", made["messages"])
     assert [(one["role"], kinds(one)) for one in written] == [
         ("user", "text"),
         ("assistant", "tool_use"),
@@ -472,11 +474,11 @@ def test_pictures_of_a_result_are_the_users_as_the_engine_has_it() -> None:
 
 
 def test_parts_of_responses_keep_their_names_beside_a_moved_system_message() -> None:
-    look: Message = {"type": "input_text", "text": "look"}
-    picture: Message = {"type": "input_image", "image_url": "data:"}
+    look: ChatMessage = {"type": "input_text", "text": "look"}
+    picture: ChatMessage = {"type": "input_image", "image_url": "data:"}
     given: list[object] = [say("user") | {"content": [look, picture]}]
     body: dict[str, object] = {"instructions": "be brief", "input": given}
-    made = conformed("/v1/responses", body, TemplateRules(system="none"))
-    [user] = cast("list[Message]", made["input"])
-    brief: Message = {"type": "input_text", "text": "be brief"}
+    made = conform_request("/v1/responses", body, TemplateRules(system="none"))
+    [user] = cast("list[ChatMessage]", made["input"])
+    brief: ChatMessage = {"type": "input_text", "text": "be brief"}
     assert user["content"] == [brief, look, picture]

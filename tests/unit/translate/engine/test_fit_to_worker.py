@@ -11,7 +11,7 @@ from vllamad.translate.engine.fit_to_worker import (
     check_media,
     check_tools,
     fit_to_worker,
-    formed,
+    take_answer_form,
 )
 from vllamad.translate.ollama.to_engine import ModelTraits
 
@@ -75,7 +75,7 @@ def test_no_answer_has_to_be_longer_than_it_may() -> None:
     ],
 )  # fmt: skip
 def test_what_the_engine_cannot_be_asked_is_done_with_its_answer(asked, sent, form) -> None:
-    assert formed(asked) == (sent, form)
+    assert take_answer_form(asked) == (sent, form)
 
 
 def test_an_unknown_context_limits_nothing():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vllamad.core.overlay import NOTHING, Overlay, Turn
+from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, Turn
 from vllamad.translate.engine.model_defaults import add_model_defaults
 
 HI = {"role": "user", "content": "hi"}
@@ -25,7 +25,7 @@ def laid(path: str, overlay: Overlay = MADE, **body: Any) -> dict[str, Any]:
 
 def test_nothing_is_added_to_what_is_no_derived_model() -> None:
     body: dict[str, object] = {"messages": [HI]}
-    assert add_model_defaults("/v1/chat/completions", body, NOTHING, 2048, {}) is body
+    assert add_model_defaults("/v1/chat/completions", body, EMPTY_OVERLAY, 2048, {}) is body
 
 
 def test_a_chat_gets_system_history_and_parameters() -> None:

@@ -13,11 +13,15 @@ import pytest
 from tests.support.paths import RECORDED
 from tests.support.sdk_types import faults
 from vllamad.errors import EngineRefused, WorkerLost
-from vllamad.translate.engine.named_events import Messages, NamedEventPassthrough, Responses
+from vllamad.translate.engine.named_events import (
+    MessagesPassthrough,
+    NamedEventPassthrough,
+    ResponsesPassthrough,
+)
 
 SERVED = "smollm2:135m"
 NOW = 1_800_000_000_123_456_789
-APIS = [(Messages, "messages"), (Responses, "responses")]
+APIS = [(MessagesPassthrough, "messages"), (ResponsesPassthrough, "responses")]
 
 both = pytest.mark.parametrize(("api", "name"), APIS)
 
@@ -92,7 +96,7 @@ def test_each_event_has_the_keys_of_the_sdks_types_and_no_others(api, name) -> N
 
 @pytest.mark.case("B8")
 def test_only_a_response_that_is_complete_tells_when() -> None:
-    events = data_of(answer(Responses).feed(recorded("responses.sse"), NOW))
+    events = data_of(answer(ResponsesPassthrough).feed(recorded("responses.sse"), NOW))
     held = [event["response"] for event in events if "response" in event]
     assert [response["completed_at"] for response in held] == [None, None, NOW // 10**9]
     assert [response["metadata"] for response in held] == [{}, {}, {}]
@@ -100,7 +104,7 @@ def test_only_a_response_that_is_complete_tells_when() -> None:
 
 def test_metadata_of_the_clients_comes_back_and_counts_may_be_absent() -> None:
     response = {"model": "a", "metadata": {"k": "v"}, "usage": {"input_tokens": 1}, "id": "resp_1"}
-    output = answer(Responses, stream=False)
+    output = answer(ResponsesPassthrough, stream=False)
     output.feed(json.dumps(response).encode(), 0)
     assert json.loads(output.finish(0)) == response | {
         "model": SERVED, "error": None, "completed_at": None,
@@ -108,7 +112,7 @@ def test_metadata_of_the_clients_comes_back_and_counts_may_be_absent() -> None:
 
 
 def test_the_id_of_a_message_may_be_another_servers() -> None:
-    output = answer(Messages, stream=False)
+    output = answer(MessagesPassthrough, stream=False)
     output.feed(json.dumps({"model": "a", "id": "msg_7"}).encode(), 0)
     assert json.loads(output.finish(0))["id"] == "msg_7"
 
@@ -126,7 +130,7 @@ def test_the_client_gets_back_the_name_it_asked_for(api, name) -> None:
 def test_what_the_client_sent_is_never_renamed() -> None:
     response = '"response":{"metadata":{"model":"a"},"model":"a","tools":[{"model":"a"}]}'
     event = f'event: response.created\ndata: {{"type":"response.created",{response}}}\n\n'.encode()
-    output = Responses(stream=True, served_name="a", asked_name="b")
+    output = ResponsesPassthrough(stream=True, served_name="a", asked_name="b")
     [made] = data_of(output.feed(event, 0))
     assert made["response"] == {
         "metadata": {"model": "a"}, "model": "b", "tools": [{"model": "a"}], "error": None,
@@ -145,14 +149,14 @@ def test_the_usage_is_counted(api, name, stream) -> None:
 
 def test_cached_tokens_of_a_prompt_are_counted_too() -> None:
     usage = {"input_tokens": 1, "cache_read_input_tokens": 30, "cache_creation_input_tokens": 6}
-    output = answer(Messages, stream=False)
+    output = answer(MessagesPassthrough, stream=False)
     output.feed(json.dumps({"usage": usage | {"output_tokens": 2}}).encode(), 0)
     output.finish(0)
     assert (output.prompt_tokens, output.completion_tokens) == (37, 2)
 
 
 def test_a_count_of_tokens_passes_as_it_is() -> None:
-    output = answer(Messages, "other", stream=False)
+    output = answer(MessagesPassthrough, "other", stream=False)
     output.feed(b'{"input_tokens":37}', 0)
     assert output.finish(0) == b'{"input_tokens":37}'
 
@@ -165,7 +169,7 @@ def test_an_object_that_is_none_is_passed_on(api, name) -> None:
 
 
 def test_numbers_of_another_shape_are_not_counted() -> None:
-    output = answer(Messages)
+    output = answer(MessagesPassthrough)
     event = b'event: message_delta\ndata: {"type":"message_delta","usage":{"input_tokens":"x"}}\n\n'
     assert output.feed(event, 0) == event
     assert output.prompt_tokens == 0
@@ -185,7 +189,7 @@ def test_an_engine_that_breaks_off_is_an_error_and_no_end(api, name) -> None:
 
 
 def test_an_error_of_responses_has_the_next_number_and_both_shapes() -> None:
-    output = answer(Responses)
+    output = answer(ResponsesPassthrough)
     output.feed(b"\n\n".join(recorded("responses.sse").split(b"\n\n")[:5]) + b"\n\n", 0)
     [error] = data_of(output.fail(WorkerLost("gone")))
     assert error == {
@@ -200,7 +204,7 @@ def test_an_error_of_responses_has_the_next_number_and_both_shapes() -> None:
 
 def test_an_error_of_messages_has_the_type_for_its_status() -> None:
     first = b'event: ping\ndata: {"type":"ping"}\n\n'
-    output = answer(Messages)
+    output = answer(MessagesPassthrough)
     assert output.feed(first, 0) == first
     assert output.fail(EngineRefused("busy", status=503)) == (
         b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error",'
@@ -237,7 +241,7 @@ def test_the_engines_own_error_before_anything_else_is_a_status(api, name, event
 def test_the_start_of_a_thought_has_a_signature(block: str, passed: str) -> None:
     start = '{"type":"content_block_start","index":0,"content_block":%s}'
     event = f"event: content_block_start\ndata: {start % block}\n\n".encode()
-    [found] = data_of(answer(Messages).feed(event, 0))
+    [found] = data_of(answer(MessagesPassthrough).feed(event, 0))
     assert found == json.loads(start % passed)
 
 

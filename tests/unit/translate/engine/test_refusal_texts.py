@@ -13,7 +13,7 @@ from vllamad.translate.engine.refusal_texts import (
     REFUSED,
     TEMPLATE,
     TOO_LONG,
-    in_our_words,
+    explain_refusal,
 )
 
 pytestmark = pytest.mark.case("B6")
@@ -85,7 +85,7 @@ SAID = [
 
 @pytest.mark.parametrize(("said", "told"), SAID)
 def test_what_is_known_is_told_in_our_words_and_not_logged(said: str, told: str) -> None:
-    assert in_our_words(said) == (told, "")
+    assert explain_refusal(said) == (told, "")
 
 
 PYDANTIC = (
@@ -107,17 +107,17 @@ PYDANTIC = (
     ],
 )
 def test_what_is_not_known_names_the_field_alone(param: str, told: str) -> None:
-    words = in_our_words(PYDANTIC, param)
+    words = explain_refusal(PYDANTIC, param)
     assert words.told == told
     assert words.unknown == "1 validation error: …"
 
 
 def test_the_log_has_nothing_of_what_a_client_said() -> None:
     said = "Failed to apply X on data={'text': 'my secret'} with kwargs={} \"my secret\" it's"
-    assert in_our_words(said).unknown == "Failed to apply X on data=…"
-    assert in_our_words("Odd: `my secret` and 'my secret' there").unknown == "Odd: … and … there"
-    assert in_our_words("").unknown == "no text"
-    assert len(in_our_words("x " * 500).unknown) <= 160
+    assert explain_refusal(said).unknown == "Failed to apply X on data=…"
+    assert explain_refusal("Odd: `my secret` and 'my secret' there").unknown == "Odd: … and … there"
+    assert explain_refusal("").unknown == "no text"
+    assert len(explain_refusal("x " * 500).unknown) <= 160
 
 
 FORBIDDEN = re.compile(r"'loc'|--[a-z]|vllm|pydantic|Traceback|/[a-z]+/|\.py\b|parameter=", re.I)
@@ -130,6 +130,6 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=4).map(" ".join),
        st.sampled_from(["", "body.top_p", "x.y"]) | st.text(max_size=20))  # fmt: skip
 def test_no_mark_of_an_engine_is_in_what_is_told(said: str, param: str) -> None:
-    told = in_our_words(said, param).told
+    told = explain_refusal(said, param).told
     assert told
     assert not FORBIDDEN.search(told)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.translate.engine.repetition import LONGEST, ending_loops, has_limit
+from vllamad.translate.engine.repetition import LONGEST, has_limit, stop_repetition
 from vllamad.translate.ollama.to_engine import CHAT, COMPLETIONS, EngineCall
 
 
 def asked(path: str, repetitions: int, *, limited: bool) -> object:
     call = EngineCall(path=path, body={"model": "a"})
-    ended = ending_loops(call, repetitions, limited=limited)
+    ended = stop_repetition(call, repetitions, limited=limited)
     assert ended.path == path
     assert ended.body["model"] == "a"
     return ended.body.get("repetition_detection")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllamad.core.overlay import Adapter, Overlay, Turn, layers
+from vllamad.core.overlay import Adapter, Overlay, Turn, layer_digests
 from vllamad.errors import BadInput
 from vllamad.protocol.control import Progress
 from vllamad.translate.ollama.manage_requests import (
@@ -236,4 +236,4 @@ def test_no_body_raises_anything_but_bad_input(body: dict[str, Any]) -> None:
     with suppress(BadInput):
         request = decode_create(content)
         check_create(request)
-        layers(overlay_of(request))
+        layer_digests(overlay_of(request))

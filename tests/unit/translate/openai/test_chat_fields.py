@@ -474,10 +474,10 @@ def test_no_json_raises_anything_but_bad_input(body):
 
 def test_models_are_listed_as_openai_lists_them():
     entry = ListedModel(id="test:latest", created=7)
-    assert chat_fields.model(entry) == (
+    assert chat_fields.encode_model(entry) == (
         b'{"id":"test:latest","object":"model","created":7,"owned_by":"library"}\n'
     )
-    assert chat_fields.models([entry]) == (
-        b'{"object":"list","data":[' + chat_fields.model(entry).strip() + b"]}\n"
+    assert chat_fields.encode_model_list([entry]) == (
+        b'{"object":"list","data":[' + chat_fields.encode_model(entry).strip() + b"]}\n"
     )
-    assert chat_fields.models([]) == b'{"object":"list","data":[]}\n'
+    assert chat_fields.encode_model_list([]) == b'{"object":"list","data":[]}\n'

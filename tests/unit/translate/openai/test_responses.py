@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllamad.errors import BadInput
-from vllamad.translate.engine.request_fields import LEFT_OUT, model_first
+from vllamad.translate.engine.request_fields import LEFT_OUT, keeping_model_name
 from vllamad.translate.openai.responses import responses_request
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
@@ -312,7 +312,7 @@ def test_a_wrong_type_is_told_as_on_the_other_routes(field: str, value: object, 
 
 @pytest.mark.case("B11")
 def test_a_fault_is_kept_until_the_model_is_found() -> None:
-    decode = model_first(responses_request)
+    decode = keeping_model_name(responses_request)
     name, fault = decode(b'{"Model":"m"}')
     assert (name, type(fault)) == ("m", BadInput)
     assert decode(b'{"model":"m","input":"hi"}') == ("m", {"input": "hi", "store": False})
