@@ -203,7 +203,7 @@ def _kept(message: ChatMessage) -> ChatMessage:
 
 
 def _input_parts(content: object) -> object:
-    """Parts under the names that they have in a request, those that `join_contents` made included."""
+    """Content parts under the names that the parts of a request have."""
     if not is_list(content):
         return content
     return [
