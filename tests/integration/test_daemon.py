@@ -23,6 +23,7 @@ from tests.support.daemon import (
     is_alive,
     until,
 )
+from vllamad.host.shim import Process
 
 pytestmark = pytest.mark.integration
 
@@ -98,6 +99,10 @@ def test_an_empty_prompt_loads_and_with_keep_alive_nought_unloads(home: Path) ->
         until(lambda: not one.workers())
 
 
+def cores(one: Daemon) -> list[Process]:
+    return [process for process in one.processes() if process.comm.startswith("VLLM::")]
+
+
 def test_the_death_of_the_core_ends_the_stream_with_an_error_and_the_next_is_answered(
     home: Path,
 ) -> None:
@@ -106,7 +111,8 @@ def test_the_death_of_the_core_ends_the_stream_with_an_error_and_the_next_is_ans
     with daemon(home, config=config) as one, one.streaming("a") as response:
         stream = response.iter_lines()
         next(stream)
-        core = next(p for p in one.processes() if p.comm.startswith("VLLM::"))
+        until(lambda: cores(one))  # it takes its name a little after its birth
+        [core] = cores(one)
         old = pids(one)
         os.kill(core.pid, signal.SIGKILL)
         *_, last = stream

@@ -102,10 +102,14 @@ class Daemon:
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done.stdout if code == 0 else done.stdout + done.stderr
 
-    def workers(self) -> list[dict[str, Any]]:
+    def control(self, path: str) -> dict[str, Any]:
+        """What the control socket answers to a GET."""
         transport = httpx.HTTPTransport(uds=str(self.run / "control.sock"))
         with httpx.Client(transport=transport, base_url="http://control") as client:
-            return client.get("/v1/workers").json()["workers"]
+            return client.get(path).json()
+
+    def workers(self) -> list[dict[str, Any]]:
+        return self.control("/v1/workers")["workers"]
 
     def processes(self) -> list[Process]:
         """Everything below the supervisor but the gateways."""

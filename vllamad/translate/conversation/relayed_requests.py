@@ -133,20 +133,35 @@ def _texts(kind: str, content: object) -> list[ChatMessage]:
 
 
 def _responses(body: RequestBody, rules: TemplateRules) -> RequestBody:
-    given: list[ChatMessage] = []
-    if instructions := body.get("instructions"):
-        given.append({"role": "system", "content": instructions})
+    if rules.alternates:
+        # The engine joins an assistant's words to an unanswered call before them: one turn less.
+        rules = msgspec.structs.replace(rules, paired=True)
     asked = body.get("input")
     items = _objects(asked) if is_list(asked) else [{"role": "user", "content": asked}]
-    for item in items:
-        _read_item(item, given)
+    given = _read_items(body.get("instructions"), items)
     written = conform(given, rules)
     if written == given:
         return body
+    # Once more: the engine also joins items that only stand side by side now.
+    written = conform(_read_items(None, _items_of(written)), rules)
     rest = {name: value for name, value in body.items() if name != "instructions"}
     if written and role_of(written[0]) == "system":
         rest["instructions"] = _in_words(written.pop(0)["content"])
-    return rest | {"input": [item for message in written for item in _items(message)]}
+    return rest | {"input": _items_of(written)}
+
+
+def _items_of(messages: list[ChatMessage]) -> list[ChatMessage]:
+    return [item for message in messages for item in _items(message)]
+
+
+def _read_items(instructions: object, items: list[ChatMessage]) -> list[ChatMessage]:
+    """The messages that the engine makes of the items of a response."""
+    messages: list[ChatMessage] = []
+    if instructions:
+        messages.append({"role": "system", "content": instructions})
+    for item in items:
+        _read_item(item, messages)
+    return messages
 
 
 def _read_item(item: ChatMessage, messages: list[ChatMessage]) -> None:

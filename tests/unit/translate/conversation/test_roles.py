@@ -414,12 +414,27 @@ def test_a_call_alone_in_messages_and_a_result_alone() -> None:
     )
 
 
-def test_words_after_a_call_belong_to_it_in_responses_as_the_engine_has_it() -> None:
+def test_an_unanswered_call_is_answered_where_turns_alternate_in_responses() -> None:
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     body: dict[str, object] = {"input": [say("user"), item, say("assistant"), say("user")]}
     made = conform_request("/v1/responses", body, RULES["mistral-v3"])
     kinds_of = [one.get("role", one["type"]) for one in cast("list[ChatMessage]", made["input"])]
-    assert kinds_of == ["user", "assistant", "user", "function_call", "assistant", "user"]
+    # Else the engine joins the call with the words behind it, and a template misses a turn.
+    assert kinds_of == [
+        "user", "assistant", "user", "function_call", "function_call_output", "assistant", "user",
+    ]  # fmt: skip
+
+
+def test_items_that_come_to_stand_side_by_side_in_responses_are_read_as_the_engine_does() -> None:
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    given: list[object] = [thought, say("developer"), item, say("user")]
+    made = conform_request("/v1/responses", {"input": given}, RULES["ministral-2512"])
+    items = cast("list[ChatMessage]", made["input"])
+    assert [one.get("role", one["type"]) for one in items] == [
+        "user", "reasoning", "assistant", "function_call", "function_call_output",
+        "assistant", "user",
+    ]  # fmt: skip
 
 
 def test_thoughts_stand_with_the_words_they_belong_to_in_responses() -> None:
