@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon, daemon
+from tests.support.real_engine import MODEL
 from vllamad.models.installed import InstalledModels
-
-MODEL = "smollm2:135m"
-# Without its second sentence the answer begins with a coin toss: 0.1 to 0.25 nats between two
-# tokens, less than what kernels differ by. With it each token leads by 1.7 or more.
-QUESTION = "What is the capital of France? Answer with one word."
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.e2e.conftest import MODEL, QUESTION
 from tests.support.daemon import Daemon, daemon
+from tests.support.real_engine import MODEL, QUESTION
 
 pytestmark = pytest.mark.e2e
 

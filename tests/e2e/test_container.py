@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MODEL, QUESTION
 from tests.support.container import UID, contained, problem
 from tests.support.daemon import Daemon, free_port
+from tests.support.real_engine import MODEL, QUESTION
 
 pytestmark = pytest.mark.e2e
 

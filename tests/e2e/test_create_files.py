@@ -9,8 +9,8 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.e2e.conftest import QUESTION
 from tests.support.daemon import Daemon, daemon
+from tests.support.real_engine import QUESTION
 
 pytestmark = pytest.mark.e2e
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
 from tests.support.paths import ROOT
+from tests.support.real_engine import MODEL
 from vllamad.runtimes.smollm2 import ANSWER
 
 pytestmark = pytest.mark.e2e

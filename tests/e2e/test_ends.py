@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL
 
 pytestmark = pytest.mark.e2e
 

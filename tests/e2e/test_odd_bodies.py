@@ -11,8 +11,8 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL
 from tests.support.sdk_types import faults
 
 pytestmark = pytest.mark.e2e

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL
 from tests.support.terminal import at_terminal
 
 pytestmark = pytest.mark.e2e

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL
 from vllamad.core.cpu import choose_number_type
 from vllamad.host.amx import cpu_flags
 from vllamad.runtimes.installed_runtimes import current_name, read

@@ -16,9 +16,9 @@ import ollama
 import openai
 import pytest
 
-from tests.e2e.conftest import MODEL, QUESTION
 from tests.fakes.hub import running
 from tests.support.daemon import Daemon, daemon, is_alive, until
+from tests.support.real_engine import MODEL, QUESTION
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,8 @@ import anthropic
 import openai
 import pytest
 
-from tests.e2e.conftest import MODEL, QUESTION
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL, QUESTION
 
 pytestmark = pytest.mark.e2e
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import MODEL
 from tests.support.chat_templates import FAMILIES
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from tests.e2e.conftest import MODEL
 from tests.support.daemon import Daemon
 from tests.support.paths import MADE_SCHEMAS
+from tests.support.real_engine import MODEL
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ import openai
 import openai.types.responses
 import pytest
 
-from tests.e2e.conftest import MODEL
 from tests.support.agent_sessions import CLAUDE, CODEX
 from tests.support.daemon import Daemon
+from tests.support.real_engine import MODEL
 from tests.support.sdk_types import faults
 
 pytestmark = pytest.mark.e2e

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.support.daemon import PATIENCE, Daemon, until
+from tests.support.daemon import PATIENCE, Daemon, fake_config, free_port, until
 
 # What lies between fork and exec: the descriptors become 3 and up, and their names are told.
 STARTER = """
@@ -119,3 +121,34 @@ class Manager:
 def folders(run: Path) -> list[str]:
     """The folders of workers that there are."""
     return [path.name for path in (run / "w").iterdir()]
+
+
+@contextmanager
+def managed_daemon(home: Path, config: str = "") -> Generator[Manager]:
+    """A daemon that is not started yet, and its manager."""
+    (home / "vllamad.toml").write_text(config or fake_config())
+    with TemporaryDirectory(prefix="vt-", dir="/tmp") as run:
+        manager = Manager(Daemon(home, free_port(), Path(run)))
+        try:
+            yield manager
+        except BaseException:
+            print(manager.daemon.text())
+            raise
+        finally:
+            manager.daemon.http.close()
+            manager.close()
+
+
+def hold(manager: Manager, name: str, family: int, address: object) -> object:
+    """Have the manager listen there; the address that it became."""
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)  # type: ignore[arg-type]
+        sock.listen(4096)
+        manager.stored.setdefault(name, []).append(sock.dup().detach())
+        return sock.getsockname()
+
+
+def hold_both(manager: Manager) -> None:
+    hold(manager, "http", socket.AF_INET, ("127.0.0.1", manager.daemon.port))
+    hold(manager, "ctl", socket.AF_UNIX, str(manager.daemon.run / "control.sock"))

@@ -5,7 +5,7 @@ For tests of our side of the wire. The scripted engine with a life of its own is
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -82,3 +82,34 @@ async def raw_engine(path: Path, script: Script) -> AsyncGenerator[list[Exchange
         nursery.start_soon(trio.serve_listeners, answer, [trio.SocketListener(sock)])
         yield exchanges
         nursery.cancel_scope.cancel()
+
+
+ONE_TOKEN = (200, b'{"choices":[{"text":" yes"}]}')
+MODELS = (200, b'{"object":"list","data":[{"id":"a","max_model_len":4096},{"id":"lora"}]}')
+Answers = Mapping[str, tuple[int, bytes] | None]
+
+
+def path_of(exchange: Exchange) -> str:
+    return exchange.request.split(b" ")[1].decode()
+
+
+async def send_answer(exchange: Exchange, status: int, body: bytes) -> None:
+    head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    await exchange.say(head.encode() + body)
+
+
+def engine_answering(answers: Answers) -> Script:
+    """Answers by path; None is a connection that ends without one."""
+    all_answers: Answers = {
+        "/health": (200, b""),
+        "/v1/completions": ONE_TOKEN,
+        "/pooling": (200, b"{}"),
+        "/v1/models": MODELS,
+        **answers,
+    }
+
+    async def script(exchange: Exchange) -> None:
+        if (said := all_answers[path_of(exchange)]) is not None:
+            await send_answer(exchange, *said)
+
+    return script

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.family_scripts import ACTS, Act
+from tests.fakes.family_scripts import ACTS
 from tests.fakes.hub import Hub, running
-from tests.support.checkpoints import SMOLLM2, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.family_models import install_family
 from tests.support.waiting import Waits, waiting
-from vllamad.core.model_name import parse_model_name
-from vllamad.models.store import model_store
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +55,7 @@ def acting(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon whose engines say again what real ones said for some families of models."""
     home = fake_home(tmp_path_factory.mktemp("acting"), [])
     for act in ACTS:
-        install(home, act)
+        install_family(home, act)
     scenarios = {act.name: {"replay": str(act.recorded)} for act in ACTS}
     with daemon(home, config=fake_config(scenarios=scenarios)) as running:
         yield running
@@ -90,13 +88,3 @@ def managed(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Dae
     )
     with daemon(home, config=config, environ={"HF_ENDPOINT": hub.endpoint}) as one:
         yield one
-
-
-def install(home: Path, act: Act) -> None:
-    """Put a model into the store of `home` that shows what the models of that family show."""
-    folder = write_checkpoint(
-        home / "made" / act.name,
-        SMOLLM2 | {"model_type": act.model_type},
-        chat_template_jinja=act.template,
-    )
-    model_store.add(home / "state" / "models", parse_model_name(act.name), folder, source="test")

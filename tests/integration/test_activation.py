@@ -12,48 +12,16 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.fakes.manager import Manager
-from tests.support.daemon import PATIENCE, Daemon, fake_config, free_port, until
+from tests.fakes.manager import hold, hold_both, managed_daemon
+from tests.support.daemon import PATIENCE, fake_config, until
 
 pytestmark = pytest.mark.integration
 
 RESTARTS = 5
 CHAT = json.dumps({"model": "a", "messages": [{"role": "user", "content": "hi"}]})
-
-
-@contextmanager
-def managed(home: Path, config: str = "") -> Generator[Manager]:
-    """A daemon that is not started yet, and its manager."""
-    (home / "vllamad.toml").write_text(config or fake_config())
-    with TemporaryDirectory(prefix="vt-", dir="/tmp") as run:
-        manager = Manager(Daemon(home, free_port(), Path(run)))
-        try:
-            yield manager
-        except BaseException:
-            print(manager.daemon.text())
-            raise
-        finally:
-            manager.daemon.http.close()
-            manager.close()
-
-
-def hold(manager: Manager, name: str, family: int, address: object) -> object:
-    """Have the manager listen there; the address that it became."""
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)  # type: ignore[arg-type]
-        sock.listen(4096)
-        manager.stored.setdefault(name, []).append(sock.dup().detach())
-        return sock.getsockname()
-
-
-def hold_both(manager: Manager) -> None:
-    hold(manager, "http", socket.AF_INET, ("127.0.0.1", manager.daemon.port))
-    hold(manager, "ctl", socket.AF_UNIX, str(manager.daemon.run / "control.sock"))
 
 
 def version(family: int, address: object) -> bytes:
@@ -68,7 +36,7 @@ def version(family: int, address: object) -> bytes:
 def test_both_sockets_are_taken_by_name_and_stay_when_it_ends(
     home: Path, order: tuple[str, str]
 ) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold_both(manager)
         manager.stored = {name: manager.stored[name] for name in order}
         manager.start()
@@ -82,7 +50,7 @@ def test_both_sockets_are_taken_by_name_and_stay_when_it_ends(
 
 
 def test_several_sockets_of_one_name_are_all_served(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         run = manager.daemon.run
         hold_both(manager)
         six = hold(manager, "http", socket.AF_INET6, ("::1", 0))
@@ -97,7 +65,7 @@ def test_several_sockets_of_one_name_are_all_served(home: Path) -> None:
 
 
 def test_a_socket_of_another_name_is_told_and_its_own_is_bound(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         odd = hold(manager, "vllamad-http.socket", socket.AF_INET, ("127.0.0.1", 0))
         manager.start()
         assert manager.daemon.http.get("/api/version").status_code == 200
@@ -107,7 +75,7 @@ def test_a_socket_of_another_name_is_told_and_its_own_is_bound(home: Path) -> No
 
 
 def test_a_control_socket_alone_leaves_the_public_one_to_us(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold(manager, "ctl", socket.AF_UNIX, str(manager.daemon.run / "control.sock"))
         manager.start()
         assert manager.daemon.http.get("/api/version").status_code == 200
@@ -115,7 +83,7 @@ def test_a_control_socket_alone_leaves_the_public_one_to_us(home: Path) -> None:
 
 
 def test_a_public_socket_without_keys_is_no_way_around_the_configuration(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold(manager, "http", socket.AF_INET, ("0.0.0.0", manager.daemon.port))
         manager.begin()
         until(manager.daemon.process_ended)
@@ -125,7 +93,7 @@ def test_a_public_socket_without_keys_is_no_way_around_the_configuration(home: P
 
 @pytest.mark.case("F9")
 def test_an_address_beside_a_socket_of_systemd_s_is_told_to_have_no_effect(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold_both(manager)
         del_listen = {"VLLAMAD_SERVER_LISTEN": "", "OLLAMA_HOST": "0.0.0.0:8200"}
         manager.start(del_listen)
@@ -212,7 +180,7 @@ def at_work(load: Load) -> None:
 
 def test_restarts_under_fifty_clients_refuse_reset_and_cut_nobody(home: Path) -> None:
     scenarios = {"a": {"tokens": 20, "rate": 100}}
-    with managed(home, fake_config(scenarios=scenarios)) as manager:
+    with managed_daemon(home, fake_config(scenarios=scenarios)) as manager:
         hold_both(manager)
         manager.start()
         manager.daemon.chat("a")
@@ -229,7 +197,7 @@ def test_restarts_under_fifty_clients_refuse_reset_and_cut_nobody(home: Path) ->
 
 
 def test_killed_under_fifty_clients_nobody_is_refused(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold_both(manager)
         manager.start()
         manager.daemon.chat("a")

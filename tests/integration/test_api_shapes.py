@@ -10,12 +10,12 @@ import pytest
 
 from tests.fakes.family_scripts import RECORDED
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.error_events import RATE_LIMITED
 
 pytestmark = pytest.mark.integration
 
 JSON = "application/json; charset=utf-8"
 HI = [{"role": "user", "content": "hi"}]
-LIMITED = '{"error":{"message":"rate limit exceeded","type":"x","param":null,"code":%d}}'
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     }
     for status in (429, 503):
         said = folder / str(status)
-        said.write_text(f"data: {LIMITED % status}\n\ndata: [DONE]\n\n")
+        said.write_text(f"data: {RATE_LIMITED % status}\n\ndata: [DONE]\n\n")
         scenarios[f"s{status}"] = {"replay": str(said)}
     home = fake_home(tmp_path_factory.mktemp("shapes"), list(scenarios))
     with daemon(home, config=fake_config(scenarios=scenarios)) as running:

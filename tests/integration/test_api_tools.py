@@ -11,8 +11,8 @@ import ollama
 import pytest
 
 from tests.fakes.family_scripts import ACTS, TOOLS, Act
-from tests.integration.conftest import install
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.family_models import install_family
 from tests.support.model_families import TOOL_PARSERS
 
 pytestmark = pytest.mark.integration
@@ -112,7 +112,7 @@ def test_show_and_tags_promise_what_the_template_and_the_engine_allow(
 def test_a_parser_that_the_engine_lacks_is_not_promised(tmp_path: Path) -> None:
     home = fake_home(tmp_path, [], tool_parsers="mistral")
     for act in ACTS:
-        install(home, act)
+        install_family(home, act)
     with daemon(home, config=fake_config()) as one:
         tags = one.http.get("/api/tags").json()["models"]
         assert [tag["name"] for tag in tags if "tools" in tag["capabilities"]] == ["mistral:latest"]
@@ -127,7 +127,7 @@ def test_a_parser_that_the_engine_lacks_is_not_promised(tmp_path: Path) -> None:
 def test_what_another_runtime_can_parse_is_promised_after_a_reload(tmp_path: Path) -> None:
     home = fake_home(tmp_path, [], tool_parsers="mistral")
     for act in ACTS:
-        install(home, act)
+        install_family(home, act)
     with daemon(home, config=fake_config()) as one:
         assert "tools" not in capabilities_of(one, "hermes")
         facts = home / "state" / "runtimes" / "fake" / "runtime.json"

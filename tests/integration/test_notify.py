@@ -13,8 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.manager import Manager
-from tests.integration.test_activation import hold_both, managed
+from tests.fakes.manager import Manager, hold_both, managed_daemon
 from tests.support.daemon import ROOT, fake_config, is_alive, until
 
 pytestmark = pytest.mark.integration
@@ -33,7 +32,7 @@ def status(manager: Manager, pattern: str) -> list[str]:
 
 
 def test_ready_is_told_when_it_serves_and_stopping_before_anything_else(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         manager.start()
         assert manager.daemon.http.get("/api/version").status_code == 200
         assert "vllamad" in manager.daemon.ctl("status")
@@ -46,7 +45,7 @@ def test_ready_is_told_when_it_serves_and_stopping_before_anything_else(home: Pa
 
 
 def test_more_time_is_asked_for_while_starting_and_stopping_only(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         manager.start()
         ready = manager.heard.index("READY=1")
         assert any(message.startswith("EXTEND") for message in manager.heard[:ready])
@@ -61,7 +60,7 @@ def test_the_status_says_what_goes_on(home: Path) -> None:
     hold = home / "hold"
     hold.touch()
     scenarios = {"a": {"load": 4, "tokens": 60, "rate": 15, "hold": str(hold)}}
-    with managed(home, fake_config(scenarios=scenarios)) as manager:
+    with managed_daemon(home, fake_config(scenarios=scenarios)) as manager:
         manager.start()
         one = manager.daemon
         until(lambda: status(manager, "serving: 0 models, 0 requests"))
@@ -79,7 +78,7 @@ def test_the_status_says_what_goes_on(home: Path) -> None:
 
 
 def test_a_reload_is_told_and_so_is_a_fault_in_the_file(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         manager.start()
         assert manager.daemon.process is not None
         manager.daemon.process.send_signal(signal.SIGHUP)
@@ -93,7 +92,7 @@ def test_a_reload_is_told_and_so_is_a_fault_in_the_file(home: Path) -> None:
 
 
 def test_an_address_in_use_is_told_with_its_number_before_the_end(home: Path) -> None:
-    with managed(home) as manager, socket.socket() as other:
+    with managed_daemon(home) as manager, socket.socket() as other:
         other.bind(("127.0.0.1", manager.daemon.port))
         other.listen()
         with pytest.raises(AssertionError):
@@ -107,7 +106,7 @@ def test_an_address_in_use_is_told_with_its_number_before_the_end(home: Path) ->
 
 
 def test_faults_in_the_configuration_are_told_before_the_end(home: Path) -> None:
-    with managed(home, "[server]\ngateways = 0\n") as manager:
+    with managed_daemon(home, "[server]\ngateways = 0\n") as manager:
         manager.begin()
         until(manager.daemon.process_ended)
         assert manager.daemon.stop() == 78
@@ -116,7 +115,7 @@ def test_faults_in_the_configuration_are_told_before_the_end(home: Path) -> None
 
 
 def test_starts_that_are_stopped_at_once_all_end_in_order(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold_both(manager)
         for number in range(5):
             manager.start()
@@ -126,7 +125,7 @@ def test_starts_that_are_stopped_at_once_all_end_in_order(home: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_it_is_ready_does_not_end_it_as_it_stands(home: Path, number: int) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         hold_both(manager)
         manager.begin()
         until(lambda: "STATUS=starting" in manager.heard)
@@ -140,7 +139,7 @@ def test_a_signal_before_it_is_ready_does_not_end_it_as_it_stands(home: Path, nu
 
 
 def test_aborted_it_leaves_every_stack(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         manager.start()
         manager.daemon.stop(signal.SIGABRT)
         text = manager.daemon.text()
@@ -150,7 +149,7 @@ def test_aborted_it_leaves_every_stack(home: Path) -> None:
 
 
 def test_the_watchdog_is_fed_and_a_stopped_loop_starves_it(home: Path) -> None:
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         manager.start({"WATCHDOG_USEC": "1500000"})
         until(lambda: manager.heard.count("WATCHDOG=1") >= 3)
         os.kill(manager.daemon.pid, signal.SIGSTOP)
@@ -173,7 +172,7 @@ def test_a_broken_invariant_is_the_watchdogs_and_leaves_no_process(
 ) -> None:
     (tmp_path / "law").mkdir()
     (tmp_path / "law" / "sitecustomize.py").write_text(LAWLESS)
-    with managed(home) as manager:
+    with managed_daemon(home) as manager:
         one = manager.daemon
         manager.start({"PYTHONPATH": f"{tmp_path / 'law'}:{ROOT}"})
         before = [process.pid for process in one.processes()] + one.gateways()

@@ -23,13 +23,13 @@ from schemathesis.specs.openapi import checks
 from tests.fakes.family_scripts import ACTS, TOOLS
 from tests.fakes.hostile_clients import SEED
 from tests.fakes.hub import Hub
-from tests.integration.conftest import install
-from tests.integration.test_api_shapes import LIMITED
 from tests.support.checkpoints import BERT, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
+from tests.support.error_events import RATE_LIMITED
+from tests.support.family_models import install_family
 from tests.support.managed_daemon import HI, NOBODY, digest_of
+from tests.support.openapi_document import DOCUMENT, operations, resolved
 from tests.support.paths import ROOT
-from tests.unit.gateway.test_openapi import DOCUMENT, operations, resolved
 from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput
 from vllamad.models.store import model_store
@@ -181,11 +181,11 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
     }  # fmt: skip
     home = fake_home(tmp_path_factory.mktemp("openapi"), ["test", "gone", "org/two", *scenarios])
     scenarios["busy"]["replay"] = str(home / "limited")
-    (home / "limited").write_text(f"data: {LIMITED % 429}\n\ndata: [DONE]\n\n")
+    (home / "limited").write_text(f"data: {RATE_LIMITED % 429}\n\ndata: [DONE]\n\n")
     folder = write_checkpoint(home / "made" / "bert", BERT)
     model_store.add(home / "state" / "models", parse_model_name("bert"), folder, source="test")
     for act in ACTS:
-        install(home, act)
+        install_family(home, act)
         scenarios[act.name] = {"replay": str(act.recorded)}
     environ = {"HF_ENDPOINT": hub.endpoint}
     with daemon(home, config=fake_config(scenarios=scenarios), environ=environ) as started:

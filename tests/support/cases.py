@@ -6,10 +6,9 @@ prints which test shows which case.
 
 from __future__ import annotations
 
-import contextlib
-import io
+import ast
 
-import pytest
+from tests.support.paths import ROOT
 
 CASES = {
     "F1": "a long valid chat on a template that insists on alternation is cut and answered",
@@ -44,32 +43,24 @@ CASES = {
 }
 
 
-class Shown:
-    """A pytest plugin that keeps the tests that show a case."""
-
-    def __init__(self) -> None:
-        self.tests: dict[str, list[str]] = {name: [] for name in CASES}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            for mark in item.iter_markers("case"):
-                for name in mark.args:
-                    self.tests[name].append(item.nodeid.partition("[")[0])
+def tests_of_cases() -> dict[str, list[str]]:
+    """The places whose marks name a case, as `file:line`, by case; read, not collected."""
+    places: dict[str, list[str]] = {name: [] for name in CASES}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.case":
+                for name in node.args:
+                    places[ast.literal_eval(name)].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    return places
 
 
 def main() -> int:
     """Print each case with its tests; 1 if one has none."""
-    shown = Shown()
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        status = pytest.main(["tests", "-q", "--collect-only", "-p", "no:cacheprovider"], [shown])
-    if status != 0:
-        raise SystemExit(printed.getvalue())
-    for name, tests in shown.tests.items():
+    tests = tests_of_cases()
+    for name, places in tests.items():
         print(f"{name:>4}  {CASES[name]}")
-        print(*(f"{'':>10}{test}" for test in dict.fromkeys(tests) or ["NONE"]), sep="\n")
-    missing = [name for name, tests in shown.tests.items() if not tests]
-    print(f"{len(CASES)} cases, {len(CASES) - len(missing)} shown; not shown: {missing or 'none'}")
-    return 1 if missing else 0
+        print(*(f"{'':>10}{place}" for place in places or ["NONE"]), sep="\n")
+    return 0 if all(tests.values()) else 1
 
 
 if __name__ == "__main__":

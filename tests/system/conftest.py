@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,37 +12,12 @@ import pytest
 from tests.support.daemon import fake_home
 from tests.system import engine, environment, trees
 from tests.system.box import Box, Plan, sweep
+from tests.system.prepared import cache, home, tree
 from tests.system.service import STATE, Service, fresh, install, remove
 
 Boxes = Callable[[str], Box]
 
 COMPILED = (environment.HOME, f"{environment.SOURCES}/vllamad", f"{environment.SOURCES}/vllamactl")
-
-
-def home() -> Path:
-    """Where `make prepare` puts the engine, and where trees and environments are kept."""
-    return Path(os.environ.get("VLLAMAD_HOME") or Path.home() / ".cache" / "vllamad-dev")
-
-
-def cache() -> Path:
-    return home() / "system"
-
-
-def tree(name: str) -> Path:
-    """The root of a tree; skips where there can be none, fails in CI."""
-    with skipping(f"cannot boot {name}"):
-        return trees.have(name, cache())
-
-
-@contextmanager
-def skipping(what: str) -> Generator[None]:
-    """Skip with the reason where this machine cannot have what a test needs; in CI, fail."""
-    try:
-        yield
-    except trees.CannotBoot as why:
-        if os.environ.get("CI"):
-            pytest.fail(f"{what}: {why}")
-        pytest.skip(f"{what}: {why}")
 
 
 @pytest.fixture(scope="session")

@@ -175,3 +175,7 @@ def remove(box: Box) -> None:
         unit.unlink()
     box.run("sh", "-c", f"rm -rf {ETC} /var/lib/vllamad* /var/cache/vllamad* /var/log/vllamad*")
     box.systemctl("daemon-reload")
+
+
+KEPT_WORKER_ANSWERS = 2.0  # seconds until a kept worker answers again, as promised
+KEEP_WORKERS_UNIT = (UNITS / "drop-ins" / "keep-workers.conf").read_text()

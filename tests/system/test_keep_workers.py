@@ -8,16 +8,13 @@ import pytest
 
 from tests.system import trees
 from tests.system.clients import clients
-from tests.system.service import UNITS, Service
+from tests.system.service import KEEP_WORKERS_UNIT, KEPT_WORKER_ANSWERS, UNITS, Service
 
 pytestmark = pytest.mark.system
 
-SOON = 2.0  # seconds until a kept worker answers again, as promised
-KEEPING = (UNITS / "drop-ins" / "keep-workers.conf").read_text()
-
 
 def keep(service: Service) -> None:
-    service.drop_in(KEEPING, name="keep-workers")
+    service.drop_in(KEEP_WORKERS_UNIT, name="keep-workers")
     service.setting("RestartSec=100ms")
 
 
@@ -46,7 +43,7 @@ def test_a_restart_keeps_the_worker_and_it_answers_at_once(keeping: Service):
     keeping.restart()
     began = time.monotonic()
     assert keeping.chat().status == 200
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < KEPT_WORKER_ANSWERS
     assert worker_pid(keeping) == before
 
 

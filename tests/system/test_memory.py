@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.daemon import fake_config
 from tests.system import environment, trees, vm
-from tests.system.conftest import cache, tree
+from tests.system.prepared import cache, tree
 
 pytestmark = pytest.mark.vm
 

@@ -16,8 +16,8 @@ from tests.support.daemon import fake_home
 from tests.system import trees
 from tests.system.box import Box, Plan
 from tests.system.clients import clients
-from tests.system.conftest import skipping, tree
 from tests.system.environment import ROOT, SOURCES, python_version, sources
+from tests.system.prepared import skipping, tree
 from tests.system.service import SOCKETS, STATE, Service
 
 pytestmark = pytest.mark.system

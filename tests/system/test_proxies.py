@@ -17,8 +17,8 @@ import pytest
 
 from tests.support.daemon import until
 from tests.system import trees
-from tests.system.conftest import skipping
 from tests.system.environment import ROOT
+from tests.system.prepared import skipping
 from tests.system.service import ANSWER_LIMIT, Service
 
 pytestmark = [pytest.mark.system, pytest.mark.parametrize("box", [trees.HOST], indirect=True)]

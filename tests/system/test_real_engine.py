@@ -9,9 +9,8 @@ import pytest
 
 from tests.system import engine, trees
 from tests.system.box import Box
-from tests.system.conftest import home, tree
-from tests.system.service import Service
-from tests.system.test_keep_workers import KEEPING, SOON
+from tests.system.prepared import home, tree
+from tests.system.service import KEEP_WORKERS_UNIT, KEPT_WORKER_ANSWERS, Service
 
 # The runtime is made for one Python, that of this machine's own system.
 pytestmark = [pytest.mark.system, pytest.mark.parametrize("box", [trees.HOST], indirect=True)]
@@ -49,7 +48,7 @@ def test_a_real_model_answers_from_within_the_hardened_unit(real: Service):
 
 @pytest.mark.assertion(10)
 def test_a_real_model_outlives_restart_and_crash(real: Service):
-    real.drop_in(KEEPING, name="keep-workers")
+    real.drop_in(KEEP_WORKERS_UNIT, name="keep-workers")
     real.setting("RestartSec=100ms")
     real.start()
     assert "Paris" in capital(real)
@@ -58,7 +57,7 @@ def test_a_real_model_outlives_restart_and_crash(real: Service):
     began = time.monotonic()
     assert "Paris" in capital(real)
     print(f"answered {time.monotonic() - began:.1f} s after the restart")
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < KEPT_WORKER_ANSWERS
     real.kill()
     real.until_restarted()
     assert "Paris" in capital(real)

@@ -8,85 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kv_caches import flat
+from tests.support.engine_plans import (
+    CPU_PLAN,
+    CPU_RUNTIME,
+    FLAGS_OF_VLLM,
+    GPU_PLAN,
+    GPU_RUNTIME,
+    SPEC,
+    WORKPLACE,
+)
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.cpu import NumberType
-from vllamad.core.launch import Lora, Plan, Spec
-from vllamad.core.memory import GIB, Need, Placement
-from vllamad.engine.command import OURS, Engine, Workplace, command, environment
+from vllamad.core.launch import Lora, Plan
+from vllamad.core.memory import GIB
+from vllamad.engine.command import OURS, Engine, command, environment
 from vllamad.errors import RuntimeProblem
 from vllamad.host.systemd import PRIVATE_VARIABLES
 
-# Out of the list that vLLM 0.32.0 itself gave: what its parser calls the flags we pass, and some
-# that an operator may want.
-KNOWN = frozenset(
-    {
-        "allowed-media-domains",
-        "api-key",
-        "compilation-config",
-        "disable-access-log-for-endpoints",
-        "disable-fastapi-docs",
-        "dtype",
-        "enable-auto-tool-choice",
-        "chat-template",
-        "enable-chunked-prefill",
-        "enable-lora",
-        "max-cpu-loras",
-        "max-lora-rank",
-        "max-loras",
-        "enable-per-request-metrics",
-        "enable-prefix-caching",
-        "enable-prompt-tokens-details",
-        "enforce-eager",
-        "gpu-memory-utilization",
-        "host",
-        "kv-cache-memory-bytes",
-        "limit-mm-per-prompt",
-        "load-format",
-        "max-model-len",
-        "max-num-batched-tokens",
-        "max-num-seqs",
-        "model",
-        "no-disable-fastapi-docs",
-        "no-enable-auto-tool-choice",
-        "no-enable-chunked-prefill",
-        "no-enable-per-request-metrics",
-        "no-enable-prefix-caching",
-        "no-enable-prompt-tokens-details",
-        "no-enforce-eager",
-        "no-trust-remote-code",
-        "port",
-        "reasoning-parser",
-        "runner",
-        "seed",
-        "served-model-name",
-        "shutdown-timeout",
-        "tensor-parallel-size",
-        "tool-call-parser",
-        "trust-remote-code",
-        "uds",
-    }
-)
-CPU = Engine(
-    python="/runtimes/cpu/bin/python",
-    version="0.32.0",
-    device="cpu",
-    flags=KNOWN,
-    tool_parsers=frozenset({"hermes"}),
-    reasoning_parsers=frozenset({"qwen3"}),
-)
-GPU = replace(CPU, python="/runtimes/cuda/bin/python", device="cuda", fork=False)
-PLACE = Workplace(run=Path("/run/vllamad/w/0123"), cache=Path("/cache"))
-SPEC = Spec(
-    model="smollm2:135m",
-    folder="/models/smollm2",
-    need=Need(weights=GIB, cache=flat(1024), context_length=8192),
-)
-ON_CPU = Plan(spec=SPEC, placement=Placement(devices=(), per_device=3 * GIB, kv_cache=GIB))
-ON_GPU = Plan(
-    spec=SPEC,
-    placement=Placement(devices=(1,), per_device=8 * GIB, kv_cache=4 * GIB, share=0.1),
-)
 PRIVACY = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -108,7 +46,7 @@ def flags_of(
     engine: Engine, plan: Plan, args: dict[str, Flag] | None = None
 ) -> dict[str, str | None]:
     """The flags with their values, None for a bare one."""
-    words = command(engine, plan, PLACE, EngineSettings(args=args or {}))[3:]
+    words = command(engine, plan, WORKPLACE, EngineSettings(args=args or {}))[3:]
     found: dict[str, str | None] = {}
     for word, following in zip(words, [*words[1:], "--"], strict=True):
         if word.startswith("--"):
@@ -126,17 +64,17 @@ def env_of(
     settings: EngineSettings | None = None,
 ) -> dict[str, str]:
     return environment(
-        engine, plan, PLACE, settings or EngineSettings(), inherited or {}, load_timeout=1800.0
+        engine, plan, WORKPLACE, settings or EngineSettings(), inherited or {}, load_timeout=1800.0
     )
 
 
 def test_a_cpu_worker_is_started_by_the_recipe() -> None:
-    assert command(CPU, ON_CPU, PLACE, EngineSettings())[:3] == [
+    assert command(CPU_RUNTIME, CPU_PLAN, WORKPLACE, EngineSettings())[:3] == [
         "/runtimes/cpu/bin/python",
         "-P",
-        CPU.launcher,
+        CPU_RUNTIME.launcher,
     ]
-    assert flags_of(CPU, ON_CPU) == {
+    assert flags_of(CPU_RUNTIME, CPU_PLAN) == {
         "load-format": "safetensors",
         "shutdown-timeout": "0",
         "enable-per-request-metrics": None,
@@ -155,7 +93,7 @@ def test_a_cpu_worker_is_started_by_the_recipe() -> None:
 
 
 def test_a_gpu_worker_gets_the_throughput_defaults_and_no_more_of_the_card_than_planned() -> None:
-    flags = flags_of(GPU, ON_GPU)
+    flags = flags_of(GPU_RUNTIME, GPU_PLAN)
     assert (
         flags
         | {
@@ -171,19 +109,19 @@ def test_a_gpu_worker_gets_the_throughput_defaults_and_no_more_of_the_card_than_
 
 
 def test_several_gpus_share_the_cache() -> None:
-    two = changed(ON_GPU, need=replace(SPEC.need, gpus=2))
-    flags = flags_of(GPU, replace(two, placement=replace(two.placement, devices=(0, 1))))
+    two = changed(GPU_PLAN, need=replace(SPEC.need, gpus=2))
+    flags = flags_of(GPU_RUNTIME, replace(two, placement=replace(two.placement, devices=(0, 1))))
     assert flags["tensor-parallel-size"] == "2"
     assert flags["kv-cache-memory-bytes"] == str(2 * GIB)
 
 
 def test_an_operators_share_of_the_card_replaces_the_planned_cache() -> None:
-    flags = flags_of(GPU, changed(ON_GPU, need=replace(SPEC.need, utilization=0.5)))
+    flags = flags_of(GPU_RUNTIME, changed(GPU_PLAN, need=replace(SPEC.need, utilization=0.5)))
     assert flags["gpu-memory-utilization"] == "0.5"
     assert "kv-cache-memory-bytes" not in flags
 
 
-@pytest.mark.parametrize(("engine", "plan"), [(CPU, ON_CPU), (GPU, ON_GPU)])
+@pytest.mark.parametrize(("engine", "plan"), [(CPU_RUNTIME, CPU_PLAN), (GPU_RUNTIME, GPU_PLAN)])
 def test_a_share_among_the_flags_is_not_overruled_by_a_size_of_ours(
     engine: Engine, plan: Plan
 ) -> None:
@@ -192,7 +130,7 @@ def test_a_share_among_the_flags_is_not_overruled_by_a_size_of_ours(
     assert "kv-cache-memory-bytes" not in flags
 
 
-@pytest.mark.parametrize(("engine", "plan"), [(CPU, ON_CPU), (GPU, ON_GPU)])
+@pytest.mark.parametrize(("engine", "plan"), [(CPU_RUNTIME, CPU_PLAN), (GPU_RUNTIME, GPU_PLAN)])
 def test_an_embedding_model_takes_no_more_memory_than_planned_either(
     engine: Engine, plan: Plan
 ) -> None:
@@ -203,22 +141,22 @@ def test_an_embedding_model_takes_no_more_memory_than_planned_either(
 
 
 def test_a_context_length_is_passed_only_where_one_was_chosen() -> None:
-    assert "max-model-len" not in flags_of(CPU, ON_CPU)
-    assert flags_of(CPU, changed(ON_CPU, context_length=2048))["max-model-len"] == "2048"
+    assert "max-model-len" not in flags_of(CPU_RUNTIME, CPU_PLAN)
+    assert flags_of(CPU_RUNTIME, changed(CPU_PLAN, context_length=2048))["max-model-len"] == "2048"
 
 
 def test_parsers_are_named_only_to_an_engine_that_has_them() -> None:
-    flags = flags_of(CPU, changed(ON_CPU, tool_parser="hermes", reasoning_parser="qwen3"))
+    flags = flags_of(CPU_RUNTIME, changed(CPU_PLAN, tool_parser="hermes", reasoning_parser="qwen3"))
     assert flags["tool-call-parser"] == "hermes"
     assert "enable-auto-tool-choice" in flags
     assert flags["reasoning-parser"] == "qwen3"
-    other = flags_of(CPU, changed(ON_CPU, tool_parser="qwen3", reasoning_parser="hermes"))
+    other = flags_of(CPU_RUNTIME, changed(CPU_PLAN, tool_parser="qwen3", reasoning_parser="hermes"))
     assert not {"tool-call-parser", "enable-auto-tool-choice", "reasoning-parser"} & {*other}
 
 
 def test_a_parser_that_the_operator_names_gets_the_flag_it_needs() -> None:
     args: dict[str, Flag] = {"tool_call_parser": "mine"}
-    flags = flags_of(CPU, changed(ON_CPU, tool_parser="mine", args=args))
+    flags = flags_of(CPU_RUNTIME, changed(CPU_PLAN, tool_parser="mine", args=args))
     assert flags["tool-call-parser"] == "mine"
     assert "enable-auto-tool-choice" in flags
 
@@ -226,22 +164,24 @@ def test_a_parser_that_the_operator_names_gets_the_flag_it_needs() -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        changed(ON_CPU, context_length=1, tool_parser="hermes", reasoning_parser="qwen3"),
-        changed(ON_CPU, pooling=True),
-        changed(ON_GPU, context_length=1, tool_parser="hermes", reasoning_parser="qwen3"),
-        changed(ON_GPU, pooling=True, need=replace(SPEC.need, gpus=2)),
-        changed(ON_GPU, need=replace(SPEC.need, utilization=0.5)),
+        changed(CPU_PLAN, context_length=1, tool_parser="hermes", reasoning_parser="qwen3"),
+        changed(CPU_PLAN, pooling=True),
+        changed(GPU_PLAN, context_length=1, tool_parser="hermes", reasoning_parser="qwen3"),
+        changed(GPU_PLAN, pooling=True, need=replace(SPEC.need, gpus=2)),
+        changed(GPU_PLAN, need=replace(SPEC.need, utilization=0.5)),
     ],
 )
 def test_every_flag_we_pass_of_our_own_accord_is_one_that_vllm_has(plan: Plan) -> None:
     # An engine whose flags are unknown is passed everything.
-    engine = replace(GPU if plan.placement.devices else CPU, flags=frozenset())
-    assert {*flags_of(engine, plan)} <= KNOWN
+    engine = replace(GPU_RUNTIME if plan.placement.devices else CPU_RUNTIME, flags=frozenset())
+    assert {*flags_of(engine, plan)} <= FLAGS_OF_VLLM
 
 
 def test_what_an_older_version_does_not_know_of_ours_is_left_out() -> None:
-    older = replace(CPU, flags=KNOWN - {"enable-per-request-metrics", "limit-mm-per-prompt"})
-    assert {*flags_of(CPU, ON_CPU)} - {*flags_of(older, ON_CPU)} == {
+    older = replace(
+        CPU_RUNTIME, flags=FLAGS_OF_VLLM - {"enable-per-request-metrics", "limit-mm-per-prompt"}
+    )
+    assert {*flags_of(CPU_RUNTIME, CPU_PLAN)} - {*flags_of(older, CPU_PLAN)} == {
         "enable-per-request-metrics",
         "limit-mm-per-prompt",
     }
@@ -249,7 +189,7 @@ def test_what_an_older_version_does_not_know_of_ours_is_left_out() -> None:
 
 def test_what_an_operator_wants_and_this_version_does_not_know_is_refused() -> None:
     with pytest.raises(RuntimeProblem) as caught:
-        flags_of(CPU, ON_CPU, {"max-num-seq": 4})
+        flags_of(CPU_RUNTIME, CPU_PLAN, {"max-num-seq": 4})
     assert caught.value.message == (
         "cannot start smollm2:135m: vLLM 0.32.0 does not know --max-num-seq"
     )
@@ -258,15 +198,15 @@ def test_what_an_operator_wants_and_this_version_does_not_know_is_refused() -> N
 
 def test_a_flag_like_no_other_is_refused_with_a_place_to_look() -> None:
     with pytest.raises(RuntimeProblem, match="does not know --qqq") as caught:
-        flags_of(CPU, ON_CPU, {"qqq": True})
+        flags_of(CPU_RUNTIME, CPU_PLAN, {"qqq": True})
     assert "--help" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", [*sorted(OURS), "served_model_name"])
-@pytest.mark.parametrize("engine", [CPU, replace(CPU, flags=frozenset())])
+@pytest.mark.parametrize("engine", [CPU_RUNTIME, replace(CPU_RUNTIME, flags=frozenset())])
 def test_the_daemons_own_wiring_cannot_be_overridden(engine: Engine, name: str) -> None:
     with pytest.raises(RuntimeProblem, match="is set by vllamad itself") as caught:
-        flags_of(engine, ON_CPU, {name: "x"})
+        flags_of(engine, CPU_PLAN, {name: "x"})
     assert "remove" in caught.value.hint
 
 
@@ -284,29 +224,29 @@ def test_the_daemons_own_wiring_cannot_be_overridden(engine: Engine, name: str) 
 )
 def test_an_operators_value_is_spelled_and_wins(name: str, value: Flag, spelled: str) -> None:
     name_there = name.replace("max_num_seqs", "max-num-seqs")
-    assert flags_of(CPU, ON_CPU, {name: value})[name_there] == spelled
+    assert flags_of(CPU_RUNTIME, CPU_PLAN, {name: value})[name_there] == spelled
 
 
 def test_a_flag_is_passed_once_however_often_and_wherever_it_was_set() -> None:
-    plan = changed(ON_CPU, args={"max-num-seqs": 8})
-    words = command(CPU, plan, PLACE, EngineSettings(args={"max_num_seqs": 4}))
+    plan = changed(CPU_PLAN, args={"max-num-seqs": 8})
+    words = command(CPU_RUNTIME, plan, WORKPLACE, EngineSettings(args={"max_num_seqs": 4}))
     assert words.count("--max-num-seqs") == 1
     assert words[words.index("--max-num-seqs") + 1] == "8"
 
 
 def test_false_negates_a_flag_that_has_a_negative_and_removes_one_that_has_none() -> None:
-    flags = flags_of(CPU, ON_CPU, {"enforce-eager": False, "load-format": False})
+    flags = flags_of(CPU_RUNTIME, CPU_PLAN, {"enforce-eager": False, "load-format": False})
     assert "no-enforce-eager" in flags
     assert not {"enforce-eager", "load-format", "no-load-format"} & {*flags}
 
 
 def test_a_value_that_begins_with_a_dash_is_not_taken_for_a_flag() -> None:
     assert "--load-format=-x" in command(
-        CPU, ON_CPU, PLACE, EngineSettings(args={"load-format": "-x"})
+        CPU_RUNTIME, CPU_PLAN, WORKPLACE, EngineSettings(args={"load-format": "-x"})
     )
 
 
-@pytest.mark.parametrize(("engine", "plan"), [(CPU, ON_CPU), (GPU, ON_GPU)])
+@pytest.mark.parametrize(("engine", "plan"), [(CPU_RUNTIME, CPU_PLAN), (GPU_RUNTIME, GPU_PLAN)])
 def test_nothing_of_the_parents_environment_gets_through_but_what_is_allowed(
     engine: Engine, plan: Plan
 ) -> None:
@@ -339,7 +279,7 @@ def test_nothing_of_the_parents_environment_gets_through_but_what_is_allowed(
     assert env_of(engine, plan, allowed) == env_of(engine, plan) | allowed
 
 
-@pytest.mark.parametrize(("engine", "plan"), [(CPU, ON_CPU), (GPU, ON_GPU)])
+@pytest.mark.parametrize(("engine", "plan"), [(CPU_RUNTIME, CPU_PLAN), (GPU_RUNTIME, GPU_PLAN)])
 def test_a_worker_is_offline_and_tells_nobody_anything(engine: Engine, plan: Plan) -> None:
     env = env_of(engine, plan, dict.fromkeys(PRIVACY, "of the parent"))
     assert env | PRIVACY == env
@@ -348,48 +288,48 @@ def test_a_worker_is_offline_and_tells_nobody_anything(engine: Engine, plan: Pla
 @pytest.mark.parametrize(
     ("name", "folder"),
     [
-        ("TMPDIR", PLACE.run),
-        ("VLLM_RPC_BASE_PATH", PLACE.run),
-        ("HOME", PLACE.cache),
-        ("VLLM_CACHE_ROOT", PLACE.cache),
-        ("XDG_CACHE_HOME", PLACE.cache),
-        ("HF_HOME", PLACE.cache),
-        ("TRITON_CACHE_DIR", PLACE.cache),
-        ("TORCHINDUCTOR_CACHE_DIR", PLACE.cache),
-        ("NUMBA_CACHE_DIR", PLACE.cache),
+        ("TMPDIR", WORKPLACE.run),
+        ("VLLM_RPC_BASE_PATH", WORKPLACE.run),
+        ("HOME", WORKPLACE.cache),
+        ("VLLM_CACHE_ROOT", WORKPLACE.cache),
+        ("XDG_CACHE_HOME", WORKPLACE.cache),
+        ("HF_HOME", WORKPLACE.cache),
+        ("TRITON_CACHE_DIR", WORKPLACE.cache),
+        ("TORCHINDUCTOR_CACHE_DIR", WORKPLACE.cache),
+        ("NUMBA_CACHE_DIR", WORKPLACE.cache),
     ],
 )
 def test_scratch_goes_with_the_worker_and_caches_stay(name: str, folder: Path) -> None:
-    assert Path(env_of(CPU, ON_CPU, {"HOME": "/root"})[name]).is_relative_to(folder)
+    assert Path(env_of(CPU_RUNTIME, CPU_PLAN, {"HOME": "/root"})[name]).is_relative_to(folder)
 
 
 def test_a_cpu_worker_binds_no_threads_and_takes_those_it_was_given() -> None:
-    plan = replace(ON_CPU, placement=replace(ON_CPU.placement, threads=6))
-    env = env_of(CPU, plan)
+    plan = replace(CPU_PLAN, placement=replace(CPU_PLAN.placement, threads=6))
+    env = env_of(CPU_RUNTIME, plan)
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert env["OMP_NUM_THREADS"] == "6"
     assert env["KMP_BLOCKTIME"] == "5"
-    of_before = env_of(CPU, ON_CPU)  # planned by a daemon that knew nothing of threads
+    of_before = env_of(CPU_RUNTIME, CPU_PLAN)  # planned by a daemon that knew nothing of threads
     assert of_before["OMP_NUM_THREADS"] == "1"
 
 
 def test_the_openmp_of_the_runtimes_own_wheel_is_preloaded_on_a_cpu() -> None:
-    there = replace(CPU, openmp="/runtimes/cpu/lib/libiomp5.so")
-    assert env_of(there, ON_CPU)["LD_PRELOAD"] == "/runtimes/cpu/lib/libiomp5.so"
-    assert "LD_PRELOAD" not in env_of(CPU, ON_CPU, {"LD_PRELOAD": "/of/the/daemon.so"})
-    assert "LD_PRELOAD" not in env_of(replace(GPU, openmp="/x/libiomp5.so"), ON_GPU)
-    wished = changed(ON_CPU, env={"LD_PRELOAD": "/own.so"})
+    there = replace(CPU_RUNTIME, openmp="/runtimes/cpu/lib/libiomp5.so")
+    assert env_of(there, CPU_PLAN)["LD_PRELOAD"] == "/runtimes/cpu/lib/libiomp5.so"
+    assert "LD_PRELOAD" not in env_of(CPU_RUNTIME, CPU_PLAN, {"LD_PRELOAD": "/of/the/daemon.so"})
+    assert "LD_PRELOAD" not in env_of(replace(GPU_RUNTIME, openmp="/x/libiomp5.so"), GPU_PLAN)
+    wished = changed(CPU_PLAN, env={"LD_PRELOAD": "/own.so"})
     assert env_of(there, wished)["LD_PRELOAD"] == "/own.so"
 
 
 def test_a_model_is_computed_in_the_type_that_was_chosen() -> None:
-    wide = changed(ON_CPU, numbers=NumberType(name="float32", why="2.3 x as fast"))
-    words = command(CPU, wide, PLACE, EngineSettings())
+    wide = changed(CPU_PLAN, numbers=NumberType(name="float32", why="2.3 x as fast"))
+    words = command(CPU_RUNTIME, wide, WORKPLACE, EngineSettings())
     assert words[words.index("--dtype") + 1] == "float32"
-    own = changed(ON_CPU, numbers=NumberType(name="bfloat16", why="its own"))
-    assert "--dtype" not in command(CPU, own, PLACE, EngineSettings())
+    own = changed(CPU_PLAN, numbers=NumberType(name="bfloat16", why="its own"))
+    assert "--dtype" not in command(CPU_RUNTIME, own, WORKPLACE, EngineSettings())
     asked = changed(wide, args={"dtype": "float16"})
-    words = command(CPU, asked, PLACE, EngineSettings())
+    words = command(CPU_RUNTIME, asked, WORKPLACE, EngineSettings())
     assert words[words.index("--dtype") + 1] == "float16"
 
 
@@ -397,16 +337,18 @@ def test_a_model_is_computed_in_the_type_that_was_chosen() -> None:
 def test_an_eager_worker_compiles_nothing_while_streams_wait(
     args: dict[str, Flag], disabled: str | None
 ) -> None:
-    env = env_of(CPU, changed(ON_CPU, args=args))
+    env = env_of(CPU_RUNTIME, changed(CPU_PLAN, args=args))
     assert env.get("TORCHDYNAMO_DISABLE") == disabled
 
 
 def test_what_a_compiled_worker_on_a_cpu_compiled_is_there_for_the_next_one() -> None:
-    env = env_of(CPU, changed(ON_CPU, args={"enforce_eager": False}))
+    env = env_of(CPU_RUNTIME, changed(CPU_PLAN, args={"enforce_eager": False}))
     assert env["VLLM_USE_AOT_COMPILE"] == "0"
-    assert Path(env["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(PLACE.cache)
-    assert "VLLM_USE_AOT_COMPILE" not in env_of(CPU, ON_CPU)
-    assert "VLLM_USE_AOT_COMPILE" not in env_of(GPU, changed(ON_GPU, args={"enforce-eager": False}))
+    assert Path(env["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(WORKPLACE.cache)
+    assert "VLLM_USE_AOT_COMPILE" not in env_of(CPU_RUNTIME, CPU_PLAN)
+    assert "VLLM_USE_AOT_COMPILE" not in env_of(
+        GPU_RUNTIME, changed(GPU_PLAN, args={"enforce-eager": False})
+    )
 
 
 @pytest.mark.parametrize(
@@ -416,13 +358,17 @@ def test_what_a_compiled_worker_on_a_cpu_compiled_is_there_for_the_next_one() ->
 def test_children_are_forked_where_it_is_wanted_and_possible(
     wanted: bool, possible: bool, forks: str
 ) -> None:
-    env = env_of(replace(CPU, fork=possible), ON_CPU, settings=EngineSettings(fork=wanted))
+    env = env_of(
+        replace(CPU_RUNTIME, fork=possible), CPU_PLAN, settings=EngineSettings(fork=wanted)
+    )
     assert env["VLLAMAD_FORK"] == forks
 
 
 def test_a_gpu_worker_sees_its_own_cards_only_and_never_forks() -> None:
-    plan = replace(ON_GPU, placement=replace(ON_GPU.placement, devices=(0, 3)))
-    env = env_of(GPU, plan, {"CUDA_VISIBLE_DEVICES": "7", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    plan = replace(GPU_PLAN, placement=replace(GPU_PLAN.placement, devices=(0, 3)))
+    env = env_of(
+        GPU_RUNTIME, plan, {"CUDA_VISIBLE_DEVICES": "7", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    )
     assert env["CUDA_VISIBLE_DEVICES"] == "0,3"
     assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert "VLLAMAD_FORK" not in env
@@ -431,7 +377,7 @@ def test_a_gpu_worker_sees_its_own_cards_only_and_never_forks() -> None:
 
 def test_an_operators_environment_wins_and_the_models_over_the_engines() -> None:
     settings = EngineSettings(env={"HF_HUB_OFFLINE": "0", "A": "engine", "B": "engine"})
-    env = env_of(CPU, changed(ON_CPU, env={"B": "model"}), settings=settings)
+    env = env_of(CPU_RUNTIME, changed(CPU_PLAN, env={"B": "model"}), settings=settings)
     assert (env["HF_HUB_OFFLINE"], env["A"], env["B"]) == ("0", "engine", "model")
 
 
@@ -439,45 +385,49 @@ LORAS = tuple(Lora(name=f"l{n}", folder=f"/l/{n}", rank=rank) for n, rank in enu
 
 
 def test_adapters_are_loaded_with_room_for_the_largest_rank() -> None:
-    words = command(CPU, changed(ON_CPU, loras=LORAS), PLACE, EngineSettings())
+    words = command(CPU_RUNTIME, changed(CPU_PLAN, loras=LORAS), WORKPLACE, EngineSettings())
     assert words[words.index("--lora-modules") :] == ["--lora-modules", "l0=/l/0", "l1=/l/1"]
     assert words[words.index("--max-lora-rank") + 1] == "64"
     assert words[words.index("--max-loras") + 1] == "2"
     assert "--enable-lora" in words
-    assert "--enable-lora" not in command(CPU, ON_CPU, PLACE, EngineSettings())
+    assert "--enable-lora" not in command(CPU_RUNTIME, CPU_PLAN, WORKPLACE, EngineSettings())
 
 
 def test_many_adapters_take_turns() -> None:
     many = tuple(Lora(name=f"l{n}", folder=f"/l/{n}", rank=8) for n in range(20))
-    words = command(CPU, changed(ON_CPU, loras=many), PLACE, EngineSettings())
+    words = command(CPU_RUNTIME, changed(CPU_PLAN, loras=many), WORKPLACE, EngineSettings())
     assert words[words.index("--max-loras") + 1] == "8"
     assert words[words.index("--max-cpu-loras") + 1] == "20"
 
 
 def test_a_template_of_the_plans_own_is_read_from_the_workers_folder() -> None:
-    words = command(CPU, changed(ON_CPU, template="{{ messages }}"), PLACE, EngineSettings())
-    assert words[words.index("--chat-template") + 1] == str(PLACE.template)
+    words = command(
+        CPU_RUNTIME, changed(CPU_PLAN, template="{{ messages }}"), WORKPLACE, EngineSettings()
+    )
+    assert words[words.index("--chat-template") + 1] == str(WORKPLACE.template)
 
 
 def test_the_runtimes_own_programs_come_first() -> None:
-    assert env_of(CPU, ON_CPU, {"PATH": "/bin"})["PATH"] == "/runtimes/cpu/bin:/bin"
+    assert env_of(CPU_RUNTIME, CPU_PLAN, {"PATH": "/bin"})["PATH"] == "/runtimes/cpu/bin:/bin"
 
 
 def test_flashinfer_samples_only_where_its_kernels_came_compiled() -> None:
-    assert env_of(GPU, ON_GPU)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
-    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(replace(GPU, flashinfer=True), ON_GPU)
-    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(CPU, ON_CPU)
+    assert env_of(GPU_RUNTIME, GPU_PLAN)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(
+        replace(GPU_RUNTIME, flashinfer=True), GPU_PLAN
+    )
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(CPU_RUNTIME, CPU_PLAN)
 
 
 @pytest.mark.parametrize(("limit", "told"), [(1800.0, "1800"), (0.2, "1"), (inf, "1000000")])
 def test_the_engine_waits_for_its_processes_as_long_as_we_wait_for_it(
     limit: float, told: str
 ) -> None:
-    env = environment(GPU, ON_GPU, PLACE, EngineSettings(), {}, load_timeout=limit)
+    env = environment(GPU_RUNTIME, GPU_PLAN, WORKPLACE, EngineSettings(), {}, load_timeout=limit)
     assert env["VLLM_ENGINE_READY_TIMEOUT_S"] == told
 
 
 @pytest.mark.case("F7")
 def test_a_worker_s_user_has_a_name_where_passwd_has_none() -> None:
-    assert env_of(CPU, ON_CPU, {"USER": "root"})["USER"] == "vllamad"
-    assert env_of(CPU, ON_CPU, {})["LOGNAME"] == "vllamad"
+    assert env_of(CPU_RUNTIME, CPU_PLAN, {"USER": "root"})["USER"] == "vllamad"
+    assert env_of(CPU_RUNTIME, CPU_PLAN, {})["LOGNAME"] == "vllamad"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +10,17 @@ import pytest
 import trio
 import trio.testing
 
-from tests.fakes.raw_engine import Exchange, Script, raw_engine
-from tests.unit.fakes.test_engine import running, stream
+from tests.fakes.engine_process import read_stream, running_engine
+from tests.fakes.raw_engine import (
+    Exchange,
+    engine_answering,
+    path_of,
+    raw_engine,
+)
 from vllamad.engine import probe
 from vllamad.errors import LoadFailed
 from vllamad.http.engine_client import client_for
 
-ONE_TOKEN = (200, b'{"choices":[{"text":" yes"}]}')
-MODELS = (200, b'{"object":"list","data":[{"id":"a","max_model_len":4096},{"id":"lora"}]}')
 METRICS = b"""\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -29,33 +31,6 @@ vllm:prompt_tokens_total{engine="0",model_name="a"} 100.0
 vllm:prompt_tokens_cached_total{engine="0",model_name="a"} 50.0
 vllm:generation_tokens_total{engine="0",model_name="a"} 1e+03
 """
-Answers = Mapping[str, tuple[int, bytes] | None]
-
-
-def path_of(exchange: Exchange) -> str:
-    return exchange.request.split(b" ")[1].decode()
-
-
-async def answer(exchange: Exchange, status: int, body: bytes) -> None:
-    head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    await exchange.say(head.encode() + body)
-
-
-def engine(answers: Answers) -> Script:
-    """Answers by path; None is a connection that ends without one."""
-    all_answers: Answers = {
-        "/health": (200, b""),
-        "/v1/completions": ONE_TOKEN,
-        "/pooling": (200, b"{}"),
-        "/v1/models": MODELS,
-        **answers,
-    }
-
-    async def script(exchange: Exchange) -> None:
-        if (said := all_answers[path_of(exchange)]) is not None:
-            await answer(exchange, *said)
-
-    return script
 
 
 async def silent(exchange: Exchange) -> None:
@@ -68,7 +43,7 @@ async def ready(path: Path, *, pooling: bool = False) -> int:
 
 
 async def test_ready_is_health_then_one_token_and_gives_the_context_length(tmp_path: Path) -> None:
-    async with raw_engine(tmp_path / "s", engine({})) as exchanges:
+    async with raw_engine(tmp_path / "s", engine_answering({})) as exchanges:
         assert await ready(tmp_path / "s") == 4096
     assert [path_of(one) for one in exchanges] == ["/health", "/v1/completions", "/v1/models"]
     body = json.loads(exchanges[1].request.partition(b"\r\n\r\n")[2])
@@ -76,7 +51,7 @@ async def test_ready_is_health_then_one_token_and_gives_the_context_length(tmp_p
 
 
 async def test_a_pooling_model_is_asked_on_the_route_that_all_of_them_have(tmp_path: Path) -> None:
-    async with raw_engine(tmp_path / "s", engine({})) as exchanges:
+    async with raw_engine(tmp_path / "s", engine_answering({})) as exchanges:
         await ready(tmp_path / "s", pooling=True)
     assert path_of(exchanges[1]) == "/pooling"
 
@@ -90,7 +65,7 @@ async def test_an_engine_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
-        async with raw_engine(tmp_path / "s", engine({})):
+        async with raw_engine(tmp_path / "s", engine_answering({})):
             with trio.fail_after(5):
                 while not lengths:  # noqa: ASYNC110 - it looks from time to time
                     await trio.sleep(0.01)
@@ -101,7 +76,9 @@ async def test_an_engine_that_is_not_healthy_yet_is_not_asked_for_a_token(tmp_pa
 
     async def script(exchange: Exchange) -> None:
         asked.append(path_of(exchange))
-        await (engine({"/health": (503, b"")}) if len(asked) < 3 else engine({}))(exchange)
+        await (
+            engine_answering({"/health": (503, b"")}) if len(asked) < 3 else engine_answering({})
+        )(exchange)
 
     async with raw_engine(tmp_path / "s", script):
         await ready(tmp_path / "s")
@@ -115,7 +92,7 @@ async def test_health_alone_is_not_ready(tmp_path: Path) -> None:
         if path_of(exchange) == "/v1/completions":
             asked.set()
             await token.wait()
-        await engine({})(exchange)
+        await engine_answering({})(exchange)
 
     over = trio.Event()
 
@@ -144,14 +121,14 @@ async def test_health_alone_is_not_ready(tmp_path: Path) -> None:
 async def test_a_refused_first_request_is_a_failed_load_with_the_engines_words(
     tmp_path: Path, body: bytes, reason: str
 ) -> None:
-    async with raw_engine(tmp_path / "s", engine({"/v1/completions": (500, body)})):
+    async with raw_engine(tmp_path / "s", engine_answering({"/v1/completions": (500, body)})):
         with pytest.raises(LoadFailed, match=f"refused its first request: {reason}") as caught:
             await ready(tmp_path / "s")
     assert len(caught.value.message) < 350
 
 
 async def test_an_engine_that_dies_of_its_first_request_never_was_ready(tmp_path: Path) -> None:
-    async with raw_engine(tmp_path / "s", engine({"/v1/completions": None})):
+    async with raw_engine(tmp_path / "s", engine_answering({"/v1/completions": None})):
         with pytest.raises(LoadFailed, match="died of its first request"):
             await ready(tmp_path / "s")
 
@@ -163,13 +140,13 @@ async def test_an_engine_that_dies_of_its_first_request_never_was_ready(tmp_path
 async def test_an_engine_that_does_not_tell_its_context_is_ready_all_the_same(
     tmp_path: Path, said: tuple[int, bytes] | None
 ) -> None:
-    async with raw_engine(tmp_path / "s", engine({"/v1/models": said})):
+    async with raw_engine(tmp_path / "s", engine_answering({"/v1/models": said})):
         assert await ready(tmp_path / "s") == 0
 
 
 @pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
 async def test_alive_is_what_health_says(tmp_path: Path, status: int, well: bool) -> None:
-    script = engine({"/health": (status, b"")})
+    script = engine_answering({"/health": (status, b"")})
     async with raw_engine(tmp_path / "s", script), client_for(str(tmp_path / "s")) as client:
         assert await probe.alive(client, limit=5) is well
 
@@ -197,14 +174,14 @@ async def test_nobody_is_not_alive_and_no_progress_known(tmp_path: Path) -> None
 async def test_progress_is_read_from_the_metrics(
     tmp_path: Path, said: bytes, progress: probe.EngineProgress | None
 ) -> None:
-    script = engine({"/metrics": (200, said)})
+    script = engine_answering({"/metrics": (200, said)})
     async with raw_engine(tmp_path / "s", script), client_for(str(tmp_path / "s")) as client:
         assert await probe.progress(client, limit=5) == progress
 
 
 @pytest.mark.integration
 async def test_a_process_that_loads_is_waited_for(tmp_path: Path) -> None:
-    async with running(tmp_path, load=0.5):
+    async with running_engine(tmp_path, load=0.5):
         began = trio.current_time()
         assert await probe.until_ready(tmp_path / "w.sock", model="smollm2:135m", pooling=False)
         assert trio.current_time() - began > 0.3
@@ -212,19 +189,22 @@ async def test_a_process_that_loads_is_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 async def test_a_process_that_refuses_to_generate_is_a_failed_load(tmp_path: Path) -> None:
-    async with running(tmp_path, status=503):
+    async with running_engine(tmp_path, status=503):
         with pytest.raises(LoadFailed, match="The engine is currently busy"):
             await probe.until_ready(tmp_path / "w.sock", model="smollm2:135m", pooling=False)
 
 
 @pytest.mark.integration
 async def test_a_stalled_stream_shows_as_running_without_progress(tmp_path: Path) -> None:
-    async with running(tmp_path, stall_after=3) as (_, client), trio.open_nursery() as nursery:
+    async with (
+        running_engine(tmp_path, stall_after=3) as (_, client),
+        trio.open_nursery() as nursery,
+    ):
         await probe.until_ready(tmp_path / "w.sock", model="smollm2:135m", pooling=False)
         before = await probe.progress(client, limit=5)
         assert before is not None
         assert not before.running
-        nursery.start_soon(stream, client)
+        nursery.start_soon(read_stream, client)
         stalled = before
         while stalled.tokens < before.tokens + 3:
             stalled = await probe.progress(client, limit=5) or stalled
@@ -236,7 +216,7 @@ async def test_a_stalled_stream_shows_as_running_without_progress(tmp_path: Path
 
 @pytest.mark.integration
 async def test_a_process_that_was_killed_is_not_alive(tmp_path: Path) -> None:
-    async with running(tmp_path) as (group, client):
+    async with running_engine(tmp_path) as (group, client):
         look = partial(probe.alive, client, limit=5)
         await probe.until_ready(tmp_path / "w.sock", model="smollm2:135m", pooling=False)
         assert await look()

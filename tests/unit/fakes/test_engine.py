@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sys
 import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +14,11 @@ import httpx
 import pytest
 import trio
 
-from tests.fakes import ENGINE
+from tests.fakes.engine_process import QUESTION, read_stream, running_engine
 from tests.support.paths import RECORDED
 from vllamad.engine.reasons import last_meaningful_line
-from vllamad.host.process_group import Launch, ProcessGroup, spawn
 
 pytestmark = pytest.mark.integration
-
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@asynccontextmanager
-async def running(
-    folder: Path, **scenario: object
-) -> AsyncGenerator[tuple[ProcessGroup, httpx.AsyncClient]]:
-    uds = folder / "w.sock"
-    launch = Launch(
-        argv=(
-            sys.executable,
-            "-I",
-            ENGINE,
-            "--uds",
-            str(uds),
-            "--served-model-name",
-            "smollm2:135m",
-        ),
-        env={"FAKE_ENGINE": json.dumps(scenario)},
-        cwd=folder,
-        log_path=folder / "log",
-    )
-    transport = httpx.AsyncHTTPTransport(uds=str(uds))
-    with trio.fail_after(20):
-        async with (
-            spawn(launch, term_timeout=0.3, kill_timeout=5) as group,
-            httpx.AsyncClient(transport=transport, base_url="http://engine") as client,
-        ):
-            yield group, client
 
 
 async def ready(client: httpx.AsyncClient) -> None:
@@ -62,15 +29,6 @@ async def ready(client: httpx.AsyncClient) -> None:
             await trio.sleep(0.01)
         else:
             return
-
-
-async def stream(
-    client: httpx.AsyncClient, path: str = "chat/completions", **more: object
-) -> bytes:
-    body = {"stream": True, "messages": QUESTION, "prompt": "2 + 2", **more}
-    async with client.stream("POST", f"/v1/{path}", json=body) as response:
-        assert response.status_code == 200
-        return await response.aread()
 
 
 async def ask(client: httpx.AsyncClient, path: str, **more: object) -> httpx.Response:
@@ -105,19 +63,19 @@ def said(data: bytes) -> str:
 
 
 async def test_a_chat_stream_is_spelled_as_recorded(tmp_path: Path) -> None:
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
-        got = await stream(client, stream_options={"include_usage": True})
+        got = await read_stream(client, stream_options={"include_usage": True})
     assert shape(got) == shape((RECORDED / "chat.sse").read_bytes())
 
 
 async def test_a_completion_stream_is_spelled_as_recorded(tmp_path: Path) -> None:
     recorded = (RECORDED / "completions.sse").read_bytes()
     words = [event["choices"][0]["text"] for event in events(recorded) if event["choices"]]
-    async with running(tmp_path, text="x", tokens=100) as (_, client):
+    async with running_engine(tmp_path, text="x", tokens=100) as (_, client):
         await ready(client)
         options = {"stream_options": {"include_usage": True}, "max_tokens": 12}
-        got = await stream(client, "completions", **options)
+        got = await read_stream(client, "completions", **options)
     blank = re.sub(r'"text":"[^"]*"', '"text":""', shape(recorded))
     assert len(words) == 12
     assert shape(got).replace('"text":"x"', '"text":""') == blank
@@ -132,7 +90,7 @@ async def test_a_whole_answer_has_the_recorded_keys(tmp_path: Path, kind: str) -
 
     path = "/v1/chat/completions" if kind == "chat" else "/v1/completions"
     recorded = json.loads((RECORDED / f"{kind}.json").read_bytes())
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
         got = (await ask(client, path)).json()
     assert keys(got["choices"][0]).items() <= keys(recorded["choices"][0]).items()
@@ -141,24 +99,26 @@ async def test_a_whole_answer_has_the_recorded_keys(tmp_path: Path, kind: str) -
 
 @pytest.mark.parametrize("path", ["responses", "messages"])
 async def test_named_events_are_spelled_as_recorded(tmp_path: Path, path: str) -> None:
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
-        assert await stream(client, path) == (RECORDED / f"{path}.sse").read_bytes()
+        assert await read_stream(client, path) == (RECORDED / f"{path}.sse").read_bytes()
         whole = await ask(client, f"/v1/{path}")
         assert whole.content == (RECORDED / f"{path}.json").read_bytes()
 
 
 async def test_a_dead_core_ends_named_events_as_recorded(tmp_path: Path) -> None:
-    async with running(tmp_path, error_after=2) as (_, client):
+    async with running_engine(tmp_path, error_after=2) as (_, client):
         await ready(client)
         recorded = (RECORDED / "messages-engine-died.sse").read_bytes()
-        assert (await stream(client, "messages")).split(b"\n\n")[-2] == recorded.split(b"\n\n")[-2]
+        assert (await read_stream(client, "messages")).split(b"\n\n")[-2] == recorded.split(
+            b"\n\n"
+        )[-2]
         with pytest.raises(httpx.RemoteProtocolError):
-            await stream(client, "responses")
+            await read_stream(client, "responses")
 
 
 async def test_one_event_is_one_chunk(tmp_path: Path) -> None:
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
         request = b'{"stream":true,"messages":[]}'
         head = f"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {len(request)}\r\n"
@@ -172,7 +132,7 @@ async def test_one_event_is_one_chunk(tmp_path: Path) -> None:
 
 
 async def test_the_routes_a_supervisor_asks_answer(tmp_path: Path) -> None:
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
         assert (await client.get("/version")).json() == {"version": "0.32.0"}
         card = (await client.get("/v1/models")).json()["data"][0]
@@ -184,7 +144,7 @@ async def test_the_routes_a_supervisor_asks_answer(tmp_path: Path) -> None:
 
 
 async def test_what_vllm_refuses_is_refused(tmp_path: Path) -> None:
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
         unknown = await ask(client, "/v1/completions", model="nope")
         assert unknown.status_code == 404
@@ -195,15 +155,15 @@ async def test_what_vllm_refuses_is_refused(tmp_path: Path) -> None:
 
 
 async def test_max_tokens_cuts_the_answer(tmp_path: Path) -> None:
-    async with running(tmp_path) as (_, client):
+    async with running_engine(tmp_path) as (_, client):
         await ready(client)
-        data = await stream(client, max_tokens=2)
+        data = await read_stream(client, max_tokens=2)
         assert said(data) == "The capital"
         assert events(data)[-1]["choices"][0]["finish_reason"] == "length"
 
 
 async def test_until_it_is_loaded_it_refuses_connections(tmp_path: Path) -> None:
-    async with running(tmp_path, load=0.5) as (_, client):
+    async with running_engine(tmp_path, load=0.5) as (_, client):
         while not (tmp_path / "w.sock").exists():  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.01)
         with pytest.raises(httpx.ConnectError):
@@ -212,7 +172,9 @@ async def test_until_it_is_loaded_it_refuses_connections(tmp_path: Path) -> None
 
 
 async def test_a_failed_start_leaves_its_reason_in_the_log(tmp_path: Path) -> None:
-    async with running(tmp_path, exit=1, log=["ValueError: no room", "nanobind: leaked"]) as (
+    async with running_engine(
+        tmp_path, exit=1, log=["ValueError: no room", "nanobind: leaked"]
+    ) as (
         group,
         _,
     ):
@@ -221,7 +183,7 @@ async def test_a_failed_start_leaves_its_reason_in_the_log(tmp_path: Path) -> No
 
 
 async def test_term_ends_it_with_status_0(tmp_path: Path) -> None:
-    async with running(tmp_path, children=["VLLM::EngineCor"]) as (group, client):
+    async with running_engine(tmp_path, children=["VLLM::EngineCor"]) as (group, client):
         await ready(client)
         await group.terminate()
         assert await group.exited() == 0
@@ -229,7 +191,7 @@ async def test_term_ends_it_with_status_0(tmp_path: Path) -> None:
 
 async def test_a_deaf_one_with_children_and_an_orphan_is_ended_all_the_same(tmp_path: Path) -> None:
     options = {"children": ["VLLM::EngineCor", "VLLM::Worker"], "orphan": True}
-    async with running(tmp_path, ignore_term=True, **options) as (group, client):
+    async with running_engine(tmp_path, ignore_term=True, **options) as (group, client):
         await ready(client)
         named = {"VLLM::EngineCor", "VLLM::Worker", "VLLM::Stray"}
         with trio.fail_after(30):  # each names itself once it runs
@@ -244,53 +206,53 @@ async def test_the_death_of_the_core_silences_streams_then_ends_them_and_the_lea
     tmp_path: Path,
 ) -> None:
     options = {"children": ["VLLM::EngineCor"], "kill_core_after": 2, "core_notice": 0.3}
-    async with running(tmp_path, **options) as (group, client):
+    async with running_engine(tmp_path, **options) as (group, client):
         await ready(client)
-        data = await stream(client)
+        data = await read_stream(client)
         assert (await client.get("/health")).status_code == 503
         assert events(data)[-1] == events((RECORDED / "chat-engine-died.sse").read_bytes())[-1]
         assert await group.exited() == 0
 
 
 async def test_an_error_can_come_in_the_middle(tmp_path: Path) -> None:
-    async with running(tmp_path, error_after=2) as (_, client):
+    async with running_engine(tmp_path, error_after=2) as (_, client):
         await ready(client)
-        assert events(await stream(client))[-1]["error"]["code"] == 500
+        assert events(await read_stream(client))[-1]["error"]["code"] == 500
 
 
 async def test_a_stream_can_be_cut(tmp_path: Path) -> None:
-    async with running(tmp_path, cut_after=2) as (_, client):
+    async with running_engine(tmp_path, cut_after=2) as (_, client):
         await ready(client)
         with pytest.raises(httpx.RemoteProtocolError):
-            await stream(client)
+            await read_stream(client)
 
 
 async def test_the_leader_can_die_in_a_stream(tmp_path: Path) -> None:
-    async with running(tmp_path, die_after=2) as (group, client):
+    async with running_engine(tmp_path, die_after=2) as (group, client):
         await ready(client)
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-            await stream(client)
+            await read_stream(client)
         assert await group.exited() == 1
 
 
 async def test_a_stream_can_stall_and_its_request_ends_with_the_connection(tmp_path: Path) -> None:
-    async with running(tmp_path, stall_after=2) as (_, client):
+    async with running_engine(tmp_path, stall_after=2) as (_, client):
         await ready(client)
         with trio.move_on_after(0.3) as waiting:
-            await stream(client)
+            await read_stream(client)
         assert waiting.cancelled_caught
         while not await idle(client):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.01)
 
 
 async def test_bad_utf8_can_come_in_the_middle(tmp_path: Path) -> None:
-    async with running(tmp_path, bad_utf8_after=1) as (_, client):
+    async with running_engine(tmp_path, bad_utf8_after=1) as (_, client):
         await ready(client)
-        assert b'"content":"\xff"' in await stream(client)
+        assert b'"content":"\xff"' in await read_stream(client)
 
 
 async def test_a_refusal_is_an_error_object(tmp_path: Path) -> None:
-    async with running(tmp_path, status=503) as (_, client):
+    async with running_engine(tmp_path, status=503) as (_, client):
         await ready(client)
         response = await ask(client, "/v1/chat/completions")
         assert response.status_code == 503
@@ -298,22 +260,22 @@ async def test_a_refusal_is_an_error_object(tmp_path: Path) -> None:
 
 
 async def test_an_answer_can_be_late_and_slow(tmp_path: Path) -> None:
-    async with running(tmp_path, late=0.2, rate=50, tokens=10) as (_, client):
+    async with running_engine(tmp_path, late=0.2, rate=50, tokens=10) as (_, client):
         await ready(client)
         begun = trio.current_time()
-        await stream(client)
+        await read_stream(client)
         assert trio.current_time() - begun >= 0.2 + 10 / 50
 
 
 async def test_a_recorded_stream_can_be_replayed(tmp_path: Path) -> None:
     path = RECORDED / "chat-logprobs.sse"
-    async with running(tmp_path, replay=str(path)) as (_, client):
+    async with running_engine(tmp_path, replay=str(path)) as (_, client):
         await ready(client)
-        assert (await stream(client)).strip() == path.read_bytes().strip()
+        assert (await read_stream(client)).strip() == path.read_bytes().strip()
 
 
 async def test_many_streams_share_it_flat_out(tmp_path: Path) -> None:
-    async with running(tmp_path, tokens=2000) as (_, client):
+    async with running_engine(tmp_path, tokens=2000) as (_, client):
         await ready(client)
         done: list[int] = []
 
@@ -338,9 +300,12 @@ async def test_many_streams_share_it_flat_out(tmp_path: Path) -> None:
 
 async def test_stamped_tokens_tell_the_time_of_their_making(tmp_path: Path) -> None:
     began = time.monotonic_ns()
-    async with running(tmp_path, stamped=True, text="x", tokens=1000, rate=50.0) as (_, client):
+    async with running_engine(tmp_path, stamped=True, text="x", tokens=1000, rate=50.0) as (
+        _,
+        client,
+    ):
         await ready(client)
-        got = said(await stream(client, max_tokens=4))
+        got = said(await read_stream(client, max_tokens=4))
     stamps = [int(stamp) for stamp in re.findall(r"t(\d{19})", got)]
     assert len(stamps) == 3  # the last token comes with the reason to stop
     # How far they lie apart is for a quiet machine to tell: what is late is made up for at once.
@@ -349,9 +314,9 @@ async def test_stamped_tokens_tell_the_time_of_their_making(tmp_path: Path) -> N
 
 
 async def test_stamped_tokens_come_many_at_a_time_where_nothing_holds_them(tmp_path: Path) -> None:
-    async with running(tmp_path, stamped=True, text="x", tokens=1000) as (_, client):
+    async with running_engine(tmp_path, stamped=True, text="x", tokens=1000) as (_, client):
         await ready(client)
-        got = said(await stream(client, max_tokens=101))
+        got = said(await read_stream(client, max_tokens=101))
     stamps = re.findall(r"t(\d{19})", got)
     assert len(stamps) == 100
     assert len(set(stamps)) == 7  # 16 a write

@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
-from tests.support.paths import ROOT
+from tests.support.openapi_document import DOCUMENT, operations, resolved
 from vllamad.access import api_keys
 from vllamad.config.settings import ApiKey
 from vllamad.core.model_name import parse_model_name
@@ -29,9 +28,7 @@ from vllamad.translate.go.duration import parse_keep_alive
 from vllamad.translate.ollama import embeddings, manage_requests, options, request
 from vllamad.translate.openai import chat_fields, chat_messages, rerank_fields, responses
 
-DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
-METHODS = {"get", "head", "post", "put", "patch", "delete", "options", "trace"}
 
 # The tables that the fields of a request are read by.
 TABLES: dict[str, Iterable[str]] = {
@@ -72,26 +69,6 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "PullRequest": manage_requests.PullRequest,
     "PushRequest": manage_requests.PushRequest,
 }
-
-
-def resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """What a reference stands for; anything else is itself."""
-    while "$ref" in node:
-        found: Any = DOCUMENT
-        for name in node["$ref"].removeprefix("#/").split("/"):
-            found = found[name]
-        node = found
-    return node
-
-
-def operations() -> dict[tuple[str, str], dict[str, Any]]:
-    """Every operation of the document, by method and path."""
-    return {
-        (method.upper(), path): operation
-        for path, item in DOCUMENT["paths"].items()
-        for method, operation in resolved(item).items()
-        if method in METHODS
-    }
 
 
 def routes() -> set[tuple[str, str]]:

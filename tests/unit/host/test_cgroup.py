@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.unit.host.test_process_group import alive, pids_of_tree, shim_of, tree
+from tests.fakes.process_tree import alive, pids_of_tree, shim_of, tree
 from vllamad.errors import HostProblem
 from vllamad.host.cgroup import Cgroup, Cgroups, claim, folder_of, unit_of
 from vllamad.host.process_group import spawn

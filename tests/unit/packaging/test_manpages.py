@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ctl_commands import COMMANDS
 from tests.support.paths import ROOT
-from tests.unit.vllamactl.test_documented import ALL
 from vllamactl.commandline import _parser as client_parser
 from vllamad.__main__ import _parser as daemon_parser
 from vllamad.config.schema import SECTIONS
@@ -58,7 +58,7 @@ def test_every_common_option_is_on_the_page(pages: dict[str, Path], option: str)
     assert option in part(plain(pages["vllamactl.1"]), ".SH OPTIONS")
 
 
-@pytest.mark.parametrize("command", sorted(set(ALL) - ALIASES))
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - ALIASES))
 def test_every_command_is_on_the_page_with_its_options(
     pages: dict[str, Path], command: str
 ) -> None:
@@ -66,7 +66,7 @@ def test_every_command_is_on_the_page_with_its_options(
     told = [line for line in text.splitlines() if line.startswith(".SS ")]
     (heading,) = [one for one in told if f"{one} ".startswith(f".SS {command} ")]
     below = part(text, heading)
-    assert [option for option in sorted(ALL[command]) if option not in below] == []
+    assert [option for option in sorted(COMMANDS[command]) if option not in below] == []
 
 
 @pytest.mark.parametrize(

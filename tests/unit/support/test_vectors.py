@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.daemon import ROOT
 from tests.support.vectors import CHANGED, VECTORS
 
 
+@pytest.mark.integration
 def test_every_vector_is_shown_by_a_test_against_a_running_gateway() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.vectors"],

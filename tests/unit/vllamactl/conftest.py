@@ -2,123 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Generator
 from pathlib import Path
 
-import msgspec
 import pytest
-import trio
 
+from tests.fakes.control_daemon import ControlDaemon, serving_control
+from tests.support.ctl_runs import CtlResult, RunCtl
 from vllamactl.__main__ import main
-from vllamad.host.control_socket import bind_control
-from vllamad.http.control_server import (
-    ControlRequest,
-    ControlResponse,
-    Send,
-    StreamResponse,
-    serve_http,
-)
-
-Answer = ControlResponse | StreamResponse | Exception
-
-
-@dataclass
-class Daemon:
-    """Answers as it was told to, by method and decoded path, and remembers what it was asked."""
-
-    path: Path
-    answers: dict[tuple[str, str], Answer] = field(default_factory=dict[tuple[str, str], Answer])
-    asked: list[ControlRequest] = field(default_factory=list[ControlRequest])
-
-    def says(self, method: str, path: str, answer: object) -> None:
-        """`answer`: a struct or dict as JSON, bytes or an Answer as they are, a list as NDJSON."""
-        match answer:
-            case bytes():
-                answer = ControlResponse(body=answer)
-            case list():
-                answer = StreamResponse(produce=partial(send_all, answer))
-            case ControlResponse() | StreamResponse() | Exception():
-                pass
-            case _:
-                answer = ControlResponse(body=msgspec.json.encode(answer))
-        self.answers[method, path] = answer
-
-    async def handle(self, request: ControlRequest) -> ControlResponse | StreamResponse:
-        self.asked.append(request)
-        answer = self.answers[request.method, "/" + "/".join(request.path)]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-async def send_all(pieces: list[object], send: Send) -> None:
-    for piece in pieces:
-        await send(piece if isinstance(piece, bytes) else msgspec.json.encode(piece) + b"\n")
-
-
-@contextmanager
-def running(daemon: Daemon) -> Generator[None]:
-    """Serve from a thread until the block is left."""
-    listening = bind_control(daemon.path, "none")
-    scope = trio.CancelScope()
-    tokens: list[trio.lowlevel.TrioToken] = []
-    up = threading.Event()  # a test may be over before its thread has begun
-
-    async def serve() -> None:
-        tokens.append(trio.lowlevel.current_trio_token())
-        up.set()
-        with scope:
-            listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-            await serve_http(listener, daemon.handle)
-
-    thread = threading.Thread(target=trio.run, args=(serve,))
-    thread.start()
-    assert up.wait(60)
-    try:
-        yield
-    finally:
-        tokens[0].run_sync_soon(scope.cancel)
-        thread.join(10)
-        assert not thread.is_alive()
-        daemon.path.unlink()
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Daemon]:
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[ControlDaemon]:
     """A daemon that the command line finds by itself."""
-    made = Daemon(tmp_path / "c.sock")
+    made = ControlDaemon(tmp_path / "c.sock")
     monkeypatch.setenv("VLLAMAD_CONTROL", str(made.path))
-    with running(made):
+    with serving_control(made):
         yield made
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> object:
-        return msgspec.json.decode(self.out)
-
-    def events(self) -> list[dict[str, object]]:
-        return [msgspec.json.decode(line) for line in self.out.splitlines()]
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str]) -> RunCtl:
     """Call `vllamactl` with these arguments."""
 
-    def call(*argv: str) -> Ran:
+    def call(*argv: str) -> CtlResult:
         code = main(argv)
         captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
+        return CtlResult(code, captured.out, captured.err)
 
     return call

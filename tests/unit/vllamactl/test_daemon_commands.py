@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vllamactl.conftest import Daemon, Run
+from tests.fakes.control_daemon import ControlDaemon
+from tests.support.ctl_runs import RunCtl
 from vllamad.errors import ModelNotFound
 from vllamad.protocol import control
 
@@ -46,7 +47,7 @@ STATUS = control.Status(
 )
 
 
-def test_ps_is_a_table(daemon: Daemon, run: Run) -> None:
+def test_ps_is_a_table(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/workers", control.Workers(workers=[READY, PINNED, STOPPING, FAILED]))
     ran = run("ps")
     assert ran.out == (
@@ -62,27 +63,29 @@ def test_ps_is_a_table(daemon: Daemon, run: Run) -> None:
     assert ran.code == 0
 
 
-def test_ps_of_nothing_is_only_the_heads(daemon: Daemon, run: Run) -> None:
+def test_ps_of_nothing_is_only_the_heads(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/workers", control.Workers(workers=[]))
     assert run("ps").out == ("NAME    STATE    SIZE    PROCESSOR    CONTEXT    LEASES    UNTIL\n")
 
 
 @pytest.mark.parametrize("argv", [("ps", "--quiet"), ("-q", "ps")])
-def test_quiet_ps_is_names(daemon: Daemon, run: Run, argv: tuple[str, ...]) -> None:
+def test_quiet_ps_is_names(daemon: ControlDaemon, run: RunCtl, argv: tuple[str, ...]) -> None:
     daemon.says("GET", "/v1/workers", control.Workers(workers=[READY, FAILED]))
     ran = run(*argv)
     assert (ran.out, ran.err) == ("smollm2:135m\nbig:70b\n", "")
 
 
 @pytest.mark.parametrize("argv", [("ps", "--json"), ("--json", "ps"), ("--json", "ps", "-q")])
-def test_json_wins_wherever_it_stands(daemon: Daemon, run: Run, argv: tuple[str, ...]) -> None:
+def test_json_wins_wherever_it_stands(
+    daemon: ControlDaemon, run: RunCtl, argv: tuple[str, ...]
+) -> None:
     daemon.says("GET", "/v1/workers", control.Workers(workers=[STOPPING]))
     answer = run(*argv).json()
     assert isinstance(answer, dict)
     assert answer["workers"][0]["model"] == "qwen2.5:0.5b"
 
 
-def test_status_is_one_look(daemon: Daemon, run: Run) -> None:
+def test_status_is_one_look(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/status", STATUS)
     assert run("status").out == (
         "✓ vllamad 0.1.0, pid 42, up 2 hours\n"
@@ -98,7 +101,7 @@ def test_status_is_one_look(daemon: Daemon, run: Run) -> None:
     )
 
 
-def test_status_without_a_runtime_says_what_to_do(daemon: Daemon, run: Run) -> None:
+def test_status_without_a_runtime_says_what_to_do(daemon: ControlDaemon, run: RunCtl) -> None:
     bare = control.Status(
         version="1", pid=1, uptime=0, listen=[], gateways=2, runtime=None, workers=[],
         installed=0, queued=0, message="draining",
@@ -114,20 +117,20 @@ def test_status_without_a_runtime_says_what_to_do(daemon: Daemon, run: Run) -> N
     )
 
 
-def test_unknown_keys_are_ignored(daemon: Daemon, run: Run) -> None:
+def test_unknown_keys_are_ignored(daemon: ControlDaemon, run: RunCtl) -> None:
     worker = {"model": "new", "state": "ready", "from_the_future": [1]}
     daemon.says("GET", "/v1/workers", {"workers": [worker], "more": {}})
     assert run("ps", "-q").out == "new\n"
 
 
-def test_an_answer_of_another_shape_is_one_error(daemon: Daemon, run: Run) -> None:
+def test_an_answer_of_another_shape_is_one_error(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/workers", {"workers": 7})
     ran = run("ps")
     assert ran.code == 1
     assert ran.err.startswith("✗ cannot read the answer of vllamad: ")
 
 
-def test_a_name_cannot_steer_the_terminal(daemon: Daemon, run: Run) -> None:
+def test_a_name_cannot_steer_the_terminal(daemon: ControlDaemon, run: RunCtl) -> None:
     evil = control.WorkerInfo(model="a\x1b[2Jb", state="failed", reason="\x9b31m")
     daemon.says("GET", "/v1/workers", control.Workers(workers=[evil]))
     ran = run("ps")
@@ -135,7 +138,7 @@ def test_a_name_cannot_steer_the_terminal(daemon: Daemon, run: Run) -> None:
     assert "\x9b" not in ran.err
 
 
-def test_logs_are_the_last_lines(daemon: Daemon, run: Run) -> None:
+def test_logs_are_the_last_lines(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models/hf.co/a/b/logs", b"one\ntwo\nthr\xc3\xa9\x1b[31m\n")
     assert run("logs", "-n", "2", "hf.co/a/b").out == "two\nthré�[31m\n"
     (asked,) = daemon.asked
@@ -143,36 +146,36 @@ def test_logs_are_the_last_lines(daemon: Daemon, run: Run) -> None:
     assert asked.query == {"follow": "0", "lines": "2"}
 
 
-def test_a_progress_bar_in_a_log_is_its_last_picture(daemon: Daemon, run: Run) -> None:
+def test_a_progress_bar_in_a_log_is_its_last_picture(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models/m/logs", b"0%\r50%\r100%\nend")
     assert run("logs", "m").out == "100%\nend\n"
 
 
-def test_an_empty_log_prints_nothing(daemon: Daemon, run: Run) -> None:
+def test_an_empty_log_prints_nothing(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models/m/logs", b"")
     assert run("logs", "m").out == ""
 
 
-def test_followed_logs_come_line_by_line(daemon: Daemon, run: Run) -> None:
+def test_followed_logs_come_line_by_line(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models/m/logs", [b"on", b"e\ntw", b"o\n"])
     assert run("logs", "-f", "m").out == "one\ntwo\n"
     assert run("logs", "-f", "--json", "m").events() == [{"line": "one"}, {"line": "two"}]
 
 
-def test_logs_of_no_model_are_refused(daemon: Daemon, run: Run) -> None:
+def test_logs_of_no_model_are_refused(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models/x/logs", ModelNotFound("model 'x' not found", hint="pull it"))
     ran = run("logs", "x")
     assert (ran.code, ran.out, ran.err) == (1, "", "✗ model 'x' not found\n  pull it\n")
 
 
-def test_version_names_both_sides(daemon: Daemon, run: Run) -> None:
+def test_version_names_both_sides(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/version", control.Version(version="9.9.9"))
     ran = run("version", "--json")
     assert isinstance(answer := ran.json(), dict)
     assert (answer["daemon"], answer["api"]) == ("9.9.9", 1)
 
 
-def test_version_needs_no_daemon(run: Run, tmp_path: Path) -> None:
+def test_version_needs_no_daemon(run: RunCtl, tmp_path: Path) -> None:
     ran = run("version", "--socket", str(tmp_path / "none"))
     assert ran.code == 0
     assert ran.out.endswith("vllamad   does not answer\n")
@@ -191,14 +194,16 @@ COUNTS = control.Progress(
 )
 
 
-def test_a_reload_ends_when_the_configuration_is_accepted(daemon: Daemon, run: Run) -> None:
+def test_a_reload_ends_when_the_configuration_is_accepted(
+    daemon: ControlDaemon, run: RunCtl
+) -> None:
     daemon.says("POST", "/v1/reload", [ACCEPTED, COUNTS])
     ran = run("reload")
     assert (ran.code, ran.err) == (0, "→ reloading\n")
     assert ran.out == ("✓ the new configuration is accepted\n  • server.gateways  at once\n")
 
 
-def test_a_reload_that_waits_ends_when_it_counts(daemon: Daemon, run: Run) -> None:
+def test_a_reload_that_waits_ends_when_it_counts(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/reload", [ACCEPTED, COUNTS])
     ran = run("reload", "--wait")
     assert ran.code == 0
@@ -210,7 +215,7 @@ def test_a_reload_that_waits_ends_when_it_counts(daemon: Daemon, run: Run) -> No
     )
 
 
-def test_a_reload_has_a_twin_for_scripts(daemon: Daemon, run: Run) -> None:
+def test_a_reload_has_a_twin_for_scripts(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/reload", [ACCEPTED, COUNTS])
     ran = run("reload", "--wait", "--json")
     assert ran.events()[-1] == {
@@ -220,14 +225,14 @@ def test_a_reload_has_a_twin_for_scripts(daemon: Daemon, run: Run) -> None:
     }
 
 
-def test_a_reload_of_nothing_new_says_so(daemon: Daemon, run: Run) -> None:
+def test_a_reload_of_nothing_new_says_so(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/reload", [control.Progress(done=True, reloaded=control.Reloaded())])
     assert run("reload", "--wait").out == "✓ nothing has changed\n"
 
 
 @pytest.mark.parametrize("words", [(), ("--wait",)])
 def test_a_reload_with_faults_names_each_and_is_refused(
-    daemon: Daemon, run: Run, words: tuple[str, ...]
+    daemon: ControlDaemon, run: RunCtl, words: tuple[str, ...]
 ) -> None:
     problem = control.Problem(kind="config", message="a.toml:1: x\na.toml:2: y", hint="as before")
     daemon.says("POST", "/v1/reload", [control.Progress(done=True, error=problem)])

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Iterator
 
 import pytest
 
+from tests.support.ctl_commands import COMMANDS
 from tests.support.paths import ROOT
 from vllamactl.chat import help_text
 from vllamactl.commandline import _parser
 
 TEXT = (ROOT / "docs" / "vllamactl.md").read_text()
-COMMON = {"--help", "--json", "--quiet", "--socket"}
 
 
-def commands(parser: argparse.ArgumentParser, above: str = "") -> Iterator[tuple[str, set[str]]]:
-    """Every command in full, `runtime list`, with its own options."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, below in action.choices.items():
-                yield from commands(below, f"{above} {name}".strip())
-            return
-    options = {word for action in parser._actions for word in action.option_strings}
-    yield above, {option for option in options if option.startswith("--")} - COMMON
-
-
-ALL = dict(commands(_parser()))
 ROWS: list[str] = re.findall(r"^\| (`.+?`) \|", TEXT.split("\n## ")[0], re.M)
 # `model ...` and a second spelling after a comma are no commands of their own.
 TOLD = {word.strip("`") for row in ROWS for word in row.split(", ")}
@@ -37,10 +23,10 @@ def named(told: str) -> str:
     """The command of a row, without its options and what it is about."""
     words = told.split()
     both = " ".join(words[:2])
-    return both if both in ALL else words[0]
+    return both if both in COMMANDS else words[0]
 
 
-@pytest.mark.parametrize("command", sorted(ALL))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_is_documented(command: str) -> None:
     aliases = {"runtime ls"}
     assert command in {named(told) for told in TOLD} | aliases
@@ -48,11 +34,12 @@ def test_every_command_is_documented(command: str) -> None:
 
 @pytest.mark.parametrize("told", sorted(TOLD))
 def test_every_documented_command_is_one(told: str) -> None:
-    assert named(told) in ALL
+    assert named(told) in COMMANDS
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), sorted((command, one) for command, own in ALL.items() for one in own)
+    ("command", "option"),
+    sorted((command, one) for command, own in COMMANDS.items() for one in own),
 )
 def test_every_option_is_documented(command: str, option: str) -> None:
     short = {"--follow": "-f", "--lines": "-n", "--file": "-f"}

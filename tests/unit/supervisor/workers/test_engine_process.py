@@ -15,9 +15,9 @@ import pytest
 import trio
 import trio.testing
 
+from tests.fakes.engine_process import read_stream
 from tests.support.daemon import FAKE_SITE, ROOT, fake_home, is_alive
 from tests.support.kv_caches import flat
-from tests.unit.fakes.test_engine import stream
 from vllamad.config.settings import (
     EngineSettings,
     Paths,
@@ -266,7 +266,7 @@ async def test_an_engine_that_is_healthy_and_makes_no_token_is_stuck(tmp_path: P
     async with living(settings) as life, trio.open_nursery() as nursery:
         await life.wait_ready()
         async with client_for(str(life.endpoint)) as client:
-            nursery.start_soon(stream, client)
+            nursery.start_soon(read_stream, client)
             assert await life.wait_unhealthy() == "no token for 0.4 s while requests run"
             assert (await client.get("/health")).status_code == 200, "no other probe saw it"
             nursery.cancel_scope.cancel()
@@ -281,7 +281,7 @@ async def test_an_engine_that_idles_or_makes_tokens_slowly_is_not_stuck(
         await life.wait_ready()
         async with client_for(str(life.endpoint)) as client:
             if tokens:
-                nursery.start_soon(stream, client)
+                nursery.start_soon(read_stream, client)
             with trio.move_on_after(1):
                 raise AssertionError(await life.wait_unhealthy())
             nursery.cancel_scope.cancel()

@@ -17,102 +17,28 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from tests.unit.supervisor.workers.test_manager import fleet_of, spec
-from tests.unit.supervisor.workers.test_worker import FakeLife, FakeLives
+from tests.fakes.lease_house import lease_house, spec_of
+from tests.fakes.workers import FakeLauncher, FakeProcess, managed_workers
 from vllamad.core.launch import Spec
-from vllamad.errors import ModelNotFound
 from vllamad.protocol.lease import (
     LINE_LIMIT,
     Acquire,
-    Answer,
     Done,
     Granted,
     ListRunning,
-    Question,
     Refused,
     Revoked,
     Running,
     Unload,
     Waiting,
-    decode_answer,
     encode,
 )
 from vllamad.supervisor.workers.lease_server import LeaseServer, listen
 from vllamad.supervisor.workers.manager import Verdict, Verdicts, WorkerManager
 
 
-async def spec_of(model: str) -> Spec:
-    if model == "missing":
-        raise ModelNotFound("model 'missing' not found", hint="pull it")
-    if model == "bug":
-        raise ZeroDivisionError
-    return spec(model)
-
-
-class Gateway:
-    """The other end of one conversation."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream = stream
-        self._data = b""
-
-    async def ask(self, question: Question) -> Answer | None:
-        await self.stream.send_all(encode(question))
-        return await self.hear()
-
-    async def hear(self) -> Answer | None:
-        """The next answer, None at the end of the conversation."""
-        with trio.fail_after(5):
-            while b"\n" not in self._data:
-                piece = await self.stream.receive_some()
-                if not piece:
-                    return None
-                self._data += piece
-        line, _, self._data = self._data.partition(b"\n")
-        return decode_answer(line)
-
-    async def granted(self, model: str, keep_alive: float | None = None) -> Granted:
-        answer = await self.ask(Acquire(model=model, keep_alive=keep_alive))
-        while isinstance(answer, Waiting):
-            answer = await self.hear()
-        assert isinstance(answer, Granted)
-        return answer
-
-
-class House:
-    """A fleet of scripted engines and its broker on a real socket."""
-
-    def __init__(self, fleet: WorkerManager, path: Path) -> None:
-        self.fleet = fleet
-        self.path = path
-
-    @property
-    def leases(self) -> int:
-        return sum(worker.leases for worker in self.fleet.workers())
-
-    async def until_leases(self, wanted: int) -> None:
-        with trio.fail_after(5):
-            while self.leases != wanted or self.fleet.queued:  # noqa: ASYNC110 - it tells nobody
-                await trio.sleep(0.01)
-
-    @asynccontextmanager
-    async def gateway(self) -> AsyncGenerator[Gateway]:
-        async with await trio.open_unix_socket(self.path) as stream:
-            yield Gateway(stream)
-
-
-@asynccontextmanager
-async def house(folder: Path, *lives: FakeLife) -> AsyncGenerator[House]:
-    story = FakeLives([*lives] or [FakeLife(load=0)])
-    async with fleet_of(story) as fleet, trio.open_nursery() as nursery:
-        listener = listen(folder / "broker.sock")
-        nursery.start_soon(trio.serve_listeners, LeaseServer(fleet, spec_of).attend, [listener])
-        yield House(fleet, folder / "broker.sock")
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_lease_lasts_as_long_as_its_connection(tmp_path: Path) -> None:
-    async with house(tmp_path, FakeLife(load=0.05)) as one:
+    async with lease_house(tmp_path, FakeProcess(load=0.05)) as one:
         async with one.gateway() as gateway:
             assert await gateway.ask(Acquire(model="a")) == Waiting(why="loading")
             assert await gateway.hear() == Granted(
@@ -123,7 +49,7 @@ async def test_a_lease_lasts_as_long_as_its_connection(tmp_path: Path) -> None:
 
 
 async def test_whoever_leaves_while_waiting_holds_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, FakeLife(load=60)) as one:
+    async with lease_house(tmp_path, FakeProcess(load=60)) as one:
         async with one.gateway() as gateway:
             assert isinstance(await gateway.ask(Acquire(model="a")), Waiting)
             assert one.fleet.queued == 1
@@ -132,7 +58,7 @@ async def test_whoever_leaves_while_waiting_holds_nothing(tmp_path: Path) -> Non
 
 @pytest.mark.integration
 async def test_a_holder_that_is_killed_holds_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path) as one:
+    async with lease_house(tmp_path) as one:
         code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
         code += f"s.sendall({encode(Acquire(model='a'))!r}); sys.stdin.read()"
         holder = await trio.lowlevel.open_process(
@@ -149,15 +75,15 @@ async def test_a_holder_that_is_killed_holds_nothing(tmp_path: Path) -> None:
 async def test_the_death_of_the_worker_revokes_the_lease_and_ends_the_conversation(
     tmp_path: Path,
 ) -> None:
-    dying = FakeLife(load=0, dies_after=0.1, why="CUDA error")
-    async with house(tmp_path, dying, FakeLife()) as one, one.gateway() as gateway:
+    dying = FakeProcess(load=0, dies_after=0.1, why="CUDA error")
+    async with lease_house(tmp_path, dying, FakeProcess()) as one, one.gateway() as gateway:
         await gateway.granted("a")
         assert await gateway.hear() == Revoked(reason="CUDA error")
         assert await gateway.hear() is None
 
 
 async def test_an_unknown_model_is_refused_with_its_kind_and_hint(tmp_path: Path) -> None:
-    async with house(tmp_path) as one, one.gateway() as gateway:
+    async with lease_house(tmp_path) as one, one.gateway() as gateway:
         assert await gateway.ask(Acquire(model="missing")) == Refused(
             kind="model-not-found", message="model 'missing' not found", hint="pull it"
         )
@@ -170,14 +96,14 @@ async def test_an_unknown_model_is_refused_with_its_kind_and_hint(tmp_path: Path
 async def test_keep_alive_is_the_clients_else_the_models_and_negative_is_for_ever(
     tmp_path: Path, keep_alive: float | None, expires: float | None
 ) -> None:
-    async with house(tmp_path) as one, one.gateway() as gateway:
+    async with lease_house(tmp_path) as one, one.gateway() as gateway:
         await gateway.granted("a", keep_alive)
         expires_in = one.fleet.workers()[0].expires_in
         assert expires_in == (expires and pytest.approx(expires, abs=5))
 
 
 async def test_a_gateway_may_ask_what_runs(tmp_path: Path) -> None:
-    async with house(tmp_path) as one, one.gateway() as first, one.gateway() as second:
+    async with lease_house(tmp_path) as one, one.gateway() as first, one.gateway() as second:
         await first.granted("a")
         answer = await second.ask(ListRunning())
         assert isinstance(answer, Running)
@@ -185,7 +111,7 @@ async def test_a_gateway_may_ask_what_runs(tmp_path: Path) -> None:
 
 
 async def test_an_unload_is_answered_at_once_and_done_when_nobody_uses_it(tmp_path: Path) -> None:
-    async with house(tmp_path) as one:
+    async with lease_house(tmp_path) as one:
         async with one.gateway() as holder, one.gateway() as other:
             await holder.granted("a")
             assert await other.ask(Unload(model="a")) == Done()
@@ -196,7 +122,7 @@ async def test_an_unload_is_answered_at_once_and_done_when_nobody_uses_it(tmp_pa
 
 
 async def test_unloading_what_is_not_loaded_is_done_too(tmp_path: Path) -> None:
-    async with house(tmp_path) as one, one.gateway() as gateway:
+    async with lease_house(tmp_path) as one, one.gateway() as gateway:
         assert await gateway.ask(Unload(model="a")) == Done()
 
 
@@ -216,7 +142,7 @@ async def test_unloading_what_is_not_loaded_is_done_too(tmp_path: Path) -> None:
 async def test_nonsense_and_bugs_end_one_conversation_and_nothing_else(
     tmp_path: Path, said: bytes
 ) -> None:
-    async with house(tmp_path) as one, one.gateway() as holder, one.gateway() as fool:
+    async with lease_house(tmp_path) as one, one.gateway() as holder, one.gateway() as fool:
         await holder.granted("a")
         await fool.stream.send_all(said)
         try:
@@ -229,14 +155,14 @@ async def test_nonsense_and_bugs_end_one_conversation_and_nothing_else(
 
 
 async def test_whoever_talks_while_it_holds_a_lease_loses_it(tmp_path: Path) -> None:
-    async with house(tmp_path) as one, one.gateway() as gateway:
+    async with lease_house(tmp_path) as one, one.gateway() as gateway:
         await gateway.granted("a")
         await gateway.stream.send_all(b"more\n")
         await one.until_leases(0)
 
 
 async def test_a_gateway_that_leaves_without_a_word_is_let_go(tmp_path: Path) -> None:
-    async with house(tmp_path) as one:
+    async with lease_house(tmp_path) as one:
         async with one.gateway() as gateway:
             await gateway.stream.send_all(b'{"type":')
         async with one.gateway() as gateway:
@@ -244,7 +170,7 @@ async def test_a_gateway_that_leaves_without_a_word_is_let_go(tmp_path: Path) ->
 
 
 async def test_a_silent_gateway_is_let_go_after_half_a_minute(autojump_clock: MockClock) -> None:
-    async with fleet_of(FakeLives()) as fleet:
+    async with managed_workers(FakeLauncher()) as fleet:
         ours, theirs = memory_stream_pair()
         began = trio.current_time()
         await LeaseServer(fleet, spec_of).attend(cast("trio.SocketStream", ours))
@@ -253,7 +179,10 @@ async def test_a_silent_gateway_is_let_go_after_half_a_minute(autojump_clock: Mo
 
 
 async def test_a_gateway_that_does_not_read_loses_its_lease(autojump_clock: MockClock) -> None:
-    async with fleet_of(FakeLives([FakeLife(load=0)])) as fleet, trio.open_nursery() as nursery:
+    async with (
+        managed_workers(FakeLauncher([FakeProcess(load=0)])) as fleet,
+        trio.open_nursery() as nursery,
+    ):
         ours, theirs = lockstep_stream_pair()
         nursery.start_soon(LeaseServer(fleet, spec_of).attend, cast("trio.SocketStream", ours))
         await theirs.send_all(encode(Acquire(model="a")))

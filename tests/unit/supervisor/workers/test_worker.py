@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import inf
-from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.fakes.workers import FakeLauncher, FakeProcess
 from tests.support.kv_caches import flat
 from vllamad.config.settings import Flag, SchedulerSettings, WorkerSettings
 from vllamad.core.launch import Lora, Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
-from vllamad.errors import HostProblem
-from vllamad.host.process_group import ResourceUsage
 from vllamad.supervisor.workers.worker import Worker
 
 PLAN = Plan(
@@ -32,86 +28,10 @@ PLAN = Plan(
 SETTINGS = WorkerSettings(drain_timeout=30, backoff_base=1, backoff_limit=60, max_failures=3)
 
 
-@dataclass
-class FakeLife:
-    """An engine that gets ready after `load` seconds and dies or fails when told."""
-
-    load: float = 5.0
-    dies_after: float = inf
-    fails_after: float = inf
-    why: str = "boom"
-    pid: int = 4711
-    endpoint: Path = Path("/run/w/1/s")
-    hurried: bool = False
-    can_survive: bool = False
-    survives_restart: bool = False
-    keep_alive: float | None = None
-    load_phase: str = "loading weights"
-
-    async def wait_ready(self) -> int:
-        await trio.sleep(self.load)
-        return 4096
-
-    async def wait_exited(self) -> str:
-        await trio.sleep(self.dies_after)
-        return self.why
-
-    async def wait_unhealthy(self) -> str:
-        await trio.sleep(self.fails_after)
-        return self.why
-
-    async def usage(self) -> ResourceUsage:
-        return ResourceUsage(123)
-
-    def kill_without_grace(self) -> None:
-        self.hurried = True
-
-    async def hand_to_fd_store(
-        self, plan: Plan, *, context_length: int, keep_alive: float | None
-    ) -> None:
-        self.survives_restart = self.can_survive
-
-    def record_keep_alive(self, keep_alive: float | None) -> None:
-        self.keep_alive = keep_alive
-
-
-@dataclass
-class FakeLives:
-    """Hands out the lives of a story, the last one again and again."""
-
-    story: list[FakeLife] = field(default_factory=lambda: [FakeLife()])
-    takes_to_die: float = 0.0
-    alive: int = 0
-    born: list[FakeLife] = field(default_factory=list)
-    plans: list[Plan] = field(default_factory=list)
-    refuses: str = ""
-
-    def log_file(self, model: str) -> Path:
-        return Path("/logs") / model
-
-    def explained(self, plan: Plan) -> dict[str, object]:
-        return {"dtype": "float32", "dtype_why": f"of {plan.model}"}
-
-    @asynccontextmanager
-    async def live(self, plan: Plan) -> AsyncGenerator[FakeLife]:
-        if self.refuses:
-            raise HostProblem(self.refuses)
-        life = self.story.pop(0) if len(self.story) > 1 else self.story[0]
-        self.born.append(life)
-        self.plans.append(plan)
-        self.alive += 1
-        try:
-            yield life
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(self.takes_to_die)
-            self.alive -= 1
-
-
 class Diary:
     """A worker, and when it was in which state."""
 
-    def __init__(self, lives: FakeLives, **settings: float) -> None:
+    def __init__(self, lives: FakeLauncher, **settings: float) -> None:
         self.lives = lives
         self.entries: list[tuple[int, State]] = []
         self.began = trio.current_time()
@@ -131,7 +51,7 @@ class Diary:
 async def test_loaded_served_drained_and_stopped(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives(takes_to_die=2))
+    diary = Diary(FakeLauncher(takes_to_die=2))
     diary.worker.note_leases(1)
     nursery.start_soon(diary.worker.run)
     await trio.sleep(100)
@@ -151,7 +71,7 @@ async def test_loaded_served_drained_and_stopped(
 
 
 async def test_a_drain_has_a_limit(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    diary = Diary(FakeLives())
+    diary = Diary(FakeLauncher())
     diary.worker.note_leases(1)
     nursery.start_soon(diary.worker.run)
     await trio.sleep(100)
@@ -163,7 +83,7 @@ async def test_a_drain_has_a_limit(autojump_clock: MockClock, nursery: trio.Nurs
 async def test_a_drain_ends_with_the_last_lease_however_often_the_others_were_told(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives())
+    diary = Diary(FakeLauncher())
     diary.worker.note_leases(2)
     nursery.start_soon(diary.worker.run)
     await trio.sleep(100)
@@ -179,7 +99,7 @@ async def test_a_drain_ends_with_the_last_lease_however_often_the_others_were_to
 async def test_a_stop_while_loading_does_not_wait_for_the_load(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(load=90)]))
+    diary = Diary(FakeLauncher([FakeProcess(load=90)]))
     nursery.start_soon(diary.worker.run)
     await trio.sleep(10)
     assert diary.worker.load_phase == "loading weights"
@@ -197,7 +117,7 @@ async def test_a_stop_while_loading_does_not_wait_for_the_load(
 async def test_a_crash_is_followed_by_another_life(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(dies_after=50), FakeLife()]))
+    diary = Diary(FakeLauncher([FakeProcess(dies_after=50), FakeProcess()]))
     nursery.start_soon(diary.worker.run)
     await trio.sleep(70)
     assert diary.states == [
@@ -224,7 +144,7 @@ async def test_without_the_parsers_that_its_engine_refuses_it_lives_again(
     autojump_clock: MockClock, nursery: trio.Nursery, args: dict[str, Flag], parser: str | None
 ) -> None:
     """A parser of our own choice gives way; one that the operator named does not."""
-    diary = Diary(FakeLives([FakeLife(dies_after=1, why=REFUSED), FakeLife()]))
+    diary = Diary(FakeLauncher([FakeProcess(dies_after=1, why=REFUSED), FakeProcess()]))
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, tool_parser="hermes", args=args))
     nursery.start_soon(diary.worker.run)
     await trio.sleep(70)
@@ -245,8 +165,8 @@ NOT_ADMITTED = (
 async def test_the_shorter_context_that_its_engine_names_is_used_at_once_and_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    refused = [FakeLife(dies_after=1, why=NOT_ADMITTED.format(32640)), FakeLife()]
-    diary = Diary(FakeLives(refused))
+    refused = [FakeProcess(dies_after=1, why=NOT_ADMITTED.format(32640)), FakeProcess()]
+    diary = Diary(FakeLauncher(refused))
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, context_length=32768))
     nursery.start_soon(diary.worker.run)
     await trio.sleep(6.5)
@@ -273,7 +193,7 @@ async def test_an_engine_that_refuses_the_shorter_context_too_is_given_up(
     args: dict[str, Flag],
     starts: int,
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(dies_after=1, why=why)]))
+    diary = Diary(FakeLauncher([FakeProcess(dies_after=1, why=why)]))
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, context_length=32768, args=args))
     nursery.start_soon(diary.worker.run)
     await trio.sleep(70)
@@ -284,7 +204,7 @@ async def test_an_engine_that_refuses_the_shorter_context_too_is_given_up(
 async def test_without_the_adapters_that_its_engine_cannot_load_it_lives_again(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(dies_after=1, why="bad adapter"), FakeLife()]))
+    diary = Diary(FakeLauncher([FakeProcess(dies_after=1, why="bad adapter"), FakeProcess()]))
     loras = (Lora(name="one", folder="/adapters/one", rank=8),)
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, loras=loras))
     nursery.start_soon(diary.worker.run)
@@ -300,7 +220,7 @@ async def test_without_the_adapters_that_its_engine_cannot_load_it_lives_again(
 async def test_an_engine_that_dies_later_keeps_its_adapters(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(fails_after=20), FakeLife()]))
+    diary = Diary(FakeLauncher([FakeProcess(fails_after=20), FakeProcess()]))
     loras = (Lora(name="one", folder="/adapters/one", rank=8),)
     diary.worker.plan = replace(PLAN, spec=replace(PLAN.spec, loras=loras))
     nursery.start_soon(diary.worker.run)
@@ -314,7 +234,9 @@ async def test_an_engine_that_dies_later_keeps_its_adapters(
 async def test_an_engine_that_is_deaf_is_ended_like_one_that_died(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    lives = FakeLives([FakeLife(fails_after=50, why="no answer to 3 health probes"), FakeLife()])
+    lives = FakeLauncher(
+        [FakeProcess(fails_after=50, why="no answer to 3 health probes"), FakeProcess()]
+    )
     diary = Diary(lives)
     nursery.start_soon(diary.worker.run)
     await trio.sleep(55.1)
@@ -330,7 +252,7 @@ async def test_an_engine_that_is_deaf_is_ended_like_one_that_died(
 async def test_one_that_never_gets_ready_is_given_up_with_its_reason(
     autojump_clock: MockClock,
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(load=inf, dies_after=3)]))
+    diary = Diary(FakeLauncher([FakeProcess(load=inf, dies_after=3)]))
     await diary.worker.run()
     assert diary.states == [
         *(State.STARTING, State.STOPPING, State.BACKOFF) * 2,
@@ -342,14 +264,14 @@ async def test_one_that_never_gets_ready_is_given_up_with_its_reason(
 
 
 async def test_a_load_has_a_limit(autojump_clock: MockClock) -> None:
-    diary = Diary(FakeLives([FakeLife(load=inf)]), load_timeout=60)
+    diary = Diary(FakeLauncher([FakeProcess(load=inf)]), load_timeout=60)
     await diary.worker.run()
     assert diary.entries[1] == (60, State.STOPPING)
     assert diary.worker.reason == "not ready after 60 s"
 
 
 async def test_what_cannot_even_start_says_why(autojump_clock: MockClock) -> None:
-    diary = Diary(FakeLives(refuses="cannot start /usr/bin/nothing: no such file"))
+    diary = Diary(FakeLauncher(refuses="cannot start /usr/bin/nothing: no such file"))
     await diary.worker.run()
     assert diary.worker.state is State.FAILED
     assert diary.worker.reason == "cannot start /usr/bin/nothing: no such file"
@@ -358,7 +280,7 @@ async def test_what_cannot_even_start_says_why(autojump_clock: MockClock) -> Non
 async def test_a_stop_during_the_backoff_is_heard_at_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    diary = Diary(FakeLives([FakeLife(dies_after=1, load=inf)]))
+    diary = Diary(FakeLauncher([FakeProcess(dies_after=1, load=inf)]))
     nursery.start_soon(diary.worker.run)
     with trio.fail_after(60):
         while diary.worker.state is not State.BACKOFF:  # noqa: ASYNC110 - the clock is ours
@@ -374,7 +296,7 @@ async def test_a_stop_during_the_backoff_is_heard_at_once(
 async def test_cancelled_at_any_moment_nothing_is_left_alive(
     autojump_clock: MockClock, moment: float
 ) -> None:
-    diary = Diary(FakeLives(takes_to_die=2))
+    diary = Diary(FakeLauncher(takes_to_die=2))
     with trio.move_on_after(moment):
         await diary.worker.run()
     assert diary.lives.alive == 0
@@ -385,7 +307,7 @@ async def test_a_start_is_explained_in_the_log(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    diary = Diary(FakeLives(refuses="cannot start it"))
+    diary = Diary(FakeLauncher(refuses="cannot start it"))
     await diary.worker.run()
     told = {record.message: vars(record)["fields"] for record in caplog.records}
     assert told["worker starting"]["dtype"] == "float32"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.image_headers import PNG
 from vllamad.translate.content.image_size import pixels
 
-PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 60000, 50000) + b"\x08\x02\0\0\0"
 GIF = b"GIF89a" + struct.pack("<HH", 300, 200)
 FRAME = struct.pack(">BHHH", 8, 200, 300, 3)
 JFIF = b"\xff\xd8\xff\xe0\0\x04\0\0"

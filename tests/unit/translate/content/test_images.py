@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.translate.content.test_image_size import PNG
+from tests.support.image_headers import PNG
 from vllamad.errors import BadInput
 from vllamad.translate.content import images
 from vllamad.translate.content.images import Image, read_image

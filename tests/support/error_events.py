@@ -1,0 +1,5 @@
+"""Errors as vLLM sends them inside a stream."""
+
+from __future__ import annotations
+
+RATE_LIMITED = '{"error":{"message":"rate limit exceeded","type":"x","param":null,"code":%d}}'
