@@ -43,7 +43,7 @@ CASES = {
 }
 
 
-def tests_of_cases() -> dict[str, list[str]]:
+def places_of_cases() -> dict[str, list[str]]:
     """The places whose marks name a case, as `file:line`, by case; read, not collected."""
     places: dict[str, list[str]] = {name: [] for name in CASES}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
@@ -56,7 +56,7 @@ def tests_of_cases() -> dict[str, list[str]]:
 
 def main() -> int:
     """Print each case with its tests; 1 if one has none."""
-    tests = tests_of_cases()
+    tests = places_of_cases()
     for name, places in tests.items():
         print(f"{name:>4}  {CASES[name]}")
         print(*(f"{'':>10}{place}" for place in places or ["NONE"]), sep="\n")

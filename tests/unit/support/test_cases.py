@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.cases import CASES, tests_of_cases
+from tests.support.cases import CASES, places_of_cases
 
 
 def test_every_case_is_shown_by_a_test() -> None:
-    tests = tests_of_cases()
+    tests = places_of_cases()
     assert tests.keys() == CASES.keys()
     assert [name for name, places in tests.items() if not places] == []
