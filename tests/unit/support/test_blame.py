@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import PATIENCE, ROOT
+
+pytestmark = pytest.mark.integration
 
 LEAVES = """
 import gc, subprocess, sys

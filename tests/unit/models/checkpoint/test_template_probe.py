@@ -37,18 +37,21 @@ def run(template: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.integration
 def test_the_rules_are_the_line_behind_the_mark() -> None:
     done = run(FAMILIES["gemma2"])
     [line] = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     assert msgspec.json.decode(line.removeprefix(MARK), type=TemplateRules) == RULES["gemma2"]
 
 
+@pytest.mark.integration
 def test_what_is_no_template_is_told() -> None:
     done = run("{% if %}")
     assert done.returncode == 1
     assert b"TemplateSyntaxError" in done.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "template",
     ["{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
