@@ -56,7 +56,9 @@ async def test_a_template_is_probed_once_for_all_who_wait(installed, tmp_path) -
     [("import sys; sys.exit('it broke')", "it broke", 30), ("print('hello')", "exit status 0", 30),
      ("import signal; signal.pause()", "no answer within", 0.2)],
 )  # fmt: skip
-async def test_a_probe_that_fails_is_told_and_accepts_all(installed, caplog, script, why, limit) -> None:
+async def test_a_probe_that_fails_is_told_and_accepts_all(
+    installed, caplog, script, why, limit
+) -> None:
     probes = TemplateProbes((sys.executable, "-c", script), limit=limit)
     assert await probes.rules_of(installed) == ACCEPTS_ALL
     assert "cannot probe the chat template" in caplog.text
