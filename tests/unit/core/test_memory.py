@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.kv_caches import flat
+from tests.support.properties import accepted_or_refused, accepts_some
 from vllamad.core.kv_cache import Layers
 from vllamad.core.memory import (
     CPU_OVERHEAD,
@@ -127,6 +128,8 @@ def test_an_operators_share_replaces_the_plan(share: float, fits: bool) -> None:
         assert placement.per_device == int(80 * GIB * share)
 
 
+@accepts_some
+@example(weights=[GIB], totals=[80 * GIB], host=0)
 @given(
     weights=st.lists(st.integers(0, 40 * GIB), max_size=12),
     totals=st.lists(st.integers(0, 80 * GIB), max_size=4),
@@ -140,8 +143,10 @@ def test_a_plan_never_exceeds_the_room(weights: list[int], totals: list[int], ho
         need = Need(weights=weight, cache=flat(4096), context_length=2048)
         placement = find_placement(need, machine, taken)
         if placement is not None:
-            assert placement.total >= least_memory(need, machine)
+            with accepted_or_refused():
+                assert placement.total >= least_memory(need, machine)
             taken.append(placement)
+    assert len(taken) <= len(weights)
     for device in devices:
         used = sum(other.per_device for other in taken if device.index in other.devices)
         assert used <= device.total * GPU_SHARE
@@ -195,6 +200,8 @@ layers = st.builds(
 )
 
 
+@accepts_some
+@example(weights=GIB, cache=flat(4096), totals=[80 * GIB], gpus=1)
 @given(
     weights=st.integers(0, 100 * GIB),
     cache=st.lists(layers, min_size=1, max_size=2).map(tuple),
@@ -208,8 +215,10 @@ def test_the_longest_context_is_placed_and_a_longer_one_is_not(
     machine = Machine(host=0, devices=devices)
     need = Need(weights=weights, cache=cache, context_length=LONG, gpus=gpus)
     longest = longest_context(need, machine)
+    assert 0 <= longest <= LONG
     if longest:
-        assert find_placement(replace(need, context_length=longest), machine, []) is not None
+        with accepted_or_refused():
+            assert find_placement(replace(need, context_length=longest), machine, []) is not None
     if longest < LONG:
         longer = replace(need, context_length=longest + 1024 + 128)
         assert find_placement(longer, machine, []) is None

@@ -55,6 +55,7 @@ REPORTED = {
 def test_a_conversation_that_was_refused_renders(family: str, conversation: str) -> None:
     messages = REPORTED[conversation]
     prompt = rendered(family, conform(messages, RULES[family]))
+    assert messages
     for message in messages:
         assert str(message["content"]) in prompt
 
