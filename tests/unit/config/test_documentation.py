@@ -69,6 +69,7 @@ def test_the_limit_of_the_run_directory_is_the_one_documented():
 def test_the_examples_of_faults_are_real_ones(place):
     place.write("\n[server]\nlistn = 1\n", "etc/config.toml")
     faults = place.faults({"logging.level": "loud"}, {"VLLAMAD_SERVER_GATEWAYS": "0"})
+    assert len(faults) == 3
     for fault in faults:
         assert f"    {fault}\n".replace("    etc/", "    /etc/vllamad/") in TEXT
 

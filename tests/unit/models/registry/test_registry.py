@@ -63,6 +63,7 @@ def test_every_entry_says_what_must_be_known(model: KnownModel) -> None:
 
 @pytest.mark.parametrize("model", KNOWN.models, ids=lambda model: model.name)
 def test_every_variant_that_is_gated_says_so(model: KnownModel) -> None:
+    assert model.variants
     for variant in model.variants:
         assert not variant.repository.startswith(GATED) or variant.gated
 

@@ -95,6 +95,7 @@ def test_what_was_uploaded_is_a_model_with_all_that_was_said_of_it(
 def test_its_files_are_second_names_that_everybody_may_read(models: Path, folder: Path) -> None:
     files = upload(models, folder)
     place = models / assemble(models, files).folder
+    assert "config.json" in files
     for name, digest in files.items():
         status = (place / name).stat()
         assert status.st_ino == upload_blobs.blob_path(models, f"sha256:{digest}").stat().st_ino
