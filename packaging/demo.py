@@ -96,7 +96,9 @@ def daemon(port: int, run: Path, log: Path) -> Generator[None]:
     notifications.settimeout(TICK)
     notifications.bind(f"\0vllamad-demo-{os.getpid()}")
     log.parent.mkdir(parents=True, exist_ok=True)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # processes that vllamad leaves behind become our children
+    libc.prctl(
+        PR_SET_CHILD_SUBREAPER, 1
+    )  # processes that vllamad leaves behind become our children
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllamad"],
@@ -257,7 +259,9 @@ def stop(process: subprocess.Popen[bytes], run: Path) -> None:
         except subprocess.TimeoutExpired as error:
             process.kill()
             process.wait()
-            raise HostProblem(f"cannot stop vllamad: alive {STOP_LIMIT:.0f} s after TERM") from error
+            raise HostProblem(
+                f"cannot stop vllamad: alive {STOP_LIMIT:.0f} s after TERM"
+            ) from error
         left = [f"process {pid}" for pid in children()]
         left += [str(path) for path in run.rglob("*") if path.is_socket()]
         if left:

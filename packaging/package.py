@@ -158,7 +158,9 @@ def metadata(build: Path, version: str) -> Iterator[Content]:
     doc = "/usr/share/doc/vllamad"
     (site,) = (build / "home" / "lib").glob("*/site-packages")
     bundled = build / "third-party.txt"
-    bundled.write_text(debian_metadata.third_party(site, f"{HOME}/{site.relative_to(build / 'home')}"))
+    bundled.write_text(
+        debian_metadata.third_party(site, f"{HOME}/{site.relative_to(build / 'home')}")
+    )
     yield content(bundled, f"{doc}/third-party.txt")
     yield packed(build / "changelog", (ROOT / "CHANGELOG.md").read_text(), f"{doc}/changelog.gz")
     changes = packed(
