@@ -96,9 +96,7 @@ def daemon(port: int, run: Path, log: Path) -> Generator[None]:
     notifications.settimeout(TICK)
     notifications.bind(f"\0vllamad-demo-{os.getpid()}")
     log.parent.mkdir(parents=True, exist_ok=True)
-    libc.prctl(
-        PR_SET_CHILD_SUBREAPER, 1
-    )  # processes that vllamad leaves behind become our children
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # processes it leaves behind become our children
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllamad"],

@@ -38,8 +38,8 @@ the model store says which repository, commit and variant it is. A name that is 
 Ollama's does, `pull model manifest: file does not exist`, and `vllamactl` says what comes near it.
 `vllamactl search TEXT` looks through this list without a network.
 
-vllamad does not serve GGUF files; since 0.24 vLLM reads them only with a plugin. A repository of GGUF
-files is refused; the refusal names the repository they were made from, if it is in this list.
+vllamad does not serve GGUF files; since 0.24 vLLM reads them only with a plugin. A repository of
+them is refused; the refusal names the repository they were made from, if it is in this list.
 
 ## Which variant is taken
 
