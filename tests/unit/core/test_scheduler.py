@@ -385,7 +385,7 @@ def test_another_default_keep_alive_is_for_who_has_no_other(
     story.moves("a", State.STARTING, State.READY)
     story.go(1)
     assert story.scheduler.expires_at("a", now=0) == before
-    assert story.scheduler.relimit(limits(keep_alive=5), {"a": own, "b": 1}, now=0) == []
+    assert story.scheduler.change_limits(limits(keep_alive=5), {"a": own, "b": 1}, now=0) == []
     assert story.scheduler.expires_at("a", now=0) == after
 
 
@@ -393,12 +393,14 @@ def test_another_limit_is_for_those_who_wait_already() -> None:
     story = Story(max_running=1).loaded("a")
     story.ask("a")
     assert story.ask("a") == []
-    assert story.scheduler.relimit(limits(max_running=2), {}, now=0) == [Grant(LeaseId(3), "a")]
+    assert story.scheduler.change_limits(limits(max_running=2), {}, now=0) == [
+        Grant(LeaseId(3), "a")
+    ]
 
 
 def test_another_keep_alive_of_the_models_own_counts_at_once() -> None:
     story = Story().loaded("a")
-    story.scheduler.relimit(limits(), {"a": 7}, now=0)
+    story.scheduler.change_limits(limits(), {"a": 7}, now=0)
     assert story.scheduler.expires_at("a", now=0) == 7
     assert story.scheduler.deadline() == 7
 
@@ -455,7 +457,7 @@ def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> Non
     assert story.ask("b", 10) == [], "no room, and what is on its way is not evicted"
     assert story.go(1) == []
     story.moves("a", State.STARTING, State.READY)
-    assert story.scheduler.asked_keep_alive("a") == 7
+    assert story.scheduler.requested_keep_alive("a") == 7
     assert kinds(story.at(6)) == []
     assert kinds(story.at(7)) == [("stop", "a")]
 
@@ -463,7 +465,7 @@ def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> Non
 def test_questions_about_what_is_not_there_have_answers() -> None:
     scheduler = Story().scheduler
     assert scheduler.expires_at("a", now=0) is None
-    assert scheduler.asked_keep_alive("a") is None
+    assert scheduler.requested_keep_alive("a") is None
     assert scheduler.leases_of("a") == 0
     assert scheduler.waiting_for("a") == scheduler.queued == 0
 

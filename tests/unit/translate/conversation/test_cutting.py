@@ -128,7 +128,7 @@ def searched(cuts: Cuts, limit: int, density: int) -> tuple[int, int]:
     counts = 0
     while (cut := search.next()) is not None:
         counts += 1
-        search.told(cut, tokens_of(cuts.kept(cut), density))
+        search.record_count(cut, tokens_of(cuts.kept(cut), density))
     return search.best, counts
 
 
@@ -187,7 +187,7 @@ def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit
     while (cut := search.next()) is not None:
         tokens = 10 + sum(5 + str(message["content"]).count(" ") for message in cuts.kept(cut))
         counted.append(tokens)
-        search.told(cut, tokens)
+        search.record_count(cut, tokens)
     assert len(counted) <= COUNTS
     assert max(counted) <= 8 * limit + 2 * (5 + length), "a whole that is far too long is not read"
     kept = 10 + (5 + length) * len(cuts.kept(search.best))
@@ -200,7 +200,7 @@ def test_a_refused_count_is_not_a_small_number():
     cuts = Cuts(numbered("uauau"))
     search = Search(cuts, 50)
     assert search.next() == 0
-    search.told(0, None)
+    search.record_count(0, None)
     assert search.next() is None
     assert search.best == 0
 
@@ -210,11 +210,11 @@ def test_a_refusal_after_a_fit_leaves_the_fit():
     search = Search(cuts, 100)
     first = search.next()
     assert first
-    search.told(first, 50)
+    search.record_count(first, 50)
     second = search.next()
     assert second is not None
     assert second < first
-    search.told(second, None)
+    search.record_count(second, None)
     assert search.next() is None
     assert search.best == first
 

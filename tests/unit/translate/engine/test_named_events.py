@@ -33,7 +33,7 @@ def recorded(name: str) -> bytes:
 def answer(
     api: type[NamedEventPassthrough], asked: str = SERVED, *, stream: bool = True
 ) -> NamedEventPassthrough:
-    return api(stream=stream, served_name=SERVED, asked_name=asked)
+    return api(stream=stream, served_name=SERVED, requested_name=asked)
 
 
 def data_of(events: bytes) -> list[Any]:
@@ -130,7 +130,7 @@ def test_the_client_gets_back_the_name_it_asked_for(api, name) -> None:
 def test_what_the_client_sent_is_never_renamed() -> None:
     response = '"response":{"metadata":{"model":"a"},"model":"a","tools":[{"model":"a"}]}'
     event = f'event: response.created\ndata: {{"type":"response.created",{response}}}\n\n'.encode()
-    output = ResponsesPassthrough(stream=True, served_name="a", asked_name="b")
+    output = ResponsesPassthrough(stream=True, served_name="a", requested_name="b")
     [made] = data_of(output.feed(event, 0))
     assert made["response"] == {
         "metadata": {"model": "a"}, "model": "b", "tools": [{"model": "a"}], "error": None,

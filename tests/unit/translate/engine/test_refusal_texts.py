@@ -108,7 +108,7 @@ PYDANTIC = (
 )
 def test_what_is_not_known_names_the_field_alone(param: str, told: str) -> None:
     words = explain_refusal(PYDANTIC, param)
-    assert words.told == told
+    assert words.message == told
     assert words.unknown == "1 validation error: …"
 
 
@@ -130,6 +130,6 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=4).map(" ".join),
        st.sampled_from(["", "body.top_p", "x.y"]) | st.text(max_size=20))  # fmt: skip
 def test_no_mark_of_an_engine_is_in_what_is_told(said: str, param: str) -> None:
-    told = explain_refusal(said, param).told
+    told = explain_refusal(said, param).message
     assert told
     assert not FORBIDDEN.search(told)

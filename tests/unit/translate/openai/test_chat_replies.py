@@ -29,7 +29,7 @@ REASONING = ("reasoning", "reasoning_content")
 
 
 def reply(kind: type[OpenAIPassthrough], *, stream: bool = True, **more: Any) -> OpenAIPassthrough:
-    return kind(stream=stream, served_name="smollm2:135m", asked_name="Mine", **more)
+    return kind(stream=stream, served_name="smollm2:135m", requested_name="Mine", **more)
 
 
 def passed(output: OpenAIPassthrough, name: str) -> bytes:

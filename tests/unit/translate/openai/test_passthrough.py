@@ -12,7 +12,7 @@ CHAT = (RECORDED / "chat.sse").read_bytes()
 
 
 def verbatim(asked: str = "smollm2:135m", *, stream: bool = True) -> OpenAIPassthrough:
-    return OpenAIPassthrough(stream=stream, served_name="smollm2:135m", asked_name=asked)
+    return OpenAIPassthrough(stream=stream, served_name="smollm2:135m", requested_name=asked)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, len(CHAT)])
@@ -32,7 +32,7 @@ def test_the_client_gets_back_the_name_it_asked_for() -> None:
 
 def test_what_the_model_says_is_never_renamed() -> None:
     event = b'data: {"model":"a","text":"\\"model\\":\\"a\\" and \\"model\\":\\"a\\""}\n\n'
-    output = OpenAIPassthrough(stream=True, served_name="a", asked_name="b")
+    output = OpenAIPassthrough(stream=True, served_name="a", requested_name="b")
     assert output.feed(event, 0) == event.replace(b'{"model":"a"', b'{"model":"b"', 1)
 
 
@@ -86,7 +86,7 @@ def test_the_engines_own_error_before_anything_else_is_a_status(event: bytes, st
 def test_the_usage_is_counted_and_shown_only_to_who_asked_for_it() -> None:
     shown = verbatim()
     hidden = OpenAIPassthrough(
-        stream=True, served_name="smollm2:135m", asked_name="smollm2:135m", usage=False
+        stream=True, served_name="smollm2:135m", requested_name="smollm2:135m", usage=False
     )
     assert b'"choices":[]' in shown.feed(CHAT, 0)
     out = hidden.feed(CHAT, 0)
