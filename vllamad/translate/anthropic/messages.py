@@ -1,7 +1,7 @@
 """The fields of an Anthropic request that reach the engine: an allowlist.
 
-Blocks are rebuilt key by key. Tools and blocks that need Anthropic's servers are left out, as
-clients always send them.
+Blocks are rebuilt key by key. Tools and blocks that need Anthropic's servers are left out,
+not refused: many clients cannot omit them.
 """
 
 from __future__ import annotations

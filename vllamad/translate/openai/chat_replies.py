@@ -36,11 +36,8 @@ class _Usage(Struct, omit_defaults=True):
     def counted(self, copies: int) -> tuple[int, int]:
         """Count the prompt's tokens and those of `copies` equal answers; sets all three counts."""
         prompt, completion = self.prompt_tokens or 0, (self.completion_tokens or 0) * copies
-        self.prompt_tokens, self.completion_tokens, self.total_tokens = (
-            prompt,
-            completion,
-            prompt + completion,
-        )
+        self.prompt_tokens, self.completion_tokens = prompt, completion
+        self.total_tokens = prompt + completion
         return prompt, completion
 
 
@@ -240,7 +237,7 @@ def _event(response: _Response[Any], choice: _Choice) -> bytes:
 
 
 def _unreadable() -> EngineRefused:
-    return EngineRefused("cannot read the engine's response", status=500)
+    return EngineRefused("cannot read the engine's answer", status=500)
 
 
 _encoder = msgspec.json.Encoder()

@@ -124,11 +124,9 @@ class OpenAIPassthrough:
 
     def _rename(self, payload: bytes) -> bytes:
         # The name comes before any text of the model, so the first match is the right one.
-        return (
-            payload
-            if self._served_model == self._requested_model
-            else payload.replace(self._served_model, self._requested_model, 1)
-        )
+        if self._served_model == self._requested_model:
+            return payload
+        return payload.replace(self._served_model, self._requested_model, 1)
 
 
 def _code(payload: bytes) -> int:

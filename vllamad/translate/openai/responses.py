@@ -1,7 +1,7 @@
 """The fields of an OpenAI Responses request that reach the engine: an allowlist.
 
 Nothing is stored between two requests: a request that needs stored state is refused. Hosted tools
-and the items of their calls in a history are left out, as clients always send them.
+and the items of their calls are left out, not refused: many clients cannot omit them.
 """
 
 from __future__ import annotations
