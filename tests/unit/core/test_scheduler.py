@@ -163,7 +163,7 @@ def test_an_idle_model_makes_way_when_the_cap_is_reached() -> None:
     assert kinds(story.stops("a")) == [("start", "b")]
 
 
-def test_a_busy_model_is_waited_for_and_takes_nobody_new() -> None:
+def test_a_busy_worker_gets_no_new_lease_while_another_model_waits() -> None:
     """Vector 76, second half: newcomers to the busy one queue behind the one that waits."""
     story = Story(max_loaded=1)
     story.ask("a")
@@ -175,7 +175,7 @@ def test_a_busy_model_is_waited_for_and_takes_nobody_new() -> None:
     assert story.moves("b", State.STARTING, State.READY)[0] == Grant(LeaseId(2), "b")
 
 
-def test_who_waits_for_a_busy_one_and_leaves_frees_its_queue() -> None:
+def test_a_request_that_leaves_the_queue_releases_the_busy_worker() -> None:
     story = Story(max_loaded=1)
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -190,7 +190,7 @@ def test_memory_evicts_as_the_cap_does() -> None:
     assert kinds(story.ask("b", 6)) == [("stop", "a")]
 
 
-def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
+def test_a_model_that_never_fits_is_refused_with_the_numbers() -> None:
     machine = Machine(host=10 * GIB, cpu_kv_cache=0)
     [refusal] = Story(machine).ask("huge", 40)
     assert isinstance(refusal, Refuse)
@@ -198,7 +198,7 @@ def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
     assert "42598 MiB, at most 10240 MiB" in refusal.error.message
 
 
-def test_what_can_never_fit_does_not_hold_up_the_next() -> None:
+def test_a_model_that_never_fits_does_not_delay_the_next() -> None:
     story = Story(Machine(host=10 * GIB + 3 * CPU_OVERHEAD, cpu_kv_cache=0))
     story.ask("a")
     story.ask("huge", 999)
@@ -211,7 +211,7 @@ def test_what_can_never_fit_does_not_hold_up_the_next() -> None:
     assert kinds([start]) == [("start", "b")]
 
 
-def test_who_waits_for_a_model_that_is_removed_is_refused_and_its_worker_drained() -> None:
+def test_deleting_a_model_refuses_its_requests_and_drains_its_worker() -> None:
     story = Story().loaded("a")
     story.ask("a")
     story.ask("b")
@@ -237,20 +237,20 @@ CHANGES: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_worker_started_with_anything_else_does_not_serve(change: dict[str, object]) -> None:
+def test_a_worker_with_other_settings_does_not_serve(change: dict[str, object]) -> None:
     changed = replace(spec("a"), **change)  # type: ignore[arg-type]
     assert not spec("a").serves(changed)
     assert changed.serves(changed)
 
 
 @pytest.mark.parametrize("change", [{"keep_alive": 7.0}, {"tool_parser": "hermes"}])
-def test_what_a_worker_is_not_started_with_makes_no_difference(change: dict[str, object]) -> None:
+def test_settings_not_used_at_start_make_no_difference(change: dict[str, object]) -> None:
     assert spec("a").serves(replace(spec("a"), **change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("change", [{"folder": "/models/newer"}, {"args": {"seed": 1}}])
-def test_a_worker_of_other_files_or_settings_is_replaced_as_soon_as_nobody_uses_it(
+def test_a_worker_with_other_files_or_settings_is_replaced_when_idle(
     busy: bool, change: dict[str, object]
 ) -> None:
     story = Story().loaded("a")
@@ -298,7 +298,7 @@ def test_a_worker_serves_no_more_than_its_limit_at_once() -> None:
     assert story.go(1) == [Grant(LeaseId(2), "a")]
 
 
-def test_a_crash_revokes_the_leases_and_the_waiting_wait_for_the_next_life() -> None:
+def test_a_crash_revokes_leases_and_keeps_waiting_requests_queued() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -308,7 +308,7 @@ def test_a_crash_revokes_the_leases_and_the_waiting_wait_for_the_next_life() -> 
     assert story.moves("a", State.READY) == [Grant(LeaseId(2), "a")]
 
 
-def test_a_worker_in_backoff_that_nobody_wants_expires() -> None:
+def test_an_unused_worker_in_backoff_expires() -> None:
     story = Story().loaded("a")
     story.moves("a", State.STOPPING, State.BACKOFF)
     assert kinds(story.at(300)) == [("stop", "a")]
@@ -343,7 +343,7 @@ def test_an_operators_stop_clears_a_failure() -> None:
     assert kinds(story.ask("a")) == [("start", "a")]
 
 
-def test_an_operators_stop_drains_whoever_uses_it() -> None:
+def test_an_operators_stop_drains_a_worker_in_use() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -355,7 +355,7 @@ def test_an_operators_stop_drains_whoever_uses_it() -> None:
     assert story.scheduler.leases_of("a") == 0
 
 
-def test_a_request_during_a_stop_waits_for_the_next_life() -> None:
+def test_a_request_during_a_stop_waits_for_the_next_start() -> None:
     story = Story().loaded("a")
     story.at(300)
     assert story.ask("a") == []
@@ -377,7 +377,7 @@ def test_a_models_own_keep_alive_replaces_the_default() -> None:
         (None, 20, 20, 20),
     ],
 )
-def test_another_default_keep_alive_is_for_who_has_no_other(
+def test_another_default_keep_alive_applies_where_none_is_set(
     own: float | None, asked: float | None, before: float, after: float
 ) -> None:
     story = Story()
@@ -389,7 +389,7 @@ def test_another_default_keep_alive_is_for_who_has_no_other(
     assert story.scheduler.expires_at("a", now=0) == after
 
 
-def test_another_limit_is_for_those_who_wait_already() -> None:
+def test_another_limit_applies_to_waiting_requests() -> None:
     story = Story(max_running=1).loaded("a")
     story.ask("a")
     assert story.ask("a") == []
@@ -431,7 +431,7 @@ def test_draining_a_request_may_still_wait_for_its_turn() -> None:
     assert story.go(2) == [Grant(LeaseId(3), "a")]
 
 
-def test_closing_refuses_the_waiting_and_stops_the_living() -> None:
+def test_closing_refuses_waiting_requests_and_stops_workers() -> None:
     story = Story().loaded("a")
     story.ask("b")
     story.moves("b", State.STARTING)
@@ -443,13 +443,13 @@ def test_closing_refuses_the_waiting_and_stops_the_living() -> None:
     assert isinstance(refusal.error, Unavailable)
 
 
-def test_a_model_that_is_kept_is_not_stopped_and_serves_to_the_end() -> None:
+def test_a_kept_worker_is_not_stopped_and_serves_to_the_end() -> None:
     story = Story().loaded("a").loaded("b")
     assert kinds(story.scheduler.close(now=0, keep={"a"})) == [("stop", "b")]
     assert isinstance(story.ask("a")[0], Grant)
 
 
-def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> None:
+def test_an_adopted_worker_counts_and_keeps_its_keep_alive() -> None:
     story = Story(Machine(host=10 * GIB + CPU_OVERHEAD + GIB))
     [start] = Story().ask("a", 10)
     assert isinstance(start, Start)
@@ -462,7 +462,7 @@ def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> Non
     assert kinds(story.at(7)) == [("stop", "a")]
 
 
-def test_questions_about_what_is_not_there_have_answers() -> None:
+def test_queries_about_an_unknown_model_have_answers() -> None:
     scheduler = Story().scheduler
     assert scheduler.expires_at("a", now=0) is None
     assert scheduler.requested_keep_alive("a") is None
@@ -470,7 +470,7 @@ def test_questions_about_what_is_not_there_have_answers() -> None:
     assert scheduler.waiting_for("a") == scheduler.queued == 0
 
 
-def test_who_leaves_while_waiting_is_forgotten() -> None:
+def test_a_request_that_leaves_while_waiting_gets_no_lease() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING)
@@ -497,7 +497,7 @@ def asked(story: Story, wanted: Spec) -> list[Decision]:
     return story.scheduler.arrive(LeaseId(story.last), wanted, keep_alive=None, now=story.now)
 
 
-def test_a_worker_with_other_files_is_replaced_when_idle_and_takes_nobody_new() -> None:
+def test_a_worker_with_other_files_gets_no_new_lease() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -516,7 +516,7 @@ def test_a_worker_that_is_ready_and_idle_makes_way_at_once() -> None:
     assert kinds(asked(story, replace(spec("a"), loras=(LORA,), lora="l"))) == [("stop", "a")]
 
 
-def test_a_worker_serves_who_needs_no_adapter_whatever_adapters_it_has() -> None:
+def test_a_worker_with_adapters_serves_requests_without_one() -> None:
     story = Story()
     [start] = asked(story, replace(spec("a"), loras=(LORA,), lora="l"))
     assert isinstance(start, Start)
@@ -525,7 +525,7 @@ def test_a_worker_serves_who_needs_no_adapter_whatever_adapters_it_has() -> None
     assert story.ask("a") == [Grant(LeaseId(2), "a")]
 
 
-def test_what_failed_with_other_adapters_is_tried_again() -> None:
+def test_a_failure_with_other_adapters_does_not_count() -> None:
     story = Story()
     asked(story, replace(spec("a"), loras=(LORA,)))
     story.moves("a", State.STARTING, State.STOPPING, State.FAILED, reason="boom")
@@ -534,7 +534,7 @@ def test_what_failed_with_other_adapters_is_tried_again() -> None:
     assert kinds(story.ask("a")) == [("start", "a")]
 
 
-def test_a_model_that_is_forgotten_refuses_who_waits_for_it_and_nobody_else() -> None:
+def test_deleting_a_model_refuses_only_its_own_requests() -> None:
     story = Story(max_loaded=1)
     story.ask("a")
     story.ask("b")

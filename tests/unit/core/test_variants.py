@@ -79,7 +79,7 @@ def test_the_best_that_fits_is_taken(
         (model("fp8", "awq"), Machine(host=64 * GIB), "awq"),
     ],
 )
-def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
+def test_the_smallest_runnable_variant_is_chosen_if_none_fits(
     which: KnownModel, machine: Machine, taken: str
 ) -> None:
     choice = choose_variant(which, machine)
@@ -108,7 +108,7 @@ def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
         ),
     ],
 )
-def test_what_came_before_it_is_told(
+def test_variants_passed_over_are_explained(
     which: KnownModel, machine: Machine, reasons: tuple[str, ...]
 ) -> None:
     assert choose_variant(which, machine).passed_over == reasons
@@ -134,7 +134,7 @@ def test_embeddings_stay_in_16_bits(form: str, weights: int) -> None:
     assert one.memory(one.variants[0], 1000) == weights + 1000 * (128 << 10)
 
 
-def test_a_size_that_is_said_is_not_reckoned() -> None:
+def test_a_given_size_is_not_computed() -> None:
     variant = Variant(format="mxfp4", repository="a/b", revision="main", size=13)
     assert ALL.weights(variant) == 13
 
@@ -156,7 +156,7 @@ def test_a_model_is_gated_where_any_variant_is(gated: bool) -> None:
     minor=st.sampled_from([(7, 0), (7, 5), (8, 0), (8, 9), (10, 0)]),
     context=st.integers(0, 200_000),
 )
-def test_what_is_said_to_fit_can_be_placed(
+def test_a_choice_that_fits_can_be_placed(
     formats: list[str],
     parameters: float,
     totals: list[int],

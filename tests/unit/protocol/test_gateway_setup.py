@@ -16,7 +16,7 @@ PATHS = Paths(
 )
 
 
-def test_settings_survive_the_way_to_a_gateway() -> None:
+def test_settings_decode_as_they_were_encoded() -> None:
     models = {"a": ModelSettings(path="/a", args={"x": 1, "y": True, "z": "t"}, keep_alive=inf)}
     parsers = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset())
     settings = Settings(paths=PATHS, models=models)
@@ -26,7 +26,7 @@ def test_settings_survive_the_way_to_a_gateway() -> None:
     assert told.models["a"].keep_alive is None
 
 
-def test_the_environment_of_workers_is_not_told() -> None:
+def test_the_environment_of_workers_is_not_sent() -> None:
     settings = Settings(paths=PATHS, models={"a": ModelSettings(env={"HF_TOKEN": "secret"})})
     assert b"secret" not in encode(for_gateway(settings, (3,), loopback=True))
 

@@ -61,7 +61,7 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
         (400, b"\xff", 400, REFUSED),
     ],
 )
-def test_the_engines_refusal_becomes_ours(status, body, told, message):
+def test_an_engine_refusal_gets_a_message_and_status_of_ours(status, body, told, message):
     error = engine_refusal(status, body)
     assert (error.status, error.message) == (told, message)
 
@@ -80,12 +80,12 @@ def test_the_engines_refusal_becomes_ours(status, body, told, message):
         ("x" * 301, "x" * 299 + "…"),
     ],
 )
-def test_an_engines_message_is_cleaned(said, told):
+def test_private_text_is_removed_from_an_engines_message(said, told):
     assert without_private_text(said) == told
 
 
 @given(st.binary(), st.integers(400, 599))
-def test_every_answer_of_the_engine_becomes_a_refusal(body, status):
+def test_any_error_body_of_the_engine_becomes_a_refusal(body, status):
     error = engine_refusal(status, body)
     assert 400 <= error.status < 600
     assert 0 < len(error.message) <= 300

@@ -58,7 +58,7 @@ def places(messages: list[ChatMessage]) -> str:
         ("", [""]),
     ],
 )
-def test_the_oldest_turns_go_whole(roles: str, kept: list[str]):
+def test_the_oldest_turns_are_dropped_whole(roles: str, kept: list[str]):
     messages = numbered(roles)
     cuts = Cuts(messages)
     assert [places(cuts.kept(cut)) for cut in range(cuts.last + 1)] == kept
@@ -168,7 +168,7 @@ def pairs(messages: list[ChatMessage]) -> list[tuple[ChatMessage, ChatMessage]]:
 
 
 @pytest.mark.case("F1")
-def test_any_conversation_keeps_what_belongs_together():
+def test_a_cut_never_separates_a_call_from_its_result():
     CUT.clear()
     keeps_what_belongs_together()
     assert CUT, "no conversation was cut between all and nothing"
@@ -176,7 +176,7 @@ def test_any_conversation_keeps_what_belongs_together():
 
 @pytest.mark.parametrize("length", [1, 50, 2000])
 @pytest.mark.parametrize("limit", [300, 8000, 120_000])
-def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit: int):
+def test_equal_messages_are_cut_after_few_counts(length: int, limit: int):
     words = "word " * length
     messages: list[ChatMessage] = [
         {"role": LETTERS["ua"[at % 2]], "content": words} for at in range(9_999)
@@ -196,7 +196,7 @@ def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit
     assert kept >= 0.85 * wanted - 2 * (5 + length)
 
 
-def test_a_refused_count_is_not_a_small_number():
+def test_a_refused_count_leaves_the_conversation_whole():
     cuts = Cuts(numbered("uauau"))
     search = Search(cuts, 50)
     assert search.next() == 0
@@ -232,5 +232,5 @@ def test_a_refusal_after_a_fit_leaves_the_fit():
         (-5, 4, []),
     ],
 )
-def test_token_ids_are_cut_after_the_first_that_stay(room: int, keep: int, left: list[int]):
+def test_token_ids_are_dropped_after_the_kept_ones(room: int, keep: int, left: list[int]):
     assert cut_context([*range(9)], room, keep) == left

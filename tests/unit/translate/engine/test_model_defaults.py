@@ -23,7 +23,7 @@ def laid(path: str, overlay: Overlay = MADE, **body: Any) -> dict[str, Any]:
     return add_model_defaults(path, body, overlay, 2048, overlay.parameters)
 
 
-def test_nothing_is_added_to_what_is_no_derived_model() -> None:
+def test_a_model_that_is_not_derived_adds_nothing() -> None:
     body: dict[str, object] = {"messages": [HI]}
     assert add_model_defaults("/v1/chat/completions", body, EMPTY_OVERLAY, 2048, {}) is body
 
@@ -39,18 +39,18 @@ def test_a_chat_gets_system_history_and_parameters() -> None:
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-def test_a_system_message_of_the_clients_own_stays_the_only_one(role: str) -> None:
+def test_the_clients_system_message_replaces_the_models(role: str) -> None:
     own = {"role": role, "content": "mine"}
     assert laid("/v1/chat/completions", messages=[own, HI])["messages"] == [*HISTORY, own, HI]
 
 
-def test_what_the_client_says_stays() -> None:
+def test_fields_of_the_client_win_over_defaults() -> None:
     told = laid("/v1/chat/completions", messages=[HI], temperature=0.9, max_completion_tokens=7)
     assert told["temperature"] == 0.9
     assert "max_tokens" not in told
 
 
-def test_a_completion_gets_parameters_and_its_prompt_stays_as_it_is() -> None:
+def test_a_completion_gets_parameters_and_keeps_its_prompt() -> None:
     told = laid("/v1/completions", prompt="x")
     assert told["prompt"] == "x"
     assert told["max_tokens"] == 5

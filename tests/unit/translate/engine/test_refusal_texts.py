@@ -84,7 +84,7 @@ SAID = [
 
 
 @pytest.mark.parametrize(("said", "told"), SAID)
-def test_what_is_known_is_told_in_our_words_and_not_logged(said: str, told: str) -> None:
+def test_a_known_refusal_gets_our_message_and_is_not_logged(said: str, told: str) -> None:
     assert explain_refusal(said) == (told, "")
 
 
@@ -106,13 +106,13 @@ PYDANTIC = (
         ("--flag", REFUSED),
     ],
 )
-def test_what_is_not_known_names_the_field_alone(param: str, told: str) -> None:
+def test_an_unknown_refusal_names_only_the_field(param: str, told: str) -> None:
     words = explain_refusal(PYDANTIC, param)
     assert words.message == told
     assert words.unknown == "1 validation error: …"
 
 
-def test_the_log_has_nothing_of_what_a_client_said() -> None:
+def test_the_logged_text_has_nothing_of_the_clients_input() -> None:
     said = "Failed to apply X on data={'text': 'my secret'} with kwargs={} \"my secret\" it's"
     assert explain_refusal(said).unknown == "Failed to apply X on data=…"
     assert explain_refusal("Odd: `my secret` and 'my secret' there").unknown == "Odd: … and … there"
@@ -129,7 +129,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=4).map(" ".join),
        st.sampled_from(["", "body.top_p", "x.y"]) | st.text(max_size=20))  # fmt: skip
-def test_no_mark_of_an_engine_is_in_what_is_told(said: str, param: str) -> None:
+def test_no_text_of_the_engine_reaches_the_message(said: str, param: str) -> None:
     told = explain_refusal(said, param).message
     assert told
     assert not FORBIDDEN.search(told)

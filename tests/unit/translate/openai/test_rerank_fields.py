@@ -16,7 +16,7 @@ def body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def test_a_rerank_keeps_what_the_engine_may_know():
+def test_a_rerank_keeps_the_allowed_fields():
     asked = body(
         **QUERY, documents=["a", {"text": "b"}], top_n=1, truncate_prompt_tokens=-1,
         priority=3, chat_template_kwargs={"x": 1}, top_k=None,
