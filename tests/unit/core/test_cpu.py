@@ -1,4 +1,4 @@
-"""What a model is computed in on a CPU, and by how many threads."""
+"""The number type and the threads that a model computes with on a CPU."""
 
 from __future__ import annotations
 

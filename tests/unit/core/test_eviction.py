@@ -1,4 +1,4 @@
-"""Who must leave."""
+"""The choice of the workers to evict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_idle_worker_is_evicted_before_a_busy_one() -> None:
 
 
 def test_an_endless_keep_alive_is_evicted_last_of_the_idle() -> None:
-    """Ollama's vector 77: the smaller keep-alive goes, whichever was used last."""
+    """Ollama's vector 77: the shorter keep-alive is evicted, regardless of the last use."""
     residents = [resident("a", 5, used=1, keep=inf), resident("b", 5, used=9)]
     assert evict_for(need(5), MACHINE, residents, 2) == ("b",)
 

@@ -1,4 +1,4 @@
-"""How long a context the engine admits: never more than its cache holds once, by kind of layer."""
+"""The context length that an engine admits never needs more cache than there is."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def test_lengths_are_whole_blocks_and_long_ones_whole_thousands(tokens: int, giv
 
 
 def test_a_window_takes_its_own_tokens_and_those_in_flight() -> None:
-    one = request_bytes(GEMMA3_4B, 65536, CPU)
-    two = request_bytes(GEMMA3_4B, 131072, CPU)
+    shorter = request_bytes(GEMMA3_4B, 65536, CPU)
+    longer = request_bytes(GEMMA3_4B, 131072, CPU)
     # Only the one group of five layers grows: 4 heads of 512 elements of 2 bytes.
-    assert two - one == 65536 * 5 * 4 * 512 * 2
+    assert longer - shorter == 65536 * 5 * 4 * 512 * 2
     assert longest_admitted(GEMMA3_4B, 131072, 1 << 30, CPU) > longest_admitted(
         (Layers(count=34, heads=4, width=512),), 131072, 1 << 30, CPU
     )
@@ -118,8 +118,8 @@ def test_a_recurrent_state_sets_the_block_size() -> None:
     """2 MiB a state, 2 KiB a token and layer: blocks of 1024 tokens, 12 layers a group."""
     page = 2 * MIB
     one_group, three_of_states = 1, 3 * 2
-    wanted = 12 * page * (one_group + three_of_states + SPARE_BLOCKS)
-    assert request_bytes(QWEN3_NEXT, 1024, CPU) == wanted
+    expected = 12 * page * (one_group + three_of_states + SPARE_BLOCKS)
+    assert request_bytes(QWEN3_NEXT, 1024, CPU) == expected
     assert request_bytes((Layers(count=4, state=MIB),), 1024, CPU) == 4 * MIB * 5
 
 

@@ -1,4 +1,4 @@
-"""What a plan tells the engine, and what it gives up when the engine refuses it."""
+"""The settings a plan gives to the engine, and those it drops after a refusal."""
 
 from __future__ import annotations
 

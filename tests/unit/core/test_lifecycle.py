@@ -1,4 +1,4 @@
-"""The law of a worker's life, walked move by move."""
+"""The transitions of a worker and the restart rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits where; sizes in GiB for the reader, bytes for the code."""
+"""Placements of workers; sizes in GiB for the reader, bytes for the code."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_the_longest_context_is_placed_and_a_longer_one_is_not(
 
 
 def test_some_longest_context_is_placed() -> None:
-    """The property above would hold too where nothing ever fits."""
+    """The property above also holds if no length ever fits."""
     need = Need(weights=8 * GIB, cache=flat(1 << 17), context_length=LONG)
     longest = longest_context(need, Machine(host=0, devices=(CARD,)))
     assert 65536 < longest < LONG

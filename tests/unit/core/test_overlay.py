@@ -1,4 +1,4 @@
-"""Derived models: merged over their base, hashed, and laid under a relayed request."""
+"""Derived models: merged over their base, hashed, and added to a relayed request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from vllamad.core.overlay import (
     layer_digests,
     merge,
 )
-from vllamad.translate.engine.model_defaults import Body, add_model_defaults
+from vllamad.translate.conversation.relayed_requests import RequestBody
+from vllamad.translate.engine.model_defaults import add_model_defaults
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
@@ -86,7 +87,11 @@ def test_the_order_of_parameters_changes_no_digest() -> None:
 
 
 def test_the_id_of_an_adapter_depends_on_both_files() -> None:
-    ids = {Adapter(config=one, weights=two).id for one in ("a", "b") for two in ("a", "b")}
+    ids = {
+        Adapter(config=config, weights=weights).id
+        for config in ("a", "b")
+        for weights in ("a", "b")
+    }
     assert len(ids) == 4
 
 
@@ -98,7 +103,7 @@ def test_each_setting_that_is_not_empty_is_a_layer() -> None:
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES + "/count_tokens"])
 def test_an_empty_overlay_leaves_a_request_unchanged(path: str) -> None:
-    body: Body = {"messages": ASKED}
+    body: RequestBody = {"messages": ASKED}
     assert add_model_defaults(path, body, EMPTY_OVERLAY, 2048, {}) is body
 
 
@@ -112,7 +117,7 @@ def test_an_empty_overlay_leaves_a_request_unchanged(path: str) -> None:
         ("/v1/embeddings", {}),
     ],
 )
-def test_parameters_get_the_names_of_each_route(path: str, more: Body) -> None:
+def test_parameters_get_the_names_of_each_route(path: str, more: RequestBody) -> None:
     overlay = Overlay(
         parameters={"temperature": 0.5, "top_k": 5, "stop": ["x"], "num_predict": 7, "num_ctx": 64}
     )
@@ -122,7 +127,7 @@ def test_parameters_get_the_names_of_each_route(path: str, more: Body) -> None:
 
 @pytest.mark.case("K2")
 def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -> None:
-    ollamas: Body = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
+    ollamas: RequestBody = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
     assert add_model_defaults(MESSAGES, {}, EMPTY_OVERLAY, 2048, {}) == ollamas
     assert add_model_defaults(MESSAGES, {}, EMPTY_OVERLAY, 2048, {"top_p": 0.5}) == ollamas | {
         "top_p": 0.5
@@ -134,12 +139,12 @@ def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -
 
 def test_the_clients_fields_win_over_the_overlay() -> None:
     overlay = Overlay(parameters={"temperature": 0.5, "num_predict": 7})
-    body: Body = {"temperature": 1.0, "max_completion_tokens": 9}
+    body: RequestBody = {"temperature": 1.0, "max_completion_tokens": 9}
     assert add_model_defaults(CHAT, body, overlay, 2048, {}) == body
 
 
 @pytest.mark.parametrize(
-    ("path", "asked", "made"),
+    ("path", "sent", "made"),
     [
         (
             CHAT,
@@ -183,10 +188,10 @@ def test_the_clients_fields_win_over_the_overlay() -> None:
     ],
 )
 def test_system_message_and_history_come_first_without_the_clients(
-    path: str, asked: Body, made: Body
+    path: str, sent: RequestBody, made: RequestBody
 ) -> None:
     overlay = Overlay(system="be brief", messages=TURNS)
-    assert add_model_defaults(path, asked, overlay, 2048, {}) == made
+    assert add_model_defaults(path, sent, overlay, 2048, {}) == made
 
 
 def test_a_history_alone_is_put_before_the_conversation() -> None:

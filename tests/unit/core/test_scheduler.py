@@ -1,4 +1,4 @@
-"""Ollama's timelines, told to the scheduler event by event: no clock, no tasks, no processes."""
+"""Ollama's timelines as events of the scheduler: no clock, no tasks, no processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def spec(model: str, gib: int = 1, **more: float) -> Spec:
 
 
 class Story:
-    """A scheduler with lease numbers handed out, for short tests."""
+    """A scheduler and its lease numbers, for short tests."""
 
     def __init__(self, machine: Machine = ROOMY, **changes: float) -> None:
         self.scheduler = Scheduler(limits(**changes), machine)
@@ -45,11 +45,18 @@ class Story:
         self.last = 0
 
     def ask(
-        self, model: str, gib: int = 1, *, keep: float | None = None, own: float | None = None
+        self,
+        model: str,
+        gib: int = 1,
+        *,
+        keep: float | None = None,
+        configured: float | None = None,
     ) -> list[Decision]:
         self.last += 1
-        wanted = spec(model, gib) if own is None else spec(model, gib, keep_alive=own)
-        return self.scheduler.arrive(LeaseId(self.last), wanted, keep_alive=keep, now=self.now)
+        requested = (
+            spec(model, gib) if configured is None else spec(model, gib, keep_alive=configured)
+        )
+        return self.scheduler.arrive(LeaseId(self.last), requested, keep_alive=keep, now=self.now)
 
     def go(self, lease: int) -> list[Decision]:
         return self.scheduler.leave(LeaseId(lease), now=self.now)
@@ -61,7 +68,7 @@ class Story:
         return decisions
 
     def loaded(self, model: str, gib: int = 1, *, keep: float | None = None) -> Story:
-        """`model` loaded and idle."""
+        """Load `model` and leave it idle."""
         self.ask(model, gib, keep=keep)
         self.moves(model, State.STARTING, State.READY)
         self.go(self.last)
@@ -76,7 +83,7 @@ class Story:
 
 
 def kinds(decisions: list[Decision]) -> list[object]:
-    """Starts and stops by model, the rest as they are."""
+    """Starts and stops as pairs with the model, other decisions unchanged."""
     return [
         ("start", d.plan.model)
         if isinstance(d, Start)
@@ -164,7 +171,7 @@ def test_an_idle_model_makes_way_when_the_cap_is_reached() -> None:
 
 
 def test_a_busy_worker_gets_no_new_lease_while_another_model_waits() -> None:
-    """Vector 76, second half: newcomers to the busy one queue behind the one that waits."""
+    """Vector 76, second half: new requests for the busy model queue behind the waiting one."""
     story = Story(max_loaded=1)
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -257,9 +264,9 @@ def test_a_worker_with_other_files_or_settings_is_replaced_when_idle(
     if busy:
         story.ask("a")
     changed = replace(spec("a"), **change)  # type: ignore[arg-type]
-    asked = story.scheduler.arrive(LeaseId(9), changed, keep_alive=None, now=0)
+    requested = story.scheduler.arrive(LeaseId(9), changed, keep_alive=None, now=0)
     stop = Stop("a", "its files or settings are others now")
-    assert asked == ([] if busy else [stop])
+    assert requested == ([] if busy else [stop])
     if busy:
         assert story.ask("a") == [], "and takes nobody new"
         assert story.go(2) == [stop]
@@ -364,13 +371,13 @@ def test_a_request_during_a_stop_waits_for_the_next_start() -> None:
 
 def test_a_models_own_keep_alive_replaces_the_default() -> None:
     story = Story()
-    story.ask("a", own=7)
+    story.ask("a", configured=7)
     story.moves("a", State.STARTING, State.READY)
     assert story.scheduler.expires_at("a", now=0) == 7
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "before", "after"),
+    ("configured", "requested", "before", "after"),
     [
         (None, None, 300, 5),
         (7, None, 7, 7),
@@ -378,14 +385,16 @@ def test_a_models_own_keep_alive_replaces_the_default() -> None:
     ],
 )
 def test_another_default_keep_alive_applies_where_none_is_set(
-    own: float | None, asked: float | None, before: float, after: float
+    configured: float | None, requested: float | None, before: float, after: float
 ) -> None:
     story = Story()
-    story.ask("a", own=own, keep=asked)
+    story.ask("a", configured=configured, keep=requested)
     story.moves("a", State.STARTING, State.READY)
     story.go(1)
     assert story.scheduler.expires_at("a", now=0) == before
-    assert story.scheduler.change_limits(limits(keep_alive=5), {"a": own, "b": 1}, now=0) == []
+    assert (
+        story.scheduler.change_limits(limits(keep_alive=5), {"a": configured, "b": 1}, now=0) == []
+    )
     assert story.scheduler.expires_at("a", now=0) == after
 
 
@@ -407,7 +416,7 @@ def test_another_keep_alive_of_the_models_own_counts_at_once() -> None:
 
 def test_another_keep_alive_of_the_model_is_for_its_next_request() -> None:
     story = Story().loaded("a")
-    story.ask("a", own=7)
+    story.ask("a", configured=7)
     assert story.scheduler.expires_at("a", now=0) == 7
 
 
@@ -492,7 +501,7 @@ def test_the_deadline_is_never_in_the_past_after_a_tick(keep: float) -> None:
 LORA = Lora(name="l", folder="/l", rank=8)
 
 
-def asked(story: Story, wanted: Spec) -> list[Decision]:
+def requested(story: Story, wanted: Spec) -> list[Decision]:
     story.last += 1
     return story.scheduler.arrive(LeaseId(story.last), wanted, keep_alive=None, now=story.now)
 
@@ -501,7 +510,7 @@ def test_a_worker_with_other_files_gets_no_new_lease() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
-    assert asked(story, replace(spec("a"), folder="/new")) == []
+    assert requested(story, replace(spec("a"), folder="/new")) == []
     assert story.ask("a") == [], "or the first would never be served"
     assert kinds(story.go(1)) == [("stop", "a")]
     decisions = story.stops("a")
@@ -513,12 +522,12 @@ def test_a_worker_with_other_files_gets_no_new_lease() -> None:
 
 def test_a_worker_that_is_ready_and_idle_makes_way_at_once() -> None:
     story = Story().loaded("a")
-    assert kinds(asked(story, replace(spec("a"), loras=(LORA,), lora="l"))) == [("stop", "a")]
+    assert kinds(requested(story, replace(spec("a"), loras=(LORA,), lora="l"))) == [("stop", "a")]
 
 
 def test_a_worker_with_adapters_serves_requests_without_one() -> None:
     story = Story()
-    [start] = asked(story, replace(spec("a"), loras=(LORA,), lora="l"))
+    [start] = requested(story, replace(spec("a"), loras=(LORA,), lora="l"))
     assert isinstance(start, Start)
     assert start.plan.spec.lora == "", "the worker is for everybody"
     story.moves("a", State.STARTING, State.READY)
@@ -527,9 +536,9 @@ def test_a_worker_with_adapters_serves_requests_without_one() -> None:
 
 def test_a_failure_with_other_adapters_does_not_count() -> None:
     story = Story()
-    asked(story, replace(spec("a"), loras=(LORA,)))
+    requested(story, replace(spec("a"), loras=(LORA,)))
     story.moves("a", State.STARTING, State.STOPPING, State.FAILED, reason="boom")
-    [refused] = asked(story, replace(spec("a"), loras=(LORA,)))
+    [refused] = requested(story, replace(spec("a"), loras=(LORA,)))
     assert isinstance(refused, Refuse)
     assert kinds(story.ask("a")) == [("start", "a")]
 

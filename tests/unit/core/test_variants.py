@@ -1,4 +1,4 @@
-"""Which variant of a model suits which machine."""
+"""The choice of the variant of a model for a machine."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def test_a_short_context_of_the_model_is_enough() -> None:
     ("form", "weights"), [("bf16", 16 * GB), ("fp8", 9 * GB), ("awq", int(5.64 * GB))]
 )
 def test_embeddings_stay_in_16_bits(form: str, weights: int) -> None:
-    one = model(form)
-    assert one.weights(one.variants[0]) == weights
-    assert one.memory(one.variants[0], 1000) == weights + 1000 * (128 << 10)
+    known = model(form)
+    assert known.weights(known.variants[0]) == weights
+    assert known.memory(known.variants[0], 1000) == weights + 1000 * (128 << 10)
 
 
 def test_a_given_size_is_not_computed() -> None:
@@ -142,11 +142,11 @@ def test_a_given_size_is_not_computed() -> None:
 @pytest.mark.parametrize("gated", [True, False])
 def test_a_model_is_gated_where_any_variant_is(gated: bool) -> None:
     second = Variant(format="awq", repository="a/b", revision="main", gated=gated)
-    one = KnownModel(
+    known = KnownModel(
         name="m:1", about="", kind="text", license="", parameters=1, context=1,
         variants=(ALL.variants[0], second),
     )  # fmt: skip
-    assert one.gated == gated
+    assert known.gated == gated
 
 
 @given(
@@ -163,12 +163,12 @@ def test_a_choice_that_fits_can_be_placed(
     minor: tuple[int, int],
     context: int,
 ) -> None:
-    one = model(*formats, parameters=parameters)
+    known = model(*formats, parameters=parameters)
     machine = gpus(*totals, capability=minor) if totals else Machine(host=64 * GIB)
-    choice = choose_variant(one, machine, context)
+    choice = choose_variant(known, machine, context)
     need = Need(
-        weights=one.weights(choice.variant), cache=one.cache,
+        weights=known.weights(choice.variant), cache=known.cache,
         context_length=choice.context, gpus=max(1, choice.gpus),
     )  # fmt: skip
-    assert choice.variant in one.variants
+    assert choice.variant in known.variants
     assert not choice.fits or find_placement(need, machine, ()) is not None

@@ -1,4 +1,4 @@
-"""Only what is allowed of an Anthropic request reaches the engine."""
+"""Only the allowed fields of an Anthropic request reach the engine."""
 
 from __future__ import annotations
 
@@ -259,10 +259,15 @@ def test_any_other_document_is_left_out_and_reported(source):
 
 @pytest.mark.case("F5")
 def test_unsupported_blocks_are_left_out_and_reported():
-    found = {"type": "search_result", "source": "s", "title": "T", "content": [{"text": "x"}]}
+    search_result = {
+        "type": "search_result",
+        "source": "s",
+        "title": "T",
+        "content": [{"text": "x"}],
+    }
     hosted = ["tool_reference", "container_upload", "server_tool_use", "new_one"]
     stored = {"type": "image", "source": {"type": "file", "file_id": "f"}}
-    content = [found, stored, *({"type": kind} for kind in hosted)]
+    content = [search_result, stored, *({"type": kind} for kind in hosted)]
     kept, left_out = left_out_of(messages=[{"role": "user", "content": content}])
     text = [{"type": "text", "text": "T\ns\nx"}]
     assert kept["messages"] == [{"role": "user", "content": text}]

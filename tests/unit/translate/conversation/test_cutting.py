@@ -1,4 +1,4 @@
-"""Where a conversation is cut: whole turns, pairs together, and few counts."""
+"""Cuts drop whole turns, keep calls with their results, and take few counts."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def tokens_of(messages: list[ChatMessage], density: int) -> int:
 
 
 def searched(cuts: Cuts, limit: int, density: int) -> tuple[int, int]:
-    """The best cut, and how many counts it took."""
+    """The best cut, and the number of counts."""
     search = Search(cuts, limit)
     counts = 0
     while (cut := search.next()) is not None:
@@ -156,7 +156,7 @@ def keeps_what_belongs_together(messages: list[ChatMessage], percent: int, densi
 
 
 def pairs(messages: list[ChatMessage]) -> list[tuple[ChatMessage, ChatMessage]]:
-    """Each result with the newest call before it that has its id."""
+    """Pairs of each result and the newest earlier call with its id."""
     calls: dict[object, ChatMessage] = {}
     found: list[tuple[ChatMessage, ChatMessage]] = []
     for message in messages:
@@ -192,8 +192,8 @@ def test_equal_messages_are_cut_after_few_counts(length: int, limit: int):
     assert max(counted) <= 8 * limit + 2 * (5 + length), "a whole that is far too long is not read"
     kept = 10 + (5 + length) * len(cuts.kept(search.best))
     assert kept <= limit or search.best == cuts.last
-    wanted = min(limit, 10 + (5 + length) * 9_999)
-    assert kept >= 0.85 * wanted - 2 * (5 + length)
+    expected = min(limit, 10 + (5 + length) * 9_999)
+    assert kept >= 0.85 * expected - 2 * (5 + length)
 
 
 def test_a_refused_count_leaves_the_conversation_whole():

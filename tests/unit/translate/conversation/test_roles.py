@@ -1,4 +1,4 @@
-"""Any valid conversation renders with any family's template, and nothing said in it is lost."""
+"""Any valid conversation renders with any template, without loss."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _numbers = st.integers(0, 10**6)
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[ChatMessage]:
-    """Valid conversations: any order of roles, calls with results, words that occur once."""
+    """Valid conversations: any order of roles, calls with results, unique words."""
     messages: list[ChatMessage] = []
     count = 0
 
@@ -91,8 +91,8 @@ def conversations(draw: st.DrawFn) -> list[ChatMessage]:
             calls = [call(id, "f", f'{{"a":"{words()}"}}') for id in ids]
             text = words() if draw(st.booleans()) else ""
             messages.append({"role": "assistant", "content": text, "tool_calls": calls})
-            told = draw(st.permutations(ids))[: draw(st.integers(0, len(ids)))]
-            messages += [say("tool", words(), tool_call_id=id) for id in told]
+            named_ids = draw(st.permutations(ids))[: draw(st.integers(0, len(ids)))]
+            messages += [say("tool", words(), tool_call_id=id) for id in named_ids]
         elif kind == "blank":
             messages.append({"role": draw(st.sampled_from(["user", "assistant"])), "content": ""})
         else:
@@ -101,10 +101,10 @@ def conversations(draw: st.DrawFn) -> list[ChatMessage]:
 
 
 def nonces(messages: list[ChatMessage]) -> set[str]:
-    """The words of a conversation, those in the arguments of calls included; ids are no words."""
-    said = [str(message["content"]) for message in messages]
-    said += [str(one["function"]) for message in messages for one in calls_of(message)]
-    return {word for text in said for word in re.findall(r"word\d+x\d+y", text)}
+    """The texts of a conversation with the arguments of its calls, but without ids."""
+    texts = [str(message["content"]) for message in messages]
+    texts += [str(item["function"]) for message in messages for item in calls_of(message)]
+    return {word for text in texts for word in re.findall(r"word\d+x\d+y", text)}
 
 
 @every
@@ -129,8 +129,8 @@ def test_nothing_is_lost_by_the_strictest_rules(
 
 
 def test_a_template_without_rules_gets_the_conversation_unchanged() -> None:
-    said = REPORTED["a system message later on"]
-    assert conform(said, ACCEPTS_ALL) is said
+    conversation = REPORTED["a system message later on"]
+    assert conform(conversation, ACCEPTS_ALL) is conversation
     assert conform([], STRICTEST) == []
 
 
@@ -144,7 +144,7 @@ def test_a_call_and_its_result_have_the_same_id() -> None:
         say("user"),
     ]
     written = conform(messages, TemplateRules(call_ids="alnum9"))
-    calls = [one["id"] for one in calls_of(written[1])]
+    calls = [item["id"] for item in calls_of(written[1])]
     assert [message["tool_call_id"] for message in written[2:4]] == calls
     assert [message["content"] for message in written[2:4]] == ["first", "second"]
     assert calls[1] == "Abc123xyz"
@@ -161,7 +161,7 @@ def test_kimis_ids_count_over_the_conversation() -> None:
         say("tool", "y", name="go"),
     ]
     written = conform(messages, TemplateRules(call_ids="kimi"))
-    ids = [one["id"] for message in written for one in calls_of(message)]
+    ids = [item["id"] for message in written for item in calls_of(message)]
     assert ids == ["functions.go:0", "functions.stop:1", "functions.go:2"]
     assert written[2]["tool_call_id"] == "functions.go:0"
     assert written[4]["tool_call_id"] == "functions.go:2"
@@ -242,7 +242,9 @@ def kinds(message: ChatMessage) -> str:
 
 
 def blocks(messages: list[ChatMessage], kind: str) -> list[ChatMessage]:
-    contents = [cast("list[ChatMessage]", one["content"]) for one in messages if kinds(one) != "x"]
+    contents = [
+        cast("list[ChatMessage]", item["content"]) for item in messages if kinds(item) != "x"
+    ]
     return [
         block
         for content in contents
@@ -301,8 +303,8 @@ def test_a_conversation_of_responses_conforms() -> None:
 
 
 def test_a_plain_text_input_is_one_user_message() -> None:
-    asked: dict[str, object] = {"instructions": "be brief", "input": "why?"}
-    body = conform_request("/v1/responses", asked, TemplateRules(system="none"))
+    request: dict[str, object] = {"instructions": "be brief", "input": "why?"}
+    body = conform_request("/v1/responses", request, TemplateRules(system="none"))
     assert body == {"input": [{"type": "message", "role": "user", "content": "be brief\n\nwhy?"}]}
 
 
@@ -392,7 +394,7 @@ def test_calls_in_responses_join_the_previous_message() -> None:
     result = {"type": "function_call_output", "call_id": "c", "output": "x"}
     body: dict[str, object] = {"input": [say("user"), item, item | {"call_id": "d"}, result]}
     made = conform_request("/v1/responses", body, TemplateRules(paired=True, developer=False))
-    assert [one["type"] for one in cast("list[ChatMessage]", made["input"])] == [
+    assert [item["type"] for item in cast("list[ChatMessage]", made["input"])] == [
         "message", "function_call", "function_call", "function_call_output", "function_call_output",
     ]  # fmt: skip
 
@@ -418,8 +420,8 @@ def test_an_unanswered_call_is_answered_where_turns_alternate_in_responses() -> 
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     body: dict[str, object] = {"input": [say("user"), item, say("assistant"), say("user")]}
     made = conform_request("/v1/responses", body, RULES["mistral-v3"])
-    kinds_of = [one.get("role", one["type"]) for one in cast("list[ChatMessage]", made["input"])]
-    # Else the engine joins the call with the words behind it, and a template misses a turn.
+    kinds_of = [item.get("role", item["type"]) for item in cast("list[ChatMessage]", made["input"])]
+    # Else the engine joins the call with the text after it, and a template misses a turn.
     assert kinds_of == [
         "user", "assistant", "user", "function_call", "function_call_output", "assistant", "user",
     ]  # fmt: skip
@@ -431,7 +433,7 @@ def test_items_that_become_adjacent_in_responses_are_read_as_the_engine_does() -
     given: list[object] = [thought, say("developer"), item, say("user")]
     made = conform_request("/v1/responses", {"input": given}, RULES["ministral-2512"])
     items = cast("list[ChatMessage]", made["input"])
-    assert [one.get("role", one["type"]) for one in items] == [
+    assert [item.get("role", item["type"]) for item in items] == [
         "user", "reasoning", "assistant", "function_call", "function_call_output",
         "assistant", "user",
     ]  # fmt: skip
@@ -442,7 +444,7 @@ def test_reasoning_items_stay_before_their_message() -> None:
     given: list[object] = [say("assistant"), thought, thought, say("user")]
     made = conform_request("/v1/responses", {"input": given}, TemplateRules(user="first"))
     items = cast("list[ChatMessage]", made["input"])
-    assert [one["type"] for one in items] == [
+    assert [item["type"] for item in items] == [
         "message", "reasoning", "message", "reasoning", "message",
     ]  # fmt: skip
 
@@ -478,7 +480,7 @@ def test_images_of_a_result_move_into_a_user_turn() -> None:
     ]
     made = conform_request("/v1/messages", {"messages": messages}, RULES["ministral-2512"])
     written = cast("list[ChatMessage]", made["messages"])
-    assert [(one["role"], kinds(one)) for one in written] == [
+    assert [(item["role"], kinds(item)) for item in written] == [
         ("user", "text"),
         ("assistant", "tool_use"),
         ("user", "tool_result"),

@@ -1,4 +1,4 @@
-"""What the model and its worker say about a request that is the engine's own."""
+"""The changes that a model and its worker require in a relayed request."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_min_tokens_never_exceed_the_token_limit() -> None:
 
 @pytest.mark.case("B3")
 @pytest.mark.parametrize(
-    ("asked", "sent", "form"),
+    ("client_body", "engine_body", "form"),
     [
         ({}, {}, AnswerForm()),
         ({"n": 3, "temperature": 0}, {"n": 1, "temperature": 0}, AnswerForm(copies=3)),
@@ -74,8 +74,8 @@ def test_min_tokens_never_exceed_the_token_limit() -> None:
         ({"max_tokens": 0, "echo": True}, {"max_tokens": 0, "echo": True}, AnswerForm()),
     ],
 )  # fmt: skip
-def test_unsupported_counts_are_applied_to_the_response(asked, sent, form) -> None:
-    assert take_answer_form(asked) == (sent, form)
+def test_unsupported_counts_are_applied_to_the_response(client_body, engine_body, form) -> None:
+    assert take_answer_form(client_body) == (engine_body, form)
 
 
 def test_an_unknown_context_limits_nothing():

@@ -1,4 +1,4 @@
-"""What a derived model adds to requests of `/v1`, and what it leaves to the client."""
+"""The fields that a derived model adds to requests of `/v1`."""
 
 from __future__ import annotations
 
@@ -40,34 +40,34 @@ def test_a_chat_gets_system_history_and_parameters() -> None:
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_the_clients_system_message_replaces_the_models(role: str) -> None:
-    own = {"role": role, "content": "mine"}
-    assert laid("/v1/chat/completions", messages=[own, HI])["messages"] == [*HISTORY, own, HI]
+    system = {"role": role, "content": "mine"}
+    assert laid("/v1/chat/completions", messages=[system, HI])["messages"] == [*HISTORY, system, HI]
 
 
 def test_fields_of_the_client_win_over_defaults() -> None:
-    told = laid("/v1/chat/completions", messages=[HI], temperature=0.9, max_completion_tokens=7)
-    assert told["temperature"] == 0.9
-    assert "max_tokens" not in told
+    request = laid("/v1/chat/completions", messages=[HI], temperature=0.9, max_completion_tokens=7)
+    assert request["temperature"] == 0.9
+    assert "max_tokens" not in request
 
 
 def test_a_completion_gets_parameters_and_keeps_its_prompt() -> None:
-    told = laid("/v1/completions", prompt="x")
-    assert told["prompt"] == "x"
-    assert told["max_tokens"] == 5
-    assert "messages" not in told
+    request = laid("/v1/completions", prompt="x")
+    assert request["prompt"] == "x"
+    assert request["max_tokens"] == 5
+    assert "messages" not in request
 
 
 def test_responses_get_instructions() -> None:
-    told = laid("/v1/responses", input="x")
-    assert told == {
+    request = laid("/v1/responses", input="x")
+    assert request == {
         "input": "x", "instructions": "Be kind.", "temperature": 0.1, "max_output_tokens": 5,
     }  # fmt: skip
     assert laid("/v1/responses", input="x", instructions="mine")["instructions"] == "mine"
 
 
 def test_messages_get_their_system_beside_the_history() -> None:
-    told = laid("/v1/messages", messages=[HI], max_tokens=9)
-    assert told == {
+    request = laid("/v1/messages", messages=[HI], max_tokens=9)
+    assert request == {
         "messages": [*HISTORY, HI], "system": "Be kind.", "temperature": 0.1,
         "top_p": 0.9, "top_k": 40, "stop_sequences": ["a"], "max_tokens": 9,
     }  # fmt: skip

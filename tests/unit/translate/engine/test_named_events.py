@@ -1,4 +1,4 @@
-"""Clients of Responses and of Anthropic's API get what the engine wrote, in the API's keys."""
+"""Clients of Responses and Anthropic's API get the engine's response with the API's keys."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ def test_an_engine_error_before_the_first_event_becomes_a_status(api, name, even
 def test_the_start_of_a_thinking_block_has_a_signature(block: str, passed: str) -> None:
     start = '{"type":"content_block_start","index":0,"content_block":%s}'
     event = f"event: content_block_start\ndata: {start % block}\n\n".encode()
-    [found] = data_of(answer(MessagesPassthrough).feed(event, 0))
-    assert found == json.loads(start % passed)
+    [event_data] = data_of(answer(MessagesPassthrough).feed(event, 0))
+    assert event_data == json.loads(start % passed)
 
 
 @both

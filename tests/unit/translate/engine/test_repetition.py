@@ -1,4 +1,4 @@
-"""Answers that only repeat themselves have an end, where the client set none."""
+"""Responses that only repeat themselves stop, unless the client set a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events come out whole and once, whatever the cuts."""
+"""Events are complete and read once, for any chunking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tool calls come out whole, in order, with their arguments as objects."""
+"""Tool calls are complete, in order, with their arguments as objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only what is allowed reaches the engine."""
+"""Only the allowed fields of a request reach the engine."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_a_bad_field_is_refused_with_our_text(fields, message):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"),
+    ("sent", "kept"),
     [
         ({"stop": ["", "x", None]}, {"stop": ["x"]}),
         ({"stop": "x"}, {"stop": ["x"]}),
@@ -297,17 +297,17 @@ def test_a_bad_field_is_refused_with_our_text(fields, message):
     ],
 )  # fmt: skip
 @pytest.mark.case("F6")
-def test_numbers_are_clamped_and_unknown_values_left_out(asked, kept):
-    assert chat(asked) == kept | {"messages": [HI]}
+def test_numbers_are_clamped_and_unknown_values_left_out(sent, kept):
+    assert chat(sent) == kept | {"messages": [HI]}
 
 
 @pytest.mark.case("F4", "B4")
 @pytest.mark.parametrize("tools", [None, [], [{"type": "web_search"}]])
 @pytest.mark.parametrize("choice", ["auto", "required", "x", {"type": "function"}, 5])
 def test_fields_that_need_tools_are_removed_without_tools(tools, choice):
-    asked = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+    request = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
     left_out = {LEFT_OUT: ["web_search"]} if tools else {}
-    assert chat(asked) == {"messages": [HI]} | left_out
+    assert chat(request) == {"messages": [HI]} | left_out
 
 
 NAMED = {"type": "function", "function": {"name": "f"}}
@@ -364,7 +364,7 @@ def test_keys_match_in_any_case_and_the_last_wins():
 
 def test_a_message_of_a_response_can_be_sent_back():
     call = {"id": None, "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
-    said = {
+    message = {
         "role": "assistant",
         "content": None,
         "refusal": "no",
@@ -376,7 +376,7 @@ def test_a_message_of_a_response_can_be_sent_back():
     }
     sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
     parts = [{"type": "refusal", "refusal": "no"}, sound]
-    assert chat({"messages": [said, {"role": "user", "content": parts}]})["messages"] == [
+    assert chat({"messages": [message, {"role": "user", "content": parts}]})["messages"] == [
         {
             "role": "assistant",
             "content": "no",

@@ -1,4 +1,4 @@
-"""Answers of chat and completions have OpenAI's keys, by its own SDK's types, and no others."""
+"""Responses of chat and completions have the keys of OpenAI's SDK types, and no others."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_no_content_of_the_engine_is_lost(name: str) -> None:
     assert len(before) == len(after)
     for old, new in zip(before, after, strict=True):
         assert (old["id"], old["created"]) == (new["id"], new["created"])
-        for one, other in zip(old["choices"], new["choices"], strict=True):
-            assert {key: v for key, v in one["delta"].items() if v is not None} == other["delta"]
-            assert one["finish_reason"] == other["finish_reason"]
-            assert one["logprobs"] == other.get("logprobs")
+        for before, after in zip(old["choices"], new["choices"], strict=True):
+            assert {key: v for key, v in before["delta"].items() if v is not None} == after["delta"]
+            assert before["finish_reason"] == after["finish_reason"]
+            assert before["logprobs"] == after.get("logprobs")
 
 
 @pytest.mark.case("F11", "B7")

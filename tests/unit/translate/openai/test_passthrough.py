@@ -1,4 +1,4 @@
-"""What OpenAI clients get is what the engine wrote, under the name they asked for."""
+"""OpenAI clients get the bytes of the engine, with the requested model name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only what is allowed of a Responses request reaches the engine, and nothing is remembered."""
+"""Only the allowed fields of a Responses request reach the engine, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_a_message_may_do_without_its_type():
 
 
 def test_an_assistants_content_may_be_a_plain_text():
-    said = {"type": "message", "role": "assistant", "content": "hi"}
-    assert items(said) == [said]
+    message = {"type": "message", "role": "assistant", "content": "hi"}
+    assert items(message) == [message]
 
 
 def test_parts_are_rebuilt():
@@ -139,9 +139,9 @@ def test_an_output_can_be_sent_back_unchanged():
 
 
 def test_reasoning_without_a_summary_gets_an_empty_one_and_a_sealed_one_is_left_out():
-    said = [{"type": "reasoning_text", "text": "so"}]
-    assert items({"type": "reasoning", "content": said}) == [
-        {"type": "reasoning", "content": said, "summary": []}
+    content = [{"type": "reasoning_text", "text": "so"}]
+    assert items({"type": "reasoning", "content": content}) == [
+        {"type": "reasoning", "content": content, "summary": []}
     ]
     sealed = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
     assert left_out_of(input=[sealed]) == ({"input": "", "store": False}, {"item reasoning"})
