@@ -59,7 +59,7 @@ class KnownModel:
     kind: str  # text, vision or embedding
     license: str
     parameters: int
-    embeddings: int = 0  # parameters that stay in 16 bits whatever the format
+    embeddings: int = 0  # parameters that stay in 16 bits in any format
     cache: tuple[Layers, ...] = ()
     context: int
     variants: tuple[Variant, ...]  # best quality first

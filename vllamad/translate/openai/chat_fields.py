@@ -36,7 +36,7 @@ from vllamad.translate.go.fields import (
     string,
     whole,
 )
-from vllamad.translate.openai.chat_messages import read_message
+from vllamad.translate.openai.chat_messages import read_chat_message
 from vllamad.translate.openai.chat_tools import hosted_kinds, read_tools, with_tool_choice
 
 MAX_CHOICES = 16
@@ -212,7 +212,7 @@ _CHAT_STRUCT, _CHAT = (
         "include_reasoning": boolean,
         "logprobs": boolean,
         "max_completion_tokens": whole,
-        "messages": list_of(read_message, "[]openai.Message", MAX_MESSAGES),
+        "messages": list_of(read_chat_message, "[]openai.Message", MAX_MESSAGES),
         "parallel_tool_calls": boolean,
         "reasoning_effort": anything,
         "tool_choice": anything,

@@ -29,7 +29,7 @@ MAX_TOOL_CALLS = 512  # in one message
 _AUDIO = re.compile(r"[a-z0-9]{1,10}")  # a format: wav, mp3, flac ...
 
 
-def read_message(value: object, where: str) -> dict[str, object]:
+def read_chat_message(value: object, where: str) -> dict[str, object]:
     """Read one message; null fields are left out except `content`. Raises BadInput."""
     fields = read_fields(value, where, "openai.Message", _MESSAGE)
     # The engine requires a role, which a template may ignore.
