@@ -1,8 +1,8 @@
-"""What the supervisor and a gateway say to each other over two pipes and by signals.
+"""The setup of a gateway by the supervisor, over two pipes and by signals.
 
-It is told everything once, on its standard input, and reads no file of ours. On the descriptor that
-TOLD_ON names in its environment it says SERVING, and closes it when it takes no more connections:
-standard output is for whatever a library prints.
+A gateway reads its settings once from standard input, and no file of ours. It writes SERVING to the
+descriptor that the variable TOLD_ON names, and closes it when it accepts no more connections;
+standard output is left to libraries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vllamad.config.settings import ApiKey, LogSettings, ModelSettings, ServerSe
 
 SERVING: Final = b"serving\n"
 TOLD_ON: Final = "VLLAMAD_GATEWAY_PIPE"
-RETIRE: Final = signal.SIGUSR1  # take nobody new, and end with the last answer, however long it is
+RETIRE: Final = signal.SIGUSR1  # accept no new connections, and exit after the last response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

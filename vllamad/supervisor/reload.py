@@ -133,10 +133,10 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     parts.library.configure(new)
     parts.fleet.measured(parts.engines.machine)
     wanted = await _specs(parts)
-    parts.fleet.relimit(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
+    parts.fleet.change_limits(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
     outdated = [spec for spec in wanted if parts.fleet.outdated(spec)]
     for spec in outdated:
-        keep_alive = parts.fleet.asked_keep_alive(spec.model)
+        keep_alive = parts.fleet.requested_keep_alive(spec.model)
         parts.background.start_soon(replace, parts.fleet, parts.library, spec.model, keep_alive)
     more = [name for name in new.scheduler.preload if name not in old.scheduler.preload]
     parts.background.start_soon(preload, parts.fleet, parts.library, more)

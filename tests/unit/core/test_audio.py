@@ -18,7 +18,7 @@ from vllamad.core.audio import Hearing, missing_packages
         ("beside", ("av", "soundfile", "torchaudio"), ()),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_packages_are_named(
     hearing: Hearing, there: tuple[str, ...], missing: tuple[str, ...]
 ) -> None:
     assert missing_packages(hearing, there) == missing

@@ -68,12 +68,12 @@ _names = st.builds(
 
 
 @given(_names)
-def test_the_canonical_form_reads_back_as_the_same_name(name):
+def test_the_canonical_form_parses_to_the_same_name(name):
     assert parse_model_name(name.canonical()) == name
 
 
 @given(_names)
-def test_the_display_form_reads_back_as_the_same_model(name):
+def test_the_display_form_parses_to_the_same_model(name):
     assert parse_model_name(name.display()).key() == name.key()
 
 
@@ -103,7 +103,7 @@ def test_any_text_is_a_name_or_bad_input(text):
         ("   ", ("", "")),
     ],
 )
-def test_a_source_ending_is_taken_off_the_name(text, expected):
+def test_a_source_ending_is_split_off_the_name(text, expected):
     assert split_source(text) == expected
 
 

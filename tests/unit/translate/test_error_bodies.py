@@ -1,4 +1,4 @@
-"""Refusals have the shape their API gives them, and say nothing of our insides."""
+"""Error bodies have the form of their API, and contain no private text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told", "message"),
+    ("status", "body", "expected", "message"),
     [
         (400, b'{"error":{"message":"suffix is bad"}}', 400, REFUSED),
         (400, b'{"error":{"message":"x","param":"top_p"}}', 400, "invalid value for 'top_p'"),
@@ -61,13 +61,13 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
         (400, b"\xff", 400, REFUSED),
     ],
 )
-def test_the_engines_refusal_becomes_ours(status, body, told, message):
+def test_an_engine_refusal_gets_a_message_and_status_of_ours(status, body, expected, message):
     error = engine_refusal(status, body)
-    assert (error.status, error.message) == (told, message)
+    assert (error.status, error.message) == (expected, message)
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "expected"),
     [
         ("a\n  b", "a b"),
         ("Qwen/Qwen2 is not a multimodal model", "Qwen/Qwen2 is not a multimodal model"),
@@ -80,12 +80,12 @@ def test_the_engines_refusal_becomes_ours(status, body, told, message):
         ("x" * 301, "x" * 299 + "…"),
     ],
 )
-def test_an_engines_message_is_cleaned(said, told):
-    assert without_private_text(said) == told
+def test_private_text_is_removed_from_an_engines_message(message, expected):
+    assert without_private_text(message) == expected
 
 
 @given(st.binary(), st.integers(400, 599))
-def test_every_answer_of_the_engine_becomes_a_refusal(body, status):
+def test_any_error_body_of_the_engine_becomes_a_refusal(body, status):
     error = engine_refusal(status, body)
     assert 400 <= error.status < 600
     assert 0 < len(error.message) <= 300

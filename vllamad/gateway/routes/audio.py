@@ -86,7 +86,7 @@ async def _relayed(context: Context, path: str) -> Response:
     lease = await acquire_lease(context, installed, None)
     served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
     plain = form.value("response_format") == "text"
-    output = OpenAIPassthrough(stream=stream, served_name=served, asked_name=name)
+    output = OpenAIPassthrough(stream=stream, served_name=served, requested_name=name)
     await hold_until_response_sent(recorded(record, output))
     boundary = secrets.token_hex(16)
     asked = await send_request(

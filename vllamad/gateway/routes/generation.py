@@ -303,7 +303,7 @@ async def relayed(
         options = options if is_object(options) else {}
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
-    output = answer(stream=stream, served_name=served, asked_name=name, usage=usage, form=form)
+    output = answer(stream=stream, served_name=served, requested_name=name, usage=usage, form=form)
     await hold_until_response_sent(recorded(record, output))
     repetitions = context.settings.server.max_repetitions
     call = EngineCall(path=path, body=body)

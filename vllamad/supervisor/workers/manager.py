@@ -58,14 +58,14 @@ class WorkerManager:
                     await self._changed.wait()
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
-    def relimit(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
+    def change_limits(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
         """Schedule by other limits from now on; `keep_alives` are the models' own."""
         now = trio.current_time()
-        self._carry_out(self._scheduler.relimit(limits, keep_alives, now=now))
+        self._carry_out(self._scheduler.change_limits(limits, keep_alives, now=now))
 
-    def asked_keep_alive(self, model: str) -> float | None:
+    def requested_keep_alive(self, model: str) -> float | None:
         """What a request has asked for, if one has."""
-        return self._scheduler.asked_keep_alive(model)
+        return self._scheduler.requested_keep_alive(model)
 
     def drain(self) -> None:
         """Serve on with what is loaded, and load nothing any more."""
@@ -213,7 +213,7 @@ class WorkerManager:
                     self._tell(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
-            worker.record_keep_alive(self._scheduler.asked_keep_alive(model))
+            worker.record_keep_alive(self._scheduler.requested_keep_alive(model))
         if self._scheduler.deadline() < self._until:
             self._changed.set()
 
