@@ -8,11 +8,10 @@ from __future__ import annotations
 import base64
 import re
 
-import msgspec
-
 from vllamad.errors import BadInput
 from vllamad.translate.content.image_size import MAX_PIXELS, pixels
 from vllamad.translate.go.fields import misfit
+from vllamad.translate.go.struct_reader import GoValue
 
 MAX_IMAGE = 20 << 20  # bytes, decoded
 
@@ -28,11 +27,29 @@ _KINDS = (
 )
 
 
-class Image(msgspec.Struct, frozen=True):
-    """An inline image (or sound): its media type and its base64, without line ends."""
+class Image(GoValue):
+    """An inline image or sound: its media type and its base64, without line ends."""
 
-    media_type: str
-    data: str
+    GO_TYPE = "api.ImageData"
+    __slots__ = ("data", "media_type")
+
+    def __init__(self, media_type: str, data: str) -> None:
+        self.media_type = media_type
+        self.data = data
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Image:
+        return read_image(value, where)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.media_type, self.data
 
 
 def read_image(value: object, where: str) -> Image:

@@ -15,9 +15,10 @@ import msgspec
 from vllamad.errors import BadInput, EngineRefused
 from vllamad.translate.engine.request_fields import read_request
 from vllamad.translate.error_bodies import FAILED
-from vllamad.translate.go.fields import Read, anything, boolean, integer, mapping, string
+from vllamad.translate.go.fields import integer
 from vllamad.translate.go.json_decoder import is_list
-from vllamad.translate.ollama.request import decode_request, keep_alive
+from vllamad.translate.go.struct_reader import BodyReader, Int
+from vllamad.translate.ollama.request import KeepAlive
 from vllamad.translate.ollama.to_engine import EngineCall
 
 PATH = "/v1/embeddings"
@@ -35,14 +36,14 @@ _SHORTEST_LENGTH = 1e-12  # of a vector; a shorter one stays as it is but for it
 Vector = tuple[float, ...]  # float32 values
 
 
-class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
+class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `/api/embed`."""
 
     model: str = ""
     input: object = None
     truncate: bool = True
-    dimensions: int = 0
-    keep_alive: float | None = None
+    dimensions: Int = 0
+    keep_alive: KeepAlive | None = None
     options: dict[str, object] = {}
 
     def texts(self) -> list[str]:
@@ -53,12 +54,12 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
         return [_text(text) for text in texts]
 
 
-class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `/api/embeddings`, the older form."""
 
     model: str = ""
     prompt: str = ""
-    keep_alive: float | None = None
+    keep_alive: KeepAlive | None = None
     options: dict[str, object] = {}
 
 
@@ -85,12 +86,12 @@ class Vectors(NamedTuple):
 
 def decode_embed(body: bytes) -> EmbedRequest:
     """Read the body of `/api/embed`. Raises BadInput with Ollama's text."""
-    return decode_request(body, EmbedRequest, _EMBED)
+    return _EMBED.read(body)
 
 
 def decode_embeddings(body: bytes) -> EmbeddingRequest:
     """Read the body of `/api/embeddings`. Raises BadInput with Ollama's text."""
-    return decode_request(body, EmbeddingRequest, _EMBEDDINGS)
+    return _EMBEDDINGS.read(body)
 
 
 def decode_openai(body: bytes) -> OpenAIRequest:
@@ -285,18 +286,5 @@ def _openai_vector(vector: Vector, base64: bool) -> bytes | msgspec.Raw:
     return msgspec.Raw(decimals(vector).encode())
 
 
-_EMBED: dict[str, Read[object]] = {
-    "model": string,
-    "input": anything,
-    "truncate": boolean,
-    "dimensions": integer,
-    "keep_alive": keep_alive,
-    "options": mapping,
-}
-
-_EMBEDDINGS: dict[str, Read[object]] = {
-    "model": string,
-    "prompt": string,
-    "keep_alive": keep_alive,
-    "options": mapping,
-}
+_EMBED = BodyReader(EmbedRequest)
+_EMBEDDINGS = BodyReader(EmbeddingRequest)

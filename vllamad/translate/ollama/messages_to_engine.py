@@ -31,7 +31,7 @@ def engine_messages(messages: list[Message]) -> list[dict[str, object]]:
             if message.tool_calls:
                 fields["tool_calls"] = _tool_calls(message, turn)
                 open_calls = [
-                    _Call(_id(message, index, turn), call.name)
+                    _Call(_id(message, index, turn), call.function.name)
                     for index, call in enumerate(message.tool_calls)
                 ]
         if message.role == "tool":
@@ -61,8 +61,8 @@ def _tool_calls(message: Message, turn: int) -> list[dict[str, object]]:
             "id": _id(message, index, turn),
             "type": "function",
             "function": {
-                "name": call.name,
-                "arguments": msgspec.json.encode(call.arguments).decode(),
+                "name": call.function.name,
+                "arguments": msgspec.json.encode(call.function.arguments).decode(),
             },
         }
         for index, call in enumerate(message.tool_calls)
