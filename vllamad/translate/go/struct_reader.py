@@ -94,12 +94,10 @@ class BodyReader(Generic[S]):
 
 
 def _from_builtins(kind: type, value: object) -> object:
-    """Make the values that msgspec leaves to us: those of any type, and those of a GoValue."""
-    if issubclass(kind, GoValue):
-        return kind.from_json(value, "")
+    """Check or make the values that msgspec leaves to us: those of any type, and GoValues."""
     if not json_decoder.is_read_alike(value):
-        raise BadInput("cannot tell here")
-    return value
+        raise BadInput("cannot read this as Go does")
+    return kind.from_json(value, "") if issubclass(kind, GoValue) else value
 
 
 def _struct_reader(struct: type[S]) -> Read[S]:

@@ -1,4 +1,4 @@
-"""What did an Ollama client ask of the library? The bodies of copy, delete, create, pull and push.
+"""The bodies of `/api/copy`, `/api/delete`, `/api/create`, `/api/pull` and `/api/push`.
 
 Checks only what the body alone can tell, in Ollama's order. Knows no models.
 """
@@ -116,7 +116,7 @@ def decode_create(body: bytes) -> CreateRequest:
 
 
 def check_create(request: CreateRequest) -> None:
-    """Refuse what could never become a model here. The name and the base are for the caller."""
+    """Refuse files that can never become a model. The caller checks the name and the base."""
     for files in (request.files, request.adapters):
         check_files(files)
     if request.draft_quantize and not request.draft_files:
@@ -124,7 +124,7 @@ def check_create(request: CreateRequest) -> None:
 
 
 def overlay_of(request: CreateRequest) -> Overlay:
-    """What a model made by this request adds to its base, or to its files. Raises BadInput."""
+    """Return what the new model adds to its base or to its files. Raises BadInput."""
     _refuse_unsupported(request)
     if not request.base and not request.files:
         raise BadInput("neither 'from' or 'files' was specified")
@@ -144,20 +144,20 @@ def overlay_of(request: CreateRequest) -> Overlay:
 
 
 def unknown_parameters(overlay: Overlay) -> list[str]:
-    """Those that mean nothing to us; they are kept, as Ollama keeps them."""
+    """Return the parameters without effect here; they are stored, as in Ollama."""
     return [name for name in overlay.parameters if not is_option(name)]
 
 
 def progress_line(progress: Progress) -> bytes:
-    """One step in Ollama's words, newline included; what is empty or zero is left out."""
+    """Write one step in Ollama's words, newline included; empty or zero fields are left out."""
     step = {
         "status": progress.status,
         "digest": progress.digest,
         "total": progress.total,
         "completed": progress.completed,
     }
-    told = {key: value for key, value in step.items() if value or key == "status"}
-    return msgspec.json.encode(told) + b"\n"
+    filled = {key: value for key, value in step.items() if value or key == "status"}
+    return msgspec.json.encode(filled) + b"\n"
 
 
 def _refuse_unsupported(request: CreateRequest) -> None:
@@ -171,7 +171,7 @@ def _refuse_unsupported(request: CreateRequest) -> None:
 
 
 def _parameters(parameters: dict[str, object]) -> dict[str, object]:
-    """As given. Ollama would find a wrong type only when the model runs."""
+    """Check the parameters now; Ollama finds a wrong type only when the model runs."""
     try:
         check_options(parameters)
     except BadInput as error:
@@ -184,7 +184,7 @@ _LENGTHS: Final = ("context_length", "embedding_length")
 
 
 def _capabilities(info: dict[str, object]) -> tuple[str, ...]:
-    """What the client says the model can do; all else in `info` the files say themselves."""
+    """Return the capabilities in `info`; its other fields are checked, and read from the files."""
     for key in _TEXTS:
         if not isinstance(info.get(key) or "", str):
             raise BadInput(f"info field {json_decoder.quoted(key)} must be a string")
@@ -192,12 +192,14 @@ def _capabilities(info: dict[str, object]) -> tuple[str, ...]:
         value = info.get(key) or 0
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise BadInput(f"info field {json_decoder.quoted(key)} must be a non-negative integer")
-    given = info.get("capabilities")
-    if given is None:
+    capabilities = info.get("capabilities")
+    if capabilities is None:
         return ()
-    if not json_decoder.is_list(given) or not all(isinstance(item, str) for item in given):
+    if not json_decoder.is_list(capabilities) or not all(
+        isinstance(item, str) for item in capabilities
+    ):
         raise BadInput('info field "capabilities" must be a list of strings')
-    return tuple(str(item) for item in given)
+    return tuple(str(item) for item in capabilities)
 
 
 _COPY: Final = BodyReader(CopyRequest)

@@ -50,7 +50,7 @@ def spelled(read: msgspec.Struct) -> bytes:
 
 
 def outcome(read: Any, body: bytes) -> object:
-    """What a reader makes of a body: the request, or the text of its refusal."""
+    """The result of reading a body: the request, or the text of its refusal."""
     try:
         return spelled(read(body))
     except BadInput as error:
