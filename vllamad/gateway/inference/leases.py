@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -55,7 +56,7 @@ async def lease(
 
     `keep_alive` is seconds, infinite for ever. Raises what the supervisor refuses with.
     """
-    seconds = -1.0 if keep_alive == float("inf") else keep_alive
+    seconds = None if keep_alive is None else -1.0 if keep_alive == inf else float(keep_alive)
     async with await _connect(broker) as stream:
         lines = _Lines(stream)
         await _ask(stream, Acquire(model=model, keep_alive=seconds, request_id=request_id))

@@ -67,7 +67,9 @@ class Prompts:
         context = asked.context
         if limit:
             context = cut_context(context, limit - len(turn) - 1, keep)  # one is the answer's
-        return call.going_on([*context, *turn], asked), len(asked.context) - len(context)
+        return call.continue_from_tokens([*context, *turn], asked), len(asked.context) - len(
+            context
+        )
 
     async def count(self, call: EngineCall) -> int | None:
         """How many tokens the engine makes of `call`; None where it refuses to render it."""

@@ -1,4 +1,4 @@
-"""What was packed is unpacked, up to the limit, and no bytes do anything worse than 400."""
+"""Compressed bodies are read up to the limit; all other bytes are refused with 400."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations mean what they mean to Go, and fail with Go's words."""
+"""Durations are read as Go reads them, and refused in Go's words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request body is read as Go reads it, and no bytes whatever do anything worse than 400."""
+"""A request body is read as Go reads it; all other bytes are refused with 400."""
 
 from __future__ import annotations
 

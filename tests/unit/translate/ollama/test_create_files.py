@@ -1,4 +1,4 @@
-"""The names and digests of uploaded files, and what they are meant to become."""
+"""The names and digests of uploaded files are checked, and their purpose read from them."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from vllamad.core.overlay import Adapter, Overlay, Turn, layer_digests
 from vllamad.errors import BadInput
 from vllamad.protocol.control import Progress
 from vllamad.translate.ollama.manage_requests import (
-    _CREATE,
+    CopyRequest,
     CreateRequest,
+    PullRequest,
     check_create,
     decode_copy,
     decode_create,
@@ -224,7 +225,10 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=10,
 )
-_FIELDS = st.sampled_from([*sorted(_CREATE), "source", "destination"])
+_FIELDS = st.sampled_from(
+    [field.encode_name for struct in (CreateRequest, CopyRequest, PullRequest)
+     for field in msgspec.structs.fields(struct)],
+)  # fmt: skip
 
 
 @accepts_some

@@ -15,7 +15,9 @@ from vllamad.translate.content.images import Image
 from vllamad.translate.ollama.request import (
     ChatRequest,
     GenerateRequest,
+    KeepAlive,
     Message,
+    PastFunctionCall,
     PastToolCall,
     decode_chat,
     decode_generate,
@@ -207,8 +209,10 @@ def test_a_chat_is_read_whole():
                 role="assistant",
                 thinking="hm",
                 tool_calls=[
-                    PastToolCall(id="1", name="f", arguments={"b": 1, "a": 2}),
-                    PastToolCall(name="g"),
+                    PastToolCall(
+                        id="1", function=PastFunctionCall(name="f", arguments={"b": 1, "a": 2})
+                    ),
+                    PastToolCall(function=PastFunctionCall(name="g")),
                     PastToolCall(),
                 ],
             ),
@@ -216,7 +220,7 @@ def test_a_chat_is_read_whole():
         ],
         tools=[{"type": "function", "function": {"name": "f"}}],
         stream=False,
-        keep_alive=inf,
+        keep_alive=KeepAlive(inf),
         think="max",
         logprobs=True,
         top_logprobs=20,
