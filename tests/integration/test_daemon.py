@@ -23,8 +23,8 @@ from tests.support.daemon import (
     is_alive,
     until,
 )
-from vllamad.host.shim import Process
 from vllamad.host.log_events import LogEvent
+from vllamad.host.shim import Process
 
 pytestmark = pytest.mark.integration
 
