@@ -14,6 +14,7 @@ import pytest
 from tests.support.checkpoints import QWEN2, SMOLLM2, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.core.model_name import parse_model_name
+from vllamad.host.log_events import LogEvent
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -160,9 +161,9 @@ def test_a_context_larger_or_smaller_than_the_loaded_one_is_no_error(
 def test_a_larger_context_than_the_loaded_one_is_remarked_on_once(one: Daemon) -> None:
     for num_ctx in (1_000_000, 2_000_000):
         generate(one, prompt="x", options={"num_ctx": num_ctx})
-    remark = "num_ctx larger than the context model=test:latest "
-    until(lambda: remark in one.text())
-    assert one.text().count(remark) == 1
+    large = LogEvent.REQUEST_NUM_CTX_TOO_LARGE
+    until(lambda: one.logged(large, model="test:latest"))
+    assert len(one.logged(large, model="test:latest")) == 1
 
 
 def test_a_picture_of_too_many_pixels_is_refused(one: Daemon) -> None:

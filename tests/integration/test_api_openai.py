@@ -14,6 +14,7 @@ from tests.support.api_requests import HI, post
 from tests.support.daemon import Daemon, until
 from tests.support.sdk_types import faults
 from tests.support.vectors import numbered
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -239,6 +240,7 @@ def test_tools_that_run_elsewhere_are_left_out_and_the_log_says_so_once(plain: D
     asked = ASKED | {"tools": [{"type": "web_search"}, {"type": "image_generation"}]}
     for _ in range(2):
         assert post(plain, CHAT, asked | {"tool_choice": "auto"})[0] == 200
-    said = r"left out of a request model=test:latest route=/v1/chat/completions kind=(\w+)"
-    lines = re.findall(said, plain.text())
-    assert sorted(lines) == ["image_generation", "web_search"]
+    ignored = LogEvent.REQUEST_ITEM_IGNORED
+    lines = plain.logged(ignored, model="test:latest", route="/v1/chat/completions")
+    kinds = sorted(line.rpartition(" kind=")[2] for line in lines)
+    assert kinds == ["image_generation", "web_search"]

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.hub import Hub
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.core.model_name import parse_model_name
+from vllamad.host.log_events import LogEvent
 from vllamad.models.store import manifests
 
 pytestmark = pytest.mark.integration
@@ -146,8 +147,7 @@ def test_a_detached_pull_goes_on_without_us(one: Daemon, hub: Hub) -> None:
 
 def test_a_start_on_a_cpu_is_explained_in_the_log_and_in_ps(one: Daemon) -> None:
     one.ctl("model", "load", "test")
-    starts = [line for line in one.text().splitlines() if "worker starting" in line]
-    line = [line for line in starts if "model=test:latest " in line][-1]
+    line = one.logged(LogEvent.WORKER_STARTING, model="test:latest")[-1]
     assert 'dtype=bfloat16 dtype_why="1.0 x as fast as float32 here"' in line
     assert "threads=" in line
     assert "threads_why=" in line

@@ -23,6 +23,7 @@ import pytest
 from tests.fakes.hub import Hub, running
 from tests.support.checkpoints import SMOLLM2
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import descendants
 
 pytestmark = pytest.mark.integration
@@ -274,7 +275,9 @@ def test_two_who_ask_at_once_share_one_download(puller: Puller) -> None:
         first = pool.submit(puller.pull)
         assert puller.hub.stalled.wait(60)
         second = pool.submit(puller.pull)
-        until(lambda: puller.daemon.text().count("path=v1/models/pull") == 2)
+        until(
+            lambda: len(puller.daemon.logged(LogEvent.CONTROL_REQUEST, path="v1/models/pull")) == 2
+        )
         puller.hub.go_on.set()
         assert first.result(60) == second.result(60) == "success"
     assert puller.hub.fetched().count(LARGE) == 1

@@ -31,6 +31,8 @@ from vllamad.gateway.routes import (
     model_lists,
 )
 from vllamad.gateway.server.quart_glue import GatewayApp
+from vllamad.host.log import named
+from vllamad.host.log_events import LogEvent
 from vllamad.translate.error_bodies import anthropic_error, api_error, openai_error
 
 log = logging.getLogger(__name__)
@@ -218,6 +220,6 @@ def _is_known(path: str) -> bool:
 
 async def _broken(error: Exception) -> Response:
     """A bug of ours ends one request. The trace goes to the log, never to the client."""
-    fields = {"request_id": g.record.request_id}
-    log.error("internal error", exc_info=error, extra={"fields": fields})
+    extra = named(LogEvent.INTERNAL_ERROR, request_id=g.record.request_id)
+    log.error("internal error in a request", exc_info=error, extra=extra)
     return _error(500, "internal error: see the log of vllamad")

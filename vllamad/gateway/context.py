@@ -14,6 +14,7 @@ from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.template_probes import TemplateProbes
 from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import GatewaySettings
 
@@ -57,6 +58,7 @@ class Record:
             log,
             logging.INFO,
             "request",
+            LogEvent.REQUEST_DONE,
             request_id=self.request_id,
             method=self.method,
             path=self.path,

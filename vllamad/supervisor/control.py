@@ -26,6 +26,7 @@ from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, NotAllowed, VllamadError
 from vllamad.host.control_socket import gid_of, may_control
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.log_files import follow, last_lines
 from vllamad.http.control_server import ControlRequest, ControlResponse, Send, StreamResponse
 from vllamad.protocol.control import (
@@ -103,7 +104,8 @@ class Control:
             event(
                 log,
                 logging.INFO,
-                "order",
+                "control request",
+                LogEvent.CONTROL_REQUEST,
                 path="/".join(request.path),
                 uid=request.peer.uid,
                 peer=request.peer.pid,

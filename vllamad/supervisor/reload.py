@@ -20,6 +20,7 @@ from vllamad.core.scheduler import Limits
 from vllamad.errors import ConfigError, ModelNotFound, VllamadError
 from vllamad.host import log as own_log
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
 from vllamad.protocol.control import Reloaded
 from vllamad.supervisor.control import Attempt, Daemon
@@ -71,7 +72,14 @@ class Reloader:
             except VllamadError as error:
                 attempt.error = error
                 self.problem = error.message.partition("\n")[0]
-                event(log, logging.ERROR, "cannot reload", error=error.message, hint=error.hint)
+                event(
+                    log,
+                    logging.ERROR,
+                    "cannot reload the configuration",
+                    LogEvent.CONFIG_REJECTED,
+                    error=error.message,
+                    hint=error.hint,
+                )
             finally:
                 attempt.decided.set()
                 attempt.over.set()
@@ -91,7 +99,8 @@ class Reloader:
         event(
             log,
             logging.INFO,
-            "reloaded",
+            "configuration reloaded",
+            LogEvent.CONFIG_RELOADED,
             changed=", ".join(differences) or "nothing",
             replaced=", ".join(replaced) or None,
         )
@@ -149,7 +158,14 @@ async def preload(fleet: WorkerManager, library: Library, names: Sequence[str]) 
         try:
             await fleet.load(await library.spec(name), inf)
         except VllamadError as error:
-            event(log, logging.ERROR, "cannot preload", model=name, error=error.message)
+            event(
+                log,
+                logging.ERROR,
+                "cannot preload",
+                LogEvent.MODEL_PRELOAD_FAILED,
+                model=name,
+                error=error.message,
+            )
 
 
 async def replace(
@@ -159,7 +175,7 @@ async def replace(
     try:
         await fleet.load(await library.spec(model), keep_alive)
     except VllamadError as error:
-        event(log, logging.ERROR, "cannot replace", model=model, error=error.message)
+        event(log, logging.ERROR, "cannot replace the worker", model=model, error=error.message)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -184,5 +200,11 @@ async def _specs(parts: Parts) -> list[Spec]:
         except ModelNotFound:  # it was a folder that is no longer in the configuration
             parts.fleet.unload(worker.model)
         except VllamadError as error:
-            event(log, logging.WARNING, "cannot plan", model=worker.model, error=error.message)
+            event(
+                log,
+                logging.WARNING,
+                "cannot plan the worker",
+                model=worker.model,
+                error=error.message,
+            )
     return specs

@@ -37,6 +37,7 @@ from vllamad.host.control_socket import bind_control
 from vllamad.host.journal import open_journal
 from vllamad.host.listeners import address_of, all_loopback, bind_http, given
 from vllamad.host.log import event, is_journal
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
 from vllamad.host.systemd_job import pending_job
@@ -83,7 +84,7 @@ async def run(
     reloader = Reloader(notify, read)
     async with listen_for_signals(notify, reloader.request, terminal=os.isatty(0)) as asked:
         await supervise(settings, inherited, environ, notify, reloader, asked)
-    event(log, logging.INFO, "stopped")
+    event(log, logging.INFO, "stopped", LogEvent.DAEMON_STOPPED)
 
 
 async def supervise(
@@ -97,7 +98,14 @@ async def supervise(
     """From the first look at the machine to the end of the last worker."""
     for remark in settings.remarks:
         level = logging.DEBUG if remark.expected else logging.INFO
-        event(log, level, "no effect", name=remark.name, why=remark.why)
+        event(
+            log,
+            level,
+            "setting has no effect",
+            LogEvent.CONFIG_IGNORED,
+            setting=remark.name,
+            why=remark.why,
+        )
     keeping = await look_for_survivors(settings, environ)
     cgroups = claim_cgroups(settings)
     engines = EngineRuntimes(
@@ -116,7 +124,13 @@ async def supervise(
         prepare_folders(settings, kept)
         warn_of_noexec([settings.paths.cache])
         if cgroups and (found := await cgroups.sweep(kept, limit=settings.worker.kill_timeout)):
-            event(log, logging.WARNING, "ended what was left of workers", workers=len(found))
+            event(
+                log,
+                logging.WARNING,
+                "ended leftover worker processes",
+                LogEvent.LEFTOVERS_ENDED,
+                workers=len(found),
+            )
         await trio.to_thread.run_sync(sweep, settings.paths.models)
 
         def launch(settings: Settings) -> GatewayLaunch:
@@ -161,7 +175,13 @@ async def supervise(
                         asked.prepared()
                         await until_serving(http[0], settings.paths.control)
                         notify.ready()
-                        event(log, logging.INFO, "ready", listen=", ".join(daemon.listen))
+                        event(
+                            log,
+                            logging.INFO,
+                            "ready",
+                            LogEvent.DAEMON_READY,
+                            listen=", ".join(daemon.listen),
+                        )
                         up.start_soon(heartbeat, notify, environ, daemon)
                         meanwhile.start_soon(preload, fleet, library, settings.scheduler.preload)
                         await reloader.run(lambda: daemon.settings, partial(apply, parts))
@@ -209,7 +229,13 @@ def claim_cgroups(settings: Settings) -> Cgroups | None:
     try:
         return claim(keeping=settings.worker.keep_workers)
     except HostProblem as problem:
-        event(log, logging.INFO, "process groups, no cgroups", why=problem.message)
+        event(
+            log,
+            logging.INFO,
+            "workers run without cgroups",
+            LogEvent.CGROUPS_UNAVAILABLE,
+            why=problem.message,
+        )
         return None
 
 
@@ -315,7 +341,14 @@ def warn_of_noexec(folders: Iterable[Path]) -> None:
     for folder in folders:
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             why = "it is mounted noexec, and engines compile there"
-            event(log, logging.WARNING, "cannot run programs", folder=str(folder), why=why)
+            event(
+                log,
+                logging.WARNING,
+                "cannot run compiled code",
+                LogEvent.FOLDER_NOEXEC,
+                folder=str(folder),
+                why=why,
+            )
 
 
 def sweep(models: Path) -> None:

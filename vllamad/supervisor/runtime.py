@@ -24,6 +24,7 @@ from vllamad.errors import RuntimeProblem
 from vllamad.host import devices, gpu_detection
 from vllamad.host.gpu_detection import Gpus
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import RuntimeInfo
 from vllamad.protocol.gateway_setup import EngineParsers
 from vllamad.runtimes.installed_runtimes import RuntimeFacts, resolve
@@ -133,7 +134,7 @@ class EngineRuntimes:
                 return
             if facts.python in self._unmeasured:
                 return
-            event(log, logging.INFO, "measuring which number type is fast", runtime=facts.name)
+            event(log, logging.INFO, "measuring the speed of number types", runtime=facts.name)
             began = trio.current_time()
             try:
                 # Whoever waits may leave: what is found is in the cache for the next one.
@@ -145,13 +146,13 @@ class EngineRuntimes:
                 event(
                     log,
                     logging.WARNING,
-                    "number types not measured: models keep their own",
+                    "cannot measure number types, models keep their own",
                     error=problem.message,
                 )
                 return
             self._numbers = found
             after = f"{trio.current_time() - began:.1f}s"
-            event(log, logging.INFO, "measured number types", after=after, **_milliseconds(found))
+            event(log, logging.INFO, "number types measured", after=after, **_milliseconds(found))
 
     @property
     def waiting_for(self) -> str:
@@ -161,7 +162,13 @@ class EngineRuntimes:
     async def _wait_for_the_driver(self) -> None:
         began = trio.current_time()
         if not self._waiting:
-            event(log, logging.WARNING, "waiting for the NVIDIA driver", missing=self._missing)
+            event(
+                log,
+                logging.WARNING,
+                "waiting for the NVIDIA driver",
+                LogEvent.DRIVER_WAITING,
+                missing=self._missing,
+            )
         self._waiting += 1
         try:
             while self._may_come:
@@ -171,7 +178,13 @@ class EngineRuntimes:
             self._waiting -= 1
         if not self._waiting:
             after = f"{trio.current_time() - began:.1f}s"
-            event(log, logging.INFO, "waited for the driver", after=after, missing=self._missing)
+            event(
+                log,
+                logging.INFO,
+                "no longer waiting for the NVIDIA driver",
+                after=after,
+                missing=self._missing,
+            )
 
     @property
     def _may_come(self) -> bool:
@@ -278,7 +291,8 @@ class EngineRuntimes:
             event(
                 log,
                 logging.WARNING,
-                "models run on the CPU: the runtime in use is built for it",
+                "the runtime is built for the CPU, GPUs stay idle",
+                LogEvent.RUNTIME_CPU_ONLY,
                 runtime=facts.name,
                 idle_nvidia_gpus=len(cards),
                 hint="vllamactl runtime install --cuda",

@@ -367,7 +367,7 @@ async def test_what_cannot_be_measured_is_told_once_and_nothing_is_claimed(
     assert engines.machine.numbers == NumberTimes()
     assert measure.asked == 1  # type: ignore[attr-defined]
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        "number types not measured: models keep their own"
+        "cannot measure number types, models keep their own"
     ]
 
 

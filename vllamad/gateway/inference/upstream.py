@@ -17,7 +17,8 @@ from typing import Final, Protocol
 import trio
 
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
-from vllamad.host.log import event
+from vllamad.host.log import event, named
+from vllamad.host.log_events import LogEvent
 from vllamad.http.engine_client import JSON, EngineResponse, decode, open_ended, post
 from vllamad.translate.error_bodies import FAILED, STOPPED, engine_refusal, without_private_text
 
@@ -117,7 +118,7 @@ class UpstreamResponse:
         except VllamadError as error:
             return self.end(error)
         except Exception:  # a bug in the translation ends this answer and no other
-            log.exception("cannot translate an answer")
+            log.exception("cannot translate a response", extra=named(LogEvent.INTERNAL_ERROR))
             return self.end(EngineRefused(FAILED, status=500))
 
     async def more(self) -> bytes:
@@ -198,7 +199,14 @@ async def exchange(
 def noted(error: VllamadError) -> VllamadError:
     """The same error; what the engine said that no words of ours were known for is in the log."""
     if isinstance(error, EngineRefused) and error.unknown:
-        event(log, logging.WARNING, "engine refused", status=error.status, said=error.unknown)
+        event(
+            log,
+            logging.WARNING,
+            "engine refused a request",
+            LogEvent.ENGINE_REFUSED,
+            status=error.status,
+            outline=error.unknown,
+        )
     return error
 
 

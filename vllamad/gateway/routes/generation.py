@@ -28,6 +28,7 @@ from vllamad.gateway.inference.truncation import HEADER, fitted_in, header, limi
 from vllamad.gateway.inference.upstream import ResponseTranslator
 from vllamad.gateway.server.quart_glue import GatewayApp, hold_until_response_sent
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.models.installed import InstalledModel
 from vllamad.translate.anthropic.messages import count_request, messages_request
 from vllamad.translate.content.compression import IDENTITY, unpacked
@@ -318,7 +319,13 @@ def _log_left_out(context: Context, model: str, route: str, kinds: object) -> No
         if (model, route, kind) not in logged and len(logged) < _TOLD:
             logged.add((model, route, kind))
             fields = {"model": model, "route": route, "kind": kind}
-            event(log, logging.INFO, "left out of a request", **fields)
+            event(
+                log,
+                logging.INFO,
+                "ignored in a request",
+                LogEvent.REQUEST_ITEM_IGNORED,
+                **fields,
+            )
 
 
 async def acquire_lease(

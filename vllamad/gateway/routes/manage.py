@@ -89,7 +89,13 @@ async def create(context: Context) -> Response:
         raise NotAllowed(CLOUD_DISABLED)
     await trio.to_thread.run_sync(check_template, overlay.template)
     if unknown := unknown_parameters(overlay):
-        event(log, logging.WARNING, "unknown parameters", model=model.display(), names=unknown)
+        event(
+            log,
+            logging.WARNING,
+            "unknown parameters in a Modelfile",
+            model=model.display(),
+            names=unknown,
+        )
     based = parse_model_name(base).display() if asked.base else ""
     order = CreateOrder(base=based, files=files, overlay=overlay)
     path = model_path(model.display(), "create")

@@ -92,7 +92,7 @@ class _Printed:
         async for raw in _lines_of(process.stdout):
             line = escape(raw.decode(errors="replace"))[:_PRINTED_LIMIT]
             if len(self._lines) < _PRINTED_LINES:
-                event(log, logging.INFO, "printed by a pull", model=self._model, line=line)
+                event(log, logging.INFO, "output of a pull", model=self._model, line=line)
             self._lines = [*self._lines[-_PRINTED_LINES:], line]
 
     def reason(self) -> str:

@@ -11,6 +11,7 @@ from vllamad.config.settings import Settings
 from vllamad.core.memory import Machine
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.models.registry.registry_file import load_registry
 from vllamad.models.registry.resolve import Origin, origin_of
 from vllamad.supervisor.runtime import EngineRuntimes
@@ -33,9 +34,15 @@ async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntime
     )
     if origin.variant:
         event(
-            log, logging.INFO, "chose a variant", model=name.display(), variant=origin.variant,
-            repository=origin.repository, not_taken="; ".join(origin.passed_over) or None,
-        )  # fmt: skip
+            log,
+            logging.INFO,
+            "variant chosen",
+            LogEvent.VARIANT_CHOSEN,
+            model=name.display(),
+            variant=origin.variant,
+            repository=origin.repository,
+            not_taken="; ".join(origin.passed_over) or None,
+        )
     return origin
 
 

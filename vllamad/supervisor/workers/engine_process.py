@@ -22,6 +22,7 @@ from vllamad.errors import HostProblem, LoadFailed
 from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.process_endings import Watch, starved
 from vllamad.host.process_group import Launch, ProcessGroup, ResourceUsage, adopt, spawn
 from vllamad.host.processes import first_exit
@@ -93,7 +94,14 @@ class VllmLauncher:
                 file.catch_up()
         finally:
             if group and group.survives_restart:
-                event(log, logging.INFO, "worker let go", model=plan.model, worker_pid=group.pid)
+                event(
+                    log,
+                    logging.INFO,
+                    "worker handed over",
+                    LogEvent.WORKER_HANDED_OVER,
+                    model=plan.model,
+                    worker_pid=group.pid,
+                )
             else:
                 keeper.forget()
                 shutil.rmtree(place.run, ignore_errors=True)  # vLLM leaves its sockets behind
@@ -135,7 +143,9 @@ class VllmLauncher:
     def _cgroup(self, name: str, plan: Plan) -> Cgroup | None:
         wanted = plan.spec.memory_max or self._settings.worker.memory_max
         if wanted and not (self._cgroups and self._cgroups.memory):
-            event(log, logging.WARNING, "memory_max is not enforced", model=plan.model)
+            event(
+                log, logging.WARNING, "memory_max is not enforced without cgroups", model=plan.model
+            )
         return self._cgroups.make(name, memory_max=wanted) if self._cgroups else None
 
 
@@ -308,6 +318,8 @@ async def _emptied(
     except HostProblem as problem:
         if group is None:
             raise
-        event(log, logging.ERROR, problem.message, hint=problem.hint)
+        event(
+            log, logging.ERROR, "cannot end all processes", error=problem.message, hint=problem.hint
+        )
         await group.gone()
         raise

@@ -17,7 +17,8 @@ import trio
 
 from vllamad.core.launch import Spec
 from vllamad.errors import VllamadError
-from vllamad.host.log import event
+from vllamad.host.log import event, named
+from vllamad.host.log_events import LogEvent
 from vllamad.host.tasks import first_of
 from vllamad.protocol.lease import (
     LINE_LIMIT,
@@ -56,9 +57,11 @@ class LeaseServer:
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 pass
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                event(log, logging.WARNING, "gateway talks nonsense", error=str(error))
+                event(log, logging.WARNING, "invalid message from a gateway", error=str(error))
             except Exception:
-                log.exception("internal error in the conversation with a gateway")
+                log.exception(
+                    "internal error in a lease connection", extra=named(LogEvent.INTERNAL_ERROR)
+                )
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         with trio.fail_after(_QUESTION_LIMIT):

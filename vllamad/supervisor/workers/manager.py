@@ -21,6 +21,7 @@ from vllamad.core.memory import Machine
 from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import LoadFailed, Unavailable, VllamadError, from_kind
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import Granted, Refused, Revoked, Waiting
 from vllamad.supervisor.workers.worker import Worker
@@ -87,7 +88,7 @@ class WorkerManager:
     def adopt(self, plan: Plan, keep_alive: float | None) -> None:
         """Go on with a worker of a daemon before us."""
         self._scheduler.adopt(plan, keep_alive=keep_alive, now=trio.current_time())
-        event(log, logging.INFO, "take over", model=plan.model)
+        event(log, logging.INFO, "worker adopted", LogEvent.WORKER_ADOPTED, model=plan.model)
         self._start(plan)
 
     @asynccontextmanager
@@ -200,7 +201,14 @@ class WorkerManager:
         for decision in decisions:
             match decision:
                 case Start(plan):
-                    event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
+                    event(
+                        log,
+                        logging.INFO,
+                        "load",
+                        LogEvent.WORKER_LOAD,
+                        model=plan.model,
+                        memory=plan.placement.total,
+                    )
                     self._start(plan)
                 case Stop(model, why):
                     self._workers[model].stop(why)

@@ -448,7 +448,9 @@ async def test_what_a_library_prints_is_logged_and_not_taken_for_a_step(
     steps = await pulled(models)
     assert [step.status for step in steps].count("success") == 1
     assert InstalledModels(models, {}).find("org/tiny") is not None
-    printed = [record.fields["line"] for record in caplog.records if "printed" in record.message]
+    printed = [
+        record.fields["line"] for record in caplog.records if record.message == "output of a pull"
+    ]
     assert "hello from a library" in printed
 
 
