@@ -25,8 +25,8 @@ from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
 from vllamad.models.store import manifests, model_store
 from vllamad.protocol.control import Progress
 from vllamad.runtimes import smollm2
-from vllamad.runtimes.install import install
-from vllamad.runtimes.installed_runtimes import resolve
+from vllamad.runtimes.install import install_runtime
+from vllamad.runtimes.installed_runtimes import resolve_runtime
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 THERE = "already there"
@@ -69,10 +69,10 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
     """The runtime in use; installed first where there is none."""
     with stage("runtime") as told:
         try:
-            facts = resolve(paths.runtimes, cache=paths.cache)
+            facts = resolve_runtime(paths.runtimes, cache=paths.cache)
             told.result = f"{facts.name} ({THERE})"
             if missing_packages("only", facts.sound):
-                facts = install(
+                facts = install_runtime(
                     paths.runtimes,
                     device="cuda" if facts.device == "cuda" else "cpu",
                     version=facts.version,
@@ -80,7 +80,7 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
                 )
                 told.result = f"{facts.name}, with what reads sound"
         except RuntimeProblem:
-            facts = install(paths.runtimes, progress=told.progress)
+            facts = install_runtime(paths.runtimes, progress=told.progress)
             told.result = f"{facts.name}, one token made"
     return facts
 
@@ -100,13 +100,13 @@ def _have(title: str, package: ModuleType, paths: Paths, runtime: RuntimeFacts) 
     name = model_name.parse_model_name(package.NAME)
     with stage(title) as told:
         try:
-            manifests.read(paths.models, name)
+            manifests.read_manifest(paths.models, name)
             told.result = f"{package.NAME} ({THERE})"
         except ModelNotFound:
             folder = paths.state / name.model
             package.make_checkpoint(folder, runtime, progress=told.progress)
             told.progress("putting it into the store")
-            model_store.add(
+            model_store.add_model(
                 paths.models, name, folder, source=package.SOURCE, license=package.LICENSE
             )
             told.result = f"{package.NAME}, from {package.SOURCE}"

@@ -99,4 +99,6 @@ def install(home: Path, act: Act) -> None:
         SMOLLM2 | {"model_type": act.model_type},
         chat_template_jinja=act.template,
     )
-    model_store.add(home / "state" / "models", parse_model_name(act.name), folder, source="test")
+    model_store.add_model(
+        home / "state" / "models", parse_model_name(act.name), folder, source="test"
+    )

@@ -26,7 +26,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
 
 def place(one: Daemon, model: str) -> Path:
     models = one.home / "state" / "models"
-    return models / manifests.read(models, parse_model_name(model)).folder
+    return models / manifests.read_manifest(models, parse_model_name(model)).folder
 
 
 def events(text: str) -> list[dict[str, object]]:

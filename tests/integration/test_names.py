@@ -13,7 +13,7 @@ from tests.fakes.hub import COMMIT, Hub, running
 from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from vllamad.core.model_name import parse_model_name
-from vllamad.models.store.manifests import Manifest, read
+from vllamad.models.store.manifests import Manifest, read_manifest
 
 pytestmark = pytest.mark.integration
 
@@ -74,7 +74,7 @@ def names(one: Daemon) -> set[str]:
 
 
 def manifest(one: Daemon, name: str) -> Manifest:
-    return read(one.home / "state/models", parse_model_name(name))
+    return read_manifest(one.home / "state/models", parse_model_name(name))
 
 
 NAMES = [

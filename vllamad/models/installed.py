@@ -1,7 +1,7 @@
 """What is installed: the store's models, local folders of the configuration, caches of others.
 
 Looks at the disk on every call, but reads a file again only when it changed. Blocks, so call it
-in a thread, all but `glance`; any number of threads may.
+in a thread, all but `cached`; any number of threads may.
 """
 
 from __future__ import annotations
@@ -23,9 +23,21 @@ from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, derived_digest
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.models.checkpoint.metadata import ModelFacts, read_facts
 from vllamad.models.checkpoint.vllm_parsers import capabilities
-from vllamad.models.hub.other_caches import cached, find_cached
-from vllamad.models.store.lora import WEIGHTS, StoredAdapter, adapter_folder, on_shelf, shelf
-from vllamad.models.store.manifests import Manifest, check_whole, load, manifest_paths, path_of
+from vllamad.models.hub.other_caches import find_cached, list_cached
+from vllamad.models.store.lora import (
+    WEIGHTS,
+    StoredAdapter,
+    adapter_folder,
+    adapters_folder,
+    list_adapters,
+)
+from vllamad.models.store.manifests import (
+    Manifest,
+    check_whole,
+    load_manifest,
+    manifest_path,
+    manifest_paths,
+)
 from vllamad.models.store.safe_files import list_files
 from vllamad.protocol.gateway_setup import EngineParsers
 
@@ -55,7 +67,7 @@ class InstalledModel:
     worker: str = ""  # the name its worker goes by, where it shares another's
 
     @property
-    def runs_as(self) -> str:
+    def worker_name(self) -> str:
         """The name its worker is known by."""
         return self.worker or self.name
 
@@ -122,7 +134,7 @@ class InstalledModels:
                 place = _Place(Path(self._settings[key].path), key)
                 found = self._local_model(self._local[key])
             else:
-                place = _Place(path_of(self._models, name))
+                place = _Place(manifest_path(self._models, name))
                 found = self._stored_model(place.path) if os.path.isfile(place.path) else None
                 if found is None and (there := find_cached(self._caches, name)):
                     place = _Place(there[1], key)
@@ -133,7 +145,7 @@ class InstalledModels:
             self._found[key] = now, place
         return found
 
-    def glance(self, text: str) -> InstalledModel | None:
+    def cached(self, text: str) -> InstalledModel | None:
         """What `find` has just found, if its manifest is still the same; None: ask `find`.
 
         Costs one stat, so that it may be called where nothing may block.
@@ -153,14 +165,14 @@ class InstalledModels:
 
     def adapters(self, installed: InstalledModel) -> tuple[StoredAdapter, ...]:
         """Every adapter there is for the weights of `installed`."""
-        place = shelf(self._models, installed.folder)
+        place = adapters_folder(self._models, installed.folder)
         try:
             changed = os.stat(place).st_mtime_ns
         except OSError:
             return ()
         known = self._shelves.get(place)
         if known is None or known[0] != changed:
-            known = self._shelves[place] = changed, on_shelf(self._models, installed.folder)
+            known = self._shelves[place] = changed, list_adapters(self._models, installed.folder)
         return known[1]
 
     def all(self) -> list[InstalledModel]:
@@ -176,7 +188,7 @@ class InstalledModels:
         with self._lock:
             found = [self._local_model(name) for name in self._local.values()]
             stored = [self._stored_model(path) for path in manifest_paths(self._models)]
-            caches = [self._cached_model(*one) for one in cached(self._caches)]
+            caches = [self._cached_model(*one) for one in list_cached(self._caches)]
             present = {
                 one.folder for one in found + stored + caches if isinstance(one, InstalledModel)
             }
@@ -212,7 +224,7 @@ class InstalledModels:
 
     def _stored_model(self, path: Path) -> InstalledModel | HostProblem:
         def look() -> _Held:
-            manifest = load(self._models, path)
+            manifest = load_manifest(self._models, path)
             check_whole(self._models, manifest)
             held = self._held(manifest) if manifest.folder else self._held_outside(manifest)
             return self._under(manifest, held)

@@ -17,7 +17,7 @@ LINE_LIMIT = 64 * 1024
 class Acquire(msgspec.Struct, tag="acquire", frozen=True, kw_only=True):
     """I want to use one worker of `model`; `keep_alive` is seconds, negative for ever."""
 
-    model: str  # canonical name, as the catalog prints it
+    model: str  # canonical name, as it is listed
     keep_alive: float | None = None
     request_id: str = ""
 

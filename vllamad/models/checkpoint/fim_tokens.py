@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from vllamad.errors import BadInput
-from vllamad.models.checkpoint.json_access import Json, mapping, text
+from vllamad.models.checkpoint.json_access import Json, get_object, get_text
 from vllamad.models.store.safe_files import read_bounded
 from vllamad.translate.content.fill_in_middle import FimTokens
 
@@ -53,7 +53,7 @@ class _Tokenizer(msgspec.Struct):
     added_tokens: list[_Token] = []
 
 
-def fim_tokens(added: Mapping[str, int], model_type: str, called: str) -> FimTokens | None:
+def find_fim_tokens(added: Mapping[str, int], model_type: str, called: str) -> FimTokens | None:
     """Find the tokens among the `added` ones, text to id.
 
     All of Qwen have them; those were taught to use them that are `called` coders.
@@ -77,8 +77,8 @@ def added_tokens(tokenizer: Json, file: Path | None) -> dict[str, int]:
     From `tokenizer`, the tokenizer_config.json, else from tokenizer.json at `file`; one that cannot
     be understood has none.
     """
-    decoder = mapping(tokenizer, "added_tokens_decoder")
-    found = {text(mapping(decoder, key), "content"): key for key in decoder}
+    decoder = get_object(tokenizer, "added_tokens_decoder")
+    found = {get_text(get_object(decoder, key), "content"): key for key in decoder}
     if found or file is None:
         return {token: int(key) for token, key in found.items() if _ID.fullmatch(key)}
     try:

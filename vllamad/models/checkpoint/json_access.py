@@ -21,29 +21,29 @@ def decode_object(data: bytes, name: str) -> Json:
         raise BadInput(f"cannot use {name}: it is not a JSON object") from error
 
 
-def mapping(source: Json, key: str) -> Json:
+def get_object(source: Json, key: str) -> Json:
     value = source.get(key)
     # JSON objects have text keys; `object` values promise nothing.
     return cast("Json", value) if isinstance(value, dict) else {}
 
 
-def items(source: Json, key: str) -> list[object]:
+def get_list(source: Json, key: str) -> list[object]:
     value = source.get(key)
     return cast("list[object]", value) if isinstance(value, list) else []
 
 
-def text(source: Json, *keys: str) -> str:
+def get_text(source: Json, *keys: str) -> str:
     """The first of `keys` that holds a text."""
     return next((value for key in keys if isinstance(value := source.get(key), str)), "")
 
 
-def whole(source: Json, *keys: str) -> int:
+def get_whole(source: Json, *keys: str) -> int:
     """The first of `keys` that holds a whole number above 0."""
     values = (source.get(key) for key in keys)
     return next((value for value in values if type(value) is int and 0 < value < 1 << 53), 0)
 
 
-def number(source: Json, key: str) -> float | None:
+def get_number(source: Json, key: str) -> float | None:
     """A finite number of either kind; true and false are none."""
     value = source.get(key)
     if type(value) in (int, float) and isfinite(cast("float", value)):

@@ -14,9 +14,16 @@ from vllamad.core.audio import Hearing
 from vllamad.core.kv_cache import Layers, per_token
 from vllamad.errors import BadInput
 from vllamad.models.checkpoint.audio_config import hearing_of
-from vllamad.models.checkpoint.fim_tokens import added_tokens, fim_tokens
-from vllamad.models.checkpoint.json_access import Json, decode_object, mapping, number, text, whole
-from vllamad.models.checkpoint.layers import LAYERS, cache_of
+from vllamad.models.checkpoint.fim_tokens import added_tokens, find_fim_tokens
+from vllamad.models.checkpoint.json_access import (
+    Json,
+    decode_object,
+    get_number,
+    get_object,
+    get_text,
+    get_whole,
+)
+from vllamad.models.checkpoint.layers import LAYERS, cache_layers
 from vllamad.models.checkpoint.safetensors import Tensor, read_header
 from vllamad.models.checkpoint.template_and_license import (
     license_of,
@@ -104,7 +111,7 @@ def read_facts(folder: Path) -> ModelFacts:
         raise BadInput(f"cannot use {folder.name}: it has no config.json")
     tensors = read_tensors(folder)
     tokenizer = json("tokenizer_config.json")
-    return derive(
+    return facts_from(
         config,
         tensors,
         tokenizer=tokenizer,
@@ -114,7 +121,7 @@ def read_facts(folder: Path) -> ModelFacts:
         sentence=json("sentence_bert_config.json"),
         embedding="modules.json" in names,
         pooling=json("1_Pooling/config.json"),
-        fim=fim_tokens(
+        fim=find_fim_tokens(
             added_tokens(tokenizer, folder / TOKENIZER if TOKENIZER in names else None),
             model_type_of(config),
             str(folder),
@@ -142,7 +149,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def derive(
+def facts_from(
     config: Json,
     tensors: Mapping[str, Tensor],
     *,
@@ -160,12 +167,12 @@ def derive(
     inner = language_part(config)
     names = names_of(config)
     dtype = main_dtype(tensors.values())
-    context = whole(inner, *_CONTEXT)
-    hidden = whole(inner, "hidden_size", "n_embd", "d_model")
-    heads = whole(inner, "num_attention_heads", "n_head", "decoder_attention_heads")
-    kv_heads = whole(inner, "num_key_value_heads") or heads
-    head_dim = whole(inner, "head_dim") or (hidden // heads if heads else 0)
-    vision = mapping(config, "vision_config")
+    context = get_whole(inner, *_CONTEXT)
+    hidden = get_whole(inner, "hidden_size", "n_embd", "d_model")
+    heads = get_whole(inner, "num_attention_heads", "n_head", "decoder_attention_heads")
+    kv_heads = get_whole(inner, "num_key_value_heads") or heads
+    head_dim = get_whole(inner, "head_dim") or (hidden // heads if heads else 0)
+    vision = get_object(config, "vision_config")
     return ModelFacts(
         model_type=model_type_of(config),
         architectures=names,
@@ -173,18 +180,19 @@ def derive(
         weight_bytes=sum(tensor.size for tensor in tensors.values()),
         dtype=dtype,
         quantization=quantization_label(config, dtype),
-        context_length=min(context, whole(sentence or {}, "max_seq_length") or context),
+        context_length=min(context, get_whole(sentence or {}, "max_seq_length") or context),
         hidden_size=hidden,
-        layers=whole(inner, *LAYERS),
+        layers=get_whole(inner, *LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        feed_forward=whole(inner, "intermediate_size", "n_inner", "decoder_ffn_dim"),
-        vocab=whole(inner, "vocab_size"),
-        rope_base=number({**mapping(inner, "rope_parameters"), **inner}, "rope_theta") or 0.0,
-        norm_epsilon=number(inner, "rms_norm_eps") or 0.0,
-        vision_layers=whole(vision, "num_hidden_layers", "depth"),
-        cache=cache_of(inner, heads=kv_heads, head_dim=head_dim),
+        feed_forward=get_whole(inner, "intermediate_size", "n_inner", "decoder_ffn_dim"),
+        vocab=get_whole(inner, "vocab_size"),
+        rope_base=get_number({**get_object(inner, "rope_parameters"), **inner}, "rope_theta")
+        or 0.0,
+        norm_epsilon=get_number(inner, "rms_norm_eps") or 0.0,
+        vision_layers=get_whole(vision, "num_hidden_layers", "depth"),
+        cache=cache_layers(inner, heads=kv_heads, head_dim=head_dim),
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
         pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
@@ -218,7 +226,7 @@ def _pooling(settings: Json, architectures: tuple[str, ...]) -> str:
     if any(name.endswith("ForSequenceClassification") for name in architectures):
         return "rank"
     older = next((mode for key, mode in _POOLING.items() if settings.get(key) is True), "")
-    return text(settings, "pooling_mode") or older
+    return get_text(settings, "pooling_mode") or older
 
 
 # What config.json may leave out, as transformers has it.
@@ -232,18 +240,18 @@ _UNSAID: Mapping[str, Json] = {
 
 def language_part(config: Json) -> Json:
     """The numbers of the language model: the top level, overridden by those in `text_config`."""
-    inner = mapping(config, "text_config")
+    inner = get_object(config, "text_config")
     told = {**config, **{key: value for key, value in inner.items() if value}}
-    return {**_UNSAID.get(text(told, "model_type"), {}), **told}
+    return {**_UNSAID.get(get_text(told, "model_type"), {}), **told}
 
 
 def model_type_of(config: Json) -> str:
     """The family: `model_type`, else the first architecture without its usual endings."""
     first = next(iter(names_of(config)), "").lower()
     bare = first.removesuffix("forcausallm").removesuffix("forconditionalgeneration")
-    return text(config, "model_type") or bare
+    return get_text(config, "model_type") or bare
 
 
 def _generation(settings: Json) -> dict[str, float]:
-    found = {key: number(settings, key) for key in GENERATION_KEYS}
+    found = {key: get_number(settings, key) for key in GENERATION_KEYS}
     return {key: value for key, value in found.items() if value is not None}

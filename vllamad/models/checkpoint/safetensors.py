@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from vllamad.errors import BadInput
-from vllamad.models.store.safe_files import opened
+from vllamad.models.store.safe_files import open_regular
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 TENSORS_LIMIT = 200_000  # in one file; the largest models hold some 90 000 over all their files
@@ -54,7 +54,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     Raises BadInput where the header is not one, or speaks of bytes the file does not have;
     HostProblem where the file cannot be read.
     """
-    with opened(path) as (file, size):
+    with open_regular(path) as (file, size):
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(HEADER_LIMIT, size - 8):
             raise BadInput(f"cannot use {path.name}: its header does not fit its {size} bytes")

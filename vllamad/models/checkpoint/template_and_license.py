@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
-from vllamad.models.checkpoint.json_access import Json, items, mapping, text
-from vllamad.models.store.safe_files import opened, read_bounded
+from vllamad.models.checkpoint.json_access import Json, get_list, get_object, get_text
+from vllamad.models.store.safe_files import open_regular, read_bounded
 
 TEXT_LIMIT = 1 << 20  # bytes of a template, a licence or a model card
 
@@ -28,11 +28,11 @@ def template_file(folder: Path, names: Collection[str]) -> str:
 def template_of(*sources: Json) -> str:
     """The chat template inside JSON: one text, or the default of a list of named ones."""
     for source in sources:
-        if found := text(source, "chat_template"):
+        if found := get_text(source, "chat_template"):
             return found
         named = {
-            text(entry, "name"): text(entry, "template")
-            for value in items(source, "chat_template")
+            get_text(entry, "name"): get_text(entry, "template")
+            for value in get_list(source, "chat_template")
             # JSON objects have text keys
             if isinstance(value, dict) and (entry := cast("Json", value))
         }
@@ -43,7 +43,7 @@ def template_of(*sources: Json) -> str:
 
 def special_token(tokenizer: Json, key: str) -> str:
     """A special token, written as a text or as an object with its content."""
-    return text(tokenizer, key) or text(mapping(tokenizer, key), "content")
+    return get_text(tokenizer, key) or get_text(get_object(tokenizer, key), "content")
 
 
 def license_of(folder: Path, names: Collection[str]) -> str:
@@ -63,5 +63,5 @@ def card_license(card: str) -> str:
 
 
 def _head(path: Path) -> str:
-    with opened(path) as (file, _):
+    with open_regular(path) as (file, _):
         return file.read(TEXT_LIMIT).decode(errors="replace")

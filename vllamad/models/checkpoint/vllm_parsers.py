@@ -19,7 +19,7 @@ TOOL_FLAG, REASONING_FLAG = "tool-call-parser", "reasoning-parser"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ParserRow:
     """A parser and its evidence, all of which must hold.
 
     Plain texts, not patterns: templates come from strangers, and a pattern can take for ever.
@@ -39,107 +39,111 @@ _GLM = ("glm4", "glm5", "glm_moe")
 
 # The first row that fits wins.
 TOOLS = (
-    Row(parser="openai", family=("gpt_oss",), engine_renders=True),
-    Row(parser="deepseek_v41", family=("deepseek_v41",), engine_renders=True),
-    Row(parser="deepseek_v4", family=("deepseek_v4",), engine_renders=True),
-    Row(parser="deepseek_v32", family=("deepseek_v32",), engine_renders=True),
-    Row(parser="kimi_k3", family=("kimi_k3",), engine_renders=True),
+    ParserRow(parser="openai", family=("gpt_oss",), engine_renders=True),
+    ParserRow(parser="deepseek_v41", family=("deepseek_v41",), engine_renders=True),
+    ParserRow(parser="deepseek_v4", family=("deepseek_v4",), engine_renders=True),
+    ParserRow(parser="deepseek_v32", family=("deepseek_v32",), engine_renders=True),
+    ParserRow(parser="kimi_k3", family=("kimi_k3",), engine_renders=True),
     # A format of their own, with a marker nobody else has.
-    Row(parser="kimi_k2", markers=("<|tool_calls_section_begin|>",)),
-    Row(parser="minimax_m3", family=("minimax_m3",), markers=("<minimax:tool_call>",)),
-    Row(parser="minimax_m2", markers=("<minimax:tool_call>",)),
-    Row(parser="seed_oss", markers=("<seed:tool_call>",)),
-    Row(parser="longcat", markers=("<longcat_tool_call>",)),
-    Row(parser="lfm2", markers=("<|tool_call_start|>",)),
-    Row(parser="functiongemma", markers=("<start_function_call>",)),
-    Row(parser="gemma4", markers=("<|tool_call>",)),
-    Row(parser="internlm", markers=("<|action_start|>",)),
-    Row(parser="apertus", markers=("<|tools_prefix|>",)),
-    Row(parser="dots", markers=("<dots_function_call>",)),
-    Row(parser="plamo3", markers=("<|plamo:begin_tool_request:plamo|>",)),
-    Row(parser="k2_horizon", markers=("<ifm|tool_calls>",)),
-    Row(parser="step3", markers=("<｜tool_calls_begin｜>",)),
-    Row(parser="deepseek_v31", markers=("<｜tool▁calls▁begin｜>",), without=("```json",)),
-    Row(parser="deepseek_v3", markers=("<｜tool▁calls▁begin｜>", "```json")),
-    Row(parser="cohere_command3", family=("cohere",), markers=("<|START_ACTION|>",)),
-    Row(
+    ParserRow(parser="kimi_k2", markers=("<|tool_calls_section_begin|>",)),
+    ParserRow(parser="minimax_m3", family=("minimax_m3",), markers=("<minimax:tool_call>",)),
+    ParserRow(parser="minimax_m2", markers=("<minimax:tool_call>",)),
+    ParserRow(parser="seed_oss", markers=("<seed:tool_call>",)),
+    ParserRow(parser="longcat", markers=("<longcat_tool_call>",)),
+    ParserRow(parser="lfm2", markers=("<|tool_call_start|>",)),
+    ParserRow(parser="functiongemma", markers=("<start_function_call>",)),
+    ParserRow(parser="gemma4", markers=("<|tool_call>",)),
+    ParserRow(parser="internlm", markers=("<|action_start|>",)),
+    ParserRow(parser="apertus", markers=("<|tools_prefix|>",)),
+    ParserRow(parser="dots", markers=("<dots_function_call>",)),
+    ParserRow(parser="plamo3", markers=("<|plamo:begin_tool_request:plamo|>",)),
+    ParserRow(parser="k2_horizon", markers=("<ifm|tool_calls>",)),
+    ParserRow(parser="step3", markers=("<｜tool_calls_begin｜>",)),
+    ParserRow(parser="deepseek_v31", markers=("<｜tool▁calls▁begin｜>",), without=("```json",)),
+    ParserRow(parser="deepseek_v3", markers=("<｜tool▁calls▁begin｜>", "```json")),
+    ParserRow(parser="cohere_command3", family=("cohere",), markers=("<|START_ACTION|>",)),
+    ParserRow(
         parser="gigachat3",
         family=("deepseek_v3", "gigachat"),
         markers=("<|role_sep|>", "function call"),
     ),
     # Shared markers, told apart by family.
-    Row(parser="llama4_json", family=("llama4",), markers=("<|python_start|>", '"parameters":')),
-    Row(parser="llama4_pythonic", family=("llama4",), markers=("<|python_start|>",)),
-    Row(parser="xlam", markers=("Salesforce xLAM",)),
-    Row(parser="pythonic", family=("llama",), exact=True, markers=("[func_name1(",)),
-    Row(
+    ParserRow(
+        parser="llama4_json", family=("llama4",), markers=("<|python_start|>", '"parameters":')
+    ),
+    ParserRow(parser="llama4_pythonic", family=("llama4",), markers=("<|python_start|>",)),
+    ParserRow(parser="xlam", markers=("Salesforce xLAM",)),
+    ParserRow(parser="pythonic", family=("llama",), exact=True, markers=("[func_name1(",)),
+    ParserRow(
         parser="llama3_json",
         family=("llama", "mllama"),
         exact=True,
         markers=("<|python_tag|>",),
         without=("<function=",),  # Functionary's own form
     ),
-    Row(
+    ParserRow(
         parser="llama3_json",
         family=("llama", "mllama"),
         exact=True,
         markers=("Environment: ipython", '"parameters":'),
         without=("<function=",),
     ),
-    Row(parser="mistral", family=_MISTRAL, markers=("[TOOL_CALLS]",)),
-    Row(parser="phi4_mini_json", family=("phi3",), markers=("<|tool|>",)),
-    Row(parser="granite-20b-fc", family=("gpt_bigcode",), markers=("<function_call>",)),
-    Row(parser="granite", family=("granite",), markers=("<|tool_call|>",)),
-    Row(parser="granite4", family=("granite",), markers=("<tool_call>",)),
-    Row(parser="hunyuan_a13b", family=("hunyuan",), markers=("<tool_calls>",)),
-    Row(parser="jamba", family=("jamba",), markers=("<tool_calls>",)),
-    Row(parser="olmo3", family=("olmo3",), markers=("<function_calls>",)),
-    Row(parser="ernie45", family=("ernie4_5",), markers=("<tool_call>",)),
-    Row(parser="ling3", family=("bailing",), markers=("<arg_key>",)),
-    Row(parser="glm45", family=_GLM, markers=("<arg_key>",)),
-    Row(parser="step3p5", family=("step3p",), markers=("<function=", "<parameter=")),
-    Row(parser="mimo", family=("mimo",), markers=("<function=", "<parameter=")),
+    ParserRow(parser="mistral", family=_MISTRAL, markers=("[TOOL_CALLS]",)),
+    ParserRow(parser="phi4_mini_json", family=("phi3",), markers=("<|tool|>",)),
+    ParserRow(parser="granite-20b-fc", family=("gpt_bigcode",), markers=("<function_call>",)),
+    ParserRow(parser="granite", family=("granite",), markers=("<|tool_call|>",)),
+    ParserRow(parser="granite4", family=("granite",), markers=("<tool_call>",)),
+    ParserRow(parser="hunyuan_a13b", family=("hunyuan",), markers=("<tool_calls>",)),
+    ParserRow(parser="jamba", family=("jamba",), markers=("<tool_calls>",)),
+    ParserRow(parser="olmo3", family=("olmo3",), markers=("<function_calls>",)),
+    ParserRow(parser="ernie45", family=("ernie4_5",), markers=("<tool_call>",)),
+    ParserRow(parser="ling3", family=("bailing",), markers=("<arg_key>",)),
+    ParserRow(parser="glm45", family=_GLM, markers=("<arg_key>",)),
+    ParserRow(parser="step3p5", family=("step3p",), markers=("<function=", "<parameter=")),
+    ParserRow(parser="mimo", family=("mimo",), markers=("<function=", "<parameter=")),
     # Qwen's two forms, which many fine-tunes and other families kept; the second came with Hermes.
-    Row(parser="qwen3_coder", markers=("<tool_call>", "<function=", "<parameter=")),
-    Row(parser="hermes", markers=("<tool_call>", '{"name"')),
+    ParserRow(parser="qwen3_coder", markers=("<tool_call>", "<function=", "<parameter=")),
+    ParserRow(parser="hermes", markers=("<tool_call>", '{"name"')),
 )
 
 REASONING = (
-    Row(parser="openai_gptoss", family=("gpt_oss",), engine_renders=True),
-    Row(parser="deepseek_v41", family=("deepseek_v41",), engine_renders=True),
-    Row(parser="deepseek_v4", family=("deepseek_v4",), engine_renders=True),
-    Row(parser="deepseek_v3", family=("deepseek_v32",), engine_renders=True),
-    Row(parser="kimi_k3", family=("kimi_k3",), engine_renders=True),
-    Row(parser="kimi_k2", markers=("<|tool_calls_section_begin|>", "<think>")),
-    Row(parser="minimax_m3", family=("minimax_m3",), markers=("<think>",)),
-    Row(parser="minimax_m2", markers=("<minimax:tool_call>", "<think>")),
-    Row(parser="seed_oss", markers=("<seed:think>",)),
-    Row(parser="gemma4", family=("gemma4",), markers=("<|channel>", "enable_thinking")),
-    Row(parser="mistral", family=_MISTRAL, markers=("[THINK]",)),
-    Row(parser="granite", family=("granite",), markers=("Here is my thought process",)),
-    Row(
+    ParserRow(parser="openai_gptoss", family=("gpt_oss",), engine_renders=True),
+    ParserRow(parser="deepseek_v41", family=("deepseek_v41",), engine_renders=True),
+    ParserRow(parser="deepseek_v4", family=("deepseek_v4",), engine_renders=True),
+    ParserRow(parser="deepseek_v3", family=("deepseek_v32",), engine_renders=True),
+    ParserRow(parser="kimi_k3", family=("kimi_k3",), engine_renders=True),
+    ParserRow(parser="kimi_k2", markers=("<|tool_calls_section_begin|>", "<think>")),
+    ParserRow(parser="minimax_m3", family=("minimax_m3",), markers=("<think>",)),
+    ParserRow(parser="minimax_m2", markers=("<minimax:tool_call>", "<think>")),
+    ParserRow(parser="seed_oss", markers=("<seed:think>",)),
+    ParserRow(parser="gemma4", family=("gemma4",), markers=("<|channel>", "enable_thinking")),
+    ParserRow(parser="mistral", family=_MISTRAL, markers=("[THINK]",)),
+    ParserRow(parser="granite", family=("granite",), markers=("Here is my thought process",)),
+    ParserRow(
         parser="granite_thinking_parser",
         family=("granite",),
         markers=("<think>", "enable_thinking", "<function="),
     ),
-    Row(parser="hunyuan_a13b", family=("hunyuan",), markers=("<think>", "<answer>")),
-    Row(parser="ernie45", family=("ernie4_5",), markers=("<think>",)),
-    Row(parser="olmo3", family=("olmo3",), opens_thought=True),
-    Row(parser="ling3", family=("bailing",), markers=("<arg_key>", "<think>")),
-    Row(parser="glm45", family=_GLM, markers=("<think>",)),
-    Row(parser="nemotron_v3", family=("nemotron_h",), markers=("<think>", "<function=")),
-    Row(parser="mimo", family=("mimo",), markers=("<think>", "enable_thinking")),
-    Row(parser="step3p5", family=("step3p",), markers=("<think>",)),
-    Row(parser="step3", family=("step3",), opens_thought=True),
-    Row(parser="plamo3", family=("plamo3",), markers=("enable_thinking",)),
-    Row(parser="minicpmv", family=("minicpmv", "minicpmo"), markers=("enable_thinking",)),
+    ParserRow(parser="hunyuan_a13b", family=("hunyuan",), markers=("<think>", "<answer>")),
+    ParserRow(parser="ernie45", family=("ernie4_5",), markers=("<think>",)),
+    ParserRow(parser="olmo3", family=("olmo3",), opens_thought=True),
+    ParserRow(parser="ling3", family=("bailing",), markers=("<arg_key>", "<think>")),
+    ParserRow(parser="glm45", family=_GLM, markers=("<think>",)),
+    ParserRow(parser="nemotron_v3", family=("nemotron_h",), markers=("<think>", "<function=")),
+    ParserRow(parser="mimo", family=("mimo",), markers=("<think>", "enable_thinking")),
+    ParserRow(parser="step3p5", family=("step3p",), markers=("<think>",)),
+    ParserRow(parser="step3", family=("step3",), opens_thought=True),
+    ParserRow(parser="plamo3", family=("plamo3",), markers=("enable_thinking",)),
+    ParserRow(parser="minicpmv", family=("minicpmv", "minicpmo"), markers=("enable_thinking",)),
     # DeepSeek V3.1 and R1 share the turns; only the first can be told not to think.
-    Row(parser="deepseek_v3", markers=("<｜Assistant｜>", "<think>", "not thinking")),
-    Row(parser="deepseek_r1", markers=("<｜Assistant｜>", "</think>"), without=("not thinking",)),
+    ParserRow(parser="deepseek_v3", markers=("<｜Assistant｜>", "<think>", "not thinking")),
+    ParserRow(
+        parser="deepseek_r1", markers=("<｜Assistant｜>", "</think>"), without=("not thinking",)
+    ),
     # A switch, and the thought it switches: Qwen's form, which SmolLM3, EXAONE and others took.
-    Row(parser="qwen3", markers=("<think>", "enable_thinking"), without=("<TOOLCALL>",)),
+    ParserRow(parser="qwen3", markers=("<think>", "enable_thinking"), without=("<TOOLCALL>",)),
     # No switch: QwQ, Qwen3-Thinking-2507, and what was distilled from R1.
-    Row(parser="deepseek_r1", opens_thought=True, without=("enable_thinking", "<TOOLCALL>")),
+    ParserRow(parser="deepseek_r1", opens_thought=True, without=("enable_thinking", "<TOOLCALL>")),
 )
 
 # A template uses `tools` where it tests or walks them; without, the model never hears of them.
@@ -223,11 +227,11 @@ def _tool_parser(facts: ModelFacts) -> str | None:
     return _first(tuple(row for row in TOOLS if heard or row.engine_renders), facts)
 
 
-def _first(rows: tuple[Row, ...], facts: ModelFacts) -> str | None:
+def _first(rows: tuple[ParserRow, ...], facts: ModelFacts) -> str | None:
     return next((row.parser for row in rows if _fits(row, facts)), None)
 
 
-def _fits(row: Row, facts: ModelFacts) -> bool:
+def _fits(row: ParserRow, facts: ModelFacts) -> bool:
     of_family = (
         facts.model_type in row.family if row.exact else facts.model_type.startswith(row.family)
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from vllamad.errors import BadInput
-from vllamad.models.checkpoint.json_access import Json, items, mapping, text, whole
+from vllamad.models.checkpoint.json_access import Json, get_list, get_object, get_text, get_whole
 from vllamad.models.checkpoint.safetensors import BITS, Tensor
 from vllamad.models.store.safe_files import safe_path
 
@@ -21,7 +21,7 @@ def weight_files(names: Collection[str], index: Json) -> list[str]:
 
     Raises BadInput where there are none, or where the index names one that is missing.
     """
-    listed = {safe_path(str(name)) for name in mapping(index, "weight_map").values()}
+    listed = {safe_path(str(name)) for name in get_object(index, "weight_map").values()}
     missing = sorted(listed - set(names))
     if missing:
         raise BadInput(f"cannot find {missing[0]}, one of {len(listed)} files of weights")
@@ -75,9 +75,9 @@ def _packed(tensor: Tensor, bits: int) -> int:
 
 def quantization_of(config: Json) -> Json:
     """The checkpoint's quantisation settings; empty where it has none."""
-    for place in (config, mapping(config, "text_config")):
+    for place in (config, get_object(config, "text_config")):
         for key in ("quantization_config", "compression_config"):
-            if found := mapping(place, key):
+            if found := get_object(place, key):
                 return found
     return {}
 
@@ -90,7 +90,7 @@ def bits_of(config: Json) -> int:
     label = quantization_label(config, "")
     if "FP4" in label or label.endswith("-4bit"):
         return 4
-    return whole(quantization, "bits") or whole(_group(quantization), "num_bits") or 8
+    return get_whole(quantization, "bits") or get_whole(_group(quantization), "num_bits") or 8
 
 
 def quantization_label(config: Json, dtype: str) -> str:
@@ -98,9 +98,9 @@ def quantization_label(config: Json, dtype: str) -> str:
     quantization = quantization_of(config)
     if not quantization:
         return _dtype_label(dtype, config)
-    match text(quantization, "quant_method").lower():
+    match get_text(quantization, "quant_method").lower():
         case ("awq" | "gptq") as method:
-            return f"{method.upper()}-{whole(quantization, 'bits') or 4}bit"
+            return f"{method.upper()}-{get_whole(quantization, 'bits') or 4}bit"
         case "bitsandbytes":
             return "BNB-4bit" if quantization.get("load_in_4bit") else "BNB-8bit"
         case "fp8" | "fbgemm_fp8":
@@ -108,35 +108,37 @@ def quantization_label(config: Json, dtype: str) -> str:
         case "compressed-tensors":
             return _compressed_label(quantization)
         case "modelopt":
-            inner = mapping(quantization, "quantization")
-            return (text(quantization, "quant_algo") or text(inner, "quant_algo")).upper() or "FP8"
+            inner = get_object(quantization, "quantization")
+            return (
+                get_text(quantization, "quant_algo") or get_text(inner, "quant_algo")
+            ).upper() or "FP8"
         case method:
             return method.upper() or "quantized"
 
 
 def _compressed_label(quantization: Json) -> str:
-    layout = text(quantization, "format")
+    layout = get_text(quantization, "format")
     for known in ("nvfp4", "mxfp4"):
         if layout.startswith(known):
             return known.upper()
     group = _group(quantization)
-    bits = whole(group, "num_bits") or 8
-    return f"FP{bits}" if text(group, "type") == "float" else f"INT{bits}"
+    bits = get_whole(group, "num_bits") or 8
+    return f"FP{bits}" if get_text(group, "type") == "float" else f"INT{bits}"
 
 
 def _group(quantization: Json) -> Json:
     """How compressed-tensors says the first group of layers stores its weights."""
-    groups = mapping(quantization, "config_groups")
-    return mapping(mapping(groups, next(iter(groups), "")), "weights")
+    groups = get_object(quantization, "config_groups")
+    return get_object(get_object(groups, next(iter(groups), "")), "weights")
 
 
 def _dtype_label(dtype: str, config: Json) -> str:
     if dtype.startswith("F8"):
         return "FP8"
     names = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-    return dtype or names.get(text(config, "dtype", "torch_dtype"), "unknown")
+    return dtype or names.get(get_text(config, "dtype", "torch_dtype"), "unknown")
 
 
 def names_of(config: Json) -> tuple[str, ...]:
     """The architectures config.json names, most often one."""
-    return tuple(name for name in items(config, "architectures") if isinstance(name, str))
+    return tuple(name for name in get_list(config, "architectures") if isinstance(name, str))

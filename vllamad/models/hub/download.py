@@ -30,14 +30,14 @@ _CHUNK = 1 << 20
 _SEND_OFF = 8 << 20
 
 Report = Callable[[Progress], None]
-Moved = Callable[[int], None]
+CountBytes = Callable[[int], None]
 
 
-class Interrupted(HostProblem):
+class DownloadInterrupted(HostProblem):
     """The hub could not be heard to the end: what is there already is worth keeping."""
 
 
-class Growing:
+class PartialFile:
     """A file that is hashed as it is written; the part of `BinaryIO` a download needs.
 
     What an earlier try left of it is read first. `start` is where to go on.
@@ -54,7 +54,7 @@ class Growing:
 
     def write(self, data: bytes) -> int:
         if self._file.tell() + len(data) > self._wanted.size:
-            raise another_size(self._wanted)
+            raise size_mismatch(self._wanted)
         for digest in self._digests:
             digest.update(data)
         written = self._file.write(data)
@@ -104,18 +104,18 @@ class Growing:
         self._sent_off = self._file.tell()
 
 
-def another_size(file: RemoteFile) -> HostProblem:
+def size_mismatch(file: RemoteFile) -> HostProblem:
     """The hub said how many bytes there are, and then sent others."""
     return HostProblem(f"cannot pull {file.path}: it has another size than the hub announced")
 
 
-Fetch = Callable[[RemoteFile, Growing, Moved], None]
+FetchFile = Callable[[RemoteFile, PartialFile, CountBytes], None]
 
 
-class Fetching:
+class RepositoryDownload:
     """One repository's folder while the files of one commit are brought into it."""
 
-    def __init__(self, repository: Path, commit: str, fetch: Fetch, report: Report) -> None:
+    def __init__(self, repository: Path, commit: str, fetch: FetchFile, report: Report) -> None:
         self._blobs = repository / "blobs"
         self._place = repository / "snapshots" / commit
         self._fetch = fetch
@@ -204,7 +204,7 @@ class Fetching:
     def _download(self, file: RemoteFile) -> str:
         part = self._part(file)
         with self._in_time():
-            growing = Growing(part, file)
+            growing = PartialFile(part, file)
         try:
             if growing.start < file.size:
                 self._fetch(file, growing, _Meter(growing.start, file, self._moved).moved)
@@ -230,7 +230,7 @@ class Fetching:
 
     def _refuse_if_over(self) -> None:
         if self._over:
-            raise Interrupted("another file could not be had")
+            raise DownloadInterrupted("another file could not be had")
 
     def _moved(self, file: RemoteFile, completed: int) -> None:
         self._refuse_if_over()

@@ -37,7 +37,7 @@ class RemoteFile:
     large: bool = False  # kept by the hub outside git: `digest` is a SHA-256, else git's own
 
 
-def choose(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+def choose_files(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     """Choose what to fetch, small files first. BadInput where the engine could not use them."""
     files = tuple(files)
     _refuse_gguf(repository, [file.path for file in files])

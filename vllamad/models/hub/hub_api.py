@@ -38,7 +38,7 @@ from huggingface_hub.utils import (
 )
 
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
-from vllamad.models.hub.download import Growing, Interrupted, Moved, another_size
+from vllamad.models.hub.download import CountBytes, DownloadInterrupted, PartialFile, size_mismatch
 from vllamad.models.hub.file_selection import RemoteFile
 from vllamad.models.registry.resolve import NO_MANIFEST
 
@@ -66,7 +66,7 @@ class Snapshot:
     files: tuple[RemoteFile, ...]
 
 
-def look_up(repository: str, revision: str) -> Snapshot:
+def read_snapshot(repository: str, revision: str) -> Snapshot:
     """Ask the hub what a repository holds.
 
     Raises ModelNotFound with Ollama's text, NotAllowed for a gated one, HostProblem for no answer.
@@ -95,7 +95,9 @@ def look_up(repository: str, revision: str) -> Snapshot:
     )
 
 
-def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -> None:
+def fetch_file(
+    snapshot: Snapshot, file: RemoteFile, target: PartialFile, moved: CountBytes
+) -> None:
     """Append to `target` what it lacks of a file; `moved` hears of bytes as they come.
 
     A connection that ends early is made again, from where it ended. Raises as `look_up` does.
@@ -126,7 +128,7 @@ def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -
         )
 
 
-def be_careful() -> None:
+def configure_hub_client() -> None:
     """Check every answer of the hub before anything is made of it, and keep more of what comes."""
 
     def client() -> httpx2.Client:
@@ -173,7 +175,7 @@ def hub_problems(repository: str, file: RemoteFile | None = None) -> Generator[N
     except HfHubHTTPError as error:
         raise _refusal(repository, error.response) from error
     except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        raise Interrupted(
+        raise DownloadInterrupted(
             f"cannot pull {repository}: the hub cannot be reached",
             hint="see that this machine is online, or set hub.endpoint to a hub it can reach; "
             "what has come already is kept",
@@ -182,7 +184,7 @@ def hub_problems(repository: str, file: RemoteFile | None = None) -> Generator[N
         # The library's own, for a file of another size than announced
         if error.errno is None:
             assert file is not None
-            raise another_size(file) from error
+            raise size_mismatch(file) from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise HostProblem(
             f"cannot pull {repository}: {error.strerror}",
@@ -195,12 +197,12 @@ def _refusal(repository: str, response: httpx2.Response) -> HostProblem:
     status = response.status_code
     if status == 429:
         after = response.headers.get("retry-after", "")
-        return Interrupted(
+        return DownloadInterrupted(
             f"cannot pull {repository}: the hub is asked too often for now",
             hint=(f"try again in {after} s" if after.isdecimal() else "try again later")
             + "; with a token the hub allows more",
         )
-    kind = Interrupted if status >= 500 else HostProblem
+    kind = DownloadInterrupted if status >= 500 else HostProblem
     return kind(f"cannot pull {repository}: the hub answered {status}")
 
 

@@ -21,7 +21,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REF_LIMIT = 64  # bytes of a file that names a commit
 
 
-def cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
+def list_cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
     """Every name there is in the caches, with the folder it means; the first cache wins."""
     seen: set[str] = set()
     for cache in caches:
@@ -39,7 +39,7 @@ def cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
 def find_cached(caches: Iterable[Path], name: ModelName) -> tuple[ModelName, Path] | None:
     """What `name`, in any case, means in the caches: the name as it stands there, its folder."""
     key = name.key()
-    return next((found for found in cached(caches) if found[0].key() == key), None)
+    return next((found for found in list_cached(caches) if found[0].key() == key), None)
 
 
 def _entries(folder: Path) -> list[str]:

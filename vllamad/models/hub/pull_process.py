@@ -24,9 +24,9 @@ import msgspec
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.models.checkpoint.metadata import read_facts
-from vllamad.models.hub.download import Fetching, Interrupted, Report
-from vllamad.models.hub.file_selection import RemoteFile, check_space, choose
-from vllamad.models.registry.resolve import Origin, origin_in
+from vllamad.models.hub.download import DownloadInterrupted, Report, RepositoryDownload
+from vllamad.models.hub.file_selection import RemoteFile, check_space, choose_files
+from vllamad.models.registry.resolve import Origin, origin_from_name
 from vllamad.models.store import model_store
 from vllamad.models.store.manifests import Manifest, StoredFile
 from vllamad.protocol.control import Problem, Progress, encode_line
@@ -61,7 +61,7 @@ def main() -> int:
     try:
         origin = msgspec.json.decode(origins[0], type=Origin) if origins else None
         check_environment(name, os.environ)
-        pull(Path(models), parse_model_name(name), tell, origin)
+        pull_into_store(Path(models), parse_model_name(name), tell, origin)
     except VllamadError as error:
         problem = Problem(kind=error.kind, message=error.message, hint=error.hint)
         tell(Progress(error=problem, done=True))
@@ -83,7 +83,9 @@ def check_environment(name: str, environ: Mapping[str, str]) -> None:
             )
 
 
-def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = None) -> Manifest:
+def pull_into_store(
+    models: Path, name: ModelName, report: Report, origin: Origin | None = None
+) -> Manifest:
     """Fetch, verify and publish `origin`, else the repository that `name` itself spells.
 
     Nothing is visible before all of it is. What another pull or removal does to the repository is
@@ -92,21 +94,23 @@ def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = 
     from vllamad.models.hub import hub_api
 
     report(Progress(status="pulling manifest"))
-    origin = origin or origin_in(name)
+    origin = origin or origin_from_name(name)
     repository = origin.repository
-    hub_api.be_careful()
+    hub_api.configure_hub_client()
     folder = model_store.repository_folder(*repository.split("/", 1))
     with model_store.disk_problems(f"pull {repository}"):
-        snapshot = hub_api.look_up(repository, origin.revision)
-        files = choose(repository, snapshot.files)
-        place = model_store.hub(models) / folder
-        fetching = Fetching(place, snapshot.commit, partial(hub_api.fetch, snapshot), report)
-        with model_store.changing(models, folder, meanwhile=partial(fetching.tell, files)):
+        snapshot = hub_api.read_snapshot(repository, origin.revision)
+        files = choose_files(repository, snapshot.files)
+        place = model_store.hub_folder(models) / folder
+        fetching = RepositoryDownload(
+            place, snapshot.commit, partial(hub_api.fetch_file, snapshot), report
+        )
+        with model_store.repository_lock(models, folder, meanwhile=partial(fetching.tell, files)):
             place /= f"snapshots/{snapshot.commit}"
             stored = _bring(models, repository, place, fetching, files)
             report(Progress(status="writing manifest"))
             _note_revision(place, origin.revision)
-            manifest = model_store.publish(
+            manifest = model_store.publish_model(
                 models, name, place, stored,
                 source=repository, revision=snapshot.commit, license=snapshot.license,
                 variant=origin.variant,
@@ -116,7 +120,11 @@ def pull(models: Path, name: ModelName, report: Report, origin: Origin | None = 
 
 
 def _bring(
-    models: Path, repository: str, place: Path, fetching: Fetching, files: Sequence[RemoteFile]
+    models: Path,
+    repository: str,
+    place: Path,
+    fetching: RepositoryDownload,
+    files: Sequence[RemoteFile],
 ) -> tuple[StoredFile, ...]:
     """Have all files in `place`. What could be of no use to another try is removed."""
     fetching.keep_only(files)
@@ -127,10 +135,10 @@ def _bring(
         stored = fetching.run(files)
         fetching.report(Progress(status="verifying sha256 digest"))
         read_facts(place)  # here a hostile header can hurt nobody
-    except Interrupted:
+    except DownloadInterrupted:
         raise
     except VllamadError:
-        model_store.discard(models, str(place.relative_to(models)))
+        model_store.discard_snapshot(models, str(place.relative_to(models)))
         raise
     return stored
 

@@ -27,13 +27,15 @@ class Origin:
     passed_over: tuple[str, ...] = ()  # why no better variant was taken
 
 
-def origin_of(name: ModelName, known: ModelRegistry, machine: Machine, context: int = 0) -> Origin:
+def resolve_origin(
+    name: ModelName, known: ModelRegistry, machine: Machine, context: int = 0
+) -> Origin:
     """The origin of `name`; where it is the name of a known model, of the variant that suits.
 
     Raises ModelNotFound with Ollama's text and what comes near, BadInput for files of GGUF.
     """
-    if is_of_hub(name):
-        origin = origin_in(name)
+    if names_repository(name):
+        origin = origin_from_name(name)
         if is_gguf(origin.repository):
             raise _gguf(origin.repository, known)
         return origin
@@ -60,12 +62,12 @@ def _gguf(repository: str, known: ModelRegistry) -> BadInput:
     )
 
 
-def origin_in(name: ModelName) -> Origin:
+def origin_from_name(name: ModelName) -> Origin:
     """The origin that `name` itself spells: `org/repo`, `hf.co/org/repo`, `:TAG` the revision.
 
     Raises ModelNotFound, with Ollama's text, for a name that is none of a hub's.
     """
-    if not is_of_hub(name):
+    if not names_repository(name):
         raise ModelNotFound(
             NO_MANIFEST,
             hint=f"{name.display()} names no repository of the hub: those are called org/repo",
@@ -74,6 +76,6 @@ def origin_in(name: ModelName) -> Origin:
     return Origin(repository=f"{name.namespace}/{name.model}", revision=revision)
 
 
-def is_of_hub(name: ModelName) -> bool:
+def names_repository(name: ModelName) -> bool:
     """Does the name itself say which repository of the hub it means?"""
     return name.host.lower() in HUB_HOSTS and name.namespace.lower() != DEFAULT_NAMESPACE

@@ -15,11 +15,13 @@ from vllamad.core.overlay import Overlay
 from vllamad.errors import VllamadError
 from vllamad.models.installed import InstalledModel
 from vllamad.models.store import lora, model_store
-from vllamad.models.store.manifests import Manifest, load, manifest_paths, read
-from vllamad.models.store.model_store import Change
+from vllamad.models.store.manifests import Manifest, load_manifest, manifest_paths, read_manifest
+from vllamad.models.store.model_store import ManifestChange
 
 
-def derive(models: Path, base: InstalledModel, name: ModelName, overlay: Overlay) -> Change:
+def derive_model(
+    models: Path, base: InstalledModel, name: ModelName, overlay: Overlay
+) -> ManifestChange:
     """Let `name` mean the files of `base` under `overlay`, in place of what it meant before.
 
     An adapter must be on its shelf. Raises ModelNotFound where `base` has gone meanwhile.
@@ -37,25 +39,25 @@ def derive(models: Path, base: InstalledModel, name: ModelName, overlay: Overlay
             created=time.time(),
         )
 
-    return model_store.rename(models, name, make)
+    return model_store.replace_manifest(models, name, make)
 
 
-def tidy(models: Path) -> None:
+def remove_unused_adapters(models: Path) -> None:
     """Remove adapters that no manifest names. Only for a time when no model is being made."""
     used: set[str] = set()
     for path in manifest_paths(models):
         try:
-            adapter = load(models, path).overlay.adapter
+            adapter = load_manifest(models, path).overlay.adapter
         except VllamadError:
             return  # who knows what it names
         if adapter is not None:
             used.add(adapter.id)
-    lora.sweep(models, used)
+    lora.remove_adapters_except(models, used)
 
 
 def _manifest_of(models: Path, base: InstalledModel) -> Manifest:
     if base.stored:
-        return read(models, parse_model_name(base.canonical))
+        return read_manifest(models, parse_model_name(base.canonical))
     return Manifest(
         name=base.canonical,
         source="",

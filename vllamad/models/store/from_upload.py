@@ -30,7 +30,9 @@ SOURCE: Final = "uploaded files"
 _TOKENIZER = re.compile(r"(?i).*(tokeni[sz]er|vocab|tekken|spiece|sentencepiece|\.tiktoken)")
 
 
-def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Overlay) -> Manifest:
+def plan_manifest(
+    models: Path, name: ModelName, files: Mapping[str, str], overlay: Overlay
+) -> Manifest:
     """The manifest of the model that `files`, name to SHA-256, would make; nothing is written yet.
 
     Raises BadInput for a blob that was not uploaded, and where something is missing.
@@ -44,7 +46,9 @@ def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Ov
         StoredFile(path=file, size=sizes[file], sha256=files[file]) for file in sorted(chosen)
     )
     content = digest_of(SOURCE, "", stored)
-    repository = model_store.hub(models) / model_store.repository_folder(name.namespace, name.model)
+    repository = model_store.hub_folder(models) / model_store.repository_folder(
+        name.namespace, name.model
+    )
     return Manifest(
         name=name.canonical(),
         source=SOURCE,
@@ -57,7 +61,7 @@ def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Ov
     )
 
 
-def lay_out(models: Path, manifest: Manifest) -> None:
+def lay_out_files(models: Path, manifest: Manifest) -> None:
     """Put a planned model's files where its manifest says, once they are seen to be a model.
 
     The caller holds `store.changing` for the repository. Raises BadInput for files, or an adapter,
@@ -78,7 +82,7 @@ def lay_out(models: Path, manifest: Manifest) -> None:
     for folder in (place, *place.relative_to(models).parents):
         sync_folder(models / folder)
     if manifest.overlay.adapter is not None:
-        lora.assemble(models, place, manifest.overlay.adapter)
+        lora.assemble_adapter(models, place, manifest.overlay.adapter)
 
 
 def _chosen(blobs: Mapping[str, Path]) -> set[str]:

@@ -17,7 +17,13 @@ from pathlib import Path
 
 from vllamad.core.overlay import Adapter
 from vllamad.errors import BadInput, HostProblem, VllamadError
-from vllamad.models.checkpoint.json_access import Json, decode_object, mapping, text, whole
+from vllamad.models.checkpoint.json_access import (
+    Json,
+    decode_object,
+    get_object,
+    get_text,
+    get_whole,
+)
 from vllamad.models.checkpoint.safetensors import Tensor, read_header
 from vllamad.models.checkpoint.weights import INDEX, quantization_of, weight_files
 from vllamad.models.store.safe_files import list_files, read_bounded, sync_folder
@@ -45,7 +51,7 @@ class StoredAdapter:
     size: int
 
 
-def shelf(models: Path, base: Path) -> Path:
+def adapters_folder(models: Path, base: Path) -> Path:
     """Where the adapters for the weights in `base` are."""
     inside = base.is_relative_to(models)  # the store may be moved as a whole
     name = str(base.relative_to(models)) if inside else str(base)
@@ -53,18 +59,18 @@ def shelf(models: Path, base: Path) -> Path:
 
 
 def adapter_folder(models: Path, base: Path, adapter: Adapter) -> Path:
-    return shelf(models, base) / adapter.id
+    return adapters_folder(models, base) / adapter.id
 
 
-def on_shelf(models: Path, base: Path) -> tuple[StoredAdapter, ...]:
+def list_adapters(models: Path, base: Path) -> tuple[StoredAdapter, ...]:
     """All adapters there are for the weights in `base`; one that cannot be read is left out."""
     try:
-        names = sorted(os.listdir(shelf(models, base)))
+        names = sorted(os.listdir(adapters_folder(models, base)))
     except FileNotFoundError:
         return ()
     found: list[StoredAdapter] = []
     for name in names:
-        folder = shelf(models, base) / name
+        folder = adapters_folder(models, base) / name
         try:
             size = os.stat(folder / WEIGHTS).st_size
             found.append(
@@ -77,7 +83,7 @@ def on_shelf(models: Path, base: Path) -> tuple[StoredAdapter, ...]:
     return tuple(found)
 
 
-def assemble(models: Path, base: Path, adapter: Adapter) -> Path:
+def assemble_adapter(models: Path, base: Path, adapter: Adapter) -> Path:
     """Make the folder of an adapter out of its blobs, and return it; it may be there already.
 
     Raises BadInput for a missing blob, a file that is none, or an adapter of another model.
@@ -91,7 +97,7 @@ def assemble(models: Path, base: Path, adapter: Adapter) -> Path:
     try:
         for name, digest in ((CONFIG, adapter.config), (WEIGHTS, adapter.weights)):
             _link(blob_path(models, f"sha256:{digest}"), draft / name)
-        check(draft, base)
+        check_adapter(draft, base)
         sync_folder(draft)
         draft.rename(place)
         sync_folder(place.parent)
@@ -100,10 +106,10 @@ def assemble(models: Path, base: Path, adapter: Adapter) -> Path:
     return place
 
 
-def check(folder: Path, base: Path) -> None:
+def check_adapter(folder: Path, base: Path) -> None:
     """Raise BadInput where vLLM could not apply this adapter to the weights in `base`."""
     config = _config(folder / CONFIG)
-    if text(config, "peft_type").upper() != "LORA":
+    if get_text(config, "peft_type").upper() != "LORA":
         raise BadInput("cannot use the adapter: its peft_type is not LORA")
     for key in _UNSUPPORTED:
         if config.get(key) not in (None, False, "none", [], {}):
@@ -115,7 +121,7 @@ def check(folder: Path, base: Path) -> None:
     _check_shapes(read_header(folder / WEIGHTS), tensors, quantised=quantised)
 
 
-def sweep(models: Path, used: Collection[str]) -> None:
+def remove_adapters_except(models: Path, used: Collection[str]) -> None:
     """Remove every adapter whose id is not in `used`."""
     for folder in (models / "adapters").glob("*/*"):
         if folder.name not in used:
@@ -142,8 +148,8 @@ def _config(path: Path) -> Json:
 
 
 def _rank(config: Json) -> int:
-    pattern = mapping(config, "rank_pattern")
-    rank = max(whole(config, "r"), *(whole(pattern, key) for key in pattern), 0)
+    pattern = get_object(config, "rank_pattern")
+    rank = max(get_whole(config, "r"), *(get_whole(pattern, key) for key in pattern), 0)
     if not 0 < rank <= RANK_LIMIT:
         raise BadInput(f"cannot use the adapter: its rank is not a number from 1 to {RANK_LIMIT}")
     return rank

@@ -59,7 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(file.size for file in self.files)
 
 
-class Listing(NamedTuple):
+class ManifestList(NamedTuple):
     """The models that are whole, and a line for each manifest that is not to be used."""
 
     manifests: tuple[Manifest, ...]
@@ -80,28 +80,28 @@ def digest_of(source: str, revision: str, files: Iterable[StoredFile]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def read(models: Path, name: ModelName) -> Manifest:
+def read_manifest(models: Path, name: ModelName) -> Manifest:
     """Find a model by name in any case. Raises ModelNotFound; HostProblem where it is not whole."""
-    path = path_of(models, name)
+    path = manifest_path(models, name)
     if not os.path.isfile(path):
         raise ModelNotFound(f"model '{name.display()}' not found")
-    manifest = load(models, path)
+    manifest = load_manifest(models, path)
     check_whole(models, manifest)
     return manifest
 
 
-def list_manifests(models: Path) -> Listing:
+def list_manifests(models: Path) -> ManifestList:
     """Every model that is whole; a manifest that cannot be used is reported, never raised."""
     found: list[Manifest] = []
     problems: list[str] = []
     for path in manifest_paths(models):
         try:
-            manifest = load(models, path)
+            manifest = load_manifest(models, path)
             check_whole(models, manifest)
             found.append(manifest)
         except VllamadError as error:
             problems.append(error.message)
-    return Listing(tuple(found), tuple(problems))
+    return ManifestList(tuple(found), tuple(problems))
 
 
 def manifest_paths(models: Path) -> Iterator[Path]:
@@ -109,7 +109,7 @@ def manifest_paths(models: Path) -> Iterator[Path]:
     return (models / "manifests").glob("*/*/*/[!.]*.json")
 
 
-def load(models: Path, path: Path) -> Manifest:
+def load_manifest(models: Path, path: Path) -> Manifest:
     """Read one manifest. Raises BadInput where it is not one, HostProblem where it is not there."""
     where = path.relative_to(models)
     try:
@@ -151,12 +151,12 @@ def _check(manifest: Manifest, where: Path) -> None:
         safe_path(file.path)
 
 
-def write(models: Path, manifest: Manifest) -> Manifest:
+def write_manifest(models: Path, manifest: Manifest) -> Manifest:
     """Make a model visible, or replace the one of that name; at once and for good.
 
     A name that is already there in another case keeps its first spelling.
     """
-    path = path_of(models, parse_model_name(manifest.name))
+    path = manifest_path(models, parse_model_name(manifest.name))
     _, host, namespace, model, tag = path.relative_to(models).parts
     manifest = msgspec.structs.replace(manifest, name=f"{host}/{namespace}/{model}:{tag[:-5]}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def write(models: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def path_of(models: Path, name: ModelName) -> Path:
+def manifest_path(models: Path, name: ModelName) -> Path:
     """Where the manifest of `name` is, spelled as it stands there, or would be."""
     path = models / "manifests"
     for part in (name.host, name.namespace, name.model, f"{name.tag}.json"):

@@ -31,20 +31,20 @@ from vllamad.models.store.manifests import (
     StoredFile,
     digest_of,
     list_manifests,
-    load,
-    path_of,
-    write,
+    load_manifest,
+    manifest_path,
+    write_manifest,
 )
-from vllamad.models.store.safe_files import list_files, opened, safe_path, sync_folder
+from vllamad.models.store.safe_files import list_files, open_regular, safe_path, sync_folder
 
 _CHUNK = 1 << 20
 _LOOK_INTERVAL = 0.2  # seconds between two looks at a lock somebody holds
 
 # file name, bytes of it done, bytes of it in all
-Progress = Callable[[str, int, int], None]
+HashProgress = Callable[[str, int, int], None]
 
 
-def hub(models: Path) -> Path:
+def hub_folder(models: Path) -> Path:
     """The Hugging Face cache within the store."""
     return models / "hub"
 
@@ -54,7 +54,7 @@ def repository_folder(namespace: str, model: str) -> str:
     return f"models--{namespace}--{model}"
 
 
-def add(
+def add_model(
     models: Path,
     name: ModelName,
     folder: Path,
@@ -62,7 +62,7 @@ def add(
     source: str,
     revision: str = "",
     license: str = "",
-    progress: Progress | None = None,
+    progress: HashProgress | None = None,
 ) -> Manifest:
     """Move a checkpoint's folder into the store under `name`; copied where it must be.
 
@@ -70,21 +70,23 @@ def add(
     Unavailable while somebody else changes the same repository.
     """
     repository = repository_folder(name.namespace, name.model)
-    with changing(models, repository), disk_problems(f"add {name.display()}"):
+    with repository_lock(models, repository), disk_problems(f"add {name.display()}"):
         _refuse_links(folder)
         files = hash_files(folder, progress)
         content = digest_of(source, revision, files)
-        place = hub(models) / repository / "snapshots" / (safe_path(revision or content[:40]))
+        place = (
+            hub_folder(models) / repository / "snapshots" / (safe_path(revision or content[:40]))
+        )
         if place.exists():  # of an earlier attempt, or the same model again
             shutil.rmtree(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(folder, place)
-        return publish(
+        return publish_model(
             models, name, place, files, source=source, revision=revision, license=license
         )
 
 
-def publish(
+def publish_model(
     models: Path,
     name: ModelName,
     place: Path,
@@ -119,9 +121,9 @@ def publish(
         variant=variant,
         created=time.time(),
     )
-    manifest, before = rename(models, name, lambda: made)
+    manifest, before = replace_manifest(models, name, lambda: made)
     if before and _repository(models, before) == _repository(models, manifest):
-        discard(models, before.folder)
+        discard_snapshot(models, before.folder)
     return manifest
 
 
@@ -129,43 +131,43 @@ def _repository(models: Path, manifest: Manifest) -> Path:
     return repository_of(models, manifest.folder)
 
 
-class Change(NamedTuple):
+class ManifestChange(NamedTuple):
     """What a name means now, and what it meant before."""
 
     now: Manifest
     before: Manifest | None
 
 
-def rename(models: Path, name: ModelName, make: Callable[[], Manifest]) -> Change:
+def replace_manifest(models: Path, name: ModelName, make: Callable[[], Manifest]) -> ManifestChange:
     """Let `name` mean what `make` says, called while nobody else changes any name.
 
     The files of what it meant before are left to the caller.
     """
-    with naming(models), disk_problems(f"write {name.display()}"):
-        before = meant(models, name)
-        now = write(models, make())
+    with names_lock(models), disk_problems(f"write {name.display()}"):
+        before = current_manifest(models, name)
+        now = write_manifest(models, make())
         if before is not None:
             _hand_on(models, before)
-    return Change(now, before)
+    return ManifestChange(now, before)
 
 
-def withdraw(models: Path, name: ModelName) -> Manifest:
+def remove_name(models: Path, name: ModelName) -> Manifest:
     """Let `name` mean nothing; its files are left to the caller. Raises ModelNotFound."""
-    path = path_of(models, name)
-    with naming(models), disk_problems(f"remove {name.display()}"):
+    path = manifest_path(models, name)
+    with names_lock(models), disk_problems(f"remove {name.display()}"):
         if not path.exists():
             raise ModelNotFound(f"model '{name.display()}' not found")
-        manifest = load(models, path)
+        manifest = load_manifest(models, path)
         path.unlink()
         sync_folder(path.parent)
         _hand_on(models, manifest)
     return manifest
 
 
-def meant(models: Path, name: ModelName) -> Manifest | None:
+def current_manifest(models: Path, name: ModelName) -> Manifest | None:
     """What `name` means now; None for nothing, or for nothing that could be used."""
     try:
-        return load(models, path_of(models, name))
+        return load_manifest(models, manifest_path(models, name))
     except VllamadError:
         return None
 
@@ -175,7 +177,7 @@ def _hand_on(models: Path, gone: Manifest) -> None:
 
     The first of them takes its place: they went on sharing one worker, and do so still.
     """
-    now = meant(models, parse_model_name(gone.name))
+    now = current_manifest(models, parse_model_name(gone.name))
     if gone.base or (now is not None and now.folder == gone.folder and not now.base):
         return
     heirs = [
@@ -184,7 +186,7 @@ def _hand_on(models: Path, gone: Manifest) -> None:
         if other.folder == gone.folder and other.base == gone.name
     ]
     for number, heir in enumerate(heirs):
-        write(models, msgspec.structs.replace(heir, base=heirs[0].name if number else ""))
+        write_manifest(models, msgspec.structs.replace(heir, base=heirs[0].name if number else ""))
 
 
 def repository_of(models: Path, folder: str) -> Path:
@@ -192,7 +194,7 @@ def repository_of(models: Path, folder: str) -> Path:
     return models.joinpath(*Path(folder).parts[:2])
 
 
-def hash_files(folder: Path, progress: Progress | None = None) -> tuple[StoredFile, ...]:
+def hash_files(folder: Path, progress: HashProgress | None = None) -> tuple[StoredFile, ...]:
     """Hash every file of a model. BadInput for a hostile name, HostProblem for a bad file."""
     found = [safe_path(name) for name, _ in list_files(folder)]
     if not found:
@@ -200,11 +202,11 @@ def hash_files(folder: Path, progress: Progress | None = None) -> tuple[StoredFi
     return tuple(hash_file(folder, name, progress) for name in found)
 
 
-def hash_file(folder: Path, name: str, progress: Progress | None = None) -> StoredFile:
+def hash_file(folder: Path, name: str, progress: HashProgress | None = None) -> StoredFile:
     """Hash one file of a model. Raises HostProblem where it cannot be read."""
     digest = hashlib.sha256()
     done = 0
-    with opened(folder / name) as (file, size):
+    with open_regular(folder / name) as (file, size):
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             done += len(chunk)
@@ -214,7 +216,7 @@ def hash_file(folder: Path, name: str, progress: Progress | None = None) -> Stor
 
 
 @contextmanager
-def changing(
+def repository_lock(
     models: Path, repository: str, meanwhile: Callable[[], None] | None = None
 ) -> Generator[None]:
     """Be the only process that changes a repository's folder; a dead owner's lock is no lock.
@@ -245,7 +247,7 @@ def _locked(file: BinaryIO) -> bool:
 
 
 @contextmanager
-def naming(models: Path) -> Generator[None]:
+def names_lock(models: Path) -> Generator[None]:
     """Be the only one that changes what names mean; others wait, as it takes milliseconds."""
     path = models / "locks" / "names.lock"
     with disk_problems("lock the model store"):
@@ -275,7 +277,7 @@ def _refuse_links(folder: Path) -> None:
 
 def _settle(path: Path) -> None:
     """Readable for the account the engine runs as, and safe from a power cut."""
-    with opened(path) as (file, _):
+    with open_regular(path) as (file, _):
         os.fchmod(file.fileno(), 0o644)
         os.fsync(file.fileno())
 
@@ -285,7 +287,7 @@ def is_used(models: Path, folder: str) -> bool:
     return any(other.folder == folder for other in list_manifests(models).manifests)
 
 
-def discard(models: Path, folder: str) -> None:
+def discard_snapshot(models: Path, folder: str) -> None:
     """Remove a snapshot no manifest names, and the blobs no snapshot links to.
 
     The caller holds `changing` for the repository.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vllamad.errors import HostProblem, Unavailable, VllamadError
 from vllamad.models.store import model_store
-from vllamad.models.store.manifests import load, manifest_paths
+from vllamad.models.store.manifests import load_manifest, manifest_paths
 from vllamad.protocol.control import Progress
 
 FRESH = 3600.0  # seconds in which an upload may still become a model
@@ -21,16 +21,16 @@ FRESH = 3600.0  # seconds in which an upload may still become a model
 Report = Callable[[Progress], None]
 
 
-def prune(models: Path, report: Report, *, dry_run: bool) -> None:
+def prune_store(models: Path, report: Report, *, dry_run: bool) -> None:
     """Remove what no manifest needs, with a step for each thing; with `dry_run`, only tell.
 
     What is being pulled is left alone. Raises HostProblem where a manifest cannot be read: who
     knows what it needs.
     """
     _used(models)
-    for repository in sorted(model_store.hub(models).glob("models--*")):
+    for repository in sorted(model_store.hub_folder(models).glob("models--*")):
         try:
-            with model_store.changing(models, repository.name):
+            with model_store.repository_lock(models, repository.name):
                 _prune_repository(models, repository, report, dry_run=dry_run)
         except Unavailable:
             continue
@@ -44,7 +44,7 @@ def _used(models: Path) -> set[str]:
     used: set[str] = set()
     for path in manifest_paths(models):
         try:
-            used.add(load(models, path).folder)
+            used.add(load_manifest(models, path).folder)
         except VllamadError as error:
             raise HostProblem(
                 f"cannot prune: {error.message}", hint="remove that manifest, or pull its model"

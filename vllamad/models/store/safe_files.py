@@ -28,7 +28,7 @@ def safe_path(text: str) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[tuple[BinaryIO, int]]:
+def open_regular(path: Path) -> Generator[tuple[BinaryIO, int]]:
     """Open a regular file for reading, with its size in bytes.
 
     A device, FIFO or folder raises HostProblem and is never waited for; so does a missing file.
@@ -48,7 +48,7 @@ def opened(path: Path) -> Generator[tuple[BinaryIO, int]]:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """Read a whole regular file of at most `limit` bytes. Raises HostProblem or BadInput."""
-    with opened(path) as (file, size):
+    with open_regular(path) as (file, size):
         # The size is asked again by reading: a file may grow after fstat.
         data = file.read(limit + 1) if size <= limit else b""
         if size > limit or len(data) > limit:

@@ -38,7 +38,7 @@ def blob_path(models: Path, digest: str) -> Path:
     return models / "blobs" / f"sha256-{found[1]}"
 
 
-class Upload:
+class BlobWriter:
     """A blob being written, from `begin` to `end`, which leaves no half of it behind.
 
     Raises BadInput for too much of it, HostProblem where the disk says no.
@@ -91,7 +91,7 @@ class Upload:
             )
 
 
-def release(models: Path, digests: Iterable[str]) -> None:
+def release_blobs(models: Path, digests: Iterable[str]) -> None:
     """Remove the blobs of files, by their SHA-256 in hex, that no model is made of any more."""
     for digest in digests:
         path = blob_path(models, f"sha256:{digest}")
@@ -102,7 +102,7 @@ def release(models: Path, digests: Iterable[str]) -> None:
             continue
 
 
-def sweep(models: Path) -> None:
+def remove_old_blobs(models: Path) -> None:
     """Remove what was half written, and blobs that no model was made of within a day.
 
     Only for a time when no upload is going on. The store of an Ollama server, where blobs have the

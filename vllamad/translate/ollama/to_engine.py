@@ -1,6 +1,6 @@
 """What to ask the engine: an Ollama request into one call of vLLM's OpenAI routes.
 
-Built key by key, so nothing a client invents gets through. Knows no I/O and no catalog: what is
+Built key by key, so nothing a client invents gets through. Knows no I/O and no models: what is
 known of the model comes in as `ModelTraits`.
 """
 

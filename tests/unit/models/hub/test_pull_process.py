@@ -19,7 +19,7 @@ from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
 from vllamad.host.shim import descendants
 from vllamad.models.hub.download import AT_ONCE
-from vllamad.models.hub.pull_runner import pull
+from vllamad.models.hub.pull_runner import run_pull
 from vllamad.models.installed import InstalledModels
 from vllamad.models.registry.resolve import Origin
 from vllamad.models.store import model_store
@@ -72,7 +72,7 @@ async def pulled(
         steps.append(step)
 
     with trio.fail_after(60):
-        await pull(models, parse_model_name(name), report, origin, environ=os.environ)
+        await run_pull(models, parse_model_name(name), report, origin, environ=os.environ)
     return steps
 
 
@@ -134,7 +134,7 @@ async def test_other_tools_find_the_files_in_the_cache(hub, models):
         sys.executable, "-c",
         "import sys, huggingface_hub as h; print(h.hf_hub_download('org/tiny', 'config.json',"
         " cache_dir=sys.argv[1], local_files_only=True))",
-        str(model_store.hub(models)),
+        str(model_store.hub_folder(models)),
     ]  # fmt: skip
     found = await trio.run_process(command, capture_stdout=True)
     path = trio.Path(found.stdout.decode().strip())
@@ -332,7 +332,7 @@ async def test_a_pull_waits_for_who_changes_its_repository_and_tells_of_what_com
     size = len(FILES["model.safetensors"])
     part = models / f"hub/models--org--tiny/blobs/{hub.etag('model.safetensors')}.incomplete"
     part.parent.mkdir(parents=True)
-    with model_store.changing(models, model_store.repository_folder("org", "tiny")):
+    with model_store.repository_lock(models, model_store.repository_folder("org", "tiny")):
         waiting = await started(models)
         assert waiting.stdout is not None
         heard = await waiting.stdout.receive_some()

@@ -12,7 +12,7 @@ from vllamad.core.variants import FORMATS, KnownModel
 from vllamad.errors import BadInput, ConfigError, ModelNotFound
 from vllamad.models.registry.registry import ModelRegistry, is_gguf
 from vllamad.models.registry.registry_file import SHIPPED, load_registry
-from vllamad.models.registry.resolve import MAIN, origin_in, origin_of
+from vllamad.models.registry.resolve import MAIN, origin_from_name, resolve_origin
 
 KNOWN = load_registry()
 CPU = Machine(host=64 * GIB)
@@ -114,21 +114,21 @@ def test_the_reckoned_size_is_the_true_one(name: str, form: str, gigabytes: floa
 def test_a_known_name_stands_for_a_repository(
     text: str, machine: Machine, repository: str, variant: str
 ) -> None:
-    origin = origin_of(parse_model_name(text), KNOWN, machine)
+    origin = resolve_origin(parse_model_name(text), KNOWN, machine)
     assert (origin.repository, origin.revision, origin.variant) == (repository, MAIN, variant)
 
 
 def test_a_revision_may_be_pinned() -> None:
-    assert len(origin_of(parse_model_name("bge-m3"), KNOWN, CPU).revision) == 40
+    assert len(resolve_origin(parse_model_name("bge-m3"), KNOWN, CPU).revision) == 40
 
 
 def test_a_longer_context_needs_a_smaller_variant() -> None:
-    origin = origin_of(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9), context=4096)
+    origin = resolve_origin(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9), context=4096)
     assert origin.variant == "bf16"
 
 
 def test_what_came_before_is_told() -> None:
-    origin = origin_of(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9))
+    origin = resolve_origin(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9))
     assert len(origin.passed_over) == 1
     assert origin.passed_over[0].startswith("bf16: needs ")
 
@@ -151,7 +151,7 @@ def test_what_came_before_is_told() -> None:
 def test_a_name_with_a_slash_goes_to_the_hub_as_it_is(
     text: str, repository: str, revision: str
 ) -> None:
-    origin = origin_of(parse_model_name(text), KNOWN, CPU)
+    origin = resolve_origin(parse_model_name(text), KNOWN, CPU)
     assert (origin.repository, origin.revision, origin.variant) == (repository, revision, "")
 
 
@@ -172,14 +172,14 @@ def test_a_name_with_a_slash_goes_to_the_hub_as_it_is(
 )
 def test_an_unknown_name_fails_as_ollama_does_with_what_comes_near(text: str, hint: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        origin_of(parse_model_name(text), KNOWN, CPU)
+        resolve_origin(parse_model_name(text), KNOWN, CPU)
     assert caught.value.message == "pull model manifest: file does not exist"
     assert hint[:40] in caught.value.hint
 
 
 def test_a_pull_without_a_catalogue_takes_only_names_of_the_hub() -> None:
     with pytest.raises(ModelNotFound, match="file does not exist"):
-        origin_in(parse_model_name("smollm2:135m"))
+        origin_from_name(parse_model_name("smollm2:135m"))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_gguf_is_refused_with_the_repository_to_use_instead(
     text: str, name: str, repository: str
 ) -> None:
     with pytest.raises(BadInput) as caught:
-        origin_of(parse_model_name(text), KNOWN, CPU)
+        resolve_origin(parse_model_name(text), KNOWN, CPU)
     assert "it holds GGUF files, which the engine does not read; " in caught.value.message
     assert caught.value.message.endswith(f"; {repository} holds the same as safetensors")
     assert caught.value.hint == f"pull {name}"
@@ -205,7 +205,7 @@ def test_gguf_is_refused_with_the_repository_to_use_instead(
 
 def test_gguf_of_an_unknown_model_is_refused_too() -> None:
     with pytest.raises(BadInput, match=r"which the engine does not read$"):
-        origin_of(parse_model_name("TheBloke/Own-Thing-GGUF"), KNOWN, CPU)
+        resolve_origin(parse_model_name("TheBloke/Own-Thing-GGUF"), KNOWN, CPU)
 
 
 @pytest.mark.parametrize(("name", "said"), [("a/b-GGUF", True), ("a/gguf-b", False)])
@@ -257,14 +257,14 @@ def written(tmp_path: Path, text: str, name: str = "catalog.toml") -> Path:
 
 def test_a_file_adds_a_family(tmp_path: Path) -> None:
     known = load_registry([written(tmp_path, MINE)])
-    assert origin_of(parse_model_name("tiny"), known, CPU).repository == "org/tiny"
+    assert resolve_origin(parse_model_name("tiny"), known, CPU).repository == "org/tiny"
     assert known.find(parse_model_name("qwen3:8b")) is not None
 
 
 def test_a_file_adds_a_tag_and_changes_what_is_latest(tmp_path: Path) -> None:
     text = 'qwen3.latest = "mine"\n[qwen3.tags.mine]\nparameters = 1e9\ncontext = 1\nfp8 = "a/b"'
     known = load_registry([written(tmp_path, text)])
-    assert origin_of(parse_model_name("qwen3"), known, CPU).repository == "a/b"
+    assert resolve_origin(parse_model_name("qwen3"), known, CPU).repository == "a/b"
     assert known.find(parse_model_name("qwen3:8b")) is not None
 
 
@@ -277,7 +277,10 @@ def test_a_tag_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_of_two_files_the_later_one_counts(tmp_path: Path) -> None:
     files = [written(tmp_path, MINE), written(tmp_path, MINE.replace("org", "other"), "b.toml")]
-    assert origin_of(parse_model_name("tiny"), load_registry(files), CPU).repository == "other/tiny"
+    assert (
+        resolve_origin(parse_model_name("tiny"), load_registry(files), CPU).repository
+        == "other/tiny"
+    )
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
