@@ -148,9 +148,9 @@ def cache(models: Path) -> Path:
 def test_what_no_model_needs_is_told_and_gone(models: Path, cache: Path) -> None:
     hub = f"hub/{cache.name}"
     expected = {
-        f"{hub}/snapshots/old": ("a revision no model uses", 4),
-        f"{hub}/blobs/gone": ("a file no model uses", 100),
-        f"{hub}/blobs/half.incomplete": ("part of a pull that was not finished", 10),
+        f"{hub}/snapshots/old": ("a revision that no model uses", 4),
+        f"{hub}/blobs/gone": ("a file that no model uses", 100),
+        f"{hub}/blobs/half.incomplete": ("part of an unfinished pull", 10),
     }
     assert pruned(models, dry_run=True) == expected
     assert (cache / "snapshots/old/own.txt").exists(), "a dry run touches nothing"
@@ -196,5 +196,5 @@ def test_old_uploads_go_unless_a_model_was_made_of_them(models: Path) -> None:
     past = time.time() - pruning.FRESH - 60
     for name in ("old", "used"):
         os.utime(folder / name, (past, past))
-    assert pruned(models) == {"blobs/old": ("uploaded, and no model was made of it", 5)}
+    assert pruned(models) == {"blobs/old": ("an upload that no model was made of", 5)}
     assert sorted(path.name for path in folder.iterdir()) == ["new", "used"]

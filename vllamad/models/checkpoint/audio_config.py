@@ -1,4 +1,4 @@
-"""Can a model hear, and can it do anything else? Its config.json says so."""
+"""Derives from config.json whether a model takes audio, and whether it does anything else."""
 
 from __future__ import annotations
 

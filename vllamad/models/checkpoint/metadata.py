@@ -1,6 +1,6 @@
-"""What a model's own files say about it: config.json and its neighbours into plain numbers.
+"""Reads the facts of a checkpoint, as plain numbers, from config.json and the files beside it.
 
-Must not know names, memory plans or engine flags; never runs anything of the model's.
+Knows no model names, memory plans or engine flags; never runs code of the model.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from vllamad.translate.content.fill_in_middle import FimTokens
 TOKENIZER = "tokenizer.json"
 JSON_LIMIT = 16 << 20  # bytes; a tokenizer_config.json with thousands of tokens is under 2 MiB
 INDEX_LIMIT = 64 << 20
-# What families call the same number.
+# The keys under which families give the context length.
 _CONTEXT = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
 )  # fmt: skip
@@ -58,13 +58,13 @@ GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """One checkpoint. Sizes are bytes, lengths are tokens; 0 and "" mean the files do not say."""
+    """One checkpoint. Sizes are bytes, lengths are tokens; 0 and "" mean unknown."""
 
     model_type: str
     architectures: tuple[str, ...]
     parameter_count: int
     weight_bytes: int
-    dtype: str  # of most weights, as safetensors spells it
+    dtype: str  # of most weights, in safetensors' spelling
     quantization: str  # never empty: BF16, FP8, AWQ-4bit, ...
     context_length: int
     hidden_size: int
@@ -77,29 +77,29 @@ class ModelFacts:
     rope_base: float
     norm_epsilon: float
     vision_layers: int
-    cache: tuple[Layers, ...]  # what its layers keep of a request
+    cache: tuple[Layers, ...]  # the KV cache of its layers
     is_embedding: bool
-    pooling: str  # how an embedding is made of the tokens': mean, cls, last, or rank for a score
+    pooling: str  # of an embedding model: mean, cls, last, or rank for scores
     has_vision: bool
     hearing: Hearing
-    fim: FimTokens | None  # how it is asked to fill in the middle, if it can
+    fim: FimTokens | None  # the tokens of fill-in-the-middle, if it can do that
     chat_template: str
     mistral_common: bool  # the engine renders with mistral-common, whatever the template
     bos_token: str
     eos_token: str
-    license: str  # the text, else the identifier on the model's card
-    generation: Mapping[str, float]  # those of GENERATION_KEYS that the model sets
+    license: str  # the text, else the identifier in the model card
+    generation: Mapping[str, float]  # the values of GENERATION_KEYS that the model sets
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of KV cache one token takes over all layers, in 16 bits."""
+        """Bytes of KV cache per token over all layers, in 16 bits."""
         return per_token(self.cache, 2)
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Read a checkpoint's folder; takes milliseconds and touches no weights.
+    """Read a checkpoint's folder, but not its weights; takes milliseconds.
 
-    Raises BadInput where a file is not what it should be, HostProblem where one cannot be read.
+    Raises BadInput for an invalid file, HostProblem for one that cannot be read.
     """
     names = {name for name, _ in list_files(folder)}
 
@@ -131,14 +131,14 @@ def read_facts(folder: Path) -> ModelFacts:
 
 
 def _has_mistral_layout(names: set[str]) -> bool:
-    """True for files in Mistral's own layout, which vLLM tells by the same names."""
+    """Whether the files have Mistral's layout; vLLM recognises it by the same names."""
     return any(map(_MISTRAL_WEIGHTS.fullmatch, names)) and any(
         map(_MISTRAL_TOKENIZER.fullmatch, names)
     )
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read the headers of the weights the engine will load. Raises as `read_facts` does."""
+    """Read the headers of the weights that the engine loads. Raises as `read_facts` does."""
     names = {name for name, _ in list_files(folder)}
     index: Json = {}
     if INDEX in names:
@@ -163,7 +163,7 @@ def facts_from(
     fim: FimTokens | None = None,
     mistral_common: bool = False,
 ) -> ModelFacts:
-    """Put together what the files said; `read_facts` does the reading."""
+    """Derive the facts from decoded files; `read_facts` reads them."""
     inner = language_part(config)
     names = names_of(config)
     dtype = main_dtype(tensors.values())
@@ -207,14 +207,14 @@ def facts_from(
     )
 
 
-# Architectures that answer with vectors or scores instead of text.
+# Architectures that return vectors or scores instead of text.
 _EMBEDS = re.compile(
     r"(XLM)?Roberta|(Nomic|Modern|Distil|Camem)?Bert|MPNet|GteModel|NewModel"
     r"|.*ForSequenceClassification$|.*EncoderModel$|.*EmbeddingModel$"
 )
 
 
-# How sentence-transformers says it: the newer key, then the older ones.
+# The older keys of sentence-transformers; the newer one is `pooling_mode`.
 _POOLING = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -229,8 +229,8 @@ def _pooling(settings: Json, architectures: tuple[str, ...]) -> str:
     return get_text(settings, "pooling_mode") or older
 
 
-# What config.json may leave out, as transformers has it.
-_UNSAID: Mapping[str, Json] = {
+# The defaults of transformers for keys that config.json may omit.
+_DEFAULTS: Mapping[str, Json] = {
     "gemma3_text": {
         "head_dim": 256, "max_position_embeddings": 131072, "num_attention_heads": 8,
         "num_key_value_heads": 4, "sliding_window": 4096,
@@ -241,8 +241,8 @@ _UNSAID: Mapping[str, Json] = {
 def language_part(config: Json) -> Json:
     """The numbers of the language model: the top level, overridden by those in `text_config`."""
     inner = get_object(config, "text_config")
-    told = {**config, **{key: value for key, value in inner.items() if value}}
-    return {**_UNSAID.get(get_text(told, "model_type"), {}), **told}
+    merged = {**config, **{key: value for key, value in inner.items() if value}}
+    return {**_DEFAULTS.get(get_text(merged, "model_type"), {}), **merged}
 
 
 def model_type_of(config: Json) -> str:
@@ -253,5 +253,5 @@ def model_type_of(config: Json) -> str:
 
 
 def _generation(settings: Json) -> dict[str, float]:
-    found = {key: get_number(settings, key) for key in GENERATION_KEYS}
-    return {key: value for key, value in found.items() if value is not None}
+    values = {key: get_number(settings, key) for key in GENERATION_KEYS}
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The texts that come with a checkpoint: its chat template, special tokens and licence."""
+"""Reads the texts of a checkpoint: its chat template, special tokens and licence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CARD_LICENSE = re.compile(r"^license(_name)?:[ \t]*[\"']?([\w.+-]+)", re.MULTIL
 
 
 def template_file(folder: Path, names: Collection[str]) -> str:
-    """The chat template as a file of its own, where newer checkpoints keep it."""
+    """The chat template from its own file, as newer checkpoints have it; "" without one."""
     name = "chat_template.jinja"
     if name not in names:
         return ""
@@ -28,12 +28,12 @@ def template_file(folder: Path, names: Collection[str]) -> str:
 def template_of(*sources: Json) -> str:
     """The chat template inside JSON: one text, or the default of a list of named ones."""
     for source in sources:
-        if found := get_text(source, "chat_template"):
-            return found
+        if template := get_text(source, "chat_template"):
+            return template
         named = {
             get_text(entry, "name"): get_text(entry, "template")
             for value in get_list(source, "chat_template")
-            # JSON objects have text keys
+            # The keys of a JSON object are texts.
             if isinstance(value, dict) and (entry := cast("Json", value))
         }
         if named:
@@ -47,7 +47,7 @@ def special_token(tokenizer: Json, key: str) -> str:
 
 
 def license_of(folder: Path, names: Collection[str]) -> str:
-    """The licence's text, else its identifier on the model's card, else nothing."""
+    """The licence's text, else its identifier in the model card, else ""."""
     for name in sorted(names):
         if _LICENSE_FILE.fullmatch(name):
             return _head(folder / name)
@@ -55,11 +55,11 @@ def license_of(folder: Path, names: Collection[str]) -> str:
 
 
 def card_license(card: str) -> str:
-    """The licence a model card names in its front matter; `license_name` says what `other` is."""
+    """The licence in a model card's front matter; `license_name` replaces `other`."""
     head = _CARD_HEAD.match(card)
-    found: dict[str, str] = dict(_CARD_LICENSE.findall(head[1])) if head else {}
-    named, plain = found.get("_name", ""), found.get("", "")
-    return named if plain == "other" and named else plain
+    fields: dict[str, str] = dict(_CARD_LICENSE.findall(head[1])) if head else {}
+    name, identifier = fields.get("_name", ""), fields.get("", "")
+    return name if identifier == "other" and name else identifier
 
 
 def _head(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""Which of the engine's parsers understand a model's tool calls and thinking, if any.
+"""Chooses the engine's parsers for a model's tool calls and thinking.
 
-The operator's word first, then evidence in the chat template, then the family. Where the template
-proves nothing, none: a wrong reasoning parser swallows whole answers.
+The operator's flags come first, then evidence in the chat template and the family. Without
+evidence no parser is used, since a wrong reasoning parser loses whole answers.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ TOOL_FLAG, REASONING_FLAG = "tool-call-parser", "reasoning-parser"
 class ParserRow:
     """A parser and its evidence, all of which must hold.
 
-    Plain texts, not patterns: templates come from strangers, and a pattern can take for ever.
+    Plain texts, not patterns: templates are untrusted, and a pattern can take very long.
     """
 
     parser: str
-    family: tuple[str, ...] = ("",)  # how model_type begins
+    family: tuple[str, ...] = ("",)  # prefixes of model_type
     exact: bool = False  # `family` is the whole of model_type
-    markers: tuple[str, ...] = ()  # texts the template holds
-    without: tuple[str, ...] = ()  # texts it does not hold
-    opens_thought: bool = False  # the generation prompt itself ends in <think>
-    engine_renders: bool = False  # vLLM writes this family's prompts itself, without a template
+    markers: tuple[str, ...] = ()  # texts that the template contains
+    without: tuple[str, ...] = ()  # texts that it does not contain
+    opens_thought: bool = False  # the generation prompt ends in <think>
+    engine_renders: bool = False  # vLLM renders this family's prompts without a template
 
 
 _MISTRAL = ("mistral", "mixtral", "ministral", "pixtral", "voxtral")
@@ -44,7 +44,7 @@ TOOLS = (
     ParserRow(parser="deepseek_v4", family=("deepseek_v4",), engine_renders=True),
     ParserRow(parser="deepseek_v32", family=("deepseek_v32",), engine_renders=True),
     ParserRow(parser="kimi_k3", family=("kimi_k3",), engine_renders=True),
-    # A format of their own, with a marker nobody else has.
+    # Formats with a unique marker.
     ParserRow(parser="kimi_k2", markers=("<|tool_calls_section_begin|>",)),
     ParserRow(parser="minimax_m3", family=("minimax_m3",), markers=("<minimax:tool_call>",)),
     ParserRow(parser="minimax_m2", markers=("<minimax:tool_call>",)),
@@ -67,7 +67,7 @@ TOOLS = (
         family=("deepseek_v3", "gigachat"),
         markers=("<|role_sep|>", "function call"),
     ),
-    # Shared markers, told apart by family.
+    # Shared markers, distinguished by family.
     ParserRow(
         parser="llama4_json", family=("llama4",), markers=("<|python_start|>", '"parameters":')
     ),
@@ -101,7 +101,7 @@ TOOLS = (
     ParserRow(parser="glm45", family=_GLM, markers=("<arg_key>",)),
     ParserRow(parser="step3p5", family=("step3p",), markers=("<function=", "<parameter=")),
     ParserRow(parser="mimo", family=("mimo",), markers=("<function=", "<parameter=")),
-    # Qwen's two forms, which many fine-tunes and other families kept; the second came with Hermes.
+    # Qwen's two forms, which many fine-tunes and other families use; the second is Hermes'.
     ParserRow(parser="qwen3_coder", markers=("<tool_call>", "<function=", "<parameter=")),
     ParserRow(parser="hermes", markers=("<tool_call>", '{"name"')),
 )
@@ -135,18 +135,18 @@ REASONING = (
     ParserRow(parser="step3", family=("step3",), opens_thought=True),
     ParserRow(parser="plamo3", family=("plamo3",), markers=("enable_thinking",)),
     ParserRow(parser="minicpmv", family=("minicpmv", "minicpmo"), markers=("enable_thinking",)),
-    # DeepSeek V3.1 and R1 share the turns; only the first can be told not to think.
+    # DeepSeek V3.1 and R1 share the turns; only the first can switch thinking off.
     ParserRow(parser="deepseek_v3", markers=("<｜Assistant｜>", "<think>", "not thinking")),
     ParserRow(
         parser="deepseek_r1", markers=("<｜Assistant｜>", "</think>"), without=("not thinking",)
     ),
-    # A switch, and the thought it switches: Qwen's form, which SmolLM3, EXAONE and others took.
+    # A switch for thinking: Qwen's form, which SmolLM3, EXAONE and others use.
     ParserRow(parser="qwen3", markers=("<think>", "enable_thinking"), without=("<TOOLCALL>",)),
-    # No switch: QwQ, Qwen3-Thinking-2507, and what was distilled from R1.
+    # No switch: QwQ, Qwen3-Thinking-2507, and models distilled from R1.
     ParserRow(parser="deepseek_r1", opens_thought=True, without=("enable_thinking", "<TOOLCALL>")),
 )
 
-# A template uses `tools` where it tests or walks them; without, the model never hears of them.
+# A template uses `tools` where it tests or iterates over them.
 _USES_TOOLS = re.compile(r"\b(?:if|in|and|not)\s+\(?tools\b")
 _SWITCH = re.compile(r"\benable_thinking\b|\b(?:if|and|not|or)\s+\(?thinking\b")
 
@@ -154,40 +154,38 @@ _SWITCH = re.compile(r"\benable_thinking\b|\b(?:if|and|not|or)\s+\(?thinking\b")
 def parsers_for(facts: ModelFacts, args: Mapping[str, Flag]) -> tuple[str | None, str | None]:
     """Choose the engine's (tool parser, reasoning parser) for a model; None for neither.
 
-    `args` are the operator's own flags for it: what they name is taken, and a false one turns a
-    parser off.
+    `args` are the operator's flags for it: a parser they name is used, and false turns it off.
     """
-    wished = {name.replace("_", "-"): value for name, value in args.items()}
+    flags = {name.replace("_", "-"): value for name, value in args.items()}
     return (
-        _wish(wished[TOOL_FLAG]) if TOOL_FLAG in wished else _tool_parser(facts),
-        _wish(wished[REASONING_FLAG]) if REASONING_FLAG in wished else _first(REASONING, facts),
+        _configured(flags[TOOL_FLAG]) if TOOL_FLAG in flags else _tool_parser(facts),
+        _configured(flags[REASONING_FLAG]) if REASONING_FLAG in flags else _first(REASONING, facts),
     )
 
 
 def usable_parsers(
     facts: ModelFacts, args: Mapping[str, Flag], engine: EngineParsers | None
 ) -> tuple[str | None, str | None]:
-    """Those of `parsers_for` that `engine` has; None is an engine nobody knows yet.
+    """The parsers of `parsers_for` that `engine` has; None is an engine not probed yet.
 
-    What the operator names is believed: a plugin may bring it.
+    A parser that the operator names is not checked: a plugin may provide it.
     """
     tools, reasoning = parsers_for(facts, args)
     if engine is None:
         return tools, reasoning
-    wished = args.values()
+    configured = args.values()
     return (
-        tools if tools in engine.tools or tools in wished else None,
-        reasoning if reasoning in engine.reasoning or reasoning in wished else None,
+        tools if tools in engine.tools or tools in configured else None,
+        reasoning if reasoning in engine.reasoning or reasoning in configured else None,
     )
 
 
 def capabilities(
     facts: ModelFacts, args: Mapping[str, Flag], engine: EngineParsers | None
 ) -> tuple[str, ...]:
-    """What a client may ask of the model, in Ollama's words.
+    """The capabilities of the model, in Ollama's words.
 
-    Tools and thinking are promised only where a parser separates them, hearing only where the
-    engine has what it takes to read sound.
+    Tools and thinking need a parser of the engine, audio needs its packages that read sound.
     """
     hears = bool(facts.hearing) and not (engine and missing_packages(facts.hearing, engine.sound))
     if facts.is_embedding:
@@ -207,24 +205,24 @@ def capabilities(
 
 
 def can_switch_thinking(facts: ModelFacts) -> bool:
-    """Is there a way to tell this model not to think? If not, parsers must not be told so."""
+    """Whether thinking can be switched off; if not, parsers must not be told that it is."""
     rows = (row for row in REASONING if row.engine_renders and row.parser != "openai_gptoss")
     return bool(_SWITCH.search(facts.chat_template)) or any(_fits(row, facts) for row in rows)
 
 
 def opens_thought(template: str) -> bool:
-    """Does the generation prompt, a template's last part, open a thought and leave it open?"""
-    _, found, prompt = template.rpartition("add_generation_prompt")
-    return bool(found) and "<think>" in prompt and "</think>" not in prompt
+    """Whether the generation prompt, the template's last part, ends in an open <think>."""
+    _, separator, prompt = template.rpartition("add_generation_prompt")
+    return bool(separator) and "<think>" in prompt and "</think>" not in prompt
 
 
-def _wish(value: Flag) -> str | None:
+def _configured(value: Flag) -> str | None:
     return value if isinstance(value, str) else None
 
 
 def _tool_parser(facts: ModelFacts) -> str | None:
-    heard = _USES_TOOLS.search(facts.chat_template)
-    return _first(tuple(row for row in TOOLS if heard or row.engine_renders), facts)
+    uses_tools = _USES_TOOLS.search(facts.chat_template)
+    return _first(tuple(row for row in TOOLS if uses_tools or row.engine_renders), facts)
 
 
 def _first(rows: tuple[ParserRow, ...], facts: ModelFacts) -> str | None:
@@ -235,7 +233,7 @@ def _fits(row: ParserRow, facts: ModelFacts) -> bool:
     of_family = (
         facts.model_type in row.family if row.exact else facts.model_type.startswith(row.family)
     )
-    # Inside a quoted string of a template, quotes carry backslashes.
+    # Quotes inside a quoted string of a template are escaped.
     template = facts.chat_template.replace("\\", "")
     return (
         of_family

@@ -1,6 +1,6 @@
-"""What the weights are: which files hold them, how many parameters, in which quantisation.
+"""Derives the files of the weights, the number of parameters and the quantisation.
 
-Pure arithmetic over decoded headers and config.json; reads no file.
+Works on decoded headers and config.json; reads no file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ INDEX = "model.safetensors.index.json"
 
 
 def weight_files(names: Collection[str], index: Json) -> list[str]:
-    """Name the files the engine will load: those of the index, else the ones beside config.json.
+    """The files that the engine loads: those of the index, else those beside config.json.
 
-    Raises BadInput where there are none, or where the index names one that is missing.
+    Raises BadInput where there are none, and where the index names a missing one.
     """
     listed = {safe_path(str(name)) for name in get_object(index, "weight_map").values()}
     missing = sorted(listed - set(names))
@@ -27,26 +27,26 @@ def weight_files(names: Collection[str], index: Json) -> list[str]:
         raise BadInput(f"cannot find {missing[0]}, one of {len(listed)} files of weights")
     beside = {name for name in names if name.endswith(".safetensors") and "/" not in name}
     adapters = {name for name in beside if name.startswith("adapter_")}
-    # Some repositories hold the same weights twice, the second time in the vendor's own layout.
-    twice = {name for name in beside if name.startswith("consolidated")}
-    chosen = listed or (beside - adapters - twice) or (beside - adapters)
+    # Some repositories have the same weights again in Mistral's layout.
+    duplicates = {name for name in beside if name.startswith("consolidated")}
+    chosen = listed or (beside - adapters - duplicates) or (beside - adapters)
     if not chosen:
         raise BadInput(
             "cannot find weights: there is no .safetensors file",
-            hint="weights in other formats are not loaded, as reading them can run code",
+            hint="only safetensors weights are loaded: reading other formats can run code",
         )
     return sorted(chosen)
 
 
 def main_dtype(tensors: Iterable[Tensor]) -> str:
-    """The type most bytes of weights have, as safetensors spells it; empty without weights."""
-    held: Counter[str] = Counter()
+    """The type of most bytes of the weights, in safetensors' spelling; "" without weights."""
+    sizes: Counter[str] = Counter()
     for tensor in tensors:
-        held[tensor.dtype] += tensor.size
-    return max(held, key=lambda dtype: held[dtype], default="")
+        sizes[tensor.dtype] += tensor.size
+    return max(sizes, key=lambda dtype: sizes[dtype], default="")
 
 
-# Beside the weights, a quantised checkpoint stores how to read them; that is not parameters.
+# The tensors with which a quantised checkpoint describes its weights; they are not parameters.
 _BESIDE_WEIGHTS = (
     "scales", "scale", "scale_inv", "scale_2", "zeros", "zero_point", "zp", "g_idx", "absmax",
     "quant_map", "nested_quant_map", "nested_absmax", "bitsandbytes__nf4", "bitsandbytes__fp4",
@@ -55,7 +55,7 @@ _BESIDE_WEIGHTS = (
 
 
 def count_parameters(tensors: Mapping[str, Tensor], config: Json) -> int:
-    """Count parameters as the model has them, whatever they are packed into."""
+    """The number of parameters, packed or not."""
     bits = bits_of(config)
     if not bits:
         return sum(tensor.elements for tensor in tensors.values())
@@ -67,7 +67,7 @@ def count_parameters(tensors: Mapping[str, Tensor], config: Json) -> int:
 
 
 def _packed(tensor: Tensor, bits: int) -> int:
-    """Integers hold several small weights each; a float is one weight."""
+    """The weights in a tensor: an integer packs several, a float is one."""
     if tensor.dtype in ("U8", "I8", "I32", "U32"):
         return tensor.elements * BITS[tensor.dtype] // bits
     return tensor.elements
@@ -75,10 +75,10 @@ def _packed(tensor: Tensor, bits: int) -> int:
 
 def quantization_of(config: Json) -> Json:
     """The checkpoint's quantisation settings; empty where it has none."""
-    for place in (config, get_object(config, "text_config")):
+    for source in (config, get_object(config, "text_config")):
         for key in ("quantization_config", "compression_config"):
-            if found := get_object(place, key):
-                return found
+            if settings := get_object(source, key):
+                return settings
     return {}
 
 
@@ -94,7 +94,7 @@ def bits_of(config: Json) -> int:
 
 
 def quantization_label(config: Json, dtype: str) -> str:
-    """How the weights are stored, in the words users know: `BF16`, `FP8`, `AWQ-4bit`, ..."""
+    """The format of the weights as displayed: `BF16`, `FP8`, `AWQ-4bit`, ..."""
     quantization = quantization_of(config)
     if not quantization:
         return _dtype_label(dtype, config)
@@ -127,7 +127,7 @@ def _compressed_label(quantization: Json) -> str:
 
 
 def _group(quantization: Json) -> Json:
-    """How compressed-tensors says the first group of layers stores its weights."""
+    """The weight settings of the first group of layers, in the format of compressed-tensors."""
     groups = get_object(quantization, "config_groups")
     return get_object(get_object(groups, next(iter(groups), "")), "weights")
 
@@ -140,5 +140,5 @@ def _dtype_label(dtype: str, config: Json) -> str:
 
 
 def names_of(config: Json) -> tuple[str, ...]:
-    """The architectures config.json names, most often one."""
+    """The architectures in config.json, usually one."""
     return tuple(name for name in get_list(config, "architectures") if isinstance(name, str))

@@ -1,4 +1,4 @@
-"""Derived models: a small manifest of its own over the files of a model that is installed.
+"""Derived models: a manifest with an overlay over the files of an installed model.
 
 Everything here blocks.
 """
@@ -22,9 +22,9 @@ from vllamad.models.store.model_store import ManifestChange
 def derive_model(
     models: Path, base: InstalledModel, name: ModelName, overlay: Overlay
 ) -> ManifestChange:
-    """Let `name` mean the files of `base` under `overlay`, in place of what it meant before.
+    """Make `name` the files of `base` with `overlay`, and replace its former manifest.
 
-    An adapter must be on its shelf. Raises ModelNotFound where `base` has gone meanwhile.
+    The adapter must be stored already. Raises ModelNotFound if `base` was removed meanwhile.
     """
 
     def make() -> Manifest:
@@ -33,7 +33,7 @@ def derive_model(
         return msgspec.structs.replace(
             source,
             name=name.canonical(),
-            # Its own base, if it takes that one's place
+            # A model that replaces its own base becomes a base itself.
             base="" if parse_model_name(root).key() == name.key() else root,
             overlay=overlay,
             created=time.time(),
@@ -43,13 +43,13 @@ def derive_model(
 
 
 def remove_unused_adapters(models: Path) -> None:
-    """Remove adapters that no manifest names. Only for a time when no model is being made."""
+    """Remove adapters that no manifest names. Call it only while no model is being created."""
     used: set[str] = set()
     for path in manifest_paths(models):
         try:
             adapter = load_manifest(models, path).overlay.adapter
         except VllamadError:
-            return  # who knows what it names
+            return  # an unreadable manifest may name any adapter
         if adapter is not None:
             used.add(adapter.id)
     lora.remove_adapters_except(models, used)

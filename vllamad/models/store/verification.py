@@ -1,6 +1,6 @@
-"""Is every file of the installed models what its manifest says? Reads and hashes all of it.
+"""Verifies the files of the installed models: compares their SHA-256 with the manifests.
 
-Everything here blocks, for as long as the disk takes.
+Reads every byte, and blocks for that long.
 """
 
 from __future__ import annotations

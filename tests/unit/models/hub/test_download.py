@@ -42,11 +42,11 @@ def test_once_a_file_has_stopped_the_pull_no_other_changes_the_folder(
     class Observed(RepositoryDownload):
         """Holds one file back until the pull is over, and says when that file has ended."""
 
-        def _bring(self, file: RemoteFile):
+        def _store(self, file: RemoteFile):
             try:
                 if file == late and moment == "before its file":
                     assert over.wait(30)
-                return super()._bring(file)
+                return super()._store(file)
             finally:
                 if file == late:
                     ended.set()

@@ -53,7 +53,7 @@ def test_a_repository_without_safetensors_is_refused(weights):
 
 @pytest.mark.parametrize("others", [["config.json"], ["model.Q8_0.GGUF", "README.md"]])
 def test_a_repository_of_gguf_files_is_refused_as_such(others):
-    with pytest.raises(BadInput, match="it holds GGUF files, which the engine does not read"):
+    with pytest.raises(BadInput, match="it holds GGUF files, which vllamad does not serve"):
         chosen("model-Q4_K_M.gguf", *others)
 
 

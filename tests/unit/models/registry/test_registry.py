@@ -158,16 +158,16 @@ def test_a_name_with_a_slash_goes_to_the_hub_as_it_is(
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("qwen3:7b", "qwen3 comes as 0.6b, 1.7b, 4b,"),
-        ("qwen3:8b-gptq", "qwen3 comes as "),
-        ("qwen3:8b-q4_K_M", "qwen3 comes as "),
+        ("qwen3:7b", "qwen3 has the tags 0.6b, 1.7b, 4b,"),
+        ("qwen3:8b-gptq", "qwen3 has the tags "),
+        ("qwen3:8b-q4_K_M", "qwen3 has the tags "),
         ("qwen33", "did you mean qwen3, qwen3.5, qwen2"),
         ("lama3.1", "did you mean llama3.1,"),
         ("mistral-small4", "did you mean mistral-small"),
         ("zzz", "`vllamactl search` lists known names"),
         ("llama3.2-vision", "llama3.2-vision cannot be served: vLLM no longer runs it"),
-        ("example.com/library/qwen3", "a repository of the hub is called org/repo"),
-        ("evil.example/org/tiny", "a repository of the hub is called org/repo"),
+        ("example.com/library/qwen3", "a repository of the hub is written org/repo"),
+        ("evil.example/org/tiny", "a repository of the hub is written org/repo"),
     ],
 )
 def test_an_unknown_name_fails_as_ollama_does_with_what_comes_near(text: str, hint: str) -> None:
@@ -198,13 +198,13 @@ def test_gguf_is_refused_with_the_repository_to_use_instead(
 ) -> None:
     with pytest.raises(BadInput) as caught:
         resolve_origin(parse_model_name(text), KNOWN, CPU)
-    assert "it holds GGUF files, which the engine does not read; " in caught.value.message
-    assert caught.value.message.endswith(f"; {repository} holds the same as safetensors")
+    assert "it holds GGUF files, which vllamad does not serve; " in caught.value.message
+    assert caught.value.message.endswith(f"; {repository} holds the same model as safetensors")
     assert caught.value.hint == f"pull {name}"
 
 
 def test_gguf_of_an_unknown_model_is_refused_too() -> None:
-    with pytest.raises(BadInput, match=r"which the engine does not read$"):
+    with pytest.raises(BadInput, match=r"which vllamad does not serve$"):
         resolve_origin(parse_model_name("TheBloke/Own-Thing-GGUF"), KNOWN, CPU)
 
 
@@ -301,13 +301,13 @@ def test_a_name_may_be_said_not_to_be_served(tmp_path: Path) -> None:
         (MINE.replace("context = 4096", 'context = "long"'),
          "tiny:1b: expected `int`, got `str` - at `context`"),
         (MINE.replace("bf16", "bf17"), "tiny:1b: object contains unknown field `bf17`"),
-        (MINE.replace('latest = "1b"', 'latest = "2b"'), "tiny: its latest, 2b, is none of its"),
-        (MINE.replace("org/tiny", "tiny"), "tiny:1b: bf16: 'tiny' is no org/repository"),
+        (MINE.replace('latest = "1b"', 'latest = "2b"'), "tiny: latest is 2b, which is not one of its"),
+        (MINE.replace("org/tiny", "tiny"), "tiny:1b: bf16: 'tiny' is not org/repo"),
         (MINE.replace('bf16 = "org/tiny"', ""), "tiny:1b has no repository"),
-        (MINE.replace("org/tiny", "o/r").replace("tiny", '"a b"'), "a b:1b is no name of a model"),
+        (MINE.replace("org/tiny", "o/r").replace("tiny", '"a b"'), "a b:1b is not a model name"),
         (MINE + 'also = ["1B"]', ""),
         ('[qwen3.tags.x]\nalso = ["8b"]\nparameters = 1\ncontext = 1\nbf16 = "a/b"',
-         "qwen3:8b is there twice"),
+         "the name qwen3:8b occurs twice"),
     ],
 )  # fmt: skip
 def test_a_fault_names_the_file_and_the_field(tmp_path: Path, text: str, fault: str) -> None:

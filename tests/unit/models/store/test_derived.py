@@ -129,7 +129,7 @@ def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path
     assert made is not None
     assert (made.folder, made.worker_name, made.stored) == (folder, "out:latest", True)
     derive_model(models, made, parse_model_name("again"), EMPTY_OVERLAY)
-    with pytest.raises(HostProblem, match="out:latest is no longer in the configuration"):
+    with pytest.raises(HostProblem, match="its base out:latest is neither in the configuration"):
         InstalledModels(models, {}).find("again")
 
 

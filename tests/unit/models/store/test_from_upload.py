@@ -207,7 +207,7 @@ def test_a_disk_that_says_no_is_told_of(models: Path, folder: Path) -> None:
     files = upload(models, folder)
     made = from_upload.plan_manifest(models, parse_model_name("mine"), files, EMPTY_OVERLAY)
     upload_blobs.blob_path(models, f"sha256:{files['config.json']}").unlink()  # swept in between
-    with pytest.raises(HostProblem, match="cannot put the model together: No such file"):
+    with pytest.raises(HostProblem, match="cannot store the model: No such file"):
         from_upload.lay_out_files(models, made)
 
 

@@ -63,7 +63,7 @@ def test_other_bytes_than_announced_leave_nothing(tmp_path: Path) -> None:
 
 def test_a_blob_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_blobs, "BLOB_LIMIT", 3)
-    with pytest.raises(BadInput, match="over 3 bytes") as raised:
+    with pytest.raises(BadInput, match="more than 3 bytes") as raised:
         upload(tmp_path, digest_of(b"abcd"), b"ab", b"cd")
     assert raised.value.status == 413
     assert stored(tmp_path) == []
