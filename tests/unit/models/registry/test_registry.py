@@ -301,7 +301,7 @@ def test_a_name_may_be_said_not_to_be_served(tmp_path: Path) -> None:
         (MINE.replace("context = 4096", 'context = "long"'),
          "tiny:1b: expected `int`, got `str` - at `context`"),
         (MINE.replace("bf16", "bf17"), "tiny:1b: object contains unknown field `bf17`"),
-        (MINE.replace('latest = "1b"', 'latest = "2b"'), "tiny: latest is 2b, which is not one of its"),
+        (MINE.replace('latest = "1b"', 'latest = "2b"'), "tiny: latest is 2b, which is not one"),
         (MINE.replace("org/tiny", "tiny"), "tiny:1b: bf16: 'tiny' is not org/repo"),
         (MINE.replace('bf16 = "org/tiny"', ""), "tiny:1b has no repository"),
         (MINE.replace("org/tiny", "o/r").replace("tiny", '"a b"'), "a b:1b is not a model name"),
