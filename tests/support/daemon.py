@@ -203,7 +203,9 @@ def fake_home(
     (runtime.parent / "current").symlink_to("fake")
     for name in models:
         folder = write_checkpoint(home / "made" / name)
-        model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
+        model_store.add_model(
+            home / "state" / "models", parse_model_name(name), folder, source="test"
+        )
     return home
 
 

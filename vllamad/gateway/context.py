@@ -26,7 +26,7 @@ class Context:
     """Made once, in `gateway/run.py`."""
 
     settings: GatewaySettings
-    catalog: InstalledModels
+    installed_models: InstalledModels
     gate: Gate
     limits: RelayLimits
     orders: SupervisorClient

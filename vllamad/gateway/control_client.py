@@ -13,7 +13,7 @@ import trio
 
 from vllamad.errors import BadInput, ServerBusy, Unavailable, VllamadError, WorkerLost, from_kind
 from vllamad.http.control_server import MAX_BODY
-from vllamad.http.engine_client import EngineResponse, post
+from vllamad.http.engine_client import EngineResponse, post_to_engine
 from vllamad.protocol.control import Problem, ProblemBody, Progress
 
 AT_ONCE: Final = 16  # of 64 connections the supervisor has for everybody
@@ -92,7 +92,7 @@ class Steps:
 
 async def _given(control: Path, path: str, content: bytes) -> EngineResponse:
     """The answer to an order, once it has begun. Raises what it refuses with."""
-    answer = await _expected(post(str(control), path, content))
+    answer = await _expected(post_to_engine(str(control), path, content))
     if answer.status == 200:
         return answer
     with closing(answer):

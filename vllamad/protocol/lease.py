@@ -17,7 +17,7 @@ LINE_LIMIT = 64 * 1024
 class Acquire(msgspec.Struct, tag="acquire", frozen=True, kw_only=True):
     """Request a lease on the worker of `model`; `keep_alive` in seconds, negative for no end."""
 
-    model: str  # canonical name, as the catalog prints it
+    model: str  # canonical name, as it is listed
     keep_alive: float | None = None
     request_id: str = ""
 

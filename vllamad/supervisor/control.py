@@ -19,7 +19,7 @@ import trio
 
 from vllamad import __version__
 from vllamad.config.settings import Settings
-from vllamad.config.show import as_json
+from vllamad.config.show import settings_as_json
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse_model_name
@@ -127,7 +127,9 @@ class Control:
             case ("GET", "v1", "workers"):
                 return _json(Workers(workers=self._daemon.fleet.workers()))
             case ("GET", "v1", "config"):
-                return ControlResponse(body=msgspec.json.encode(as_json(self._daemon.settings)))
+                return ControlResponse(
+                    body=msgspec.json.encode(settings_as_json(self._daemon.settings))
+                )
             case ("GET", "v1", "models", name, "logs"):
                 return await self._logs(name, request.query)
             case ("POST", "v1", "reload"):
@@ -175,7 +177,7 @@ class Control:
 
     async def _load(self, name: str) -> StreamResponse:
         """Load and keep: an operator's load stays until it is unloaded, or evicted for another."""
-        model = (await self._daemon.library.find(name)).runs_as
+        model = (await self._daemon.library.find(name)).worker_name
 
         async def load() -> str:
             spec = await self._daemon.library.spec(name)
@@ -185,7 +187,7 @@ class Control:
         return _long(load, partial(self._load_phase, model))
 
     async def _restart(self, name: str) -> StreamResponse:
-        model = (await self._daemon.library.find(name)).runs_as
+        model = (await self._daemon.library.find(name)).worker_name
 
         async def again() -> str:
             spec = await self._daemon.library.spec(name)
@@ -195,7 +197,7 @@ class Control:
         return _long(again, partial(self._load_phase, model))
 
     async def _unload(self, name: str) -> StreamResponse:
-        model = (await self._daemon.library.find(name)).runs_as
+        model = (await self._daemon.library.find(name)).worker_name
 
         async def stop() -> str:
             was = await self._daemon.fleet.stop(model, "unload")

@@ -13,7 +13,7 @@ from math import inf
 
 import trio
 
-from vllamad.config.changes import changes, in_force
+from vllamad.config.changes import changed_settings, in_force
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
 from vllamad.core.scheduler import Limits
@@ -90,7 +90,7 @@ class Reloader:
             new = await trio.to_thread.run_sync(self._read)
         except ConfigError as error:
             raise ConfigError(error.problems, hint=_HINT) from error
-        differences = {key: str(effect) for key, effect in changes(old, new).items()}
+        differences = {key: str(effect) for key, effect in changed_settings(old, new).items()}
         attempt.outcome = Reloaded(changes=differences)
         attempt.decided.set()
         replaced = await apply(in_force(old, new))

@@ -114,10 +114,10 @@ async def supervise(
     await engines.look()
     lives = make_lives(settings, engines, environ, cgroups, keeping)
     fleet = make_fleet(settings, engines, lives)
-    catalog = InstalledModels(
+    installed_models = InstalledModels(
         settings.paths.models, settings.models, engine=engines.parsers, caches=settings.caches
     )
-    library = Library(settings, catalog, engines, fleet.measured, environ)
+    library = Library(settings, installed_models, engines, fleet.measured, environ)
     with sockets(settings, inherited) as (control_socket, http):
         # Only now: while another vllamad lives, what is in these folders is not left behind.
         kept = {one.name for one in keeping.survivors.values()}
@@ -144,7 +144,7 @@ async def supervise(
             reload=reloader.request,
             fleet=fleet,
             library=library,
-            orders=ModelChanges(settings.paths.models, catalog, library, fleet),
+            orders=ModelChanges(settings.paths.models, installed_models, library, fleet),
             started=time.time(),
             now=time.time,
             pid=os.getpid(),
@@ -354,8 +354,8 @@ def warn_of_noexec(folders: Iterable[Path]) -> None:
 def sweep(models: Path) -> None:
     """Remove what no model needs, while nobody can be making one."""
     try:
-        upload_blobs.sweep(models)
-        derived.tidy(models)
+        upload_blobs.remove_old_blobs(models)
+        derived.remove_unused_adapters(models)
     except OSError as error:
         event(log, logging.WARNING, "cannot tidy the model store", error=str(error))
 

@@ -27,8 +27,8 @@ from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import RuntimeInfo
 from vllamad.protocol.gateway_setup import EngineParsers
-from vllamad.runtimes.installed_runtimes import RuntimeFacts, resolve
-from vllamad.runtimes.number_type import measure_and_remember, remembered
+from vllamad.runtimes.installed_runtimes import RuntimeFacts, resolve_runtime
+from vllamad.runtimes.number_type import measure_and_remember, remembered_times
 
 log = logging.getLogger(__name__)
 
@@ -274,12 +274,14 @@ class EngineRuntimes:
             busy_workers=scheduler.max_loaded_models or max(1, len(scheduler.preload)),
         )
         try:
-            facts = resolve(paths.runtimes, engine.runtime, engine.python, cache=paths.cache)
+            facts = resolve_runtime(
+                paths.runtimes, engine.runtime, engine.python, cache=paths.cache
+            )
         except RuntimeProblem as problem:
             self._facts, self._problem, self._numbers = None, problem, None
         else:
             self._facts, self._problem = facts, None
-            self._numbers = remembered(facts, paths.cache) if facts.device == "cpu" else None
+            self._numbers = remembered_times(facts, paths.cache) if facts.device == "cpu" else None
             self._warn_of_idle_cards(facts)
 
     def _warn_of_idle_cards(self, facts: RuntimeFacts) -> None:

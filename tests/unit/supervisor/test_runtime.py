@@ -23,7 +23,7 @@ from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
 from vllamad.host.gpu_detection import Gpus
 from vllamad.runtimes import number_type
-from vllamad.runtimes.installed_runtimes import write
+from vllamad.runtimes.installed_runtimes import write_json_file
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts
 from vllamad.supervisor import runtime as module
 from vllamad.supervisor.runtime import EngineRuntimes
@@ -317,7 +317,7 @@ def counting(found: NumberTimes | RuntimeProblem) -> Callable[[RuntimeFacts, Pat
         measure.asked += 1  # type: ignore[attr-defined]
         if isinstance(found, RuntimeProblem):
             raise found
-        write(
+        write_json_file(
             number_type._file(facts, devices.cpu_key(), cache),
             Measured(cpu=devices.cpu_key(), times=found),
         )

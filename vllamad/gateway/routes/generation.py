@@ -187,7 +187,7 @@ async def _answer(
     record: Record = g.record
     record.model = installed.name
     if asked.wants_unload:
-        await leases.unload(context.settings.broker, installed.runs_as)
+        await leases.unload(context.settings.broker, installed.worker_name)
         return _settled(asked, spelling, "unload")
     traits = await traits_for(context, installed)
     check(asked, traits)

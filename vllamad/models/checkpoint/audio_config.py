@@ -1,11 +1,11 @@
-"""Can a model hear, and can it do anything else? Its config.json says so."""
+"""Derives from config.json whether a model takes audio, and whether it does anything else."""
 
 from __future__ import annotations
 
 import re
 
 from vllamad.core.audio import Hearing
-from vllamad.models.checkpoint.json_access import Json, mapping
+from vllamad.models.checkpoint.json_access import Json, get_object
 from vllamad.models.checkpoint.weights import names_of
 
 # What vLLM calls transcription only: there is no prompt to these, and no answer but the text.
@@ -21,6 +21,6 @@ def hearing_of(config: Json) -> Hearing:
     names = names_of(config)
     if any(map(_ONLY.fullmatch, names)):
         return "only"
-    inner = mapping(config, "thinker_config")
-    beside = mapping(config, "audio_config") or mapping(inner, "audio_config")
+    inner = get_object(config, "thinker_config")
+    beside = get_object(config, "audio_config") or get_object(inner, "audio_config")
     return "beside" if beside or any(map(_BESIDE.fullmatch, names)) else ""

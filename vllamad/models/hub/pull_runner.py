@@ -28,7 +28,7 @@ _PRINTED_LINES = 100  # of them that are logged
 _lines = msgspec.json.Decoder(Progress)
 
 
-async def pull(
+async def run_pull(
     models: Path,
     name: ModelName,
     report: Callable[[Progress], Awaitable[None]],

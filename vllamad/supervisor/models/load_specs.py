@@ -46,7 +46,7 @@ def spec_of(
         need = _widened(need, facts)
     cut = _context_for(need, machine, asked=bool(settings.context_length))
     return Spec(
-        model=installed.runs_as,
+        model=installed.worker_name,
         folder=str(installed.folder),
         digest=installed.digest,
         need=replace(need, context_length=cut),

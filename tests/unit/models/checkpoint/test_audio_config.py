@@ -10,7 +10,7 @@ from tests.support.checkpoints import BERT, SMOLLM2
 from tests.support.whisper import CONFIG as WHISPER
 from vllamad.core.audio import Hearing
 from vllamad.models.checkpoint.audio_config import hearing_of
-from vllamad.models.checkpoint.metadata import ModelFacts, derive
+from vllamad.models.checkpoint.metadata import ModelFacts, facts_from
 from vllamad.models.checkpoint.vllm_parsers import capabilities
 from vllamad.protocol.gateway_setup import EngineParsers
 
@@ -18,7 +18,7 @@ ALL = ("av", "soundfile", "torchaudio")
 
 
 def facts(config: dict[str, Any]) -> ModelFacts:
-    return derive(config, {})
+    return facts_from(config, {})
 
 
 @pytest.mark.parametrize(
