@@ -16,13 +16,12 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
 from vllamad.access.api_keys import Access, check_key
-from vllamad.errors import Unavailable, VllamadError
+from vllamad.errors import VllamadError
 from vllamad.gateway.context import Context, Record, context_of
-from vllamad.gateway.errors import public_message, status_of
 from vllamad.gateway.inference.token_pump import TokenPump
 from vllamad.gateway.routes.table import ROUTES, Api, Route, RouteTable, api_of_unknown
 from vllamad.gateway.server.quart_glue import GatewayApp
-from vllamad.translate.error_bodies import anthropic_error, api_error, openai_error
+from vllamad.translate.error_bodies import anthropic_error, api_error, openai_error, public_message
 
 log = logging.getLogger(__name__)
 
@@ -138,11 +137,10 @@ def _error(status: int, message: str) -> Response:
 
 
 async def _refused(error: VllamadError) -> Response:
-    status = status_of(error)
-    response = _error(status, public_message(error))
-    if isinstance(error, Unavailable) or status == 503:
+    response = _error(error.status, public_message(error))
+    if error.status == 503:
         response.headers["Retry-After"] = "1"
-    if status == 401:
+    if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     g.record.error = error.kind
     return response

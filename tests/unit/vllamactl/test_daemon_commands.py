@@ -9,6 +9,7 @@ import pytest
 from tests.unit.vllamactl.conftest import Daemon, Run
 from vllamad.errors import ModelNotFound
 from vllamad.protocol import control
+from vllamad.protocol.problem import Problem
 
 READY = control.WorkerInfo(
     model="smollm2:135m",
@@ -229,7 +230,7 @@ def test_a_reload_of_nothing_new_says_so(daemon: Daemon, run: Run) -> None:
 def test_a_reload_with_faults_names_each_and_is_refused(
     daemon: Daemon, run: Run, words: tuple[str, ...]
 ) -> None:
-    problem = control.Problem(kind="config", message="a.toml:1: x\na.toml:2: y", hint="as before")
+    problem = Problem(kind="config", message="a.toml:1: x\na.toml:2: y", hint="as before")
     daemon.says("POST", "/v1/reload", [control.Progress(done=True, error=problem)])
     ran = run("reload", *words)
     assert (ran.code, ran.out) == (1, "")

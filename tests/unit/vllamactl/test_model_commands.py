@@ -9,7 +9,8 @@ from msgspec import structs
 
 from tests.unit.vllamactl.conftest import Daemon, Run
 from vllamad.errors import NotAllowed
-from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Models, Problem, Progress
+from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Models, Progress
+from vllamad.protocol.problem import Problem
 
 SMOL = ModelInfo(
     name="smollm2:135m",

@@ -29,7 +29,7 @@ from vllamad.models.hub.file_selection import RemoteFile, check_space, choose
 from vllamad.models.registry.resolve import Origin, origin_in
 from vllamad.models.store import model_store
 from vllamad.models.store.manifests import Manifest, StoredFile
-from vllamad.protocol.control import Problem, Progress, encode_line
+from vllamad.protocol.control import Progress, encode_line, failed
 
 INTERRUPTED = 130  # exit status, as of a program that Ctrl-C ended
 
@@ -63,8 +63,7 @@ def main() -> int:
         check_environment(name, os.environ)
         pull(Path(models), parse_model_name(name), tell, origin)
     except VllamadError as error:
-        problem = Problem(kind=error.kind, message=error.message, hint=error.hint)
-        tell(Progress(error=problem, done=True))
+        tell(failed(error))
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
