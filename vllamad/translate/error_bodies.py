@@ -107,11 +107,9 @@ def public_message(error: VllamadError) -> str:
     """What a client reads of `error`; paths of files of ours are for the operator alone."""
     if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
         return without_private_text(error.message)
-    return (
-        error.message
-        if len(error.message) <= _LONGEST_ECHO
-        else error.message[:_LONGEST_ECHO] + "…"
-    )
+    if len(error.message) > _LONGEST_ECHO:
+        return error.message[:_LONGEST_ECHO] + "…"
+    return error.message
 
 
 def _fault(body: bytes) -> _Fault:
