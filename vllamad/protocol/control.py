@@ -21,36 +21,26 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     POST /v1/reload                     -> NDJSON of Progress, each with `reloaded`: one when the
                                            configuration is accepted, the last when it is applied
 
-`{name}` is percent-encoded, `/` included. Every refusal is a `Problem` with the HTTP status that
-fits its kind. A GET needs read access, a POST admin access; both are decided from the kernel's
-peer credentials. Knows no I/O.
+`{name}` is percent-encoded, `/` included. Every refusal is a `ProblemBody` of
+`protocol/problem.py`, with the HTTP status of its error. Who may call which route is in
+`supervisor/control.py`. Knows no I/O.
 """
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import msgspec
 
 from vllamad.core.overlay import Overlay
+from vllamad.errors import VllamadError
+from vllamad.protocol.problem import Problem
 
 API_VERSION = 1
 
 # The identifiers in the journal of the daemon and of its workers.
 IDENTIFIER = "vllamad"
 ENGINE_IDENTIFIER = "vllm"
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Why not. `kind` is one of those in `errors.py`."""
-
-    kind: str
-    message: str
-    hint: str = ""
-
-
-class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every refusal: `{"error": {"kind": ..., "message": ..., "hint": ...}}`."""
-
-    error: Problem
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,3 +219,14 @@ def encode(value: msgspec.Struct) -> bytes:
 
 def encode_line(value: msgspec.Struct) -> bytes:
     return msgspec.json.encode(value) + b"\n"
+
+
+def failed(error: VllamadError) -> Progress:
+    """The last line of a long answer that `error` ended."""
+    return Progress(error=Problem.of(error), done=True)
+
+
+def model_path(model: str, action: str = "") -> str:
+    """The path of a model, or of an action on it; a `/` in the name is none of the path."""
+    path = f"/v1/models/{quote(model, safe='')}"
+    return f"{path}/{action}" if action else path

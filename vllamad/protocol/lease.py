@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from vllamad.protocol.control import WorkerInfo
+from vllamad.protocol.problem import Problem
 
 LINE_LIMIT = 64 * 1024
 
@@ -52,11 +53,9 @@ class Granted(msgspec.Struct, tag="granted", frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True, kw_only=True):
-    """No lease, and why: `kind` is one of those in `errors.py`."""
+    """No lease, and why."""
 
-    kind: str
-    message: str
-    hint: str = ""
+    problem: Problem
 
 
 class Revoked(msgspec.Struct, tag="revoked", frozen=True, kw_only=True):

@@ -6,7 +6,14 @@ import re
 
 import msgspec
 
-from vllamad.errors import EngineRefused, ServerBusy
+from vllamad.errors import (
+    EngineRefused,
+    HostProblem,
+    LoadFailed,
+    RuntimeProblem,
+    ServerBusy,
+    VllamadError,
+)
 from vllamad.translate.engine.refusal_texts import explain_refusal
 
 STOPPED = (
@@ -20,6 +27,7 @@ _BUSY = "rate limit exceeded"  # the text of an engine that Ollama passes on
 _NO_ROUTE = "Not Found"  # of the engine's router, whose routes depend on the model
 
 _LONGEST = 300  # characters
+_LONGEST_ECHO = 2_000  # characters of a message that may repeat what a client sent
 _TRACE = re.compile(r'Traceback|File "')
 _PRIVATE = re.compile(
     r"\b[a-z]+://\S+"  # internal addresses
@@ -93,6 +101,15 @@ def without_private_text(message: str) -> str:
         return FAILED
     text = _PRIVATE.sub("…", " ".join(message.split()))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def public_message(error: VllamadError) -> str:
+    """What a client reads of `error`; paths of files of ours are for the operator alone."""
+    if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
+        return without_private_text(error.message)
+    if len(error.message) > _LONGEST_ECHO:
+        return error.message[:_LONGEST_ECHO] + "…"
+    return error.message
 
 
 def _fault(body: bytes) -> _Fault:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllamad.errors import ServerBusy
+from vllamad.errors import (
+    BadInput,
+    HostProblem,
+    LoadFailed,
+    RuntimeProblem,
+    ServerBusy,
+    VllamadError,
+)
 from vllamad.translate.engine.refusal_texts import REFUSED, TOO_LONG
 from vllamad.translate.error_bodies import (
     CANNOT,
@@ -19,6 +26,7 @@ from vllamad.translate.error_bodies import (
     api_error,
     engine_refusal,
     openai_error,
+    public_message,
     without_private_text,
 )
 
@@ -109,3 +117,14 @@ def test_anthropic_has_a_type_for_each_status(status: int, kind: str) -> None:
     body = {"type": "error", "error": {"type": kind, "message": "m"}}
     assert json.loads(anthropic_error(status, "m")) == body
     assert json.loads(anthropic_error(status, "m", "req_1")) == body | {"request_id": "req_1"}
+
+
+@pytest.mark.parametrize("kind", [HostProblem, LoadFailed, RuntimeProblem])
+def test_no_path_of_ours_reaches_a_client(kind: type[VllamadError]) -> None:
+    error = kind("cannot load a: no such file: /var/lib/vllamad/x.bin at 0x7f00")
+    assert public_message(error) == "cannot load a: no such file: … at …"
+
+
+def test_the_words_of_a_client_come_back_unchanged_up_to_a_limit() -> None:
+    assert public_message(BadInput("cannot use /a/b/c")) == "cannot use /a/b/c"
+    assert len(public_message(BadInput("x" * 10_000))) == 2001

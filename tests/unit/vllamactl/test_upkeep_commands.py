@@ -12,7 +12,8 @@ from tests.support.ctl_runs import RunCtl
 from vllamad.host import devices, gpu_detection, gpu_info
 from vllamad.host.gpu_detection import Gpus
 from vllamad.host.gpu_info import Card, Cards
-from vllamad.protocol.control import Problem, Progress
+from vllamad.protocol.control import Progress
+from vllamad.protocol.problem import Problem
 
 VERIFY, PRUNE, PULL = "/v1/models/verify", "/v1/models/prune", "/v1/models/pull"
 FOUND = [

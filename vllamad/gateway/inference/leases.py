@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from vllamad.errors import Unavailable, VllamadError, from_kind
+from vllamad.errors import Unavailable, VllamadError
 from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import (
     LINE_LIMIT,
@@ -64,8 +64,8 @@ async def lease(
             match await lines.next():
                 case Granted() as grant:
                     break
-                case Refused(kind=kind, message=message, hint=hint):
-                    raise from_kind(kind, message, hint)
+                case Refused(problem=problem):
+                    raise problem.error()
                 case _:
                     pass  # still waiting
         yield Lease(grant, lines)

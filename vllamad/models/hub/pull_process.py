@@ -28,7 +28,7 @@ from vllamad.models.hub.file_selection import RemoteFile, check_space, choose_fi
 from vllamad.models.registry.resolve import Origin, origin_from_name
 from vllamad.models.store import model_store
 from vllamad.models.store.manifests import Manifest, StoredFile
-from vllamad.protocol.control import Problem, Progress, encode_line
+from vllamad.protocol.control import Progress, encode_line, failed
 
 INTERRUPTED = 130  # exit status, as after Ctrl-C
 
@@ -62,8 +62,7 @@ def main() -> int:
         check_environment(name, os.environ)
         pull_into_store(Path(models), parse_model_name(name), report, origin)
     except VllamadError as error:
-        problem = Problem(kind=error.kind, message=error.message, hint=error.hint)
-        report(Progress(error=problem, done=True))
+        report(failed(error))
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

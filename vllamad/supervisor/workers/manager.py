@@ -19,11 +19,12 @@ from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Machine
 from vllamad.core.scheduler import Limits, Scheduler
-from vllamad.errors import LoadFailed, Unavailable, VllamadError, from_kind
+from vllamad.errors import LoadFailed, Unavailable, VllamadError
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import Granted, Refused, Revoked, Waiting
+from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -116,8 +117,8 @@ class WorkerManager:
                 match verdict:
                     case Granted():
                         return
-                    case Refused(kind=kind, message=message, hint=hint):
-                        raise from_kind(kind, message, hint)
+                    case Refused(problem=problem):
+                        raise problem.error()
                     case _:
                         pass  # still waiting
 
@@ -215,8 +216,7 @@ class WorkerManager:
                 case Grant(lease, model):
                     self._tell(lease, self._granted(lease, model))
                 case Refuse(lease, error):
-                    refused = Refused(kind=error.kind, message=error.message, hint=error.hint)
-                    self._tell(lease, refused)
+                    self._tell(lease, Refused(problem=Problem.of(error)))
                 case Revoke(lease, reason):
                     self._tell(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
@@ -235,11 +235,11 @@ class WorkerManager:
         worker = self._workers[model]
         lora = self._loras[lease]
         if lora and not worker.plan.has_lora(lora):
-            return Refused(
-                kind=LoadFailed.kind,
-                message=f"cannot load the adapter: {worker.lora_problem}",
+            error = LoadFailed(
+                f"cannot load the adapter: {worker.lora_problem}",
                 hint="`vllamactl model restart` tries again",
             )
+            return Refused(problem=Problem.of(error))
         return Granted(
             endpoint=str(worker.endpoint),
             served_name=lora or model,

@@ -14,7 +14,6 @@ from quart import Response
 from tests.fakes.raw_client import Server, parse, serving
 from tests.fakes.raw_engine import CHUNKED_HEAD, Exchange, Script, raw_engine
 from vllamad.errors import VllamadError
-from vllamad.gateway.errors import status_of
 from vllamad.gateway.inference.response_stream import (
     OllamaStreamEncoder,
     read_whole,
@@ -73,7 +72,7 @@ class App(GatewayApp):
         return Response(await read_whole(await self.send_request(output)))
 
     async def refused(self, error: VllamadError) -> Response:
-        return Response(error.message, status=status_of(error))
+        return Response(error.message, status=error.status)
 
 
 @asynccontextmanager
