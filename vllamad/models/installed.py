@@ -18,6 +18,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from vllamad.config.settings import ModelSettings
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, derived_digest
 from vllamad.errors import HostProblem, VllamadError
@@ -27,7 +28,6 @@ from vllamad.models.hub.other_caches import cached, find_cached
 from vllamad.models.store.lora import WEIGHTS, StoredAdapter, adapter_folder, on_shelf, shelf
 from vllamad.models.store.manifests import Manifest, check_whole, load, manifest_paths, path_of
 from vllamad.models.store.safe_files import list_files
-from vllamad.protocol.gateway_setup import EngineParsers
 
 RECENT = 0.5  # seconds for which a look at all files of a model is good enough
 
@@ -68,10 +68,10 @@ class InstalledModels:
         models: Path,
         settings: Mapping[str, ModelSettings],
         clock: Callable[[], float] = time.monotonic,
-        engine: EngineParsers | None = None,
+        engine: EngineFeatures | None = None,
         caches: Iterable[str | Path] = (),
     ) -> None:
-        """`models` is the store's root, `engine` what the engine in use can parse, if known.
+        """`models` is the store's root, `engine` what the engine in use can do, if known.
 
         `caches` are Hugging Face caches whose models are to be had as well. Raises BadInput where
         a key of `settings` is no name.
@@ -83,7 +83,7 @@ class InstalledModels:
             Path, tuple[Stamp, ModelFacts]
         ] = {}  # by folder: several names may share one
         self._clock = clock
-        self._engine: EngineParsers | None
+        self._engine: EngineFeatures | None
         self._settings: dict[str, ModelSettings]
         self._local: dict[str, ModelName]
         self._seen: dict[_Place, _Seen]
@@ -95,7 +95,7 @@ class InstalledModels:
     def configure(
         self,
         settings: Mapping[str, ModelSettings],
-        engine: EngineParsers | None,
+        engine: EngineFeatures | None,
         caches: Iterable[str | Path] = (),
     ) -> None:
         """Go by other settings, engine and caches from now on.

@@ -61,7 +61,7 @@ def with_numbers(facts: RuntimeFacts, progress: Report) -> RuntimeFacts:
         return facts
     progress("measuring which number type is fast here")
     try:
-        return msgspec.structs.replace(facts, numbers=[measure(facts)])
+        return msgspec.structs.replace(facts, numbers=(measure(facts),))
     except RuntimeProblem as problem:
         progress(f"going without: {problem.message}")
         return facts

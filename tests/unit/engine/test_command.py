@@ -7,7 +7,9 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from tests.support.engine_features import engine_features
 from tests.support.kv_caches import flat
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.cpu import NumberType
@@ -67,15 +69,24 @@ KNOWN = frozenset(
         "uds",
     }
 )
+
+
+def dashed(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(f"--{name}" for name in names))
+
+
+def with_features(engine: Engine, **changes: object) -> Engine:
+    return replace(engine, features=structs.replace(engine.features, **changes))
+
+
 CPU = Engine(
     python="/runtimes/cpu/bin/python",
-    version="0.32.0",
-    device="cpu",
-    flags=KNOWN,
-    tool_parsers=frozenset({"hermes"}),
-    reasoning_parsers=frozenset({"qwen3"}),
+    features=engine_features(flags=dashed(KNOWN), tools=("hermes",), reasoning=("qwen3",)),
 )
-GPU = replace(CPU, python="/runtimes/cuda/bin/python", device="cuda", fork=False)
+GPU = Engine(
+    python="/runtimes/cuda/bin/python",
+    features=structs.replace(CPU.features, device="cuda", fork=False),
+)
 PLACE = Workplace(run=Path("/run/vllamad/w/0123"), cache=Path("/cache"))
 SPEC = Spec(
     model="smollm2:135m",
@@ -235,12 +246,14 @@ def test_a_parser_that_the_operator_names_gets_the_flag_it_needs() -> None:
 )
 def test_every_flag_we_pass_of_our_own_accord_is_one_that_vllm_has(plan: Plan) -> None:
     # An engine whose flags are unknown is passed everything.
-    engine = replace(GPU if plan.placement.devices else CPU, flags=frozenset())
+    engine = with_features(GPU if plan.placement.devices else CPU, flags=())
     assert {*flags_of(engine, plan)} <= KNOWN
 
 
 def test_what_an_older_version_does_not_know_of_ours_is_left_out() -> None:
-    older = replace(CPU, flags=KNOWN - {"enable-per-request-metrics", "limit-mm-per-prompt"})
+    older = with_features(
+        CPU, flags=dashed(KNOWN - {"enable-per-request-metrics", "limit-mm-per-prompt"})
+    )
     assert {*flags_of(CPU, ON_CPU)} - {*flags_of(older, ON_CPU)} == {
         "enable-per-request-metrics",
         "limit-mm-per-prompt",
@@ -263,7 +276,7 @@ def test_a_flag_like_no_other_is_refused_with_a_place_to_look() -> None:
 
 
 @pytest.mark.parametrize("name", [*sorted(OURS), "served_model_name"])
-@pytest.mark.parametrize("engine", [CPU, replace(CPU, flags=frozenset())])
+@pytest.mark.parametrize("engine", [CPU, with_features(CPU, flags=())])
 def test_the_daemons_own_wiring_cannot_be_overridden(engine: Engine, name: str) -> None:
     with pytest.raises(RuntimeProblem, match="is set by vllamad itself") as caught:
         flags_of(engine, ON_CPU, {name: "x"})
@@ -416,7 +429,7 @@ def test_what_a_compiled_worker_on_a_cpu_compiled_is_there_for_the_next_one() ->
 def test_children_are_forked_where_it_is_wanted_and_possible(
     wanted: bool, possible: bool, forks: str
 ) -> None:
-    env = env_of(replace(CPU, fork=possible), ON_CPU, settings=EngineSettings(fork=wanted))
+    env = env_of(with_features(CPU, fork=possible), ON_CPU, settings=EngineSettings(fork=wanted))
     assert env["VLLAMAD_FORK"] == forks
 
 
@@ -465,7 +478,7 @@ def test_the_runtimes_own_programs_come_first() -> None:
 
 def test_flashinfer_samples_only_where_its_kernels_came_compiled() -> None:
     assert env_of(GPU, ON_GPU)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
-    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(replace(GPU, flashinfer=True), ON_GPU)
+    assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(with_features(GPU, flashinfer=True), ON_GPU)
     assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(CPU, ON_CPU)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.engine_features import engine_features
 from vllamad.config.settings import ModelSettings, Paths, Settings
-from vllamad.protocol.gateway_setup import EngineParsers, decode, encode, for_gateway
+from vllamad.protocol.gateway_setup import decode, encode, for_gateway
 
 PATHS = Paths(
     state=Path("/s"), cache=Path("/c"), logs=Path("/l"), run=Path("/r"), control=Path("/r/c")
@@ -18,9 +19,9 @@ PATHS = Paths(
 
 def test_settings_survive_the_way_to_a_gateway() -> None:
     models = {"a": ModelSettings(path="/a", args={"x": 1, "y": True, "z": "t"}, keep_alive=inf)}
-    parsers = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset())
+    features = engine_features(tools=("hermes",), audio=("av",))
     settings = Settings(paths=PATHS, models=models)
-    told = for_gateway(settings, (3, 4), loopback=True, parsers=parsers)
+    told = for_gateway(settings, (3, 4), loopback=True, features=features)
     assert decode(encode(told)) == told
     assert told.broker == Path("/r/broker.sock")
     assert told.models["a"].keep_alive is None
