@@ -20,7 +20,7 @@ from vllamactl.render import DONE, Screen
 from vllamad.config.paths import default_paths
 from vllamad.config.settings import Paths
 from vllamad.core import model_name
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
 from vllamad.models.store import manifests, model_store
 from vllamad.protocol.control import Progress
@@ -71,7 +71,7 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
         try:
             facts = resolve_runtime(paths.runtimes, cache=paths.cache)
             step.result = f"{facts.name} ({THERE})"
-            if missing_packages("only", facts.sound):
+            if missing_packages(AudioSupport.TRANSCRIBE_ONLY, facts.audio_packages):
                 facts = install_runtime(
                     paths.runtimes,
                     device="cuda" if facts.device == "cuda" else "cpu",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import Hearing
+from vllamad.core.audio import AudioSupport
 from vllamad.core.cpu import NumberType
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least_memory
 from vllamad.errors import DoesNotFit
@@ -37,7 +37,7 @@ class Spec:
     keep_alive: float | None = None
     pooling: bool = False
     numbers: NumberType = field(default_factory=NumberType)  # on a CPU
-    hearing: Hearing = ""  # as far as the engine can
+    audio: AudioSupport = AudioSupport.NONE  # as far as the engine has the packages
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     args: dict[str, Flag] = field(default_factory=dict[str, Flag])

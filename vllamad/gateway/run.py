@@ -67,7 +67,7 @@ async def _run(settings: GatewaySettings, pipe: int) -> None:
             installed_models=InstalledModels(
                 settings.models_dir,
                 settings.models,
-                engine=settings.parsers,
+                engine=settings.features,
                 caches=settings.caches,
             ),
             gate=_gate(settings),

@@ -18,6 +18,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from vllamad.config.settings import ModelSettings
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, derived_digest
 from vllamad.errors import HostProblem, VllamadError
@@ -39,7 +40,6 @@ from vllamad.models.store.manifests import (
     manifest_paths,
 )
 from vllamad.models.store.safe_files import list_files
-from vllamad.protocol.gateway_setup import EngineParsers
 
 RECENT = 0.5  # seconds for which a check of all files of a model stays valid
 
@@ -80,10 +80,10 @@ class InstalledModels:
         models: Path,
         settings: Mapping[str, ModelSettings],
         clock: Callable[[], float] = time.monotonic,
-        engine: EngineParsers | None = None,
+        engine: EngineFeatures | None = None,
         caches: Iterable[str | Path] = (),
     ) -> None:
-        """`models` is the store's root, `engine` the parsers of the engine in use, if known.
+        """`models` is the store's root, `engine` what the engine in use can do, if known.
 
         `caches` are Hugging Face caches whose models are installed too. Raises BadInput where a
         key of `settings` is not a model name.
@@ -94,7 +94,7 @@ class InstalledModels:
         # By folder: several names may share one.
         self._facts: dict[Path, tuple[Stamp, ModelFacts]] = {}
         self._clock = clock
-        self._engine: EngineParsers | None
+        self._engine: EngineFeatures | None
         self._settings: dict[str, ModelSettings]
         self._local: dict[str, ModelName]
         self._read: dict[_Location, _ReadModel]
@@ -106,7 +106,7 @@ class InstalledModels:
     def configure(
         self,
         settings: Mapping[str, ModelSettings],
-        engine: EngineParsers | None,
+        engine: EngineFeatures | None,
         caches: Iterable[str | Path] = (),
     ) -> None:
         """Replace the settings, the engine's parsers and the caches.

@@ -15,22 +15,11 @@ from typing import Final
 import msgspec
 
 from vllamad.config.settings import ApiKey, LogSettings, ModelSettings, ServerSettings, Settings
+from vllamad.core.engine_features import EngineFeatures
 
 SERVING: Final = b"serving\n"
 TOLD_ON: Final = "VLLAMAD_GATEWAY_PIPE"
 RETIRE: Final = signal.SIGUSR1  # accept no new connections, and exit after the last response
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineParsers:
-    """The names of what the engine in use can tell apart: tool calls, and thinking.
-
-    `sound` are the packages for sound files that it has.
-    """
-
-    tools: frozenset[str]
-    reasoning: frozenset[str]
-    sound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +36,7 @@ class GatewaySettings:
     models: dict[str, ModelSettings]
     api_keys: tuple[ApiKey, ...] = ()
     caches: tuple[str, ...] = ()  # of other tools
-    parsers: EngineParsers | None = None  # None while no engine is installed
+    features: EngineFeatures | None = None  # None while no engine is installed
 
 
 def for_gateway(
@@ -55,7 +44,7 @@ def for_gateway(
     sockets: tuple[int, ...],
     *,
     loopback: bool,
-    parsers: EngineParsers | None = None,
+    features: EngineFeatures | None = None,
 ) -> GatewaySettings:
     """The part of `settings` that a gateway needs."""
     return GatewaySettings(
@@ -73,7 +62,7 @@ def for_gateway(
         },
         api_keys=settings.api_keys,
         caches=settings.caches,
-        parsers=parsers,
+        features=features,
     )
 
 

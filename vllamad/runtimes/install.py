@@ -17,7 +17,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.errors import RuntimeProblem
 from vllamad.host import gpu_detection
 from vllamad.runtimes.building import (
@@ -76,7 +76,7 @@ def install_runtime(
             build_runtime(folder / name, _spec(engine, version), progress)
             _remove_superseded(folder, engine, progress)
         facts = read_runtime(folder, name)
-        if missing := missing_packages("only", facts.sound):
+        if missing := missing_packages(AudioSupport.TRANSCRIBE_ONLY, facts.audio_packages):
             facts = _complete(folder / name, facts, missing, progress)
         _use_if_none(folder, name)
         return facts

@@ -61,7 +61,7 @@ def with_number_times(facts: RuntimeFacts, progress: Report) -> RuntimeFacts:
         return facts
     progress("measuring which number type is fast here")
     try:
-        return msgspec.structs.replace(facts, numbers=[measure_number_types(facts)])
+        return msgspec.structs.replace(facts, numbers=(measure_number_types(facts),))
     except RuntimeProblem as problem:
         progress(f"going without: {problem.message}")
         return facts

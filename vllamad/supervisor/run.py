@@ -28,6 +28,7 @@ import trio
 
 from vllamad.config.listen_address import unguarded
 from vllamad.config.settings import Settings
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import Plan
 from vllamad.core.scheduler import Scheduler
 from vllamad.errors import ConfigError, HostProblem
@@ -44,7 +45,7 @@ from vllamad.host.systemd_job import pending_job
 from vllamad.http.control_server import serve_http
 from vllamad.models.installed import InstalledModels
 from vllamad.models.store import derived, upload_blobs
-from vllamad.protocol.gateway_setup import EngineParsers, encode, for_gateway
+from vllamad.protocol.gateway_setup import encode, for_gateway
 from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
@@ -115,7 +116,7 @@ async def supervise(
     lives = make_lives(settings, engines, environ, cgroups, keeping)
     fleet = make_fleet(settings, engines, lives)
     installed_models = InstalledModels(
-        settings.paths.models, settings.models, engine=engines.parsers, caches=settings.caches
+        settings.paths.models, settings.models, engine=engines.features, caches=settings.caches
     )
     library = Library(settings, installed_models, engines, fleet.measured, environ)
     with sockets(settings, inherited) as (control_socket, http):
@@ -135,7 +136,7 @@ async def supervise(
 
         def launch(settings: Settings) -> GatewayLaunch:
             refuse_unguarded(settings, http)
-            return gateway_launch(settings, http, environ, engines.parsers)
+            return gateway_launch(settings, http, environ, engines.features)
 
         gateways = Gateways(launch(settings), settings.server.gateways)
         daemon = Daemon(
@@ -265,11 +266,11 @@ def gateway_launch(
     settings: Settings,
     http: Sequence[socket.socket],
     environ: Mapping[str, str],
-    parsers: EngineParsers | None,
+    features: EngineFeatures | None,
 ) -> GatewayLaunch:
     """Gateways inherit the listening sockets, and nothing that is systemd's or ours."""
     numbers = tuple(sock.fileno() for sock in http)
-    told = for_gateway(settings, numbers, loopback=all_loopback(http), parsers=parsers)
+    told = for_gateway(settings, numbers, loopback=all_loopback(http), features=features)
     return GatewayLaunch(
         settings=encode(told),
         sockets=numbers,

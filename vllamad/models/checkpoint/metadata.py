@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllamad.core.audio import Hearing
+from vllamad.core.audio import AudioSupport
 from vllamad.core.kv_cache import Layers, per_token
 from vllamad.errors import BadInput
-from vllamad.models.checkpoint.audio_config import hearing_of
+from vllamad.models.checkpoint.audio_config import audio_support
 from vllamad.models.checkpoint.fim_tokens import added_tokens, find_fim_tokens
 from vllamad.models.checkpoint.json_access import (
     Json,
@@ -81,7 +81,7 @@ class ModelFacts:
     is_embedding: bool
     pooling: str  # of an embedding model: mean, cls, last, or rank for scores
     has_vision: bool
-    hearing: Hearing
+    audio: AudioSupport
     fim: FimTokens | None  # the tokens of fill-in-the-middle, if it can do that
     chat_template: str
     mistral_common: bool  # the engine renders with mistral-common, whatever the template
@@ -196,7 +196,7 @@ def facts_from(
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
         pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
-        hearing=hearing_of(config),
+        audio=audio_support(config),
         fim=fim,
         chat_template=template,
         mistral_common=mistral_common,

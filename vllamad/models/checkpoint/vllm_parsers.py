@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vllamad.config.settings import Flag
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.models.checkpoint.metadata import ModelFacts
-from vllamad.protocol.gateway_setup import EngineParsers
 
 TOOL_FLAG, REASONING_FLAG = "tool-call-parser", "reasoning-parser"
 
@@ -164,7 +164,7 @@ def parsers_for(facts: ModelFacts, args: Mapping[str, Flag]) -> tuple[str | None
 
 
 def usable_parsers(
-    facts: ModelFacts, args: Mapping[str, Flag], engine: EngineParsers | None
+    facts: ModelFacts, args: Mapping[str, Flag], engine: EngineFeatures | None
 ) -> tuple[str | None, str | None]:
     """The parsers of `parsers_for` that `engine` has; None is an engine not probed yet.
 
@@ -175,29 +175,30 @@ def usable_parsers(
         return tools, reasoning
     configured = args.values()
     return (
-        tools if tools in engine.tools or tools in configured else None,
-        reasoning if reasoning in engine.reasoning or reasoning in configured else None,
+        tools if tools in engine.tool_parsers or tools in configured else None,
+        reasoning if reasoning in engine.reasoning_parsers or reasoning in configured else None,
     )
 
 
 def capabilities(
-    facts: ModelFacts, args: Mapping[str, Flag], engine: EngineParsers | None
+    facts: ModelFacts, args: Mapping[str, Flag], engine: EngineFeatures | None
 ) -> tuple[str, ...]:
     """The capabilities of the model, in Ollama's words.
 
     Tools and thinking need a parser of the engine, audio needs its packages that read sound.
     """
-    hears = bool(facts.hearing) and not (engine and missing_packages(facts.hearing, engine.sound))
+    missing = missing_packages(facts.audio, engine.audio_packages) if engine else ()
+    takes_audio = facts.audio is not AudioSupport.NONE and not missing
     if facts.is_embedding:
         return ("embedding",)
-    if facts.hearing == "only":
-        return ("audio",) if hears else ()
+    if facts.audio is AudioSupport.TRANSCRIBE_ONLY:
+        return ("audio",) if takes_audio else ()
     tool_parser, reasoning_parser = usable_parsers(facts, args, engine)
     offered = {
         "completion": True,
         "insert": facts.fim,
         "vision": facts.has_vision,
-        "audio": hears,
+        "audio": takes_audio,
         "tools": tool_parser,
         "thinking": reasoning_parser,
     }

@@ -48,7 +48,7 @@ class Library:
     def configure(self, settings: Settings) -> None:
         """Go by other settings from now on."""
         self._settings = settings
-        self._installed_models.configure(settings.models, self._engines.parsers, settings.caches)
+        self._installed_models.configure(settings.models, self._engines.features, settings.caches)
         self._made.clear()
 
     async def find(self, name: str) -> InstalledModel:
@@ -78,7 +78,7 @@ class Library:
         machine = self._engines.machine
         self._measured(machine)
         adapters = await trio.to_thread.run_sync(self._installed_models.adapters, found)
-        spec = spec_of(found, machine, adapters, self._engines.parsers, self._settings.engine)
+        spec = spec_of(found, machine, adapters, self._engines.features, self._settings.engine)
         if to_load:
             self._made[name] = now, found, spec
         return spec

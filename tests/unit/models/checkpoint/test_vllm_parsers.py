@@ -12,6 +12,7 @@ from tests.support.checkpoints import (
     QWEN3_TEMPLATE,
     SMOLLM2,
 )
+from tests.support.engine_features import engine_features
 from tests.support.model_families import (
     FAMILIES,
     HERMES,
@@ -30,9 +31,8 @@ from vllamad.models.checkpoint.vllm_parsers import (
     parsers_for,
     usable_parsers,
 )
-from vllamad.protocol.gateway_setup import EngineParsers
 
-ENGINE = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset({"qwen3"}))
+ENGINE = engine_features(tools=("hermes",), reasoning=("qwen3",))
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -83,10 +83,10 @@ def test_capabilities_are_what_the_engine_can_deliver(config, template, offered)
         (None, ("completion", "tools", "thinking")),
         (ENGINE, ("completion", "tools", "thinking")),
         (
-            EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset()),
+            engine_features(tools=("hermes",)),
             ("completion", "tools"),
         ),
-        (EngineParsers(tools=frozenset(), reasoning=frozenset({"hermes"})), ("completion",)),
+        (engine_features(reasoning=("hermes",)), ("completion",)),
     ],
 )
 def test_what_the_engine_has_no_parser_for_is_not_promised(engine, offered):
@@ -114,6 +114,6 @@ def test_whether_thinking_can_be_switched_is_read_from_the_template(
 
 def test_a_parser_the_operator_names_is_believed_to_be_there():
     facts = facts_from(QWEN3, {}, template=QWEN3_TEMPLATE)
-    nothing = EngineParsers(tools=frozenset(), reasoning=frozenset())
+    nothing = engine_features()
     args = {"tool_call_parser": "plugged_in"}
     assert usable_parsers(facts, args, nothing) == ("plugged_in", None)
