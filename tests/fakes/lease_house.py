@@ -13,12 +13,12 @@ from vllamad.core.launch import Spec
 from vllamad.errors import ModelNotFound
 from vllamad.protocol.lease import (
     Acquire,
-    Answer,
     Granted,
-    Question,
+    LeaseReply,
+    LeaseRequest,
     Waiting,
-    decode_answer,
-    encode,
+    decode_lease_reply,
+    encode_message,
 )
 from vllamad.supervisor.workers.lease_server import LeaseServer, listen
 from vllamad.supervisor.workers.manager import WorkerManager
@@ -39,11 +39,11 @@ class Gateway:
         self.stream = stream
         self._data = b""
 
-    async def ask(self, question: Question) -> Answer | None:
-        await self.stream.send_all(encode(question))
+    async def ask(self, question: LeaseRequest) -> LeaseReply | None:
+        await self.stream.send_all(encode_message(question))
         return await self.hear()
 
-    async def hear(self) -> Answer | None:
+    async def hear(self) -> LeaseReply | None:
         """The next answer, None at the end of the conversation."""
         with trio.fail_after(5):
             while b"\n" not in self._data:
@@ -52,7 +52,7 @@ class Gateway:
                     return None
                 self._data += piece
         line, _, self._data = self._data.partition(b"\n")
-        return decode_answer(line)
+        return decode_lease_reply(line)
 
     async def granted(self, model: str, keep_alive: float | None = None) -> Granted:
         answer = await self.ask(Acquire(model=model, keep_alive=keep_alive))

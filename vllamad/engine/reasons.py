@@ -127,8 +127,8 @@ def _last_error(lines: list[str]) -> str:
 
 def child_signal(tail: str) -> int:
     """Return the signal that ended a process of the engine by what the log says, 0 if none did."""
-    if told := _CHILD_SIGNAL.findall(tail):
-        return int(next(filter(None, told[-1])))
+    if signals := _CHILD_SIGNAL.findall(tail):
+        return int(next(filter(None, signals[-1])))
     fault = _FAULT.findall(tail)
     return _FAULTS.get(fault[-1], 0) if fault else 0
 
@@ -150,8 +150,8 @@ def refuses_parsers(reason: str) -> bool:
 
 def admitted_length(reason: str) -> int:
     """The context length in tokens that the engine says it would admit; 0 where it names none."""
-    found = _ADMITTED.search(reason)
-    return int(found[1]) if found else 0
+    match = _ADMITTED.search(reason)
+    return int(match[1]) if match else 0
 
 
 def read_load_phase(line: str) -> str | None:

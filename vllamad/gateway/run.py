@@ -28,7 +28,13 @@ from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.host.network_addresses import own_addresses
 from vllamad.models.installed import InstalledModels
-from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON, GatewaySettings, decode
+from vllamad.protocol.gateway_setup import (
+    RETIRE,
+    SERVING,
+    TOLD_ON,
+    GatewaySettings,
+    decode_settings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +48,7 @@ def main() -> int:
     try:
         pipe = int(os.environ.pop(TOLD_ON, ""))
         os.set_inheritable(pipe, False)
-        settings = decode(sys.stdin.buffer.readline())
+        settings = decode_settings(sys.stdin.buffer.readline())
     except (msgspec.DecodeError, ValueError, OSError) as error:
         print(f"vllamad: a gateway is started by the supervisor only: {error}", file=sys.stderr)
         return 2

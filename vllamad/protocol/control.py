@@ -213,7 +213,7 @@ class CreateOrder(msgspec.Struct, frozen=True, kw_only=True):
     overlay: Overlay
 
 
-def encode(value: msgspec.Struct) -> bytes:
+def encode_body(value: msgspec.Struct) -> bytes:
     return msgspec.json.encode(value)
 
 

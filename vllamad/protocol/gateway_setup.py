@@ -66,11 +66,11 @@ def for_gateway(
     )
 
 
-def encode(settings: GatewaySettings) -> bytes:
+def encode_settings(settings: GatewaySettings) -> bytes:
     return msgspec.json.encode(settings, enc_hook=str)
 
 
-def decode(data: bytes) -> GatewaySettings:
+def decode_settings(data: bytes) -> GatewaySettings:
     """Read what `encode` wrote. Raises msgspec.DecodeError."""
     return msgspec.json.decode(data, type=GatewaySettings, dec_hook=_path)
 

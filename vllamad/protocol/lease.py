@@ -33,7 +33,7 @@ class ListRunning(msgspec.Struct, tag="list-running", frozen=True):
     """List the loaded models; answered with `Running`."""
 
 
-Question = Acquire | Unload | ListRunning
+LeaseRequest = Acquire | Unload | ListRunning
 
 
 class Waiting(msgspec.Struct, tag="waiting", frozen=True, kw_only=True):
@@ -72,23 +72,23 @@ class Done(msgspec.Struct, tag="done", frozen=True):
     pass
 
 
-Answer = Waiting | Granted | Refused | Revoked | Running | Done
+LeaseReply = Waiting | Granted | Refused | Revoked | Running | Done
 
 _encoder = msgspec.json.Encoder()
-_questions = msgspec.json.Decoder(Question)
-_answers = msgspec.json.Decoder(Answer)
+_requests = msgspec.json.Decoder(LeaseRequest)
+_replies = msgspec.json.Decoder(LeaseReply)
 
 
-def encode(message: Question | Answer) -> bytes:
+def encode_message(message: LeaseRequest | LeaseReply) -> bytes:
     """One message as one line, the newline included."""
     return _encoder.encode(message) + b"\n"
 
 
-def decode_question(line: bytes) -> Question:
+def decode_lease_request(line: bytes) -> LeaseRequest:
     """Read a message of a gateway. Raises msgspec.DecodeError for anything else."""
-    return _questions.decode(line)
+    return _requests.decode(line)
 
 
-def decode_answer(line: bytes) -> Answer:
+def decode_lease_reply(line: bytes) -> LeaseReply:
     """Read a message of the supervisor. Raises msgspec.DecodeError for anything else."""
-    return _answers.decode(line)
+    return _replies.decode(line)

@@ -35,7 +35,7 @@ from vllamad.protocol.control import (
     VerifyOrder,
     Version,
     Workers,
-    encode,
+    encode_body,
 )
 from vllamad.supervisor.models import maintenance
 from vllamad.supervisor.models.library import Library
@@ -230,7 +230,7 @@ async def _follow(path: Path, lines: int, send: Send) -> None:
 
 
 def _json(value: msgspec.Struct) -> ControlResponse:
-    return ControlResponse(body=encode(value))
+    return ControlResponse(body=encode_body(value))
 
 
 def _line_count(text: str) -> int:

@@ -45,7 +45,7 @@ from vllamad.host.systemd_job import pending_job
 from vllamad.http.control_server import serve_http
 from vllamad.models.installed import InstalledModels
 from vllamad.models.store import derived, upload_blobs
-from vllamad.protocol.gateway_setup import encode, for_gateway
+from vllamad.protocol.gateway_setup import encode_settings, for_gateway
 from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
@@ -272,7 +272,7 @@ def gateway_launch(
     numbers = tuple(sock.fileno() for sock in http)
     told = for_gateway(settings, numbers, loopback=all_loopback(http), features=features)
     return GatewayLaunch(
-        settings=encode(told),
+        settings=encode_settings(told),
         sockets=numbers,
         environment=_LARGE_BODIES
         # A gateway's log goes where ours goes, and in the same form.

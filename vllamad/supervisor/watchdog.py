@@ -13,7 +13,7 @@ import trio
 from vllamad.host.log import named
 from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
-from vllamad.protocol.lease import ListRunning, encode
+from vllamad.protocol.lease import ListRunning, encode_message
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ async def control_answers(path: Path) -> bool:
 
 
 async def broker_answers(path: Path) -> bool:
-    return await answers(partial(trio.open_unix_socket, path), encode(ListRunning()))
+    return await answers(partial(trio.open_unix_socket, path), encode_message(ListRunning()))
 
 
 async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question: bytes) -> bool:

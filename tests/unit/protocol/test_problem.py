@@ -38,7 +38,9 @@ def over_progress(error: VllamadError) -> VllamadError:
 
 def over_lease(error: VllamadError) -> VllamadError:
     """As the answer of the lease server."""
-    answer = lease.decode_answer(lease.encode(lease.Refused(problem=Problem.of(error))))
+    answer = lease.decode_lease_reply(
+        lease.encode_message(lease.Refused(problem=Problem.of(error)))
+    )
     assert isinstance(answer, lease.Refused)
     return answer.problem.error()
 

@@ -15,17 +15,17 @@ from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import (
     LINE_LIMIT,
     Acquire,
-    Answer,
     Done,
     Granted,
+    LeaseReply,
+    LeaseRequest,
     ListRunning,
-    Question,
     Refused,
     Revoked,
     Running,
     Unload,
-    decode_answer,
-    encode,
+    decode_lease_reply,
+    encode_message,
 )
 
 
@@ -84,7 +84,7 @@ async def running(broker: Path) -> list[WorkerInfo]:
     return answer.models
 
 
-async def _exchange(broker: Path, question: Question) -> Answer:
+async def _exchange(broker: Path, question: LeaseRequest) -> LeaseReply:
     async with await _connect(broker) as stream:
         await _ask(stream, question)
         return await _Lines(stream).next()
@@ -97,9 +97,9 @@ async def _connect(broker: Path) -> trio.SocketStream:
         raise Unavailable("vllamad is not up", hint="try again shortly") from error
 
 
-async def _ask(stream: trio.SocketStream, question: Question) -> None:
+async def _ask(stream: trio.SocketStream, question: LeaseRequest) -> None:
     try:
-        await stream.send_all(encode(question))
+        await stream.send_all(encode_message(question))
     except trio.BrokenResourceError as error:
         raise Unavailable("vllamad is going down", hint="try again shortly") from error
 
@@ -111,7 +111,7 @@ class _Lines:
         self._stream = stream
         self._data = bytearray()
 
-    async def next(self) -> Answer:
+    async def next(self) -> LeaseReply:
         """The next answer. Raises Unavailable when the supervisor is gone."""
         while b"\n" not in self._data:
             try:
@@ -124,6 +124,6 @@ class _Lines:
         line, _, rest = bytes(self._data).partition(b"\n")
         self._data = bytearray(rest)
         try:
-            return decode_answer(line)
+            return decode_lease_reply(line)
         except msgspec.DecodeError as error:
             raise AssertionError(f"the supervisor said {line[:80]!r}") from error

@@ -23,15 +23,15 @@ from vllamad.host.tasks import first_of
 from vllamad.protocol.lease import (
     LINE_LIMIT,
     Acquire,
-    Answer,
     Done,
+    LeaseReply,
     ListRunning,
     Refused,
     Revoked,
     Running,
     Unload,
-    decode_question,
-    encode,
+    decode_lease_request,
+    encode_message,
 )
 from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.manager import WorkerManager
@@ -69,7 +69,7 @@ class LeaseServer:
             line = await _read_line(stream)
         if not line:
             return
-        match decode_question(line):
+        match decode_lease_request(line):
             case Acquire(model=model, keep_alive=keep_alive):
                 await self._lease(stream, model, _seconds(keep_alive))
             case Unload(model=model):
@@ -128,9 +128,9 @@ async def _until_closed(stream: trio.SocketStream) -> None:
         pass
 
 
-async def _say(stream: trio.SocketStream, answer: Answer) -> None:
+async def _say(stream: trio.SocketStream, answer: LeaseReply) -> None:
     with trio.fail_after(_SEND_LIMIT):
-        await stream.send_all(encode(answer))
+        await stream.send_all(encode_message(answer))
 
 
 def _seconds(keep_alive: float | None) -> float | None:

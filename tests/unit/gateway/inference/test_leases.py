@@ -23,7 +23,15 @@ from vllamad.errors import (
     VllamadError,
 )
 from vllamad.gateway.inference import leases
-from vllamad.protocol.lease import Answer, Done, Granted, Refused, Revoked, Waiting, encode
+from vllamad.protocol.lease import (
+    Done,
+    Granted,
+    LeaseReply,
+    Refused,
+    Revoked,
+    Waiting,
+    encode_message,
+)
 from vllamad.protocol.problem import Problem
 
 GRANT = Granted(endpoint="/run/w/1/s", served_name="a", context_length=4096)
@@ -48,10 +56,10 @@ async def supervisor(folder: Path, script: Script) -> AsyncGenerator[Path]:
         nursery.cancel_scope.cancel()
 
 
-def saying(*answers: Answer | bytes) -> Script:
+def saying(*answers: LeaseReply | bytes) -> Script:
     async def script(stream: trio.SocketStream) -> None:
         for answer in answers:
-            await stream.send_all(answer if isinstance(answer, bytes) else encode(answer))
+            await stream.send_all(answer if isinstance(answer, bytes) else encode_message(answer))
 
     return script
 
@@ -151,7 +159,9 @@ async def test_without_a_supervisor_there_is_advice_to_try_again(
 
 
 @pytest.mark.parametrize("ask", [*ASKING, hold])
-@pytest.mark.parametrize("said", [b"", encode(Done())[:-1], encode(Waiting(why="x"))[:5]])
+@pytest.mark.parametrize(
+    "said", [b"", encode_message(Done())[:-1], encode_message(Waiting(why="x"))[:5]]
+)
 async def test_a_supervisor_that_dies_is_going_down(
     tmp_path: Path, ask: Callable[[Path], Awaitable[object]], said: bytes
 ) -> None:
@@ -179,8 +189,8 @@ async def test_a_second_grant_ends_the_lease(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 async def test_answers_are_read_however_they_are_cut(tmp_path: Path, size: int) -> None:
-    said = b"".join(map(encode, (Waiting(why="queued"), Waiting(why="loading"), GRANT)))
-    said += encode(Revoked(reason="evicted"))
+    said = b"".join(map(encode_message, (Waiting(why="queued"), Waiting(why="loading"), GRANT)))
+    said += encode_message(Revoked(reason="evicted"))
 
     async def script(stream: trio.SocketStream) -> None:
         for start in range(0, len(said), size):
@@ -196,8 +206,8 @@ async def test_a_wait_for_the_end_can_be_given_up_and_taken_up_again(tmp_path: P
     half, go_on = trio.Event(), trio.Event()
 
     async def script(stream: trio.SocketStream) -> None:
-        said = encode(Revoked(reason="evicted"))
-        await stream.send_all(encode(GRANT) + said[:9])
+        said = encode_message(Revoked(reason="evicted"))
+        await stream.send_all(encode_message(GRANT) + said[:9])
         half.set()
         await go_on.wait()
         await stream.send_all(said[9:])

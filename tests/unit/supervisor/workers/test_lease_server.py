@@ -32,7 +32,7 @@ from vllamad.protocol.lease import (
     Running,
     Unload,
     Waiting,
-    encode,
+    encode_message,
 )
 from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.lease_server import LeaseServer, listen
@@ -62,7 +62,7 @@ async def test_whoever_leaves_while_waiting_holds_nothing(tmp_path: Path) -> Non
 async def test_a_holder_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     async with lease_house(tmp_path) as one:
         code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
-        code += f"s.sendall({encode(Acquire(model='a'))!r}); sys.stdin.read()"
+        code += f"s.sendall({encode_message(Acquire(model='a'))!r}); sys.stdin.read()"
         holder = await trio.lowlevel.open_process(
             [sys.executable, "-c", code, str(one.path)], stdin=subprocess.PIPE
         )
@@ -138,7 +138,7 @@ async def test_unloading_what_is_not_loaded_is_done_too(tmp_path: Path) -> None:
         b'{"type":"acquire","model":1}\n',
         b"\xff\xfe\n",
         b'{"type":"acquire","model":"' + b"a" * LINE_LIMIT,
-        encode(Acquire(model="bug")),
+        encode_message(Acquire(model="bug")),
     ],
 )
 async def test_nonsense_and_bugs_end_one_conversation_and_nothing_else(
@@ -187,7 +187,7 @@ async def test_a_gateway_that_does_not_read_loses_its_lease(autojump_clock: Mock
     ):
         ours, theirs = lockstep_stream_pair()
         nursery.start_soon(LeaseServer(fleet, spec_of).attend, cast("trio.SocketStream", ours))
-        await theirs.send_all(encode(Acquire(model="a")))
+        await theirs.send_all(encode_message(Acquire(model="a")))
         await trio.sleep(29)
         assert fleet.queued + sum(worker.leases for worker in fleet.workers()) == 1
         await trio.sleep(2)
@@ -216,7 +216,7 @@ async def test_a_gateway_that_is_gone_when_its_lease_is_granted_ends_nothing_els
     for _ in range(20):  # which of both is noticed first, the end or the grant, is up to chance
         ours, theirs = socket.socketpair()
         with theirs:
-            theirs.send(encode(Acquire(model="a")))
+            theirs.send(encode_message(Acquire(model="a")))
         await broker.attend(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     assert fleet.leases == 0
 
