@@ -1,4 +1,4 @@
-"""What every command is handed: where to ask, and where to answer."""
+"""The context of every command: its output, its client of the daemon, its environment."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class CommandContext:
 
 
 def model_path(model: str, action: str = "") -> str:
-    """The control API's path of a model; a `/` in the name is not one in the path."""
+    """Return the control API's path of a model, with every `/` of the name quoted."""
     path = f"/v1/models/{quote(model, safe='')}"
     return f"{path}/{action}" if action else path
