@@ -47,7 +47,7 @@ The best that fits on as few GPUs as possible, with a context of {context} token
 own where that is shorter, or its `context_length` in the configuration. What is better comes first
 in this table. A model is spread over GPUs only where `tensor_parallel_size` says so. Where nothing
 fits, the smallest that would run is taken. On a CPU only bf16 is. The daemon's log says what was
-chosen, and why not what comes before it (`chose a variant`).
+chosen, and why not what comes before it (`event=variant.chosen`).
 
 | variant | bytes a weight | compute capability, at least | |
 | --- | --- | --- | --- |

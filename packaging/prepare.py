@@ -20,13 +20,13 @@ from vllamactl.render import DONE, Screen
 from vllamad.config.paths import default_paths
 from vllamad.config.settings import Paths
 from vllamad.core import model_name
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
 from vllamad.models.store import manifests, model_store
 from vllamad.protocol.control import Progress
 from vllamad.runtimes import smollm2
-from vllamad.runtimes.install import install
-from vllamad.runtimes.installed_runtimes import resolve
+from vllamad.runtimes.install import install_runtime
+from vllamad.runtimes.installed_runtimes import resolve_runtime
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 THERE = "already there"
@@ -69,10 +69,10 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
     """Return the runtime in use; one is installed if there is none."""
     with stage("runtime") as step:
         try:
-            facts = resolve(paths.runtimes, cache=paths.cache)
+            facts = resolve_runtime(paths.runtimes, cache=paths.cache)
             step.result = f"{facts.name} ({THERE})"
-            if missing_packages("only", facts.sound):
-                facts = install(
+            if missing_packages(AudioSupport.TRANSCRIBE_ONLY, facts.audio_packages):
+                facts = install_runtime(
                     paths.runtimes,
                     device="cuda" if facts.device == "cuda" else "cpu",
                     version=facts.version,
@@ -80,7 +80,7 @@ def have_runtime(paths: Paths) -> RuntimeFacts:
                 )
                 step.result = f"{facts.name}, with what reads sound"
         except RuntimeProblem:
-            facts = install(paths.runtimes, progress=step.progress)
+            facts = install_runtime(paths.runtimes, progress=step.progress)
             step.result = f"{facts.name}, one token made"
     return facts
 
@@ -100,13 +100,13 @@ def _have(title: str, package: ModuleType, paths: Paths, runtime: RuntimeFacts) 
     name = model_name.parse_model_name(package.NAME)
     with stage(title) as step:
         try:
-            manifests.read(paths.models, name)
+            manifests.read_manifest(paths.models, name)
             step.result = f"{package.NAME} ({THERE})"
         except ModelNotFound:
             folder = paths.state / name.model
             package.make_checkpoint(folder, runtime, progress=step.progress)
             step.progress("adding it to the store")
-            model_store.add(
+            model_store.add_model(
                 paths.models, name, folder, source=package.SOURCE, license=package.LICENSE
             )
             step.result = f"{package.NAME}, from {package.SOURCE}"

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from vllamad.runtimes.package_installer import Report, installer_for
-from vllamad.runtimes.packaged import verify
+from vllamad.runtimes.packaged import verify_file
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 NAME = "all-minilm:l6-v2"
@@ -32,7 +32,7 @@ def make_checkpoint(folder: Path, runtime: RuntimeFacts, *, progress: Report) ->
         installer = installer_for(runtime.python, log=log, progress=progress)
         installer.install(SOURCE, target=Path(packages), deps=False)
         model = Path(packages, _MODEL)
-        verify(model / "model.safetensors", sha256=_SHA256, source=SOURCE)
+        verify_file(model / "model.safetensors", sha256=_SHA256, source=SOURCE)
         shutil.rmtree(folder, ignore_errors=True)
         model.rename(folder)
     log.unlink()

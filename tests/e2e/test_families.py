@@ -21,6 +21,7 @@ from tests.e2e.staging import configured, stage
 from tests.fakes.family_scripts import ACTS, OPENS, TOOLS, TURNS, Act
 from tests.support.daemon import Daemon, daemon
 from tests.support.sdk_types import faults
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.e2e
 
@@ -176,7 +177,7 @@ def test_an_engine_that_refuses_a_parser_is_started_without_it(stage_daemon: Dae
     answer = stage_daemon.http.post("/api/chat", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.json()["message"]["content"] == DEAF.script, "nobody could tell them apart"
-    assert "no parsers from now on model=deaf:latest" in stage_daemon.text()
+    assert stage_daemon.logged(LogEvent.WORKER_WITHOUT_PARSERS, model="deaf:latest")
     refused = stage_daemon.http.post("/api/chat", json=body | {"think": True})
     assert (refused.status_code, refused.json()) == (
         400,

@@ -12,6 +12,7 @@ import pytest
 from tests.support.api_requests import JSON, post
 from tests.support.daemon import Daemon, until
 from tests.support.vectors import numbered
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -128,10 +129,10 @@ def test_28_an_unload_loads_nothing(plain: Daemon) -> None:
     body = {"model": "test", "keep_alive": 0}
     post(plain, "/api/generate", body)
     until(lambda: plain.workers() == [])
-    starts = plain.text().count("worker starting")
+    starts = plain.logged(LogEvent.WORKER_STARTING)
     assert post(plain, "/api/generate", body)[1]["done_reason"] == "unload"
     assert plain.workers() == []
-    assert plain.text().count("worker starting") == starts
+    assert plain.logged(LogEvent.WORKER_STARTING) == starts
 
 
 @pytest.mark.vector(30)

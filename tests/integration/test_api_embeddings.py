@@ -22,6 +22,7 @@ from tests.support.checkpoints import BERT, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.support.sdk_types import faults
 from tests.support.vectors import numbered
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -407,8 +408,8 @@ def test_an_engine_that_dies_over_its_work_is_told(one: Daemon) -> None:
 
 def test_tokens_are_logged_and_texts_are_not(one: Daemon) -> None:
     embed(one, "averysecretword")
-    until(lambda: "path=/api/embed model=bert:latest status=200" in one.text())
-    assert "prompt_tokens=3" in one.text()
+    fields = {"path": "/api/embed", "model": "bert:latest", "status": 200, "prompt_tokens": 3}
+    until(lambda: one.logged(LogEvent.REQUEST_DONE, **fields))
     assert "averysecretword" not in one.text()
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.support.checkpoints import QWEN2, SMOLLM2, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.core.model_name import parse_model_name
+from vllamad.host.log_events import LogEvent
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -37,7 +38,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
 
 def install(home: Path, name: str, config: dict[str, Any], **files: Any) -> None:
     folder = write_checkpoint(home / "made" / name, config, **files)
-    model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
+    model_store.add_model(home / "state" / "models", parse_model_name(name), folder, source="test")
 
 
 def generate(one: Daemon, **body: Any) -> tuple[int, Any]:
@@ -160,9 +161,9 @@ def test_a_context_larger_or_smaller_than_the_loaded_one_is_no_error(
 def test_a_larger_context_than_the_loaded_one_is_remarked_on_once(one: Daemon) -> None:
     for num_ctx in (1_000_000, 2_000_000):
         generate(one, prompt="x", options={"num_ctx": num_ctx})
-    remark = "num_ctx larger than the context model=test:latest "
-    until(lambda: remark in one.text())
-    assert one.text().count(remark) == 1
+    large = LogEvent.REQUEST_NUM_CTX_TOO_LARGE
+    until(lambda: one.logged(large, model="test:latest"))
+    assert len(one.logged(large, model="test:latest")) == 1
 
 
 def test_a_picture_of_too_many_pixels_is_refused(one: Daemon) -> None:

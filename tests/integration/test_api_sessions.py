@@ -16,6 +16,7 @@ from tests.support.agent_sessions import CLAUDE, CODEX
 from tests.support.api_requests import post
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from tests.support.sdk_types import faults
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -29,8 +30,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
 
 def left_out(one: Daemon, route: str) -> Counter[str]:
     """The kinds that the log says were left out, each as often as it says so."""
-    lines = [line for line in one.text().splitlines() if "left out of a request" in line]
-    return Counter(line.partition(" kind=")[2] for line in lines if f"route={route} " in line)
+    lines = one.logged(LogEvent.REQUEST_ITEM_IGNORED, route=route)
+    return Counter(line.partition(" kind=")[2] for line in lines)
 
 
 @pytest.mark.case("F5", "F11", "B8")

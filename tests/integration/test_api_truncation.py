@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.api_requests import HI, post
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -66,8 +67,8 @@ def test_a_long_chat_on_a_strict_template_is_cut_and_answered_and_says_so(
     assert lines[-1]["truncated_messages"] == 41 - 15
     assert headers[HEADER] == "messages=26"
     assert not any("truncated_messages" in line for line in lines[:-1])
-    told = "conversation cut to the context model=strict:latest context_length=512"
-    until(lambda: f"{told} dropped_messages=26" in one.text())
+    fields = {"model": "strict:latest", "context_length": 512, "dropped_messages": 26}
+    until(lambda: one.logged(LogEvent.REQUEST_TRUNCATED, **fields))
     assert "rhymes" not in one.text()
 
 

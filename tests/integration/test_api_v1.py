@@ -17,6 +17,7 @@ from tests.support.checkpoints import BERT, write_checkpoint
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from tests.support.paths import RECORDED
 from vllamad.core.model_name import parse_model_name
+from vllamad.host.log_events import LogEvent
 from vllamad.models.store import model_store
 
 pytestmark = pytest.mark.integration
@@ -43,7 +44,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon with a completion model for each scenario, and an embedding model."""
     home = fake_home(tmp_path_factory.mktemp("v1"), ["test", *SCENARIOS])
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    model_store.add(home / "state" / "models", parse_model_name("bert"), folder, source="test")
+    model_store.add_model(
+        home / "state" / "models", parse_model_name("bert"), folder, source="test"
+    )
     with daemon(home, config=fake_config(scenarios=SCENARIOS)) as running:
         yield running
 
@@ -102,8 +105,8 @@ def test_tokens_of_a_message_can_be_counted(one: Daemon) -> None:
 @pytest.mark.parametrize("path", NAMED)
 def test_the_log_has_the_counts_of_tokens(one: Daemon, path: str) -> None:
     stream(one, path, "test")
-    line = rf"request .*path={path} model=test:latest .*prompt_tokens=37 completion_tokens=8"
-    until(lambda: re.search(line, one.text()))
+    fields = {"model": "test:latest", "prompt_tokens": 37, "completion_tokens": 8}
+    until(lambda: one.logged(LogEvent.REQUEST_DONE, path=path, **fields))
 
 
 def test_keys_and_versions_of_anthropics_headers_do_not_matter(one: Daemon) -> None:

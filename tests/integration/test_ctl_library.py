@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.hub import Hub
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.core.model_name import parse_model_name
+from vllamad.host.log_events import LogEvent
 from vllamad.models.store import manifests
 
 pytestmark = pytest.mark.integration
@@ -26,7 +27,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
 
 def place(one: Daemon, model: str) -> Path:
     models = one.home / "state" / "models"
-    return models / manifests.read(models, parse_model_name(model)).folder
+    return models / manifests.read_manifest(models, parse_model_name(model)).folder
 
 
 def events(text: str) -> list[dict[str, object]]:
@@ -68,7 +69,7 @@ def test_what_no_model_needs_is_pruned(one: Daemon) -> None:
     assert (would["dry_run"], would["freed"]) == (True, 1500)
     assert left.exists()
     said = one.ctl("prune")
-    assert "half.incomplete  1.5 KB, part of a pull that was not finished" in said
+    assert "half.incomplete  1.5 KB, part of an unfinished pull" in said
     assert "✓ freed 1.5 KB, 1 item" in said
     assert one.ctl("prune") == "✓ nothing to remove\n"
 
@@ -146,8 +147,7 @@ def test_a_detached_pull_goes_on_without_us(one: Daemon, hub: Hub) -> None:
 
 def test_a_start_on_a_cpu_is_explained_in_the_log_and_in_ps(one: Daemon) -> None:
     one.ctl("model", "load", "test")
-    starts = [line for line in one.text().splitlines() if "worker starting" in line]
-    line = [line for line in starts if "model=test:latest " in line][-1]
+    line = one.logged(LogEvent.WORKER_STARTING, model="test:latest")[-1]
     assert 'dtype=bfloat16 dtype_why="1.0 x as fast as float32 here"' in line
     assert "threads=" in line
     assert "threads_why=" in line

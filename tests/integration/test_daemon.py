@@ -23,6 +23,7 @@ from tests.support.daemon import (
     is_alive,
     until,
 )
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import Process
 
 pytestmark = pytest.mark.integration
@@ -214,7 +215,7 @@ def test_concurrent_first_requests_share_one_load(home: Path) -> None:
         for thread in threads:
             thread.join()
         assert codes == [200] * 20
-        assert one.text().count("worker starting") == 1
+        assert len(one.logged(LogEvent.WORKER_STARTING)) == 1
 
 
 @pytest.mark.vector(32)
@@ -244,7 +245,7 @@ def test_a_stop_lets_running_streams_finish(home: Path) -> None:
             next(stream)
             assert one.process is not None
             one.process.terminate()
-            until(lambda: "gateway stopping" in one.text())
+            until(lambda: one.logged(LogEvent.GATEWAY_STOPPING))
             hold.unlink()
             *_, last = stream
         assert json.loads(last)["done"] is True

@@ -20,6 +20,7 @@ import pytest
 
 from tests.fakes.hostile_clients import SEED, at_once, connected, post, traces
 from tests.support.daemon import Daemon, daemon, fake_config, free_port, until
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import Process, descendants
 
 pytestmark = pytest.mark.integration
@@ -62,13 +63,13 @@ def launched(home: Path, config: str) -> Generator[Daemon]:
 
 
 def starting(one: Daemon, _: ThreadPoolExecutor) -> None:
-    until(lambda: "gateway started" in one.text())
+    until(lambda: one.logged(LogEvent.GATEWAY_STARTED))
 
 
 def loading(one: Daemon, clients: ThreadPoolExecutor) -> None:
-    until(lambda: "ready listen=" in one.text())
+    until(lambda: one.logged(LogEvent.DAEMON_READY))
     clients.submit(stream, one)
-    until(lambda: "worker starting" in one.text())
+    until(lambda: one.logged(LogEvent.WORKER_STARTING))
 
 
 def streaming(one: Daemon, clients: ThreadPoolExecutor) -> None:
@@ -86,13 +87,13 @@ def backing_off(one: Daemon, clients: ThreadPoolExecutor) -> None:
 def restarting(one: Daemon, clients: ThreadPoolExecutor) -> None:
     streaming(one, clients)
     clients.submit(order, one, "restart")
-    until(lambda: one.text().count("worker starting") == 2)
+    until(lambda: len(one.logged(LogEvent.WORKER_STARTING)) == 2)
 
 
 def unloading(one: Daemon, clients: ThreadPoolExecutor) -> None:
     streaming(one, clients)
     clients.submit(order, one, "unload")
-    until(lambda: "worker draining" in one.text())
+    until(lambda: one.logged(LogEvent.WORKER_DRAINING))
 
 
 def any_time(seed: int) -> Moment:
@@ -120,7 +121,7 @@ def test_a_term_at_any_moment_leaves_nothing(home: Path, moment: Moment) -> None
         began = time.monotonic()
         status = one.stop()
         assert time.monotonic() - began < 25  # 4 s of limits; the rest is a busy machine's
-        assert status == 0 or (status == -signal.SIGTERM and "ready" not in one.text())
+        assert status == 0 or (status == -signal.SIGTERM and not one.logged(LogEvent.DAEMON_READY))
         assert traces(home) == []
         assert [path for path in one.run.rglob("*") if path.name != "w"] == []
         assert list(Path("/dev/shm").glob(f"psm_{one.run.name}_*")) == []
@@ -128,7 +129,7 @@ def test_a_term_at_any_moment_leaves_nothing(home: Path, moment: Moment) -> None
 
 
 def in_its_time(one: Daemon, act: Callable[[Daemon], object]) -> None:
-    until(lambda: "ready listen=" in one.text() or one.process_ended())
+    until(lambda: one.logged(LogEvent.DAEMON_READY) or one.process_ended())
     act(one)
 
 
@@ -170,7 +171,7 @@ def test_a_second_term_means_now(home: Path) -> None:
             clients.submit(stream, one)
             until(lambda: one.workers() and one.workers()[0]["leases"] == 1)
             os.kill(one.pid, signal.SIGTERM)
-            until(lambda: "stopping" in one.text())
+            until(lambda: one.logged(LogEvent.DAEMON_STOPPING))
             began = time.monotonic()
             assert one.stop() == 0
             assert time.monotonic() - began < 20  # a drain takes 30

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.fakes.hostile_clients import SEED
 from tests.support.api_requests import HI
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from vllamad.host.log_events import LogEvent
 from vllamad.translate.engine.refusal_texts import REFUSED
 from vllamad.translate.openai import chat_fields
 
@@ -56,7 +57,8 @@ def test_an_engines_own_text_is_one_sentence_and_an_outline_in_the_log(
     assert answer.status_code == 400
     assert REFUSED in answer.text
     assert not MARKS.search(answer.text)
-    until(lambda: 'engine refused status=400 said="1 validation error: …"' in one.text())
+    outline = '"1 validation error: …"'
+    until(lambda: one.logged(LogEvent.ENGINE_REFUSED, status=400, outline=outline))
     assert SECRET not in one.text()
 
 

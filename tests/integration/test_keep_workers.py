@@ -16,6 +16,7 @@ import pytest
 
 from tests.fakes.manager import Manager, folders
 from tests.support.daemon import Daemon, fake_config, free_port, is_alive, until
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import descendants
 
 pytestmark = pytest.mark.integration
@@ -47,7 +48,7 @@ def begin(manager: Manager, *, more: str = KEEP, **scenario: Any) -> dict[str, A
 
 
 def loads(manager: Manager) -> int:
-    return manager.daemon.text().count(" INFO load model=a:latest ")
+    return len(manager.daemon.logged(LogEvent.WORKER_LOAD, model="a:latest"))
 
 
 def configure(manager: Manager, *, more: str = KEEP, **scenario: Any) -> None:
@@ -161,7 +162,7 @@ def test_one_that_died_meanwhile_is_gone_and_can_be_loaded(manager: Manager) -> 
     manager.start()
     assert manager.daemon.workers() == []
     assert folders(manager.daemon.run) == []
-    assert "it has ended meanwhile" in manager.daemon.text()
+    assert manager.daemon.logged(LogEvent.WORKER_NOT_ADOPTED, why='"it has ended meanwhile"')
     assert manager.daemon.chat("a").status_code == 200
 
 
@@ -242,7 +243,7 @@ def test_when_the_setting_is_taken_back_those_that_were_kept_are_ended(manager: 
     configure(manager, more="")
     manager.restart()
     assert not living(pids)
-    assert "keep_workers is off" in manager.daemon.text()
+    assert manager.daemon.logged(LogEvent.WORKER_NOT_ADOPTED, why='"keep_workers is off"')
     until(lambda: not manager.stored)
     assert manager.daemon.workers() == []
 
@@ -252,7 +253,7 @@ def test_without_a_manager_it_is_said_once_that_workers_are_not_kept(manager: Ma
     daemon = manager.daemon
     daemon.start({})
     pids = family_of_loaded(manager)
-    assert daemon.text().count("workers are not kept") == 1
+    assert len(daemon.logged(LogEvent.HANDOVER_UNAVAILABLE)) == 1
     daemon.stop()
     assert not living(pids)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import PATIENCE, ROOT, free_port, until
+from tests.support.log_lines import event_lines
 from vllamad import __version__
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -108,7 +110,7 @@ def test_a_taken_address_is_named_before_anything_is_started(home: Path) -> None
     assert done.returncode == 1
     assert f"vllamad: cannot listen on {listen}: Address already in use\n" in done.stderr
     assert "stop it, or set server.listen" in done.stderr
-    assert "gateway started" not in done.stderr
+    assert not event_lines(done.stderr, LogEvent.GATEWAY_STARTED)
     assert not (home / "run" / "control.sock").exists()
 
 
@@ -141,9 +143,9 @@ def test_a_start_that_gets_nowhere_can_be_stopped(home: Path, number: int) -> No
     (home / "quart").mkdir()
     (home / "quart" / "__init__.py").write_text("raise SystemExit(3)")
     with started(home, PYTHONPATH=f"{home}:{ROOT}") as (process, log):
-        until(lambda: log.read_text().count("gateway died") >= 2, limit=PATIENCE)
+        until(lambda: len(event_lines(log.read_text(), LogEvent.GATEWAY_DIED)) >= 2, limit=PATIENCE)
         assert process.poll() is None
         process.send_signal(number)
         assert process.wait(timeout=PATIENCE) == 0
         assert "exit status 3" in log.read_text()
-        assert "ready" not in log.read_text().replace("already", "")
+        assert not event_lines(log.read_text(), LogEvent.DAEMON_READY)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes.manager import Manager, hold_both, managed_daemon
 from tests.support.daemon import ROOT, fake_config, is_alive, until
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +182,6 @@ def test_a_broken_invariant_is_the_watchdogs_and_leaves_no_process(
         until(lambda: "WATCHDOG=trigger" in manager.heard)
         until(one.process_ended)
         assert one.stop() == 1, "without a manager that aborts it, it ends by itself"
-        assert "an invariant broke" in one.text()
+        assert one.logged(LogEvent.DAEMON_BROKEN)
         assert "a worker cannot go from starting to" in one.text()
         assert not [pid for pid in before if is_alive(pid)]

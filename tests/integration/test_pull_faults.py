@@ -23,6 +23,7 @@ import pytest
 from tests.fakes.hub import Hub, running
 from tests.support.checkpoints import SMOLLM2
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import descendants
 
 pytestmark = pytest.mark.integration
@@ -151,18 +152,18 @@ FAULTS = [
     Fault(
         "a larger size announced than sent",
         set_to("sizes", {LARGE: SIZE * 2}),
-        "model.safetensors: it has another size than the hub announced",
+        "model.safetensors: its size differs from the",
     ),
     Fault(
         "a smaller size announced than sent",
         set_to("sizes", {LARGE: SIZE // 2}),
-        "model.safetensors: it has another size than the hub announced",
+        "model.safetensors: its size differs from the",
     ),
     Fault("429 with Retry-After, twice", set_to("busy", [1, 1]), "success", "2 whole"),
     Fault(
         "429 for ever",
         set_to("busy", [0] * 100),
-        "cannot pull org/tiny: the hub is asked too often for now",
+        "cannot pull org/tiny: the hub limits the rate of requests",
         "1 whole, 1 begun",
     ),
     Fault(
@@ -180,7 +181,7 @@ FAULTS = [
     Fault(
         "the hub is broken",
         set_to("refuse", (500, "Oops")),
-        "cannot pull org/tiny: the hub answered 500",
+        "cannot pull org/tiny: the hub answered with HTTP status 500",
     ),
     *(
         Fault(f"a file named {name}", rename(name), "the file name", NOTHING)
@@ -274,7 +275,9 @@ def test_two_who_ask_at_once_share_one_download(puller: Puller) -> None:
         first = pool.submit(puller.pull)
         assert puller.hub.stalled.wait(60)
         second = pool.submit(puller.pull)
-        until(lambda: puller.daemon.text().count("path=v1/models/pull") == 2)
+        until(
+            lambda: len(puller.daemon.logged(LogEvent.CONTROL_REQUEST, path="v1/models/pull")) == 2
+        )
         puller.hub.go_on.set()
         assert first.result(60) == second.result(60) == "success"
     assert puller.hub.fetched().count(LARGE) == 1

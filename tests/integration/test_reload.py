@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.daemon import Daemon, cmdline, daemon, fake_config, until
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -156,10 +157,10 @@ def test_a_hangup_reloads_and_a_fault_in_the_file_is_in_the_log(home: Path) -> N
         write(one, "[logging]\nlevel = 'debug'")
         assert one.process is not None
         one.process.send_signal(signal.SIGHUP)
-        until(lambda: "reloaded changed=logging.level" in one.text())
+        until(lambda: one.logged(LogEvent.CONFIG_RELOADED, changed="logging.level"))
         write(one, "[logging]\nlevel = 'loud'")
         one.process.send_signal(signal.SIGHUP)
-        until(lambda: "cannot reload" in one.text())
+        until(lambda: one.logged(LogEvent.CONFIG_REJECTED))
         assert one.http.get("/api/version").status_code == 200
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import PATIENCE, daemon, fake_config, free_port, until
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.integration
 
@@ -54,4 +55,4 @@ def test_what_is_preloaded_stays_and_what_cannot_be_does_not_hold_up_the_rest(ho
         failed, ready = sorted(one.workers(), key=lambda worker: worker["model"])
         assert (failed["model"], failed["state"]) == ("a:latest", "failed")
         assert ready["expires_in"] is None
-        assert one.text().count("cannot preload") == 2
+        assert len(one.logged(LogEvent.MODEL_PRELOAD_FAILED)) == 2

@@ -20,11 +20,13 @@ import httpx
 import msgspec
 
 from tests.support.checkpoints import write_checkpoint
+from tests.support.log_lines import event_lines
 from tests.support.model_families import REASONING_PARSERS, TOOL_PARSERS
 from tests.support.paths import ROOT
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.model_name import parse_model_name
 from vllamad.host import devices
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import Process, descendants
 from vllamad.models.store import model_store
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts
@@ -65,7 +67,7 @@ class Daemon:
                 stderr=output,
                 process_group=0,
             )
-        until(lambda: "ready listen=" in self.text() or self.process_ended())
+        until(lambda: self.logged(LogEvent.DAEMON_READY) or self.process_ended())
         assert not self.process_ended(), self.text()
 
     def environment(self) -> dict[str, str]:
@@ -80,6 +82,10 @@ class Daemon:
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
+
+    def logged(self, name: LogEvent, **fields: object) -> list[str]:
+        """The lines of the log that tell of one event, oldest first."""
+        return event_lines(self.text(), name, **fields)
 
     def process_ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -184,12 +190,12 @@ def fake_home(
         version="0.0",
         device="cpu",
         module="fake",
-        flags=[],
-        tool_parsers=[*tool_parsers.split()],
-        reasoning_parsers=[*REASONING_PARSERS.split()],
-        sound=[*sound],
+        flags=(),
+        tool_parsers=(*tool_parsers.split(),),
+        reasoning_parsers=(*REASONING_PARSERS.split(),),
+        audio_packages=(*sound,),
         fork=False,
-        numbers=[Measured(cpu=devices.cpu_key(), times=ALIKE)],
+        numbers=(Measured(cpu=devices.cpu_key(), times=ALIKE),),
     )
     runtime = home / "state" / "runtimes" / "fake"
     runtime.mkdir(parents=True)
@@ -197,7 +203,9 @@ def fake_home(
     (runtime.parent / "current").symlink_to("fake")
     for name in models:
         folder = write_checkpoint(home / "made" / name)
-        model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
+        model_store.add_model(
+            home / "state" / "models", parse_model_name(name), folder, source="test"
+        )
     return home
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.log_lines import event_lines
 from tests.system.service import Service
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.system
 
@@ -27,8 +29,8 @@ def used(service: Service) -> Service:
 
 
 def test_the_life_of_a_worker_is_found_by_its_model_and_its_state(used: Service):
-    *_, ready = entries(used, "MODEL=a:latest", "STATE=ready")
-    assert ready["MESSAGE"].startswith("worker ready model=a:latest state=ready")
+    *_, ready = entries(used, "MODEL=a:latest", "EVENT=worker.ready")
+    assert ready["MESSAGE"].startswith("worker ready event=worker.ready model=a:latest state=ready")
     assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("6", "vllamad")
     assert ready["_SYSTEMD_UNIT"] == "vllamad.service"
     assert ready["CODE_FILE"].endswith("supervisor/workers/worker.py")
@@ -62,8 +64,8 @@ def test_what_the_engine_wrote_carries_its_model(used: Service):
 def test_vllamactl_reads_the_journal_as_well_as_the_file(used: Service):
     from_file = used.ctl("logs", "-n", "1000", "a")
     from_journal = used.ctl("logs", "-n", "1000", "--journal", "a")
-    assert "worker ready" in used.ctl("logs", "-n", "1000")
-    assert "worker ready" in from_journal
+    assert event_lines(used.ctl("logs", "-n", "1000"), LogEvent.WORKER_READY)
+    assert event_lines(from_journal, LogEvent.WORKER_READY)
     (line,) = from_file.splitlines()[:1]
     assert line in from_journal
     asked = used.ctl("--json", "logs", "--journal", "-n", "5", "a").splitlines()

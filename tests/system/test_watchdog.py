@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.daemon import until
+from tests.support.log_lines import event_lines
 from tests.system.environment import HOME
 from tests.system.service import Service
+from vllamad.host.log_events import LogEvent
 
 pytestmark = pytest.mark.system
 
@@ -88,5 +90,5 @@ def test_a_broken_invariant_ends_the_daemon_at_once(service: Service):
         other.submit(service.chat)
         service.until_restarted()
     assert "Failed with result 'watchdog'" in service.box.journal("-u", service.name)
-    assert "an invariant broke" in service.journal()
+    assert event_lines(service.journal(), LogEvent.DAEMON_BROKEN)
     assert service.chat().status == 200

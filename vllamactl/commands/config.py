@@ -14,20 +14,20 @@ from vllamad.config.settings import Settings
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Merge every source of this user and folder. Raises ConfigError with all faults."""
-    from vllamad.config.load import load  # reads TOML: slow, and few commands need it
+    from vllamad.config.load import load_settings  # reads TOML: slow, and few commands need it
 
     euid = os.geteuid()
-    return load({}, environ, cwd=Path.cwd(), home=home_of(environ, euid), euid=euid)
+    return load_settings({}, environ, cwd=Path.cwd(), home=home_of(environ, euid), euid=euid)
 
 
 def show(context: CommandContext) -> None:
     """Print the effective configuration as TOML, or as JSON."""
-    from vllamad.config.show import as_json, describe
+    from vllamad.config.show import settings_as_json, settings_as_toml
 
     settings = read_settings(context.environ)
-    text = describe(settings).rstrip()
+    text = settings_as_toml(settings).rstrip()
     context.screen.answer(
-        as_json(settings) if context.screen.json else None, text, text.splitlines()
+        settings_as_json(settings) if context.screen.json else None, text, text.splitlines()
     )
 
 
@@ -37,7 +37,7 @@ def check(context: CommandContext) -> None:
 
     settings = read_settings(context.environ)
     paths = settings.paths
-    load_registry(paths.catalogs)
+    load_registry(paths.registry_files)
     files = [str(file) for file in paths.config_files]
     lines = [f"{context.screen.mark(DONE)} the configuration is valid"]
     lines += [

@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 
 from vllamactl import human
-from vllamactl.command_context import CommandContext, model_path
+from vllamactl.command_context import CommandContext
 from vllamactl.model_details import ModelDetails, details_text
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, STEP, table
@@ -50,7 +50,7 @@ def show(context: CommandContext, model: str, text: str = "", *, verbose: bool =
 
     With `verbose` also every tensor of its weights.
     """
-    path = model_path(model) + ("?tensors=1" if verbose else "")
+    path = control.model_path(model) + ("?tensors=1" if verbose else "")
     detail = context.client.get(path, control.ModelDetail)
     if text:
         value = str(getattr(detail, text))
@@ -71,7 +71,7 @@ def order(
     """Load, unload, restart, copy or delete a model, and show the progress."""
     doing, done = _VERBS[verb]
     with Progression(context.screen, f"{doing} {model}") as progression:
-        last = _watch(progression, context.client.follow(model_path(model, verb), body))
+        last = _watch(progression, context.client.follow(control.model_path(model, verb), body))
         elapsed = progression.elapsed
     if context.screen.json:
         end = {"event": "done", "model": model, "status": last.status or done}
@@ -111,7 +111,7 @@ def pull(context: CommandContext, model: str, *, detach: bool = False) -> None:
     if detach:
         _print_detached(context, model)
         return
-    detail = context.client.get(model_path(model), control.ModelDetail)
+    detail = context.client.get(control.model_path(model), control.ModelDetail)
     if context.screen.json:
         end = {"event": "done", "model": detail.info.name, "cached": not moved}
         context.screen.event(end | {"path": detail.path, "elapsed": round(elapsed, 3)})

@@ -38,11 +38,13 @@ def install(
             progression.report(Progress(status=step))
 
         if repair:
-            facts, repaired = installing.repair(
+            facts, repaired = installing.repair_runtime(
                 folder, device=device, version=version, progress=progress
             )
         else:
-            facts = installing.install(folder, device=device, version=version, progress=progress)
+            facts = installing.install_runtime(
+                folder, device=device, version=version, progress=progress
+            )
         elapsed = progression.elapsed
     if context.screen.json:
         names = ("name", "python", "engine", "version", "device")
@@ -87,7 +89,7 @@ def use(context: CommandContext, name: str) -> None:
     """Choose the runtime of workers, from their next start."""
     from vllamad.runtimes import installed_runtimes
 
-    facts = installed_runtimes.use(_folder(context.environ), name)
+    facts = installed_runtimes.use_runtime(_folder(context.environ), name)
     data = {"name": facts.name, "python": facts.python, "in_use": True}
     text = f"{context.screen.mark(DONE)} workers use {facts.name} from their next start"
     context.screen.answer(data, text)

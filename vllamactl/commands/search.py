@@ -19,7 +19,7 @@ def search(context: CommandContext, words: list[str]) -> None:
         load_registry,  # reads TOML: slow, and no other command needs it
     )
 
-    registry = load_registry(read_settings(context.environ).paths.catalogs)
+    registry = load_registry(read_settings(context.environ).paths.registry_files)
     matches = registry.search(" ".join(words))
     rows = [
         (

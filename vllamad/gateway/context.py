@@ -14,6 +14,7 @@ from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.template_probes import TemplateProbes
 from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import GatewaySettings
 
@@ -25,7 +26,7 @@ class Context:
     """Made once, in `gateway/run.py`."""
 
     settings: GatewaySettings
-    catalog: InstalledModels
+    installed_models: InstalledModels
     gate: Gate
     limits: RelayLimits
     orders: SupervisorClient
@@ -43,6 +44,7 @@ class Record:
     request_id: str
     method: str
     path: str
+    route: str  # its path in the route table; empty where it has none
     received: int  # monotonic nanoseconds
     model: str = ""
     status: int = 0
@@ -57,9 +59,11 @@ class Record:
             log,
             logging.INFO,
             "request",
+            LogEvent.REQUEST_DONE,
             request_id=self.request_id,
             method=self.method,
             path=self.path,
+            route=self.route or None,
             model=self.model or None,
             status=self.status,
             ms=round((time.monotonic_ns() - self.received) / 1e6, 1),

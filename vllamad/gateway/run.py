@@ -25,6 +25,7 @@ from vllamad.gateway.server.listen import serve
 from vllamad.host import fd_limit
 from vllamad.host import log as own_log
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.network_addresses import own_addresses
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON, GatewaySettings, decode
@@ -63,10 +64,10 @@ async def _run(settings: GatewaySettings, pipe: int) -> None:
     async with open_hub() as hub:
         context = Context(
             settings=settings,
-            catalog=InstalledModels(
+            installed_models=InstalledModels(
                 settings.models_dir,
                 settings.models,
-                engine=settings.parsers,
+                engine=settings.features,
                 caches=settings.caches,
             ),
             gate=_gate(settings),
@@ -126,7 +127,7 @@ async def _until_asked(
     with trio.open_signal_receiver(signal.SIGTERM, RETIRE) as signals:
         task_status.started()
         async for number in signals:
-            event(log, logging.INFO, "gateway stopping")
+            event(log, logging.INFO, "gateway stopping", LogEvent.GATEWAY_STOPPING)
             (retire if number == RETIRE else shutdown).set()
 
 

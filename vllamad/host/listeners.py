@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from vllamad.config.listen_address import is_loopback, parse_listen, spell_listen
 from vllamad.errors import HostProblem
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,11 @@ def given(inherited: Mapping[str, Sequence[socket.socket]]) -> Given:
             event(
                 log,
                 logging.WARNING,
-                "no use for a socket of systemd's",
-                name=name,
+                "ignoring a socket passed by systemd",
+                LogEvent.SOCKET_IGNORED,
+                socket=name,
                 address=address_of(sock),
-                wanted=f"FileDescriptorName={HTTP} or {CONTROL}",
+                expected=f"FileDescriptorName={HTTP} or {CONTROL}",
             )
             sock.close()
     http, control = inherited.get(HTTP, ()), inherited.get(CONTROL, ())

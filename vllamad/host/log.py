@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from vllamad.host.journal import Journal, open_journal
+from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import IDENTIFIER
 
 FIELD_LIMIT = 1024  # bytes of one value
@@ -32,9 +33,24 @@ _BARE = re.compile(r'[^\s"=\\]+')
 Field = str | int | float | bool | None
 
 
-def event(logger: logging.Logger, level: int, message: str, /, **fields: object) -> None:
-    """Log one event: a constant message, and what differs in `fields`. None is left out."""
-    logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
+def event(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    name: LogEvent | None = None,
+    /,
+    **fields: object,
+) -> None:
+    """Log a constant message with the event's stable name, if it has one, and variable fields.
+
+    A field that is None is left out.
+    """
+    logger.log(level, "%s", message, extra=named(name, **fields), stacklevel=2)
+
+
+def named(name: LogEvent | None, /, **fields: object) -> dict[str, object]:
+    """The `extra` of a log record: the event's name and its fields."""
+    return {"fields": {"event": name} | fields}
 
 
 def configure(

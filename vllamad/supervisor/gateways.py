@@ -20,6 +20,7 @@ import trio
 
 from vllamad.errors import HostProblem
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.process_endings import Exit, Watch, ended
 from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON
 
@@ -158,15 +159,28 @@ class _Generation:
             lived = trio.current_time() - born
             delay = 0.1 if lived >= _STEADY else min(_SLOWEST, delay * 2)
             if not orderly:
-                self._tell_of(logging.ERROR, "gateway died", number, how, delay)
+                event(
+                    log,
+                    logging.ERROR,
+                    "gateway died",
+                    LogEvent.GATEWAY_DIED,
+                    gateway=number,
+                    reason=how,
+                    again_in=delay,
+                )
             with trio.move_on_after(delay):
                 await self._leaving.wait()
             # Whoever ended it in order may be about to end us too: then it is nothing to tell.
             if orderly and not self._leaving.is_set():
-                self._tell_of(logging.WARNING, "gateway was ended", number, how, 0)
-
-    def _tell_of(self, level: int, what: str, number: int, how: str, again_in: float) -> None:
-        event(log, level, what, gateway=number, reason=how, again_in=again_in)
+                event(
+                    log,
+                    logging.WARNING,
+                    "gateway was terminated",
+                    LogEvent.GATEWAY_TERMINATED,
+                    gateway=number,
+                    reason=how,
+                    again_in=0,
+                )
 
     async def _live(self, number: int) -> tuple[bool, str]:
         """One gateway from its start to its end: whether that was an orderly one, and how."""
@@ -198,7 +212,14 @@ class _Generation:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, told, pipe)
                 await self._tell(process.stdin)
-                event(log, logging.INFO, "gateway started", gateway=number, pid=process.pid)
+                event(
+                    log,
+                    logging.INFO,
+                    "gateway started",
+                    LogEvent.GATEWAY_STARTED,
+                    gateway=number,
+                    pid=process.pid,
+                )
                 end = await self._until_gone(process)
                 nursery.cancel_scope.cancel()
             return end
@@ -232,7 +253,13 @@ class _Generation:
             async def limit() -> None:
                 await self._stopping.wait()
                 await trio.sleep(self.launch.drain_timeout + _GRACE)
-                event(log, logging.WARNING, "gateway does not end, killing it", pid=process.pid)
+                event(
+                    log,
+                    logging.WARNING,
+                    "killing a gateway that does not end",
+                    LogEvent.GATEWAY_KILLED,
+                    pid=process.pid,
+                )
                 process.kill()
 
             nursery.start_soon(limit)

@@ -13,18 +13,20 @@ from math import inf
 
 import trio
 
-from vllamad.config.changes import changes, in_force
+from vllamad.config.changes import changed_settings, in_force
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
 from vllamad.core.scheduler import Limits
 from vllamad.errors import ConfigError, ModelNotFound, VllamadError
 from vllamad.host import log as own_log
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
 from vllamad.protocol.control import Reloaded
-from vllamad.supervisor.control import Attempt, Daemon
+from vllamad.supervisor.control_handlers import Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
+from vllamad.supervisor.progress_responses import Attempt
 from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.engine_process import VllmLauncher
 from vllamad.supervisor.workers.manager import WorkerManager
@@ -71,7 +73,14 @@ class Reloader:
             except VllamadError as error:
                 attempt.error = error
                 self.problem = error.message.partition("\n")[0]
-                event(log, logging.ERROR, "cannot reload", error=error.message, hint=error.hint)
+                event(
+                    log,
+                    logging.ERROR,
+                    "cannot reload the configuration",
+                    LogEvent.CONFIG_REJECTED,
+                    error=error.message,
+                    hint=error.hint,
+                )
             finally:
                 attempt.decided.set()
                 attempt.over.set()
@@ -82,7 +91,7 @@ class Reloader:
             new = await trio.to_thread.run_sync(self._read)
         except ConfigError as error:
             raise ConfigError(error.problems, hint=_HINT) from error
-        differences = {key: str(effect) for key, effect in changes(old, new).items()}
+        differences = {key: str(effect) for key, effect in changed_settings(old, new).items()}
         attempt.outcome = Reloaded(changes=differences)
         attempt.decided.set()
         replaced = await apply(in_force(old, new))
@@ -91,7 +100,8 @@ class Reloader:
         event(
             log,
             logging.INFO,
-            "reloaded",
+            "configuration reloaded",
+            LogEvent.CONFIG_RELOADED,
             changed=", ".join(differences) or "nothing",
             replaced=", ".join(replaced) or None,
         )
@@ -133,10 +143,10 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     parts.library.configure(new)
     parts.fleet.measured(parts.engines.machine)
     wanted = await _specs(parts)
-    parts.fleet.relimit(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
+    parts.fleet.change_limits(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
     outdated = [spec for spec in wanted if parts.fleet.outdated(spec)]
     for spec in outdated:
-        keep_alive = parts.fleet.asked_keep_alive(spec.model)
+        keep_alive = parts.fleet.requested_keep_alive(spec.model)
         parts.background.start_soon(replace, parts.fleet, parts.library, spec.model, keep_alive)
     more = [name for name in new.scheduler.preload if name not in old.scheduler.preload]
     parts.background.start_soon(preload, parts.fleet, parts.library, more)
@@ -149,7 +159,14 @@ async def preload(fleet: WorkerManager, library: Library, names: Sequence[str]) 
         try:
             await fleet.load(await library.spec(name), inf)
         except VllamadError as error:
-            event(log, logging.ERROR, "cannot preload", model=name, error=error.message)
+            event(
+                log,
+                logging.ERROR,
+                "cannot preload",
+                LogEvent.MODEL_PRELOAD_FAILED,
+                model=name,
+                error=error.message,
+            )
 
 
 async def replace(
@@ -159,7 +176,7 @@ async def replace(
     try:
         await fleet.load(await library.spec(model), keep_alive)
     except VllamadError as error:
-        event(log, logging.ERROR, "cannot replace", model=model, error=error.message)
+        event(log, logging.ERROR, "cannot replace the worker", model=model, error=error.message)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -184,5 +201,11 @@ async def _specs(parts: Parts) -> list[Spec]:
         except ModelNotFound:  # it was a folder that is no longer in the configuration
             parts.fleet.unload(worker.model)
         except VllamadError as error:
-            event(log, logging.WARNING, "cannot plan", model=worker.model, error=error.message)
+            event(
+                log,
+                logging.WARNING,
+                "cannot plan the worker",
+                model=worker.model,
+                error=error.message,
+            )
     return specs

@@ -28,6 +28,7 @@ import trio
 
 from vllamad.config.listen_address import unguarded
 from vllamad.config.settings import Settings
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import Plan
 from vllamad.core.scheduler import Scheduler
 from vllamad.errors import ConfigError, HostProblem
@@ -37,13 +38,14 @@ from vllamad.host.control_socket import bind_control
 from vllamad.host.journal import open_journal
 from vllamad.host.listeners import address_of, all_loopback, bind_http, given
 from vllamad.host.log import event, is_journal
+from vllamad.host.log_events import LogEvent
 from vllamad.host.shim import become_subreaper
 from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
 from vllamad.host.systemd_job import pending_job
 from vllamad.http.control_server import serve_http
 from vllamad.models.installed import InstalledModels
 from vllamad.models.store import derived, upload_blobs
-from vllamad.protocol.gateway_setup import EngineParsers, encode, for_gateway
+from vllamad.protocol.gateway_setup import encode, for_gateway
 from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
@@ -83,7 +85,7 @@ async def run(
     reloader = Reloader(notify, read)
     async with listen_for_signals(notify, reloader.request, terminal=os.isatty(0)) as asked:
         await supervise(settings, inherited, environ, notify, reloader, asked)
-    event(log, logging.INFO, "stopped")
+    event(log, logging.INFO, "stopped", LogEvent.DAEMON_STOPPED)
 
 
 async def supervise(
@@ -97,7 +99,14 @@ async def supervise(
     """From the first look at the machine to the end of the last worker."""
     for remark in settings.remarks:
         level = logging.DEBUG if remark.expected else logging.INFO
-        event(log, level, "no effect", name=remark.name, why=remark.why)
+        event(
+            log,
+            level,
+            "setting has no effect",
+            LogEvent.CONFIG_IGNORED,
+            setting=remark.name,
+            why=remark.why,
+        )
     keeping = await look_for_survivors(settings, environ)
     cgroups = claim_cgroups(settings)
     engines = EngineRuntimes(
@@ -106,22 +115,28 @@ async def supervise(
     await engines.look()
     lives = make_lives(settings, engines, environ, cgroups, keeping)
     fleet = make_fleet(settings, engines, lives)
-    catalog = InstalledModels(
-        settings.paths.models, settings.models, engine=engines.parsers, caches=settings.caches
+    installed_models = InstalledModels(
+        settings.paths.models, settings.models, engine=engines.features, caches=settings.caches
     )
-    library = Library(settings, catalog, engines, fleet.measured, environ)
+    library = Library(settings, installed_models, engines, fleet.measured, environ)
     with sockets(settings, inherited) as (control_socket, http):
         # Only now: while another vllamad lives, what is in these folders is not left behind.
         kept = {one.name for one in keeping.survivors.values()}
         prepare_folders(settings, kept)
         warn_of_noexec([settings.paths.cache])
         if cgroups and (found := await cgroups.sweep(kept, limit=settings.worker.kill_timeout)):
-            event(log, logging.WARNING, "ended what was left of workers", workers=len(found))
+            event(
+                log,
+                logging.WARNING,
+                "ended leftover worker processes",
+                LogEvent.LEFTOVERS_ENDED,
+                workers=len(found),
+            )
         await trio.to_thread.run_sync(sweep, settings.paths.models)
 
         def launch(settings: Settings) -> GatewayLaunch:
             refuse_unguarded(settings, http)
-            return gateway_launch(settings, http, environ, engines.parsers)
+            return gateway_launch(settings, http, environ, engines.features)
 
         gateways = Gateways(launch(settings), settings.server.gateways)
         daemon = Daemon(
@@ -130,7 +145,7 @@ async def supervise(
             reload=reloader.request,
             fleet=fleet,
             library=library,
-            orders=ModelChanges(settings.paths.models, catalog, library, fleet),
+            orders=ModelChanges(settings.paths.models, installed_models, library, fleet),
             started=time.time(),
             now=time.time,
             pid=os.getpid(),
@@ -161,7 +176,13 @@ async def supervise(
                         asked.prepared()
                         await until_serving(http[0], settings.paths.control)
                         notify.ready()
-                        event(log, logging.INFO, "ready", listen=", ".join(daemon.listen))
+                        event(
+                            log,
+                            logging.INFO,
+                            "ready",
+                            LogEvent.DAEMON_READY,
+                            listen=", ".join(daemon.listen),
+                        )
                         up.start_soon(heartbeat, notify, environ, daemon)
                         meanwhile.start_soon(preload, fleet, library, settings.scheduler.preload)
                         await reloader.run(lambda: daemon.settings, partial(apply, parts))
@@ -209,7 +230,13 @@ def claim_cgroups(settings: Settings) -> Cgroups | None:
     try:
         return claim(keeping=settings.worker.keep_workers)
     except HostProblem as problem:
-        event(log, logging.INFO, "process groups, no cgroups", why=problem.message)
+        event(
+            log,
+            logging.INFO,
+            "workers run without cgroups",
+            LogEvent.CGROUPS_UNAVAILABLE,
+            why=problem.message,
+        )
         return None
 
 
@@ -239,11 +266,11 @@ def gateway_launch(
     settings: Settings,
     http: Sequence[socket.socket],
     environ: Mapping[str, str],
-    parsers: EngineParsers | None,
+    features: EngineFeatures | None,
 ) -> GatewayLaunch:
     """Gateways inherit the listening sockets, and nothing that is systemd's or ours."""
     numbers = tuple(sock.fileno() for sock in http)
-    told = for_gateway(settings, numbers, loopback=all_loopback(http), parsers=parsers)
+    told = for_gateway(settings, numbers, loopback=all_loopback(http), features=features)
     return GatewayLaunch(
         settings=encode(told),
         sockets=numbers,
@@ -315,14 +342,21 @@ def warn_of_noexec(folders: Iterable[Path]) -> None:
     for folder in folders:
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             why = "it is mounted noexec, and engines compile there"
-            event(log, logging.WARNING, "cannot run programs", folder=str(folder), why=why)
+            event(
+                log,
+                logging.WARNING,
+                "cannot run compiled code",
+                LogEvent.FOLDER_NOEXEC,
+                folder=str(folder),
+                why=why,
+            )
 
 
 def sweep(models: Path) -> None:
     """Remove what no model needs, while nobody can be making one."""
     try:
-        upload_blobs.sweep(models)
-        derived.tidy(models)
+        upload_blobs.remove_old_blobs(models)
+        derived.remove_unused_adapters(models)
     except OSError as error:
         event(log, logging.WARNING, "cannot tidy the model store", error=str(error))
 

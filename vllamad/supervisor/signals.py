@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
 from vllamad.supervisor.status_text import ask_for_time
 
@@ -48,11 +49,11 @@ class SignalRequests:
                 reload()
             elif not self.stop.is_set():
                 self._notify.stopping()
-                event(log, logging.INFO, "stopping")
+                event(log, logging.INFO, "stopping", LogEvent.DAEMON_STOPPING)
                 self.stop_since = trio.current_time()
                 self.stop.set()
             else:
-                event(log, logging.WARNING, "stopping at once")
+                event(log, logging.WARNING, "stopping now", LogEvent.DAEMON_STOPPING_NOW)
                 everything.cancel()
 
 

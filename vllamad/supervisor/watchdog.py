@@ -10,6 +10,8 @@ from pathlib import Path
 
 import trio
 
+from vllamad.host.log import named
+from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
 from vllamad.protocol.lease import ListRunning, encode
 
@@ -80,7 +82,9 @@ async def guarded(
     try:
         await own(task_status=task_status)
     except* Exception:
-        log.exception("an invariant broke: the state of the workers is lost")
+        log.exception(
+            "the worker manager failed, the daemon restarts", extra=named(LogEvent.DAEMON_BROKEN)
+        )
         notify.trigger()
         raise
 

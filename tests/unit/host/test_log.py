@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT
+from vllamad.core.lifecycle import State
 from vllamad.host.log import (
     LINE_LIMIT,
     LineHandler,
@@ -21,6 +23,7 @@ from vllamad.host.log import (
     json_line,
     text_line,
 )
+from vllamad.host.log_events import LogEvent
 
 
 def record(message="worker ready", **fields):
@@ -142,6 +145,24 @@ def test_what_was_raised_is_a_field_of_its_line(logger, pipe):
 def test_an_event_may_have_a_field_of_any_name(logger, pipe):
     event(logger, logging.INFO, "100 %", message="a", level="b", logger="c")
     assert pipe.lines()[0].endswith("INFO 100 % message=a level=b logger=c")
+
+
+def test_the_name_of_an_event_stands_after_its_message(logger, pipe):
+    event(logger, logging.INFO, "worker ready", LogEvent.WORKER_READY, model="m")
+    assert pipe.lines()[0].endswith("INFO worker ready event=worker.ready model=m")
+
+
+def test_every_name_of_an_event_is_documented():
+    page = (ROOT / "docs" / "systemd.md").read_text().partition("| event | what happened |")[2]
+    documented = re.findall(r"^\| `([a-z_]+(?:\.[a-z_]+)?)` \|", page, re.MULTILINE)
+    assert documented == [str(name) for name in LogEvent]
+
+
+def test_every_name_of_an_event_is_used_in_one_place_at_least():
+    sources = "".join(path.read_text() for path in (ROOT / "vllamad").rglob("*.py"))
+    states = {f"worker.{state}" for state in State}
+    unused = [name for name in LogEvent if f"LogEvent.{name.name}" not in sources]
+    assert {str(name) for name in unused} <= states
 
 
 def test_a_long_line_is_cut_to_what_a_pipe_takes_whole(logger, pipe):

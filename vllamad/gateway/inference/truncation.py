@@ -14,6 +14,7 @@ import trio
 
 from vllamad.gateway.inference.prompts import Prompts
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.protocol.lease import Granted
 from vllamad.translate.conversation.cutting import (
     PICTURE,
@@ -81,7 +82,14 @@ def tell(model: str, limit: int, truncated: Truncated) -> None:
     """Log how much of a conversation was dropped, and for which limit."""
     fields = {"context_length": limit, "dropped_messages": truncated.messages or None}
     fields |= {"dropped_tokens": truncated.tokens or None}
-    event(log, logging.INFO, "conversation cut to the context", model=model, **fields)
+    event(
+        log,
+        logging.INFO,
+        "conversation truncated",
+        LogEvent.REQUEST_TRUNCATED,
+        model=model,
+        **fields,
+    )
 
 
 def header(truncated: Truncated) -> str:
@@ -98,7 +106,14 @@ def remark(remarked: set[str], model: str, grant: Granted, options: Mapping[str,
         return
     remarked.add(model)
     told = {"num_ctx": _num_ctx(options), "context_length": grant.context_length}
-    event(log, logging.INFO, "num_ctx larger than the context", model=model, **told)
+    event(
+        log,
+        logging.INFO,
+        "num_ctx exceeds the context",
+        LogEvent.REQUEST_NUM_CTX_TOO_LARGE,
+        model=model,
+        **told,
+    )
 
 
 class _Conversation:
@@ -122,7 +137,7 @@ class _Conversation:
             return Fitted(await self.keeping(self._messages))
         search = Search(cuts, limit - _ROOM)
         while (cut := search.next()) is not None:
-            search.told(cut, await self._count(cuts.kept(cut)))
+            search.record_count(cut, await self._count(cuts.kept(cut)))
         best = search.best
         return Fitted(await self.keeping(cuts.kept(best)), cuts.dropped(best))
 

@@ -17,8 +17,9 @@ from typing import Final, Protocol
 import trio
 
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
-from vllamad.host.log import event
-from vllamad.http.engine_client import JSON, EngineResponse, decode, open_ended, post
+from vllamad.host.log import event, named
+from vllamad.host.log_events import LogEvent
+from vllamad.http.engine_client import JSON, EngineResponse, decode_body, open_ended, post_to_engine
 from vllamad.translate.error_bodies import FAILED, STOPPED, engine_refusal, without_private_text
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class UpstreamResponse:
         """
         self._asking.deadline = self.deadline
         with self._asking:
-            self._answer = answer = await post(endpoint, path, body, content_type)
+            self._answer = answer = await post_to_engine(endpoint, path, body, content_type)
             if answer.status != 200:
                 raise noted(engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT)))
             self.begin(answer)
@@ -117,7 +118,7 @@ class UpstreamResponse:
         except VllamadError as error:
             return self.end(error)
         except Exception:  # a bug in the translation ends this answer and no other
-            log.exception("cannot translate an answer")
+            log.exception("cannot translate a response", extra=named(LogEvent.INTERNAL_ERROR))
             return self.end(EngineRefused(FAILED, status=500))
 
     async def more(self) -> bytes:
@@ -167,7 +168,7 @@ class UpstreamResponse:
         if ended and not open_ended(self._reader):
             self.over = self._cut = True
             return b""
-        payload = decode(self._reader, data)
+        payload = decode_body(self._reader, data)
         out = self.output.feed(payload, now_ns) if payload else b""
         if self.output.failed is not None:
             noted(self.output.failed)
@@ -198,7 +199,14 @@ async def exchange(
 def noted(error: VllamadError) -> VllamadError:
     """The same error; what the engine said that no words of ours were known for is in the log."""
     if isinstance(error, EngineRefused) and error.unknown:
-        event(log, logging.WARNING, "engine refused", status=error.status, said=error.unknown)
+        event(
+            log,
+            logging.WARNING,
+            "engine refused a request",
+            LogEvent.ENGINE_REFUSED,
+            status=error.status,
+            outline=error.unknown,
+        )
     return error
 
 

@@ -28,6 +28,7 @@ from vllamad.gateway.inference.truncation import HEADER, fitted_in, header, limi
 from vllamad.gateway.inference.upstream import ResponseTranslator
 from vllamad.gateway.server.quart_glue import GatewayApp, hold_until_response_sent
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.models.installed import InstalledModel
 from vllamad.translate.anthropic.messages import count_request, messages_request
 from vllamad.translate.content.compression import IDENTITY, unpacked
@@ -186,7 +187,7 @@ async def _answer(
     record: Record = g.record
     record.model = installed.name
     if asked.wants_unload:
-        await leases.unload(context.settings.broker, installed.runs_as)
+        await leases.unload(context.settings.broker, installed.worker_name)
         return _settled(asked, spelling, "unload")
     traits = await traits_for(context, installed)
     check(asked, traits)
@@ -303,7 +304,7 @@ async def relayed(
         options = options if is_object(options) else {}
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
-    output = answer(stream=stream, served_name=served, asked_name=name, usage=usage, form=form)
+    output = answer(stream=stream, served_name=served, requested_name=name, usage=usage, form=form)
     await hold_until_response_sent(recorded(record, output))
     repetitions = context.settings.server.max_repetitions
     call = EngineCall(path=path, body=body)
@@ -318,7 +319,13 @@ def _log_left_out(context: Context, model: str, route: str, kinds: object) -> No
         if (model, route, kind) not in logged and len(logged) < _TOLD:
             logged.add((model, route, kind))
             fields = {"model": model, "route": route, "kind": kind}
-            event(log, logging.INFO, "left out of a request", **fields)
+            event(
+                log,
+                logging.INFO,
+                "ignored in a request",
+                LogEvent.REQUEST_ITEM_IGNORED,
+                **fields,
+            )
 
 
 async def acquire_lease(

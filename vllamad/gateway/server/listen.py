@@ -18,6 +18,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 
 from vllamad.gateway.server.connection import HEAD_LIMIT, Connection, ServerLimits, Shared
+from vllamad.host.log import named
+from vllamad.host.log_events import LogEvent
 from vllamad.host.tasks import first_of
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ class _Server:
         except* OSError:
             pass  # the client left before we asked who it is
         except* Exception:
-            log.exception("cannot go on with a connection")
+            log.exception("internal error in a connection", extra=named(LogEvent.INTERNAL_ERROR))
         finally:
             self._open.discard(connection)
             if not self._open:

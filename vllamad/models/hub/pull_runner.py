@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from vllamad.core.model_name import ModelName
-from vllamad.errors import HostProblem, from_kind
+from vllamad.errors import HostProblem
 from vllamad.host.log import escape, event
 from vllamad.host.process_endings import Watch, ended, last_error
 from vllamad.models.registry.resolve import Origin
@@ -28,7 +28,7 @@ _PRINTED_LINES = 100  # of them that are logged
 _lines = msgspec.json.Decoder(Progress)
 
 
-async def pull(
+async def run_pull(
     models: Path,
     name: ModelName,
     report: Callable[[Progress], Awaitable[None]],
@@ -74,7 +74,7 @@ async def pull(
         finally:
             await _end(process)
     if last.error is not None:
-        raise from_kind(last.error.kind, last.error.message, last.error.hint)
+        raise last.error.error()
     if not last.done:
         how = watch.told(code, printed.reason(), memory=memory)
         raise HostProblem(f"cannot pull {name.display()}: its process ended: {how}")
@@ -92,7 +92,7 @@ class _Printed:
         async for raw in _lines_of(process.stdout):
             line = escape(raw.decode(errors="replace"))[:_PRINTED_LIMIT]
             if len(self._lines) < _PRINTED_LINES:
-                event(log, logging.INFO, "printed by a pull", model=self._model, line=line)
+                event(log, logging.INFO, "output of a pull", model=self._model, line=line)
             self._lines = [*self._lines[-_PRINTED_LINES:], line]
 
     def reason(self) -> str:

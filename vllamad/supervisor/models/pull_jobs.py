@@ -12,7 +12,8 @@ import trio
 
 from vllamad.core.model_name import ModelName
 from vllamad.errors import HostProblem, VllamadError
-from vllamad.host.log import event
+from vllamad.host.log import event, named
+from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import Progress
 
 log = logging.getLogger(__name__)
@@ -60,20 +61,29 @@ class PullJobs:
 
     async def _carry_out(self, name: ModelName, pull: _Pull) -> None:
         model = name.display()
-        event(log, logging.INFO, "pull", model=model)
+        event(log, logging.INFO, "pull started", LogEvent.PULL_STARTED, model=model)
         try:
             with pull.scope:
                 await self._fetch(name, pull.hear)
         except VllamadError as error:
             pull.problem = error
         except Exception as error:
-            log.exception("internal error in the pull of %s", model)
+            log.exception(
+                "internal error in a pull", extra=named(LogEvent.INTERNAL_ERROR, model=model)
+            )
             pull.problem = HostProblem(f"cannot pull {model}: internal error: {error!r}")
         del self._going[name.key()]
         pull.end()
-        how = pull.problem.message if pull.problem else None
-        how = "nobody listens" if pull.scope.cancelled_caught else how
-        event(log, logging.WARNING if how else logging.INFO, "pull ended", model=model, reason=how)
+        reason = pull.problem.message if pull.problem else None
+        reason = "abandoned by all clients" if pull.scope.cancelled_caught else reason
+        event(
+            log,
+            logging.WARNING if reason else logging.INFO,
+            "pull ended",
+            LogEvent.PULL_ENDED,
+            model=model,
+            reason=reason,
+        )
 
     async def _abandon(self, name: ModelName, pull: _Pull) -> None:
         await trio.sleep(GRACE)

@@ -11,8 +11,9 @@ from vllamad.config.settings import Settings
 from vllamad.core.memory import Machine
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.models.registry.registry_file import load_registry
-from vllamad.models.registry.resolve import Origin, origin_of
+from vllamad.models.registry.resolve import Origin, resolve_origin
 from vllamad.supervisor.runtime import EngineRuntimes
 
 log = logging.getLogger(__name__)
@@ -29,15 +30,23 @@ async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntime
     ]
     context = own[0].context_length if own else 0
     origin = await trio.to_thread.run_sync(
-        _look_up, name, settings.paths.catalogs, machine, context
+        _look_up, name, settings.paths.registry_files, machine, context
     )
     if origin.variant:
         event(
-            log, logging.INFO, "chose a variant", model=name.display(), variant=origin.variant,
-            repository=origin.repository, not_taken="; ".join(origin.passed_over) or None,
-        )  # fmt: skip
+            log,
+            logging.INFO,
+            "variant chosen",
+            LogEvent.VARIANT_CHOSEN,
+            model=name.display(),
+            variant=origin.variant,
+            repository=origin.repository,
+            not_taken="; ".join(origin.passed_over) or None,
+        )
     return origin
 
 
-def _look_up(name: ModelName, catalogs: tuple[Path, ...], machine: Machine, context: int) -> Origin:
-    return origin_of(name, load_registry(catalogs), machine, context)
+def _look_up(
+    name: ModelName, registry_files: tuple[Path, ...], machine: Machine, context: int
+) -> Origin:
+    return resolve_origin(name, load_registry(registry_files), machine, context)

@@ -67,4 +67,6 @@ def _write(path: Path, known: dict[str, int]) -> None:
         beside.write_text(json.dumps(known, indent=1))
         beside.replace(path)
     except OSError as error:
-        event(log, logging.WARNING, "cannot keep a context length", path=path, error=error.strerror)
+        event(
+            log, logging.WARNING, "cannot store a context length", path=path, error=error.strerror
+        )

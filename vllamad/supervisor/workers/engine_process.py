@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import Settings
+from vllamad.core.audio import AudioSupport
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Workplace, command, environment
@@ -22,6 +23,7 @@ from vllamad.errors import HostProblem, LoadFailed
 from vllamad.host.cgroup import Cgroup, Cgroups
 from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.process_endings import Watch, starved
 from vllamad.host.process_group import Launch, ProcessGroup, ResourceUsage, adopt, spawn
 from vllamad.host.processes import first_exit
@@ -93,7 +95,14 @@ class VllmLauncher:
                 file.catch_up()
         finally:
             if group and group.survives_restart:
-                event(log, logging.INFO, "worker let go", model=plan.model, worker_pid=group.pid)
+                event(
+                    log,
+                    logging.INFO,
+                    "worker handed over",
+                    LogEvent.WORKER_HANDED_OVER,
+                    model=plan.model,
+                    worker_pid=group.pid,
+                )
             else:
                 keeper.forget()
                 shutil.rmtree(place.run, ignore_errors=True)  # vLLM leaves its sockets behind
@@ -114,7 +123,9 @@ class VllmLauncher:
                 kill_timeout=own.kill_timeout,
             )
         engine = await self._engines.engine()
-        plan = remembered(plan, f"{engine.device} {engine.version}", settings.paths.cache)
+        plan = remembered(
+            plan, f"{engine.features.device} {engine.features.version}", settings.paths.cache
+        )
         launch = Launch(
             argv=tuple(command(engine, plan, place, settings.engine)),
             env=environment(
@@ -135,7 +146,9 @@ class VllmLauncher:
     def _cgroup(self, name: str, plan: Plan) -> Cgroup | None:
         wanted = plan.spec.memory_max or self._settings.worker.memory_max
         if wanted and not (self._cgroups and self._cgroups.memory):
-            event(log, logging.WARNING, "memory_max is not enforced", model=plan.model)
+            event(
+                log, logging.WARNING, "memory_max is not enforced without cgroups", model=plan.model
+            )
         return self._cgroups.make(name, memory_max=wanted) if self._cgroups else None
 
 
@@ -180,7 +193,7 @@ class VllmProcess:
             self.endpoint,
             model=self._plan.model,
             pooling=self._plan.spec.pooling,
-            transcribes=self._plan.spec.hearing == "only",
+            transcribes=self._plan.spec.audio is AudioSupport.TRANSCRIBE_ONLY,
         )
 
     async def wait_exited(self) -> str:
@@ -308,6 +321,8 @@ async def _emptied(
     except HostProblem as problem:
         if group is None:
             raise
-        event(log, logging.ERROR, problem.message, hint=problem.hint)
+        event(
+            log, logging.ERROR, "cannot end all processes", error=problem.message, hint=problem.hint
+        )
         await group.gone()
         raise

@@ -24,6 +24,7 @@ from vllamad.core.launch import Plan
 from vllamad.errors import HostProblem
 from vllamad.host.fd_store import FdStore, close_all, open_store, stored
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.host.log_files import LogPosition, WorkerLog
 from vllamad.host.process_group import ProcessGroup, WorkerLink
 from vllamad.host.processes import pid_of
@@ -142,7 +143,14 @@ class WorkerHandover:
                     await self._store.put(self._name, (*line, self._note.descriptor))
             except (HostProblem, OSError) as problem:
                 why = str(problem)
-                event(log, logging.WARNING, "worker not kept", model=facts.plan.model, why=why)
+                event(
+                    log,
+                    logging.WARNING,
+                    "worker ends with the daemon",
+                    LogEvent.WORKER_NOT_STORED,
+                    model=facts.plan.model,
+                    why=why,
+                )
                 return
         self._group, group.survives_restart = group, True
         file.on_read = self._note_log_read
@@ -184,7 +192,13 @@ async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> 
     store = open_store(environ)
     wanted = settings.worker.keep_workers
     if wanted and store is None:
-        event(log, logging.WARNING, "workers are not kept", why="systemd has not started us")
+        event(
+            log,
+            logging.WARNING,
+            "workers end with the daemon",
+            LogEvent.HANDOVER_UNAVAILABLE,
+            why="the daemon was not started by systemd",
+        )
     found: list[AdoptedWorker] = []
     for name, descriptors in sorted(stored(environ, os.getpid()).items()):
         try:
@@ -192,7 +206,14 @@ async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> 
                 raise ValueError("keep_workers is off")
             found.append(_survivor(name, descriptors, settings.paths))
         except (ValueError, LookupError, TypeError, OSError) as problem:
-            event(log, logging.WARNING, "worker not taken over", id=name, why=str(problem))
+            event(
+                log,
+                logging.WARNING,
+                "ending a worker of a previous daemon",
+                LogEvent.WORKER_NOT_ADOPTED,
+                id=name,
+                why=str(problem),
+            )
             if store:
                 store.remove(name)
             await _let_go(descriptors, settings.worker.kill_timeout)

@@ -17,7 +17,8 @@ import trio
 
 from vllamad.core.launch import Spec
 from vllamad.errors import VllamadError
-from vllamad.host.log import event
+from vllamad.host.log import event, named
+from vllamad.host.log_events import LogEvent
 from vllamad.host.tasks import first_of
 from vllamad.protocol.lease import (
     LINE_LIMIT,
@@ -32,6 +33,7 @@ from vllamad.protocol.lease import (
     decode_question,
     encode,
 )
+from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.manager import WorkerManager
 
 log = logging.getLogger(__name__)
@@ -56,9 +58,11 @@ class LeaseServer:
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 pass
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                event(log, logging.WARNING, "gateway talks nonsense", error=str(error))
+                event(log, logging.WARNING, "invalid message from a gateway", error=str(error))
             except Exception:
-                log.exception("internal error in the conversation with a gateway")
+                log.exception(
+                    "internal error in a lease connection", extra=named(LogEvent.INTERNAL_ERROR)
+                )
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         with trio.fail_after(_QUESTION_LIMIT):
@@ -78,7 +82,7 @@ class LeaseServer:
         try:
             spec = await self._spec_of(model)
         except VllamadError as error:
-            await _say(stream, Refused(kind=error.kind, message=error.message, hint=error.hint))
+            await _say(stream, Refused(problem=Problem.of(error)))
             return
         async with self._fleet.lease(spec, keep_alive) as verdicts:
 

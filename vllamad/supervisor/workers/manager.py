@@ -19,10 +19,12 @@ from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Machine
 from vllamad.core.scheduler import Limits, Scheduler
-from vllamad.errors import LoadFailed, Unavailable, VllamadError, from_kind
+from vllamad.errors import LoadFailed, Unavailable, VllamadError
 from vllamad.host.log import event
+from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import Granted, Refused, Revoked, Waiting
+from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -58,14 +60,14 @@ class WorkerManager:
                     await self._changed.wait()
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
-    def relimit(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
+    def change_limits(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
         """Schedule by other limits from now on; `keep_alives` are the models' own."""
         now = trio.current_time()
-        self._carry_out(self._scheduler.relimit(limits, keep_alives, now=now))
+        self._carry_out(self._scheduler.change_limits(limits, keep_alives, now=now))
 
-    def asked_keep_alive(self, model: str) -> float | None:
+    def requested_keep_alive(self, model: str) -> float | None:
         """What a request has asked for, if one has."""
-        return self._scheduler.asked_keep_alive(model)
+        return self._scheduler.requested_keep_alive(model)
 
     def drain(self) -> None:
         """Serve on with what is loaded, and load nothing any more."""
@@ -87,7 +89,7 @@ class WorkerManager:
     def adopt(self, plan: Plan, keep_alive: float | None) -> None:
         """Go on with a worker of a daemon before us."""
         self._scheduler.adopt(plan, keep_alive=keep_alive, now=trio.current_time())
-        event(log, logging.INFO, "take over", model=plan.model)
+        event(log, logging.INFO, "worker adopted", LogEvent.WORKER_ADOPTED, model=plan.model)
         self._start(plan)
 
     @asynccontextmanager
@@ -115,8 +117,8 @@ class WorkerManager:
                 match verdict:
                     case Granted():
                         return
-                    case Refused(kind=kind, message=message, hint=hint):
-                        raise from_kind(kind, message, hint)
+                    case Refused(problem=problem):
+                        raise problem.error()
                     case _:
                         pass  # still waiting
 
@@ -200,20 +202,26 @@ class WorkerManager:
         for decision in decisions:
             match decision:
                 case Start(plan):
-                    event(log, logging.INFO, "load", model=plan.model, memory=plan.placement.total)
+                    event(
+                        log,
+                        logging.INFO,
+                        "load",
+                        LogEvent.WORKER_LOAD,
+                        model=plan.model,
+                        memory=plan.placement.total,
+                    )
                     self._start(plan)
                 case Stop(model, why):
                     self._workers[model].stop(why)
                 case Grant(lease, model):
                     self._tell(lease, self._granted(lease, model))
                 case Refuse(lease, error):
-                    refused = Refused(kind=error.kind, message=error.message, hint=error.hint)
-                    self._tell(lease, refused)
+                    self._tell(lease, Refused(problem=Problem.of(error)))
                 case Revoke(lease, reason):
                     self._tell(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
-            worker.record_keep_alive(self._scheduler.asked_keep_alive(model))
+            worker.record_keep_alive(self._scheduler.requested_keep_alive(model))
         if self._scheduler.deadline() < self._until:
             self._changed.set()
 
@@ -227,11 +235,11 @@ class WorkerManager:
         worker = self._workers[model]
         lora = self._loras[lease]
         if lora and not worker.plan.has_lora(lora):
-            return Refused(
-                kind=LoadFailed.kind,
-                message=f"cannot load the adapter: {worker.lora_problem}",
+            error = LoadFailed(
+                f"cannot load the adapter: {worker.lora_problem}",
                 hint="`vllamactl model restart` tries again",
             )
+            return Refused(problem=Problem.of(error))
         return Granted(
             endpoint=str(worker.endpoint),
             served_name=lora or model,

@@ -32,11 +32,14 @@ from vllamad.core.lifecycle import (
 )
 from vllamad.engine.reasons import admitted_length, is_deterministic, refuses_parsers
 from vllamad.errors import VllamadError
-from vllamad.host.log import event
+from vllamad.host.log import event, named
+from vllamad.host.log_events import LogEvent
 from vllamad.host.process_group import ResourceUsage
 from vllamad.host.tasks import first_of
 
 log = logging.getLogger(__name__)
+
+_ENTERED = {state: f"worker {state}" for state in State}  # the message for each state
 
 
 class EngineProcess(Protocol):
@@ -157,7 +160,7 @@ class Worker:
     def stop(self, why: str) -> None:
         """Ask it to drain and stop; asking twice is asking once."""
         if not self._stop_wanted.is_set():
-            event(log, logging.INFO, "unload", model=self.model, why=why)
+            event(log, logging.INFO, "unload", LogEvent.WORKER_UNLOAD, model=self.model, why=why)
             self._stop_wanted.set()
 
     def note_leases(self, leases: int) -> None:
@@ -193,13 +196,25 @@ class Worker:
                     continue
                 if refuses_parsers(self.reason) and self.plan.has_parsers:
                     self.plan = self.plan.without_parsers()
-                    event(log, logging.WARNING, "no parsers from now on", model=self.model)
+                    event(
+                        log,
+                        logging.WARNING,
+                        "starting without parsers",
+                        LogEvent.WORKER_WITHOUT_PARSERS,
+                        model=self.model,
+                    )
                 elif self.plan.spec.loras and not endings[-1].asked and not endings[-1].ready_for:
                     # One bad adapter must not take their model from everybody else.
                     self.lora_problem = self.reason
                     self.plan = self.plan.without_loras()
                     endings[-1] = replace(endings[-1], deterministic=False)
-                    event(log, logging.WARNING, "no adapters from now on", model=self.model)
+                    event(
+                        log,
+                        logging.WARNING,
+                        "starting without adapters",
+                        LogEvent.WORKER_WITHOUT_ADAPTERS,
+                        model=self.model,
+                    )
                 match decide_after_ending(endings, rules, jitter=random.uniform(0.5, 1.5)):
                     case StayStopped():
                         return self._enter(State.STOPPED)
@@ -223,7 +238,8 @@ class Worker:
         event(
             log,
             logging.WARNING,
-            "a shorter context from now on",
+            "starting with a shorter context",
+            LogEvent.WORKER_CONTEXT_SHORTENED,
             model=self.model,
             context_length=admitted,
             planned=self.plan.context_length or self.plan.spec.need.context_length,
@@ -255,7 +271,9 @@ class Worker:
         except VllamadError as error:
             outcome = error.message
         except Exception as error:
-            log.exception("internal error in the life of %s", self.model)
+            log.exception(
+                "internal error in a worker", extra=named(LogEvent.INTERNAL_ERROR, model=self.model)
+            )
             outcome = f"internal error: {error!r}"
         return self._ending(outcome, ready_at)
 
@@ -318,7 +336,8 @@ class Worker:
         event(
             log,
             logging.WARNING if bad else logging.INFO,
-            f"worker {state}",
+            _ENTERED[state],
+            LogEvent(f"worker.{state}"),
             model=self.model,
             state=state,
             after=f"{seconds:.1f}s {before}",

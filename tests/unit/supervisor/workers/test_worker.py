@@ -309,7 +309,7 @@ async def test_a_start_is_explained_in_the_log(
     caplog.set_level("INFO")
     diary = Diary(FakeLauncher(refuses="cannot start it"))
     await diary.worker.run()
-    told = {record.message: vars(record)["fields"] for record in caplog.records}
-    assert told["worker starting"]["dtype"] == "float32"
-    assert told["worker starting"]["dtype_why"] == f"of {diary.worker.model}"
-    assert "dtype" not in told["worker stopping"]
+    fields = {record.message: vars(record)["fields"] for record in caplog.records}
+    assert fields["worker starting"]["dtype"] == "float32"
+    assert fields["worker starting"]["dtype_why"] == f"of {diary.worker.model}"
+    assert "dtype" not in fields["worker stopping"]
