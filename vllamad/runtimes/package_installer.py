@@ -307,7 +307,7 @@ def ended(watch: Watch | None, code: int, output: str) -> str:
     """Why a program failed: the signal that killed it, or what it said."""
     if code >= 0 or watch is None:
         return reason(output)
-    return watch.told(code, _error_line(output))
+    return watch.describe(code, _error_line(output))
 
 
 def reason(output: str) -> str:

@@ -76,7 +76,7 @@ async def pull(
     if last.error is not None:
         raise from_kind(last.error.kind, last.error.message, last.error.hint)
     if not last.done:
-        how = watch.told(code, printed.reason(), memory=memory)
+        how = watch.describe(code, printed.reason(), memory=memory)
         raise HostProblem(f"cannot pull {name.display()}: its process ended: {how}")
 
 
