@@ -1,9 +1,9 @@
-"""The main job, shown: have everything ready, start vllamad, ask a real model one question.
+"""A demonstration: prepare everything, start vllamad, ask a real model one question.
 
 `make demo` runs it. PORT is where the API listens, MODEL asks a model from the hub instead of the
-embedded one, CHECK=1 asserts the answer, and that it was no coin toss, and ends. With
-ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 a CPU that has AMX does without. It must not know how the daemon
-does its work: it only runs the two programs and speaks HTTP.
+embedded one, CHECK=1 asserts the answer and its certainty, and ends. With
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 AMX stays unused. It must not know how the daemon works: it
+only runs the two programs and speaks HTTP.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MARGIN = 2.0  # nats between each token of the answer and the next best one, at 
 START_LIMIT = 30.0  # seconds until the daemon is ready
 STOP_LIMIT = 60.0  # seconds from TERM until the daemon is gone
 ANSWER_LIMIT = 120.0  # seconds between two pieces of an answer
-TICK = 0.2  # seconds between two looks at whether it lives
+TICK = 0.2  # seconds between two checks that it is alive
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 libc = ctypes.CDLL(None)
@@ -63,8 +63,8 @@ def main() -> int:
 
 
 def refuse_busy(port: int) -> None:
-    """End at once where the API could not listen: minutes of set-up would be in vain."""
-    with stage("port") as told, closing(socket.socket()) as probe:
+    """Raise at once if the port is taken, before minutes of set-up."""
+    with stage("port") as step, closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -73,12 +73,12 @@ def refuse_busy(port: int) -> None:
                 f"cannot listen on 127.0.0.1:{port}: {(error.strerror or '').lower()}",
                 hint=f"stop what listens there (an Ollama?), or: make demo PORT={port + 1}",
             ) from error
-        told.result = f"127.0.0.1:{port} is free"
+        step.result = f"127.0.0.1:{port} is free"
 
 
 @contextmanager
 def run_directory(usual: Path) -> Generator[Path]:
-    """Where the sockets lie: the usual place, unless its path is too long for a socket."""
+    """Yield the folder of the sockets: the usual one, unless its path is too long for a socket."""
     if path_problem("run", usual) is None:
         yield usual
         return
@@ -88,15 +88,15 @@ def run_directory(usual: Path) -> Generator[Path]:
 
 @contextmanager
 def daemon(port: int, run: Path, log: Path) -> Generator[None]:
-    """Run vllamad; leaving ends it and makes sure that nothing of it is left."""
+    """Run vllamad; leaving stops it and checks that no process or socket is left."""
     os.environ["VLLAMAD_SERVER_LISTEN"] = f"127.0.0.1:{port}"
     os.environ["VLLAMAD_PATHS_RUN"] = str(run)
     os.environ["VLLAMAD_CONTROL"] = str(run / "control.sock")
-    heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    heard.settimeout(TICK)
-    heard.bind(f"\0vllamad-demo-{os.getpid()}")
+    notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notifications.settimeout(TICK)
+    notifications.bind(f"\0vllamad-demo-{os.getpid()}")
     log.parent.mkdir(parents=True, exist_ok=True)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # whatever vllamad leaves behind becomes our child
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # processes it leaves behind become our children
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllamad"],
@@ -108,10 +108,10 @@ def daemon(port: int, run: Path, log: Path) -> Generator[None]:
             preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
     try:
-        with stage("daemon") as told:
-            with heard:  # a full, unread socket would stall whoever writes to it
-                wait_until_ready(process, heard, told, log)
-            told.result = f"vllamad listens on 127.0.0.1:{port}"
+        with stage("daemon") as step:
+            with notifications:  # a full, unread socket would stall its writer
+                wait_until_ready(process, notifications, step, log)
+            step.result = f"vllamad listens on 127.0.0.1:{port}"
         yield
     except SystemExit as end:
         if end.code and process.poll() is None:
@@ -122,32 +122,32 @@ def daemon(port: int, run: Path, log: Path) -> Generator[None]:
 
 
 def wait_until_ready(
-    process: subprocess.Popen[bytes], heard: socket.socket, told: Stage, log: Path
+    process: subprocess.Popen[bytes], notifications: socket.socket, step: Stage, log: Path
 ) -> None:
     """Wait until vllamad says READY=1, as a service manager does. Raises HostProblem."""
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise HostProblem(f"cannot start: it ended with {process.returncode}", hint=tail(log))
+            raise HostProblem(f"cannot start: exit status {process.returncode}", hint=tail(log))
         try:
-            lines = heard.recv(4096).decode().splitlines()
+            lines = notifications.recv(4096).decode().splitlines()
         except TimeoutError:
-            continue  # to see whether it is alive
+            continue  # check that it is alive
         if "READY=1" in lines:
             return
         for line in lines:
-            told.progress(line.removeprefix("STATUS="))
+            step.progress(line.removeprefix("STATUS="))
     raise HostProblem(f"cannot wait longer: not ready after {START_LIMIT:.0f} s", hint=tail(log))
 
 
 def tail(log: Path, lines: int = 8) -> str:
-    """The last lines of a log, and where all of it is."""
+    """Return the last lines of a log, and its path."""
     last = log.read_text(errors="replace").splitlines()[-lines:]
-    return "\n".join([*last, f"(all of it: {log})"])
+    return "\n".join([*last, f"(whole log: {log})"])
 
 
 def order(*words: str) -> None:
-    """Give an order through vllamactl, which shows how it goes. Ends the program if refused."""
+    """Run a command of vllamactl, which shows the progress. Ends the program if it fails."""
     done = subprocess.run([sys.executable, "-m", "vllamactl", *words], check=False)
     if done.returncode != 0:
         raise SystemExit(1)
@@ -190,37 +190,37 @@ def chat(port: int, model: str) -> Iterator[tuple[str, float]]:
     with closing(connection):
         connection.request("POST", "/api/chat", json.dumps(body))
         for line in connection.getresponse():
-            said = json.loads(line)
-            if "error" in said:
-                raise HostProblem(str(said["error"]))
-            leads = map(lead, said.get("logprobs") or [])
-            yield said["message"]["content"], min(leads, default=inf)
+            piece = json.loads(line)
+            if "error" in piece:
+                raise HostProblem(str(piece["error"]))
+            leads = map(lead, piece.get("logprobs") or [])
+            yield piece["message"]["content"], min(leads, default=inf)
 
 
 def lead(token: dict[str, Any]) -> float:
-    """How far a token was ahead of the best other one, in nats; negative where it was behind."""
-    others = [one["logprob"] for one in token["top_logprobs"] if one["token"] != token["token"]]
+    """Return the lead of a token over the best other one, in nats; negative if it was behind."""
+    others = [top["logprob"] for top in token["top_logprobs"] if top["token"] != token["token"]]
     return token["logprob"] - max(others, default=-inf)
 
 
 def verdict(answer: str, margin: float, *, exact: bool) -> int:
-    """Whether the model knows; 0 if it does. The embedded one's whole answer is known: `exact`."""
+    """Return 0 if the answer is right and certain. `exact`: it must equal the known answer."""
     right = answer.strip() == ANSWER if exact else "Paris" in answer
     certain = MARGIN <= margin < inf or not exact
     out = screen()
     print(f"{out.mark(DONE)} machine: {cpu_name()}; AMX: {amx.ask()}")
-    told = "names Paris" if right else f"is not {ANSWER!r}" if exact else "does not name Paris"
-    print(f"{out.mark(DONE if right else FAILED)} check: the answer {told}")
+    outcome = "names Paris" if right else f"is not {ANSWER!r}" if exact else "does not name Paris"
+    print(f"{out.mark(DONE if right else FAILED)} check: the answer {outcome}")
     print(
         f"{out.mark(DONE if certain else FAILED)} margin: each token led by {margin:.2f} nats or"
-        f" more; {MARGIN:.1f} are asked for",
+        f" more; the least is {MARGIN:.1f}",
         flush=True,
     )
     return 0 if right and certain else 1
 
 
 def what_next(port: int, model: str) -> str:
-    """Lines to try while the daemon is up."""
+    """Return commands to try while the daemon is up."""
     address = f"127.0.0.1:{port}"
     body = json.dumps({"model": model, "prompt": "Why is the sky blue?"})
     control = f"--socket {os.environ['VLLAMAD_CONTROL']}"
@@ -232,41 +232,43 @@ It is up. Try, in another terminal:
   .venv/bin/vllamactl {control} ps
   .venv/bin/vllamactl {control} logs -f {model}
 
-Ctrl-C ends it."""
+Ctrl-C stops it."""
 
 
 def wait_for_the_end(advice: str) -> int:
-    """Wait for Ctrl-C, which is a good end, or until vllamad has ended by itself."""
+    """Wait for Ctrl-C, and return 0, or until vllamad exits by itself, and return 1."""
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     print(advice, flush=True)
     end = signal.sigwait(ends)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     if end == signal.SIGCHLD:
-        print(f"{screen().mark(FAILED)} vllamad has ended by itself", file=sys.stderr)
+        print(f"{screen().mark(FAILED)} vllamad exited by itself", file=sys.stderr)
     return int(end == signal.SIGCHLD)
 
 
 def stop(process: subprocess.Popen[bytes], run: Path) -> None:
-    """End vllamad and see that no process and no socket of it is left."""
+    """Stop vllamad; raise HostProblem if a process or a socket of it is left."""
     print(flush=True)
-    with stage("stop") as told:
+    with stage("stop") as step:
         process.terminate()
         try:
             process.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired as error:
             process.kill()
             process.wait()
-            raise HostProblem(f"cannot end vllamad: alive {STOP_LIMIT:.0f} s after TERM") from error
+            raise HostProblem(
+                f"cannot stop vllamad: alive {STOP_LIMIT:.0f} s after TERM"
+            ) from error
         left = [f"process {pid}" for pid in children()]
         left += [str(path) for path in run.rglob("*") if path.is_socket()]
         if left:
-            raise HostProblem("cannot end vllamad cleanly: it left " + ", ".join(left))
-        told.result = "no process and no socket is left"
+            raise HostProblem("cannot stop vllamad cleanly: it left " + ", ".join(left))
+        step.result = "no process and no socket is left"
 
 
 def children() -> list[int]:
-    """Processes below us, orphans that were handed to us included; the dead are buried first."""
+    """Return the processes below this one, adopted orphans included; reap the dead first."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

@@ -22,7 +22,7 @@ families. Any other repository of the Hugging Face hub is pulled by its own name
 
 Made by `packaging/models_page.py` from `vllamad/models/registry/registry.toml`: edit that.
 
-## What may be typed
+## Names
 
 | name | means |
 | --- | --- |
@@ -38,8 +38,8 @@ the model store says which repository, commit and variant it is. A name that is 
 Ollama's does, `pull model manifest: file does not exist`, and `vllamactl` says what comes near it.
 `vllamactl search TEXT` looks through this list without a network.
 
-GGUF files are not served: vLLM itself reads them no longer since 0.24. A repository of them is
-refused, with the name of the one it was made from where that is in this list.
+vllamad does not serve GGUF files; since 0.24 vLLM reads them only with a plugin. A repository of
+them is refused; the refusal names the repository they were made from, if it is in this list.
 
 ## Which variant is taken
 

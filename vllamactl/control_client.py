@@ -16,8 +16,9 @@ from typing import TypeVar
 import msgspec
 
 from vllamad.config.paths import control_candidates, home_of
-from vllamad.errors import NotAllowed, NotReachable, VllamadError, from_kind
-from vllamad.protocol.control import Problem, ProblemBody, Progress
+from vllamad.errors import NotAllowed, NotReachable, VllamadError
+from vllamad.protocol.control import Progress
+from vllamad.protocol.problem import decode_error
 
 ANSWER_LIMIT = 10.0  # seconds until an answer must begin
 _CHUNK = 64 * 1024
@@ -58,7 +59,7 @@ class ControlClient:
             for line in response:
                 step = _read_step(line)
                 if step.error is not None:
-                    raise _refusal(step.error)
+                    raise step.error.error()
                 yield step
                 if step.done:
                     return
@@ -166,10 +167,6 @@ def _strange(error: msgspec.DecodeError) -> VllamadError:
 
 def _refused(response: http.client.HTTPResponse) -> VllamadError:
     try:
-        return _refusal(msgspec.json.decode(response.read(), type=ProblemBody).error)
+        return decode_error(response.read())
     except msgspec.DecodeError:
         return VllamadError(f"vllamad answered with HTTP status {response.status}")
-
-
-def _refusal(problem: Problem) -> VllamadError:
-    return from_kind(problem.kind, problem.message, problem.hint)

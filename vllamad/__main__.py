@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from vllamad import __version__
-from vllamad.config.load import load
+from vllamad.config.load import load_settings
 from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError, HostProblem, VllamadError
@@ -95,7 +95,7 @@ def _settings(arguments: argparse.Namespace, *, listening: bool) -> Settings:
     }
     cli |= {key: value for key, value in short.items() if value is not None}
     euid = os.geteuid()
-    return load(
+    return load_settings(
         cli,
         os.environ,
         cwd=_cwd(),
@@ -117,7 +117,7 @@ def _check_catalogues(settings: Settings) -> None:
     """Read what models the operator makes known; a fault there does not keep the daemon down."""
     from vllamad.models.registry.registry_file import load_registry
 
-    load_registry(settings.paths.catalogs)
+    load_registry(settings.paths.registry_files)
 
 
 def _say_checked(settings: Settings) -> None:

@@ -33,7 +33,7 @@ from vllamad.core.cpu import thread_count
 from vllamad.host import devices
 from vllamad.host.amx import cpu_flags
 from vllamad.host.processes import pss
-from vllamad.runtimes.installed_runtimes import current_name, read
+from vllamad.runtimes.installed_runtimes import current_name, read_runtime
 
 MODEL, TOKENS, AT_ONCE = "smollm2:135m", 96, (1, 5, 20)
 STAND_IN = Path(__file__).with_name("standin")
@@ -98,7 +98,9 @@ def main() -> None:
 def sides(landed: Path, prepared: Path) -> Iterator[Side]:
     """The other tree, that tree with each thing alone, and ours."""
     runtimes = prepared / "state" / "runtimes"
-    library = Path(read(runtimes, current_name(runtimes)).python).parents[1] / "lib/libiomp5.so"
+    library = (
+        Path(read_runtime(runtimes, current_name(runtimes)).python).parents[1] / "lib/libiomp5.so"
+    )
     count = str(thread_count(devices.cores(), 1))
     yield Side(LANDED, landed)
     yield Side("float32 alone", landed, args={"dtype": "float32"})

@@ -63,7 +63,7 @@ def install(home: Path, name: str) -> None:
     content = len(head).to_bytes(8, "little") + head + bytes(size)
     (folder / "model.safetensors").write_bytes(content)
     (folder / "tokenizer.json").write_text('{"model": {"vocab": {}}}'.ljust(1 << 20))
-    model_store.add(home / "state" / "models", parse_model_name(name), folder, source="bench")
+    model_store.add_model(home / "state" / "models", parse_model_name(name), folder, source="bench")
 
 
 def measure(there: Daemon, names: list[str]) -> None:

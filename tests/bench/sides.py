@@ -75,7 +75,7 @@ def bench() -> Generator[Bench]:
                 _CHECKPOINT,
                 tokenizer_config_json={"chat_template": "x"},
             )
-            model_store.add(
+            model_store.add_model(
                 home / "state" / "models", parse_model_name(model), checkpoint, source="bench"
             )
         lengths = (

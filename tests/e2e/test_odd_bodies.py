@@ -96,6 +96,8 @@ def test_no_reply_has_a_mark_of_the_engine(real: Daemon) -> None:
 
 @pytest.mark.case("F6", "B3")
 def test_what_is_out_of_range_is_answered(real: Daemon) -> None:
+    assert TAKEN
+    assert BASE
     for path in BASE:
         for more in [*TAKEN, *(OF_CHOICES if path in (CHAT, COMPLETIONS) else ())]:
             answer = ask(real, path, more)
@@ -104,6 +106,7 @@ def test_what_is_out_of_range_is_answered(real: Daemon) -> None:
 
 @pytest.mark.case("B6")
 def test_what_is_wrong_is_refused_with_its_field(real: Daemon) -> None:
+    assert REFUSED
     for path, bodies in ((CHAT, [*REFUSED, *OF_CHAT]), (COMPLETIONS, REFUSED)):
         for more in bodies:
             answer = ask(real, path, more)

@@ -10,8 +10,8 @@ from tests.support.daemon import Daemon
 from tests.support.real_engine import MODEL
 from vllamad.core.cpu import choose_number_type
 from vllamad.host.amx import cpu_flags
-from vllamad.runtimes.installed_runtimes import current_name, read
-from vllamad.runtimes.number_type import measure
+from vllamad.runtimes.installed_runtimes import current_name, read_runtime
+from vllamad.runtimes.number_type import measure_number_types
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 from vllamad.supervisor.runtime import openmp_of
 
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def runtime(prepared: Path) -> RuntimeFacts:
     runtimes = prepared / "state" / "runtimes"
-    facts = read(runtimes, current_name(runtimes))
+    facts = read_runtime(runtimes, current_name(runtimes))
     if facts.device != "cpu":
         pytest.skip("the runtime is built for GPUs")
     return facts
 
 
 def chosen(runtime: RuntimeFacts) -> str:
-    times = measure(runtime).times
+    times = measure_number_types(runtime).times
     assert min(times.bfloat16, times.float16, times.float32) > 0, times
     return choose_number_type("BF16", times, wide_fits=True, pooling=False).name
 

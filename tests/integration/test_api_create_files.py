@@ -173,7 +173,7 @@ def test_an_adapter_of_another_model_leaves_nothing_of_either(
     (tmp_path / "lora/adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
     body = {"model": "x", "files": upload(one, folder), "adapters": upload(one, tmp_path / "lora")}
     answer = ask(one, "/api/create", body)
-    said = {"error": "cannot use the adapter: none of its layers is one of the model"}
+    said = {"error": "cannot use the adapter: the model has none of its layers"}
     assert (answer.status_code, answer.json()) == (400, said)
     assert in_store(one, "hub/models--library--x/**/*") == in_store(one, "adapters/**/*") == []
 

@@ -24,7 +24,7 @@ HI = [{"role": "user", "content": "hi"}]
 def home_of(folder: Any, **more: Any) -> Any:
     home = fake_home(folder, ["test"], **more)
     made = write_whisper(home / "made/ears")
-    model_store.add(home / "state/models", parse_model_name("ears"), made, source="test")
+    model_store.add_model(home / "state/models", parse_model_name("ears"), made, source="test")
     return home
 
 

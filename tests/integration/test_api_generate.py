@@ -38,7 +38,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
 
 def install(home: Path, name: str, config: dict[str, Any], **files: Any) -> None:
     folder = write_checkpoint(home / "made" / name, config, **files)
-    model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
+    model_store.add_model(home / "state" / "models", parse_model_name(name), folder, source="test")
 
 
 def generate(one: Daemon, **body: Any) -> tuple[int, Any]:

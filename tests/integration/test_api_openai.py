@@ -116,12 +116,15 @@ def chunks(one: Daemon, path: str, body: dict[str, Any]) -> list[dict[str, Any]]
 @pytest.mark.parametrize("usage", [False, True])
 def test_every_reply_is_of_the_official_sdks_types(plain: Daemon, usage: bool) -> None:
     more = {"model": "test", "stream_options": {"include_usage": usage}}
+    assert ROUTES.keys() == {CHAT, "/v1/completions"}
     for path, body in ROUTES.items():
         status, answer = post(plain, path, body | {"model": "test"})
         assert status == 200
         chat = path == CHAT
         assert faults(answer, ChatCompletion if chat else Completion) == []
-        for chunk in (sent := chunks(plain, path, body | more)):
+        sent = chunks(plain, path, body | more)
+        assert sent
+        for chunk in sent:
             kind, nullable = ChatCompletionChunk if chat else Completion, {"choices.finish_reason"}
             assert faults(chunk, kind, nullable=nullable) == []
         assert [chunk["choices"] for chunk in sent if "usage" in chunk] == [[]] * usage
@@ -191,6 +194,7 @@ def test_an_answer_of_no_tokens_is_empty(plain: Daemon, path: str) -> None:
 @pytest.mark.case("B3")
 @pytest.mark.parametrize("greedy", [{"temperature": 0}, {"top_p": 0}])
 def test_several_greedy_answers_are_alike(plain: Daemon, greedy: dict[str, Any]) -> None:
+    assert ROUTES.keys() == {CHAT, "/v1/completions"}
     for path, body in ROUTES.items():
         asked = body | {"model": "test", "n": 3} | greedy
         choices = post(plain, path, asked)[1]["choices"]
@@ -222,6 +226,7 @@ def test_keys_count_in_any_case(plain: Daemon, path: str) -> None:
 def test_a_wrong_type_names_the_field_and_the_type(
     plain: Daemon, odd: dict[str, Any], kind: str, of: str
 ) -> None:
+    assert ROUTES.keys() == {CHAT, "/v1/completions"}
     for path, body in ROUTES.items():
         status, answer = post(plain, path, body | {"model": "test"} | odd)
         assert status == 400

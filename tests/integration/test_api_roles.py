@@ -25,7 +25,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon with a model that has a strict template, and an engine that insists on it."""
     home = fake_home(tmp_path_factory.mktemp("roles"), ["plain"])
     folder = write_checkpoint(home / "made", SMOLLM2, chat_template_jinja=FAMILIES["gemma2"])
-    model_store.add(home / "state" / "models", parse_model_name("strict"), folder, source="test")
+    model_store.add_model(
+        home / "state" / "models", parse_model_name("strict"), folder, source="test"
+    )
     config = fake_config(scenarios={"strict": {"strict": True}, "plain": {"strict": True}})
     with daemon(home, config=config) as running:
         yield running

@@ -30,7 +30,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     added = {str(7 + i): {"content": token} for i, token in enumerate(FIM)}
     tokenizer = {"added_tokens_decoder": added}
     folder = write_checkpoint(home / "made/coder", QWEN2, tokenizer_config_json=tokenizer)
-    model_store.add(
+    model_store.add_model(
         home / "state" / "models", parse_model_name("qwen/coder"), folder, source="test"
     )
     with daemon(home, config=fake_config()) as running:

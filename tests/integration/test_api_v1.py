@@ -44,7 +44,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Generator[Daemon]:
     """A daemon with a completion model for each scenario, and an embedding model."""
     home = fake_home(tmp_path_factory.mktemp("v1"), ["test", *SCENARIOS])
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    model_store.add(home / "state" / "models", parse_model_name("bert"), folder, source="test")
+    model_store.add_model(
+        home / "state" / "models", parse_model_name("bert"), folder, source="test"
+    )
     with daemon(home, config=fake_config(scenarios=SCENARIOS)) as running:
         yield running
 

@@ -27,7 +27,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
 
 def place(one: Daemon, model: str) -> Path:
     models = one.home / "state" / "models"
-    return models / manifests.read(models, parse_model_name(model)).folder
+    return models / manifests.read_manifest(models, parse_model_name(model)).folder
 
 
 def events(text: str) -> list[dict[str, object]]:
@@ -69,7 +69,7 @@ def test_what_no_model_needs_is_pruned(one: Daemon) -> None:
     assert (would["dry_run"], would["freed"]) == (True, 1500)
     assert left.exists()
     said = one.ctl("prune")
-    assert "half.incomplete  1.5 KB, part of a pull that was not finished" in said
+    assert "half.incomplete  1.5 KB, part of an unfinished pull" in said
     assert "✓ freed 1.5 KB, 1 thing" in said
     assert one.ctl("prune") == "✓ nothing to remove\n"
 

@@ -13,7 +13,7 @@ from tests.fakes.hub import COMMIT, Hub, running
 from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home
 from vllamad.core.model_name import parse_model_name
-from vllamad.models.store.manifests import Manifest, read
+from vllamad.models.store.manifests import Manifest, read_manifest
 
 pytestmark = pytest.mark.integration
 
@@ -74,7 +74,7 @@ def names(one: Daemon) -> set[str]:
 
 
 def manifest(one: Daemon, name: str) -> Manifest:
-    return read(one.home / "state/models", parse_model_name(name))
+    return read_manifest(one.home / "state/models", parse_model_name(name))
 
 
 NAMES = [
@@ -156,12 +156,12 @@ def test_a_folder_of_the_configuration_is_there_already(one: Daemon, hub: Hub) -
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("tiny:2b", "tiny comes as 1b, gone"),
+        ("tiny:2b", "tiny has the tags 1b, gone"),
         ("tinny", "did you mean tiny"),
         ("old", "old cannot be served: it is too old"),
         ("tiny:gone", "there is no org/gone on the hub"),
         ("org/none", "there is no org/none on the hub"),
-        ("evil.example/org/tiny", "a repository of the hub is called org/repo"),
+        ("evil.example/org/tiny", "a repository of the hub is written org/repo"),
     ],
 )
 def test_an_unknown_name_fails_as_ollama_does(one: Daemon, name: str, hint: str) -> None:
@@ -177,8 +177,8 @@ def test_gguf_is_refused_with_the_repository_to_use(one: Daemon, hub: Hub) -> No
     (first, last) = pulled(one, "hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M")
     assert first == {"status": "pulling manifest"}
     assert last["error"] == (
-        "cannot pull unsloth/Qwen3-8B-GGUF: it holds GGUF files, which the engine does not read;"
-        " Qwen/Qwen3-8B holds the same as safetensors"
+        "cannot pull unsloth/Qwen3-8B-GGUF: it holds GGUF files, which vllamad does not serve;"
+        " Qwen/Qwen3-8B holds the same model as safetensors"
     )
     assert len(hub.requests) == before
 

@@ -183,7 +183,9 @@ def one(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Generator[Daemon]
     scenarios["busy"]["replay"] = str(home / "limited")
     (home / "limited").write_text(f"data: {RATE_LIMITED % 429}\n\ndata: [DONE]\n\n")
     folder = write_checkpoint(home / "made" / "bert", BERT)
-    model_store.add(home / "state" / "models", parse_model_name("bert"), folder, source="test")
+    model_store.add_model(
+        home / "state" / "models", parse_model_name("bert"), folder, source="test"
+    )
     for act in ACTS:
         install_family(home, act)
         scenarios[act.name] = {"replay": str(act.recorded)}

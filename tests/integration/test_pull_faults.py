@@ -152,18 +152,18 @@ FAULTS = [
     Fault(
         "a larger size announced than sent",
         set_to("sizes", {LARGE: SIZE * 2}),
-        "model.safetensors: it has another size than the hub announced",
+        "model.safetensors: its size differs from the",
     ),
     Fault(
         "a smaller size announced than sent",
         set_to("sizes", {LARGE: SIZE // 2}),
-        "model.safetensors: it has another size than the hub announced",
+        "model.safetensors: its size differs from the",
     ),
     Fault("429 with Retry-After, twice", set_to("busy", [1, 1]), "success", "2 whole"),
     Fault(
         "429 for ever",
         set_to("busy", [0] * 100),
-        "cannot pull org/tiny: the hub is asked too often for now",
+        "cannot pull org/tiny: the hub limits the rate of requests",
         "1 whole, 1 begun",
     ),
     Fault(
@@ -181,7 +181,7 @@ FAULTS = [
     Fault(
         "the hub is broken",
         set_to("refuse", (500, "Oops")),
-        "cannot pull org/tiny: the hub answered 500",
+        "cannot pull org/tiny: the hub answered with HTTP status 500",
     ),
     *(
         Fault(f"a file named {name}", rename(name), "the file name", NOTHING)

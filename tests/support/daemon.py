@@ -190,12 +190,12 @@ def fake_home(
         version="0.0",
         device="cpu",
         module="fake",
-        flags=[],
-        tool_parsers=[*tool_parsers.split()],
-        reasoning_parsers=[*REASONING_PARSERS.split()],
-        sound=[*sound],
+        flags=(),
+        tool_parsers=(*tool_parsers.split(),),
+        reasoning_parsers=(*REASONING_PARSERS.split(),),
+        audio_packages=(*sound,),
         fork=False,
-        numbers=[Measured(cpu=devices.cpu_key(), times=ALIKE)],
+        numbers=(Measured(cpu=devices.cpu_key(), times=ALIKE),),
     )
     runtime = home / "state" / "runtimes" / "fake"
     runtime.mkdir(parents=True)
@@ -203,7 +203,9 @@ def fake_home(
     (runtime.parent / "current").symlink_to("fake")
     for name in models:
         folder = write_checkpoint(home / "made" / name)
-        model_store.add(home / "state" / "models", parse_model_name(name), folder, source="test")
+        model_store.add_model(
+            home / "state" / "models", parse_model_name(name), folder, source="test"
+        )
     return home
 
 

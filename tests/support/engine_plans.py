@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
+from tests.support.engine_features import engine_features
 from tests.support.kv_caches import flat
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import GIB, Need, Placement
@@ -60,15 +63,24 @@ FLAGS_OF_VLLM = frozenset(
         "uds",
     }
 )
+
+
+def dashed(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(f"--{name}" for name in names))
+
+
+def with_features(engine: Engine, **changes: object) -> Engine:
+    return replace(engine, features=structs.replace(engine.features, **changes))
+
+
 CPU_RUNTIME = Engine(
     python="/runtimes/cpu/bin/python",
-    version="0.32.0",
-    device="cpu",
-    flags=FLAGS_OF_VLLM,
-    tool_parsers=frozenset({"hermes"}),
-    reasoning_parsers=frozenset({"qwen3"}),
+    features=engine_features(flags=dashed(FLAGS_OF_VLLM), tools=("hermes",), reasoning=("qwen3",)),
 )
-GPU_RUNTIME = replace(CPU_RUNTIME, python="/runtimes/cuda/bin/python", device="cuda", fork=False)
+GPU_RUNTIME = Engine(
+    python="/runtimes/cuda/bin/python",
+    features=structs.replace(CPU_RUNTIME.features, device="cuda", fork=False),
+)
 WORKPLACE = Workplace(run=Path("/run/vllamad/w/0123"), cache=Path("/cache"))
 SPEC = Spec(
     model="smollm2:135m",

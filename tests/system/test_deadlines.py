@@ -17,9 +17,9 @@ LIMIT = 2  # seconds that systemd gives
 # tidy, and a start that hangs before it has begun.
 SLOW_STORE = """
 import time
-from vllamad.models import blobs
-sweep = blobs.sweep
-blobs.sweep = lambda models: (time.sleep(5), sweep(models))
+from vllamad.models.store import upload_blobs
+remove_old_blobs = upload_blobs.remove_old_blobs
+upload_blobs.remove_old_blobs = lambda models: (time.sleep(5), remove_old_blobs(models))
 """
 HANGS = "import time; time.sleep(600)\n"
 

@@ -14,19 +14,21 @@ from vllamad.config.settings import Settings
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Every source of this user and folder, merged. Raises ConfigError with all faults."""
-    from vllamad.config.load import load  # reads TOML: slow, and few commands need it
+    from vllamad.config.load import load_settings  # reads TOML: slow, and few commands need it
 
     euid = os.geteuid()
-    return load({}, environ, cwd=Path.cwd(), home=home_of(environ, euid), euid=euid)
+    return load_settings({}, environ, cwd=Path.cwd(), home=home_of(environ, euid), euid=euid)
 
 
 def show(call: CommandContext) -> None:
     """Print the effective configuration as TOML, or as JSON."""
-    from vllamad.config.show import as_json, describe
+    from vllamad.config.show import settings_as_json, settings_as_toml
 
     settings = read_settings(call.environ)
-    text = describe(settings).rstrip()
-    call.screen.answer(as_json(settings) if call.screen.json else None, text, text.splitlines())
+    text = settings_as_toml(settings).rstrip()
+    call.screen.answer(
+        settings_as_json(settings) if call.screen.json else None, text, text.splitlines()
+    )
 
 
 def check(call: CommandContext) -> None:
@@ -35,7 +37,7 @@ def check(call: CommandContext) -> None:
 
     settings = read_settings(call.environ)
     paths = settings.paths
-    load_registry(paths.catalogs)
+    load_registry(paths.registry_files)
     files = [str(file) for file in paths.config_files]
     lines = [f"{call.screen.mark(DONE)} the configuration is valid"]
     lines += [f"  {call.screen.mark(BULLET)} {file}" for file in files or ["no file, all defaults"]]

@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 from vllamactl import human
-from vllamactl.command_context import CommandContext, model_path
+from vllamactl.command_context import CommandContext
 from vllamad.core.model_name import parse_model_name
 from vllamad.errors import HostProblem, NotAllowed
-from vllamad.protocol.control import ENGINE_IDENTIFIER, IDENTIFIER
+from vllamad.protocol.control import ENGINE_IDENTIFIER, IDENTIFIER, model_path
 
 
 def logs(call: CommandContext, model: str, *, lines: int, follow: bool, journal: bool) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 
 from vllamactl import human
-from vllamactl.command_context import CommandContext, model_path
+from vllamactl.command_context import CommandContext
 from vllamactl.model_details import ModelDetails, about_text
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, STEP, table
@@ -50,7 +50,7 @@ def show(call: CommandContext, model: str, text: str = "", *, verbose: bool = Fa
 
     With `verbose` every tensor of its weights too.
     """
-    path = model_path(model) + ("?tensors=1" if verbose else "")
+    path = control.model_path(model) + ("?tensors=1" if verbose else "")
     detail = call.client.get(path, control.ModelDetail)
     if text:
         value = str(getattr(detail, text))
@@ -69,7 +69,7 @@ def order(call: CommandContext, verb: str, model: str, body: msgspec.Struct | No
     """Load, unload, restart, copy or delete a model, and show how it goes."""
     doing, done = _DOING[verb]
     with Progression(call.screen, f"{doing} {model}") as progression:
-        last = _watch(progression, call.client.follow(model_path(model, verb), body))
+        last = _watch(progression, call.client.follow(control.model_path(model, verb), body))
         elapsed = progression.elapsed
     if call.screen.json:
         end = {"event": "done", "model": model, "status": last.status or done}
@@ -107,7 +107,7 @@ def pull(call: CommandContext, model: str, *, detach: bool = False) -> None:
     if detach:
         _leave(call, model)
         return
-    detail = call.client.get(model_path(model), control.ModelDetail)
+    detail = call.client.get(control.model_path(model), control.ModelDetail)
     if call.screen.json:
         end = {"event": "done", "model": detail.info.name, "cached": not moved}
         call.screen.event(end | {"path": detail.path, "elapsed": round(elapsed, 3)})

@@ -38,11 +38,13 @@ def install(
             progression.report(Progress(status=step))
 
         if repair:
-            facts, mended = installing.repair(
+            facts, mended = installing.repair_runtime(
                 folder, device=device, version=version, progress=progress
             )
         else:
-            facts = installing.install(folder, device=device, version=version, progress=progress)
+            facts = installing.install_runtime(
+                folder, device=device, version=version, progress=progress
+            )
         elapsed = progression.elapsed
     if call.screen.json:
         names = ("name", "python", "engine", "version", "device")
@@ -79,7 +81,7 @@ def use(call: CommandContext, name: str) -> None:
     """Choose the runtime that workers run from their next start."""
     from vllamad.runtimes import installed_runtimes
 
-    facts = installed_runtimes.use(_folder(call.environ), name)
+    facts = installed_runtimes.use_runtime(_folder(call.environ), name)
     data = {"name": facts.name, "python": facts.python, "in_use": True}
     text = f"{call.screen.mark(DONE)} workers use {facts.name} from their next start"
     call.screen.answer(data, text)

@@ -19,7 +19,7 @@ def search(call: CommandContext, words: list[str]) -> None:
         load_registry,  # reads TOML: slow, and no other needs it
     )
 
-    known = load_registry(read_settings(call.environ).paths.catalogs)
+    known = load_registry(read_settings(call.environ).paths.registry_files)
     found = known.search(" ".join(words))
     rows = [
         (

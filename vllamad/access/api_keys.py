@@ -1,12 +1,14 @@
-"""Which API key may do what: the file they are kept in, and the judgement of one request.
+"""API keys: reading the file they are kept in, and the check of one request.
 
-Only digests are kept, so that neither a gateway's memory nor its settings hold a key. No I/O.
+Only digests are kept, so that neither a gateway's memory nor its settings hold a key. Knows no
+path: the route says which access it takes. No I/O.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from enum import Enum
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
@@ -18,53 +20,53 @@ LEAST: Final = 16  # characters of a key: fewer can be guessed
 INFER: Final = "infer"
 MANAGE: Final = "manage"
 
-_OPEN: Final = frozenset({"/", "/api/version"})
-_MANAGING: Final = ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete")
-_UPLOADS: Final = "/api/blobs/"
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 
 
-def parse_keys(text: str) -> tuple[ApiKey, ...]:
-    """Read one key a line, `KEY` or `sha256:HEX`, and behind it perhaps `infer` or `manage`.
+class Access(Enum):
+    """What a route takes of a client, where keys exist."""
 
-    Empty lines and those that start with `#` are comments; without a word a key may do all.
+    OPEN = "open"  # no key
+    INFER = INFER  # any key
+    MANAGE = MANAGE  # a key that may change models
+
+
+def parse_keys(text: str) -> tuple[ApiKey, ...]:
+    """Read one key a line, `KEY` or `sha256:HEX`, optionally followed by `infer` or `manage`.
+
+    Empty lines and those that start with `#` are comments; without a scope a key may manage.
     Raises ValueError naming the line, never the key.
     """
     lines = enumerate(text.splitlines(), 1)
-    found = [_read(number, line.split()) for number, line in lines if _says_something(line)]
-    if not found:
+    keys = [_read(number, line.split()) for number, line in lines if _holds_key(line)]
+    if not keys:
         raise ValueError("there is no key in it")
-    return tuple(found)
+    return tuple(keys)
 
 
-def admit(
-    keys: Sequence[ApiKey], *, method: str, path: str, authorization: str, api_key: str
-) -> None:
-    """Let a request pass, by `Authorization: Bearer KEY` or `x-api-key: KEY`.
+def check_key(keys: Sequence[ApiKey], access: Access, *, authorization: str, api_key: str) -> None:
+    """Check the key of one request: `Authorization: Bearer KEY` or `x-api-key: KEY`.
 
-    Without keys everybody may. Raises Unauthenticated, and NotAllowed for a key that may not.
+    Without configured keys every request passes. Raises Unauthenticated, and NotAllowed for an
+    inference key on a route that takes MANAGE.
     """
-    if not keys or path in _OPEN:
+    if not keys or access is Access.OPEN:
         return
     scheme, _, bearer = authorization.strip().partition(" ")
     given = bearer.strip() if scheme.lower() == "bearer" else api_key.strip()
     digest = sha256(given.encode("utf-8", "surrogateescape")).hexdigest()
-    # Every key is looked at: how long it takes tells nothing of which one came close.
+    # Every key is compared, so that the time taken does not tell which one came close.
     scopes = [key.scope for key in keys if compare_digest(key.digest, digest)]
     if not scopes:
         raise Unauthenticated(
             'cannot answer without a valid API key: send one as "Authorization: Bearer KEY"'
         )
-    if MANAGE not in scopes and _manages(method, path):
+    if access is not Access.INFER and MANAGE not in scopes:
         raise NotAllowed("cannot change models with this API key: it is for inference only")
 
 
-def _manages(method: str, path: str) -> bool:
-    return path.rstrip("/") in _MANAGING or (method == "POST" and path.startswith(_UPLOADS))
-
-
-def _says_something(line: str) -> bool:
+def _holds_key(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 

@@ -11,12 +11,6 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 _SCHEMES: Final = ("http://", "https://")
-_EXTENSIONS: Final = (
-    "chrome-extension://",
-    "safari-extension://",
-    "moz-extension://",
-    "ms-browser-extension://",
-)
 DEFAULT_ORIGINS: Final = (
     *(
         f"{scheme}{host}{port}"
@@ -110,17 +104,6 @@ def cors(origin: str | None, host: str, method: str, allowed: Iterable[str] = ()
     if not anyone:
         vary += ["Access-Control-Request-Method", "Access-Control-Request-Headers"]
     return Decision(status=204, headers=granted + _PREFLIGHT + _vary(vary))
-
-
-def origin_problem(entry: str) -> str | None:
-    """Say what is wrong with a configured origin, in Ollama's words; None when it is fine."""
-    if entry.count("*") > 1:
-        return "only one * is allowed"
-    if "*" not in entry and not entry.strip().lower().startswith((*_SCHEMES, *_EXTENSIONS)):
-        return (
-            f"bad origin: origins must contain '*' or include {', '.join(_SCHEMES + _EXTENSIONS)}"
-        )
-    return None
 
 
 def allowed_host(

@@ -49,7 +49,7 @@ def effect_of(section: str, key: str) -> Effect:
     return _KEYS.get(f"{section}.{key}", _SECTIONS[section])
 
 
-def changes(old: Settings, new: Settings) -> dict[str, Effect]:
+def changed_settings(old: Settings, new: Settings) -> dict[str, Effect]:
     """Every setting that differs, by its dotted key, in the order of the documentation."""
     found: dict[str, Effect] = {}
     for section, known in SECTIONS.items():

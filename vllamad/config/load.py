@@ -13,18 +13,24 @@ from pathlib import Path
 from vllamad.config.listen_address import is_loopback, parse_listen, unguarded
 from vllamad.config.paths import default_paths, hub_cache, path_problem, xdg
 from vllamad.config.schema import SECTIONS
-from vllamad.config.secrets import api_keys, hub_token
+from vllamad.config.secrets import read_api_keys, read_hub_token
 from vllamad.config.settings import ModelSettings, Paths, Remark, Settings
-from vllamad.config.sources import Found, Source, from_command_line, from_environment, from_file
+from vllamad.config.sources import (
+    FoundValue,
+    Source,
+    from_command_line,
+    from_environment,
+    from_file,
+)
 from vllamad.config.toml_lines import KeyPath
 from vllamad.errors import ConfigError
 
 ETC = Path("/etc/vllamad")
 
-Values = dict[KeyPath, Found]
+Values = dict[KeyPath, FoundValue]
 
 
-def load(
+def load_settings(
     cli: Mapping[str, str],
     environ: Mapping[str, str],
     *,
@@ -50,7 +56,7 @@ def load(
         values.update(source.values)
     paths = replace(
         default_paths(environ, euid, home),
-        catalogs=_catalogs(environ, home, etc),
+        registry_files=_registry_files(environ, home, etc),
         hub_caches=(hub_cache(environ, home),),
     )
     settings = _build(values, paths, home, files)
@@ -77,7 +83,7 @@ def _candidates(environ: Mapping[str, str], cwd: Path, home: Path, etc: Path) ->
     ]
 
 
-def _catalogs(environ: Mapping[str, str], home: Path, etc: Path) -> tuple[Path, ...]:
+def _registry_files(environ: Mapping[str, str], home: Path, etc: Path) -> tuple[Path, ...]:
     """Where models may be made known beside those we ship, lowest precedence first."""
     user = xdg(environ, "XDG_CONFIG_HOME") or home / ".config"
     more = sorted((etc / "catalog.d").glob("*.toml"))
@@ -134,11 +140,11 @@ def _with_secrets(
     """Add what is kept in files of its own, or say why that cannot be read."""
     faults: list[str] = []
     try:
-        settings = replace(settings, api_keys=api_keys(settings.server.api_keys_file, environ))
+        settings = replace(settings, api_keys=read_api_keys(settings.server.api_keys_file, environ))
     except ValueError as fault:
         faults.append(f"{_where(values, 'server', 'api_keys_file')}: {fault}")
     try:
-        settings = replace(settings, hub_token=hub_token(settings.hub.token_file, environ))
+        settings = replace(settings, hub_token=read_hub_token(settings.hub.token_file, environ))
     except ValueError as fault:
         faults.append(f"{_where(values, 'hub', 'token_file')}: {fault}")
     return settings, faults

@@ -16,7 +16,7 @@ from vllamad.config.settings import FOREVER
 STORE = "vllamad"  # our folder in $OLLAMA_MODELS: what an Ollama server keeps there stays its own
 
 
-class Meant(NamedTuple):
+class MappedSetting(NamedTuple):
     """The setting that a value means; a `text` is still to be read as one of the environment."""
 
     section: str
@@ -25,7 +25,7 @@ class Meant(NamedTuple):
     text: str = ""
 
 
-Read = Callable[[str], Meant | str | None]
+Read = Callable[[str], MappedSetting | str | None]
 """A value as a setting, as the reason why it has no effect, or None where it asks for what holds.
 
 Raises ValueError with what is wrong with it.
@@ -38,32 +38,32 @@ def truth(text: str) -> bool:
 
 
 def _plain(section: str, key: str) -> Read:
-    return lambda text: Meant(section, key, text=text)
+    return lambda text: MappedSetting(section, key, text=text)
 
 
-def _load_timeout(text: str) -> Meant:
+def _load_timeout(text: str) -> MappedSetting:
     """Ollama has zero or less mean "without limit"."""
     kind = SECTIONS["scheduler"]["keep_alive"].kind
     try:
         seconds = kind.check(kind.from_text(text))
     except ValueError:
-        return Meant("scheduler", "load_timeout", text=text)
+        return MappedSetting("scheduler", "load_timeout", text=text)
     if seconds in (0, FOREVER):
-        return Meant("scheduler", "load_timeout", "forever")
-    return Meant("scheduler", "load_timeout", text=text)
+        return MappedSetting("scheduler", "load_timeout", "forever")
+    return MappedSetting("scheduler", "load_timeout", text=text)
 
 
-def _models(text: str) -> Meant:
+def _models(text: str) -> MappedSetting:
     if not text.startswith(("/", "~/")):
         raise ValueError(f'must be an absolute path, or one that starts with "~/", not "{text}"')
-    return Meant("paths", "models", text=f"{text.rstrip('/')}/{STORE}")
+    return MappedSetting("paths", "models", text=f"{text.rstrip('/')}/{STORE}")
 
 
-def _num_parallel(text: str) -> Meant | None:
-    return None if text == "0" else Meant("scheduler", "max_running", text=text)
+def _num_parallel(text: str) -> MappedSetting | None:
+    return None if text == "0" else MappedSetting("scheduler", "max_running", text=text)
 
 
-def _debug(text: str) -> Meant | None:
+def _debug(text: str) -> MappedSetting | None:
     """1 and true: debug, 2: more than that, -1: warning, -2 and less: error."""
     if re.fullmatch(r"t|T|TRUE|true|True", text):
         number = 1
@@ -76,7 +76,7 @@ def _debug(text: str) -> Meant | None:
     if not number:
         return None
     level = "debug" if number > 0 else "warning" if number == -1 else "error"
-    return Meant("logging", "level", level)
+    return MappedSetting("logging", "level", level)
 
 
 def _kv_cache_type(text: str) -> str | None:
@@ -92,8 +92,8 @@ def _sched_spread(text: str) -> str | None:
 
 
 MAPPED: dict[str, Read] = {
-    "OLLAMA_HOST": lambda text: Meant("server", "listen", [ollama_host(text)]),
-    "OLLAMA_ORIGINS": lambda text: Meant("server", "allowed_origins", text=text.lower()),
+    "OLLAMA_HOST": lambda text: MappedSetting("server", "listen", [ollama_host(text)]),
+    "OLLAMA_ORIGINS": lambda text: MappedSetting("server", "allowed_origins", text=text.lower()),
     "OLLAMA_MODELS": _models,
     "OLLAMA_KEEP_ALIVE": _plain("scheduler", "keep_alive"),
     "OLLAMA_LOAD_TIMEOUT": _load_timeout,
@@ -108,7 +108,7 @@ MAPPED: dict[str, Read] = {
 }
 """The variables of an Ollama server that have a setting of ours, or may have."""
 
-UNHEEDED = {
+IGNORED = {
     "OLLAMA_FLASH_ATTENTION": "vLLM chooses the attention that suits the model and the machine",
     "OLLAMA_MULTIUSER_CACHE": "vLLM shares the cache of common beginnings among all requests",
     "OLLAMA_NEW_ENGINE": "the engine is vLLM",

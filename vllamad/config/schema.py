@@ -16,76 +16,80 @@ from vllamad.config import values
 from vllamad.config.settings import ModelSettings, Settings
 from vllamad.config.values import Kind
 
-_KEEP_ALIVE = values.duration(forever=True, negative=True)
-_WAIT = values.duration(zero=False, forever=True)
-_INTERVAL = values.duration(zero=False)
-_FILE = values.text(r"(/[^\x00]*)?", "the absolute path of a file")
-MODEL_NAME = values.model_name()
+_KEEP_ALIVE = values.duration_kind(forever=True, negative=True)
+_WAIT = values.duration_kind(zero=False, forever=True)
+_INTERVAL = values.duration_kind(zero=False)
+_FILE = values.text_kind(r"(/[^\x00]*)?", "the absolute path of a file")
+MODEL_NAME = values.model_name_kind()
 
 # What a type alone does not say. Everything else: see `_BY_TYPE`.
 SPECIAL: dict[str, Kind] = {
-    "server.listen": values.listing(
-        values.listen(), 'a list of addresses such as "127.0.0.1:11434"', least=1
+    "server.listen": values.list_kind(
+        values.address_kind(), 'a list of addresses such as "127.0.0.1:11434"', least=1
     ),
-    "server.gateways": values.whole(1, 64),
-    "server.allowed_origins": values.listing(
-        values.origin(), 'a list of origins such as "https://example.com"'
+    "server.gateways": values.whole_kind(1, 64),
+    "server.allowed_origins": values.list_kind(
+        values.origin_kind(), 'a list of origins such as "https://example.com"'
     ),
     "server.api_keys_file": _FILE,
-    "server.ollama_version": values.text(r"\d+\.\d+\.\d+", 'a version such as "0.33.0"'),
-    "server.max_body": values.size(1 << 10),
-    "control.group": values.text(r"([a-z_][a-z0-9_-]{0,31})?", "the name of a group"),
+    "server.ollama_version": values.text_kind(r"\d+\.\d+\.\d+", 'a version such as "0.33.0"'),
+    "server.max_body": values.size_kind(1 << 10),
+    "control.group": values.text_kind(r"([a-z_][a-z0-9_-]{0,31})?", "the name of a group"),
     "scheduler.keep_alive": _KEEP_ALIVE,
-    "scheduler.max_queue": values.whole(1),
-    "scheduler.max_running": values.whole(1),
+    "scheduler.max_queue": values.whole_kind(1),
+    "scheduler.max_running": values.whole_kind(1),
     "scheduler.queue_timeout": _WAIT,
     "scheduler.load_timeout": _WAIT,
-    "scheduler.memory": values.size(),
-    "scheduler.gpu_overhead": values.size(),
-    "scheduler.preload": values.listing(MODEL_NAME, "a list of models' names"),
+    "scheduler.memory": values.size_kind(),
+    "scheduler.gpu_overhead": values.size_kind(),
+    "scheduler.preload": values.list_kind(MODEL_NAME, "a list of models' names"),
     "worker.kill_timeout": _INTERVAL,
     "worker.probe_interval": _INTERVAL,
     "worker.probe_timeout": _INTERVAL,
-    "worker.probe_misses": values.whole(1),
+    "worker.probe_misses": values.whole_kind(1),
     "worker.stuck_timeout": _WAIT,
     "worker.backoff_base": _INTERVAL,
     "worker.backoff_limit": _INTERVAL,
-    "worker.max_failures": values.whole(1),
-    "worker.memory_max": values.size(),
-    "engine.runtime": values.text(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?", "the name of a runtime"),
-    "engine.python": values.text(r"(/[^\x00]*)?", "the absolute path of a Python"),
-    "engine.cpu_kv_cache": values.size(1 << 20),
-    "model.path": values.text(r"(/[^\x00]*)?", "the absolute path of a folder"),
-    "model.keep_alive": _KEEP_ALIVE,
-    "model.tensor_parallel_size": values.whole(1, 1024),
-    "model.gpu_memory_utilization": values.share(),
-    "model.memory_max": values.size(),
-    "hub.endpoint": values.text(r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "an http or https address"),
-    "hub.token_file": _FILE,
-    "hub.caches": values.listing(
-        values.text(r"/[^\x00]*", "the absolute path of a folder"), "a list of folders"
+    "worker.max_failures": values.whole_kind(1),
+    "worker.memory_max": values.size_kind(),
+    "engine.runtime": values.text_kind(
+        r"([A-Za-z0-9][A-Za-z0-9._+-]{0,63})?", "the name of a runtime"
     ),
-    "logging.level": values.choice("debug", "info", "warning", "error"),
-    "logging.format": values.choice("text", "json"),
-    "logging.max_bytes": values.size(1 << 16),
-    "logging.keep": values.whole(0, 100),
+    "engine.python": values.text_kind(r"(/[^\x00]*)?", "the absolute path of a Python"),
+    "engine.cpu_kv_cache": values.size_kind(1 << 20),
+    "model.path": values.text_kind(r"(/[^\x00]*)?", "the absolute path of a folder"),
+    "model.keep_alive": _KEEP_ALIVE,
+    "model.tensor_parallel_size": values.whole_kind(1, 1024),
+    "model.gpu_memory_utilization": values.share_kind(),
+    "model.memory_max": values.size_kind(),
+    "hub.endpoint": values.text_kind(
+        r"(https?://[^\s/?#]+(/[^\s?#]*)?)?", "an http or https address"
+    ),
+    "hub.token_file": _FILE,
+    "hub.caches": values.list_kind(
+        values.text_kind(r"/[^\x00]*", "the absolute path of a folder"), "a list of folders"
+    ),
+    "logging.level": values.choice_kind("debug", "info", "warning", "error"),
+    "logging.format": values.choice_kind("text", "json"),
+    "logging.max_bytes": values.size_kind(1 << 16),
+    "logging.keep": values.whole_kind(0, 100),
 }
 
 # How the entries of a table of free names (flags, environment) must be called.
 _ENTRY_NAMES = {
-    "args": values.text(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a flag's name without its dashes"),
-    "env": values.text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"),
+    "args": values.text_kind(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a flag's name without its dashes"),
+    "env": values.text_kind(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"),
 }
 
 _BY_TYPE: dict[object, Kind] = {
-    str: values.text(),
-    bool: values.boolean(),
-    int: values.whole(),
-    float: values.duration(),
-    Path: values.path(),
-    tuple[str, ...]: values.listing(values.text()),
-    dict[str, str]: values.text(),
-    dict[str, str | bool | int | float]: values.scalar(),
+    str: values.text_kind(),
+    bool: values.boolean_kind(),
+    int: values.whole_kind(),
+    float: values.duration_kind(),
+    Path: values.path_kind(),
+    tuple[str, ...]: values.list_kind(values.text_kind()),
+    dict[str, str]: values.text_kind(),
+    dict[str, str | bool | int | float]: values.scalar_kind(),
 }
 
 

@@ -18,7 +18,7 @@ LIMIT = 64 << 10  # bytes of a file
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}")
 
 
-def api_keys(file: str, environ: Mapping[str, str]) -> tuple[ApiKey, ...]:
+def read_api_keys(file: str, environ: Mapping[str, str]) -> tuple[ApiKey, ...]:
     """The keys clients may use, none if there is no file. Raises ValueError with the reason."""
     place = _place(file, "api_keys", environ)
     if place is None:
@@ -30,7 +30,7 @@ def api_keys(file: str, environ: Mapping[str, str]) -> tuple[ApiKey, ...]:
         raise ValueError(f"cannot use {place}: {fault}") from None
 
 
-def hub_token(file: str, environ: Mapping[str, str]) -> str:
+def read_hub_token(file: str, environ: Mapping[str, str]) -> str:
     """The token for the hub, empty if there is no file. Raises ValueError with the reason."""
     place = _place(file, "hf_token", environ)
     if place is None:

@@ -26,7 +26,9 @@ class Paths:
     control: Path  # the control socket
     models: Path = Path()  # models; by default in `state`
     config_files: tuple[Path, ...] = ()  # what was read, lowest precedence first
-    catalogs: tuple[Path, ...] = ()  # of known models, on top of ours, lowest precedence first
+    registry_files: tuple[
+        Path, ...
+    ] = ()  # of known models, on top of ours, lowest precedence first
     hub_caches: tuple[Path, ...] = ()  # what huggingface_hub uses here
 
     def __post_init__(self) -> None:

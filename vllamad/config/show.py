@@ -19,7 +19,7 @@ _SECRET = re.compile(r"token|key|secret|password|credential", re.IGNORECASE)
 _HIDDEN = "(hidden)"
 
 
-def describe(settings: Settings) -> str:
+def settings_as_toml(settings: Settings) -> str:
     """The effective configuration as a TOML file that could be read again, but for secrets."""
     document = tomlkit.document()
     document.add(tomlkit.comment("Read from, lowest precedence first:"))
@@ -36,7 +36,7 @@ def describe(settings: Settings) -> str:
     return tomlkit.dumps(document)
 
 
-def as_json(settings: Settings) -> dict[str, Json]:
+def settings_as_json(settings: Settings) -> dict[str, Json]:
     """The same for scripts: seconds and bytes as numbers, a duration that never ends as -1."""
     shown: dict[str, Json] = {
         section: _plain(known, getattr(settings, section))

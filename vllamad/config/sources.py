@@ -15,7 +15,7 @@ from typing import cast
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from vllamad.config.ollama import CLIENTS, MAPPED, UNHEEDED
+from vllamad.config.ollama import CLIENTS, IGNORED, MAPPED
 from vllamad.config.orchestrators import is_generated
 from vllamad.config.paths import VARIABLES
 from vllamad.config.schema import ENVIRONMENT, MODEL_NAME, SECTIONS, Setting, suggest
@@ -26,7 +26,7 @@ FILE_LIMIT = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundValue:
     """A checked value and the words that name its place, ready to stand before a problem."""
 
     value: object
@@ -37,19 +37,19 @@ class Found:
 class Source:
     """What one source said, and all that is wrong with it."""
 
-    values: dict[KeyPath, Found] = field(default_factory=dict[KeyPath, Found])
+    values: dict[KeyPath, FoundValue] = field(default_factory=dict[KeyPath, FoundValue])
     faults: list[str] = field(default_factory=list[str])
     remarks: list[Remark] = field(default_factory=list[Remark])
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class PlainText:
     """A value that came as plain text, not as TOML."""
 
     text: str
 
 
-Place = Callable[[KeyPath], str]
+NamePlace = Callable[[KeyPath], str]
 
 
 def from_file(file: Path, *, required: bool = False) -> Source | None:
@@ -85,7 +85,7 @@ def from_environment(environ: Mapping[str, str]) -> Source:
     for variable, text in environ.items():
         if variable in ENVIRONMENT and text:
             section, key = ENVIRONMENT[variable]
-            tree = {section: {key: Text(text)}}
+            tree = {section: {key: PlainText(text)}}
             _add(source, _walk(tree, lambda _, v=variable: f"environment: {v}"))
         elif not variable.startswith("VLLAMAD_") or variable in (*ENVIRONMENT, *VARIABLES):
             continue
@@ -111,12 +111,12 @@ def _ollamas(source: Source, variable: str, text: str) -> None:
         if isinstance(meant, str):
             source.remarks.append(Remark(variable, meant))
         elif meant is not None:
-            value = Text(meant.text) if meant.text else meant.value
+            value = PlainText(meant.text) if meant.text else meant.value
             _add(source, _walk({meant.section: {meant.key: value}}, lambda _: where))
     elif is_generated(variable, text):
         source.remarks.append(_generated(variable))
     elif variable not in CLIENTS:
-        why = UNHEEDED.get(variable) or _unknown(variable, {**MAPPED, **UNHEEDED})
+        why = IGNORED.get(variable) or _unknown(variable, {**MAPPED, **IGNORED})
         source.remarks.append(Remark(variable, why))
 
 
@@ -137,7 +137,7 @@ def from_command_line(options: Mapping[str, str]) -> Source:
         except ValueError:
             source.faults.append(f"command line: --{name}: not a dotted key")
             continue
-        tree: object = Text(text)
+        tree: object = PlainText(text)
         for part in reversed(path):
             tree = {part: tree}
         _add(
@@ -151,7 +151,7 @@ def spell_key(path: KeyPath) -> str:
     return tomlkit.key(list(path)).as_string() if path else ""
 
 
-def _walk(tree: Mapping[str, object], place: Place) -> Source:
+def _walk(tree: Mapping[str, object], place: NamePlace) -> Source:
     source = Source()
     for section, table in tree.items():
         settings = SECTIONS.get(section)
@@ -166,7 +166,7 @@ def _walk(tree: Mapping[str, object], place: Place) -> Source:
     return source
 
 
-def _model(source: Source, place: Place, name: str, table: object) -> None:
+def _model(source: Source, place: NamePlace, name: str, table: object) -> None:
     """Two spellings of one model are one model; places and faults keep what was written."""
     path = ("model", name)
     try:
@@ -182,7 +182,7 @@ def _model(source: Source, place: Place, name: str, table: object) -> None:
 
 
 def _keys(
-    source: Source, place: Place, path: KeyPath, table: object, settings: Mapping[str, Setting]
+    source: Source, place: NamePlace, path: KeyPath, table: object, settings: Mapping[str, Setting]
 ) -> None:
     for key, value in _table(source, place, path, table).items():
         setting = settings.get(key)
@@ -195,18 +195,20 @@ def _keys(
                 _value(source, place, (*path, key, name), entry, setting)
 
 
-def _value(source: Source, place: Place, path: KeyPath, value: object, setting: Setting) -> None:
+def _value(
+    source: Source, place: NamePlace, path: KeyPath, value: object, setting: Setting
+) -> None:
     where = place(path)
     try:
         if setting.entry is not None:
             setting.entry.check(path[-1])
-        raw = setting.kind.from_text(value.text) if isinstance(value, Text) else value
-        source.values[path] = Found(value=setting.kind.check(raw), where=where)
+        raw = setting.kind.from_text(value.text) if isinstance(value, PlainText) else value
+        source.values[path] = FoundValue(value=setting.kind.check(raw), where=where)
     except ValueError as error:
         source.faults.append(f"{where}: {error}")
 
 
-def _table(source: Source, place: Place, path: KeyPath, value: object) -> dict[str, object]:
+def _table(source: Source, place: NamePlace, path: KeyPath, value: object) -> dict[str, object]:
     if isinstance(value, dict):
         return cast("dict[str, object]", value)
     source.faults.append(f"{place(path)}: must be a table")

@@ -41,7 +41,7 @@ class Kind:
     spell: Callable[[object], Toml]
 
 
-def refuse(what: str, value: object) -> ValueError:
+def wrong_value(what: str, value: object) -> ValueError:
     """The one form of "this is not what belongs here"."""
     if isinstance(value, dict):
         shown = "a table"
@@ -53,29 +53,29 @@ def refuse(what: str, value: object) -> ValueError:
     return ValueError(f"must be {what}, not {shown}")
 
 
-def text(pattern: str = r"[^\x00]*", what: str = "a text") -> Kind:
+def text_kind(pattern: str = r"[^\x00]*", what: str = "a text") -> Kind:
     """A string; `pattern` is what it must match as a whole."""
 
     def check(value: object) -> object:
         if isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL):
             return value
-        raise refuse(what, value)
+        raise wrong_value(what, value)
 
     return Kind(what=what, check=check, from_text=str, spell=str)
 
 
-def choice(*names: str) -> Kind:
+def choice_kind(*names: str) -> Kind:
     """One of a few words."""
-    return text("|".join(names), " or ".join(f'"{name}"' for name in names))
+    return text_kind("|".join(names), " or ".join(f'"{name}"' for name in names))
 
 
-def boolean() -> Kind:
+def boolean_kind() -> Kind:
     """true or false; from text also what Go's ParseBool takes, and on/off, yes/no."""
 
     def check(value: object) -> object:
         if isinstance(value, bool):
             return value
-        raise refuse("true or false", value)
+        raise wrong_value("true or false", value)
 
     def from_text(value: str) -> object:
         word = value.lower()
@@ -86,7 +86,7 @@ def boolean() -> Kind:
     return Kind(what="true or false", check=check, from_text=from_text, spell=bool)
 
 
-def whole(low: int = 0, high: int = _LARGEST) -> Kind:
+def whole_kind(low: int = 0, high: int = _LARGEST) -> Kind:
     """A whole number within limits."""
     limits = f"of at least {low}" if high == _LARGEST else f"from {low} to {high}"
     what = f"a whole number {limits}"
@@ -94,12 +94,12 @@ def whole(low: int = 0, high: int = _LARGEST) -> Kind:
     def check(value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        raise refuse(what, value)
+        raise wrong_value(what, value)
 
     return Kind(what=what, check=check, from_text=_number, spell=lambda value: cast("int", value))
 
 
-def size(low: int = 0) -> Kind:
+def size_kind(low: int = 0) -> Kind:
     """Bytes: a whole number, or a text such as "1GiB" or "10MB"."""
     limit = f" of at least {spell_size(low)}" if low else ""
     what = f'a size{limit} such as 1048576, "512MiB" or "10MB"'
@@ -112,7 +112,7 @@ def size(low: int = 0) -> Kind:
                 number = round(float(found[1]) * _UNITS[found[2]])
         if isinstance(number, int) and not isinstance(number, bool) and low <= number <= _LARGEST:
             return number
-        raise refuse(what, value)
+        raise wrong_value(what, value)
 
     return Kind(
         what=what,
@@ -122,7 +122,7 @@ def size(low: int = 0) -> Kind:
     )
 
 
-def duration(*, zero: bool = True, forever: bool = False, negative: bool = False) -> Kind:
+def duration_kind(*, zero: bool = True, forever: bool = False, negative: bool = False) -> Kind:
     """Seconds: a number, or a Go duration.
 
     `forever` admits "forever"; `negative` means that a negative one says so too.
@@ -135,11 +135,11 @@ def duration(*, zero: bool = True, forever: bool = False, negative: bool = False
             return FOREVER
         seconds = _seconds(value)
         if seconds is None or math.isnan(seconds):
-            raise refuse(what, value)
+            raise wrong_value(what, value)
         if negative and seconds < 0:
             return FOREVER
         if not (0 if zero else 1e-9) <= seconds <= _LONGEST:
-            raise refuse(what, value)
+            raise wrong_value(what, value)
         return seconds
 
     return Kind(
@@ -150,19 +150,19 @@ def duration(*, zero: bool = True, forever: bool = False, negative: bool = False
     )
 
 
-def share() -> Kind:
+def share_kind() -> Kind:
     """A number from 0 to 1."""
     what = "a number from 0 to 1"
 
     def check(value: object) -> object:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             return float(value)
-        raise refuse(what, value)
+        raise wrong_value(what, value)
 
     return Kind(what=what, check=check, from_text=_number, spell=lambda value: cast("float", value))
 
 
-def scalar() -> Kind:
+def scalar_kind() -> Kind:
     """What a flag of the engine can be: a text, true or false, or a number."""
     what = "a text, true or false, or a number"
 
@@ -171,7 +171,7 @@ def scalar() -> Kind:
             isinstance(value, float) and math.isfinite(value)
         ):
             return value
-        raise refuse(what, value)
+        raise wrong_value(what, value)
 
     def from_text(value: str) -> object:
         return value == "true" if value in ("true", "false") else _number(value)
@@ -181,13 +181,13 @@ def scalar() -> Kind:
     )
 
 
-def listing(item: Kind, what: str = "a list of texts", *, least: int = 0) -> Kind:
+def list_kind(item: Kind, what: str = "a list of texts", *, least: int = 0) -> Kind:
     """A list of at least so many texts, separated by commas where it comes as one text."""
     what = f"{what}, at least {least}" if least else what
 
     def check(value: object) -> object:
         if not isinstance(value, list) or len(cast("list[object]", value)) < least:
-            raise refuse(what, cast("object", value))
+            raise wrong_value(what, cast("object", value))
         return tuple(item.check(entry) for entry in cast("list[object]", value))
 
     return Kind(
@@ -198,47 +198,47 @@ def listing(item: Kind, what: str = "a list of texts", *, least: int = 0) -> Kin
     )
 
 
-def listen() -> Kind:
+def address_kind() -> Kind:
     """An address to listen on."""
     what = 'an address such as "127.0.0.1:11434" or "[::1]:11434"'
 
     def check(value: object) -> object:
         if not isinstance(value, str):
-            raise refuse(what, value)
+            raise wrong_value(what, value)
         try:
             return spell_listen(*parse_listen(value))
         except ValueError as error:
-            raise ValueError(f"{refuse(what, value)}: {error}") from None
+            raise ValueError(f"{wrong_value(what, value)}: {error}") from None
 
     return Kind(what=what, check=check, from_text=str, spell=str)
 
 
-def origin() -> Kind:
+def origin_kind() -> Kind:
     """A web origin, by the rules Ollama has for OLLAMA_ORIGINS."""
     what = 'a web origin such as "https://example.com", with at most one "*"'
-    plain = text(_ORIGIN.pattern, what)
+    plain = text_kind(_ORIGIN.pattern, what)
     return Kind(what=what, check=plain.check, from_text=str, spell=str)
 
 
-def model_name() -> Kind:
+def model_name_kind() -> Kind:
     """A model's name in any spelling, as the shortest that means the same."""
     what = 'a model name such as "qwen2.5:7b"'
 
     def check(value: object) -> object:
         if not isinstance(value, str):
-            raise refuse(what, value)
+            raise wrong_value(what, value)
         try:
             return parse_model_name(value).display()
         except BadInput:
-            raise refuse(what, value) from None
+            raise wrong_value(what, value) from None
 
     return Kind(what=what, check=check, from_text=str, spell=str)
 
 
-def path() -> Kind:
+def path_kind() -> Kind:
     """An absolute path, or one below the home directory (`~/`), which the caller expands."""
     what = 'an absolute path, or one that starts with "~/"'
-    plain = text(r"(~?/[^\x00]*)", what)
+    plain = text_kind(r"(~?/[^\x00]*)", what)
     return Kind(
         what=what,
         check=lambda value: Path(cast("str", plain.check(value))),

@@ -1,1 +1,1 @@
-"""What we decide. No I/O, no clock, no logging."""
+"""Decisions: scheduling, eviction, memory, restarts, names. No I/O, no clock, no logging."""

@@ -1,20 +1,29 @@
-"""Can a model hear, and which Python packages must its engine have for that?"""
+"""Whether a model takes audio, and the Python packages its engine needs for that."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from enum import Enum, auto
 
-# Sound as well as text, sound alone (and then it only transcribes), or neither.
-Hearing = Literal["", "beside", "only"]
-
-_READING = ("av", "soundfile")  # sound files of all kinds
-_CHATTING = ("torchaudio",)  # vLLM resamples with it what comes in a message
+_READ_FILES = ("av", "soundfile")  # audio files of all kinds
+_RESAMPLE = ("torchaudio",)  # what vLLM resamples the audio of a message with
 
 
-def missing_packages(hearing: Hearing, there: Collection[str]) -> tuple[str, ...]:
-    """The packages such a model needs besides those that are `there`."""
-    if not hearing:
-        return ()
-    needed = _READING if hearing == "only" else _READING + _CHATTING
-    return tuple(name for name in needed if name not in there)
+class AudioSupport(Enum):
+    """How a model takes audio."""
+
+    NONE = auto()
+    WITH_TEXT = auto()  # in a message, beside text
+    TRANSCRIBE_ONLY = auto()  # it has no prompt, and answers with the transcript alone
+
+
+def missing_packages(support: AudioSupport, installed: Collection[str]) -> tuple[str, ...]:
+    """The packages that `support` needs and that are not among those `installed`."""
+    match support:
+        case AudioSupport.NONE:
+            needed: tuple[str, ...] = ()
+        case AudioSupport.TRANSCRIBE_ONLY:
+            needed = _READ_FILES
+        case AudioSupport.WITH_TEXT:
+            needed = _READ_FILES + _RESAMPLE
+    return tuple(name for name in needed if name not in installed)

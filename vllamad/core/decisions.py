@@ -1,4 +1,4 @@
-"""The scheduler's decisions. The caller carries them out in the order given."""
+"""The decisions of the scheduler. The caller carries them out in the order given."""
 
 from __future__ import annotations
 

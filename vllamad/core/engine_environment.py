@@ -1,4 +1,4 @@
-"""Environment variables that each process running engine code needs: a worker and a trial alike."""
+"""Environment variables of every process that runs engine code: workers and runtime probes."""
 
 from __future__ import annotations
 

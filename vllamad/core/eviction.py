@@ -1,4 +1,4 @@
-"""Given a model that wants in and the workers that are in: who must leave, if that helps at all."""
+"""The choice of the workers that are evicted to make room for a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vllamad.core.memory import Machine, Need, Placement, find_placement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resident:
-    """A worker that holds memory. `leaving` ones are on their way out already."""
+    """A worker that holds memory; a `leaving` one is already stopping."""
 
     model: str
     placement: Placement
@@ -24,10 +24,10 @@ class Resident:
 def evict_for(
     need: Need, machine: Machine, residents: Sequence[Resident], max_loaded: int
 ) -> tuple[str, ...] | None:
-    """Name the residents, cheapest first, whose leaving makes room; None: nothing would help.
+    """Name the residents to evict, cheapest first; None if no eviction makes enough room.
 
-    Idle before busy, a finite keep-alive before one that never ends, then least recently used.
-    An empty answer means that those already leaving make room enough.
+    Idle before busy, a finite keep-alive before an endless one, then least recently used. The
+    result is empty where the residents that are already leaving make enough room.
     """
     staying = [resident for resident in residents if not resident.leaving]
     victims: list[Resident] = []
@@ -57,11 +57,11 @@ def _needed(
     staying: list[Resident],
     max_loaded: int,
 ) -> list[Resident]:
-    """Spare those whose leaving turned out not to matter once a later one had to go as well."""
-    kept: list[Resident] = []
+    """Leave out the victims that a later, larger victim made needless."""
+    needed: list[Resident] = []
     for victim in reversed(victims):
         if _has_room(need, machine, [*staying, victim], max_loaded):
             staying.append(victim)
         else:
-            kept.append(victim)
-    return kept[::-1]
+            needed.append(victim)
+    return needed[::-1]

@@ -1,6 +1,6 @@
-"""The states of a worker, which follows which, and what to do when a life ends.
+"""The states of a worker, the transitions between them, and the restart rules.
 
-Every transition lives in this file. It does not know what a process is, nor what time it is.
+Every transition lives in this file. It knows no process and no clock.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ FOLLOWS: dict[State, frozenset[State]] = {
     State.STARTING: frozenset({State.READY, State.STOPPING}),
     State.READY: frozenset({State.DRAINING, State.STOPPING}),
     State.DRAINING: frozenset({State.STOPPING}),
-    # Left only once the process group is empty: memory is free when nobody can hold it.
+    # Left only when the process group is empty: no process can hold memory then.
     State.STOPPING: frozenset({State.STOPPED, State.BACKOFF, State.FAILED}),
     State.BACKOFF: frozenset({State.STARTING, State.STOPPED}),
-    State.FAILED: frozenset({State.STARTING, State.STOPPED}),  # an operator, or the cool-down
+    State.FAILED: frozenset({State.STARTING, State.STOPPED}),  # by an operator or a request
 }
 
-# States in which a worker's memory is spoken for.
+# States in which a worker's memory counts as used.
 OCCUPYING = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.BACKOFF})
 
 
-def advance(present: State, wanted: State) -> State:
-    """Return `wanted` if `present` leads to it; anything else is a bug of ours."""
-    if wanted not in FOLLOWS[present]:
-        raise AssertionError(f"a worker cannot go from {present} to {wanted}")
-    return wanted
+def advance(present: State, next_state: State) -> State:
+    """Return `next_state` if `present` leads to it; any other transition is a bug."""
+    if next_state not in FOLLOWS[present]:
+        raise AssertionError(f"a worker cannot go from {present} to {next_state}")
+    return next_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How one life ended: `ready_for` is how long it served, 0 if it never did."""
+    """The end of one engine process: `ready_for` is the seconds it was ready."""
 
-    asked: bool
+    asked: bool  # a stop was requested
     reason: str = ""
     ready_for: float = 0.0
-    deterministic: bool = False  # another try cannot end differently
+    deterministic: bool = False  # another start ends the same way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """When to try again; durations in seconds."""
+    """The limits of restarts; durations in seconds."""
 
     base: float
     limit: float
     max_failures: int
-    steady: float = 600.0  # having served this long wipes the slate
+    steady: float = 600.0  # a process that was ready this long resets the count
 
 
 @dataclass(frozen=True, slots=True)
 class StayStopped:
-    """It was asked to stop."""
+    """The stop was requested: no restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,11 @@ class GiveUp:
 def decide_after_ending(
     endings: Sequence[Ending], rules: Rules, *, jitter: float
 ) -> StayStopped | Retry | GiveUp:
-    """Say what follows the last of `endings`, given those before it (newest last).
+    """Decide what follows the last of `endings`, which are in order of time.
 
-    Failures double the delay up to a limit; `max_failures` in a row give up, two where the
-    reason is one that another try cannot cure. `jitter` multiplies the delay, so that workers
-    that died together do not come back together.
+    Each failure doubles the delay up to a limit. After `max_failures` in a row the worker gives up,
+    after two where the reason is deterministic. `jitter` multiplies the delay, so that workers that
+    died together do not restart together.
     """
     last = endings[-1]
     if last.asked:
@@ -97,7 +97,7 @@ def decide_after_ending(
 
 
 def _failures_in_a_row(endings: Sequence[Ending], rules: Rules) -> int:
-    """Count from the newest back; a life that served for long ends the count, itself included."""
+    """Count back from the newest; a process that was ready for long is the last one counted."""
     count = 0
     for ending in reversed(endings):
         if ending.asked:

@@ -1,6 +1,6 @@
-"""How much memory a worker needs, and where it fits.
+"""The memory that a worker needs, and its placement on GPUs or in main memory.
 
-Sizes are bytes. The machine as it is now comes in as data; nothing here looks at it.
+Sizes are bytes. The state of the machine comes in as data.
 """
 
 from __future__ import annotations
@@ -18,66 +18,66 @@ GIB = 1 << 30
 CPU_OVERHEAD = int(1.6 * GIB)
 # CUDA context, graphs and activations of a worker that captures the default batch sizes.
 GPU_OVERHEAD = 3 * GIB
-# vLLM itself leaves this share of a card to others by default (--gpu-memory-utilization 0.92).
+# The share of a GPU that vLLM uses by default (--gpu-memory-utilization 0.92).
 GPU_SHARE = 0.92
-# Contexts of full length the cache should hold at once, where there is room.
+# Contexts of full length that the cache holds at once, where there is room.
 CONTEXTS_WANTED = 4
 KV_FLOOR = 4 * GIB
-# Tokens of one step: what we give to GPU workers, and vLLM's default on a CPU.
+# Tokens of one step: our setting for GPU workers, and vLLM's default on a CPU.
 GPU_STEP_TOKENS = 16384
 CPU_STEP_TOKENS = 2048
-# vLLM plans a GPU's next step while one runs; not so on a CPU.
+# vLLM plans the next step of a GPU while one runs; on a CPU it does not.
 GPU_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One GPU: `total` bytes of memory, of which `foreign` are held by processes not ours."""
+    """One GPU: `total` bytes of memory, of which other programs hold `foreign`."""
 
     index: int
     total: int
     foreign: int = 0
-    capability: tuple[int, int] = (0, 0)  # compute capability, as 8, 9; zeros: not known
+    capability: tuple[int, int] = (0, 0)  # compute capability, as 8, 9; zeros: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What workers may use: GPUs, or, with none, `host` bytes of main memory."""
+    """The memory that workers may use: of GPUs, or `host` bytes of main memory without GPUs."""
 
     host: int
     devices: tuple[Device, ...] = ()
-    cpu_kv_cache: int = GIB  # bytes, of a model that is computed in 16 bits
+    cpu_kv_cache: int = GIB  # bytes, for a model that computes in 16 bits
     cores: int = 1
-    busy_workers: int = 1  # that may compute at once, and share the cores
+    busy_workers: int = 1  # workers that may compute at once, and share the cores
     numbers: NumberTimes = field(default_factory=NumberTimes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What one model asks for, whatever the machine."""
+    """The needs of one model on any machine."""
 
     weights: int
     context_length: int
-    cache: tuple[Layers, ...] = ()  # what its layers keep; empty: not known, or nothing
-    kv_element: int = 2  # bytes of a cached number, of the type the model computes in
+    cache: tuple[Layers, ...] = ()  # empty: unknown, or nothing is cached
+    kv_element: int = 2  # bytes of a cached number
     gpus: int = 1  # tensor parallel size
-    utilization: float = 0.0  # an operator's share of each card, in place of a plan
+    utilization: float = 0.0  # the operator's share of each GPU; 0: planned here
 
     @property
     def kv_per_token(self) -> int:
-        """Bytes of cache one token takes over all GPUs, before any window is full."""
+        """Bytes of cache of one token over all GPUs, before any window is full."""
         return per_token(self.cache, self.kv_element)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a worker goes and what it takes there; `devices` is empty on a CPU."""
+    """The GPUs of a worker and the memory it takes; `devices` is empty on a CPU."""
 
     devices: tuple[int, ...]
     per_device: int  # on a CPU: of main memory
     kv_cache: int  # over all devices
-    share: float = 0.0  # that is of a device, the largest where they differ
-    threads: int = 0  # that compute, on a CPU
+    share: float = 0.0  # `per_device` as a share of a device, the largest where they differ
+    threads: int = 0  # computing threads on a CPU
 
     @property
     def total(self) -> int:
@@ -85,44 +85,44 @@ class Placement:
 
 
 def find_placement(need: Need, machine: Machine, taken: Iterable[Placement]) -> Placement | None:
-    """Find room for `need` beside the placements in `taken`, or say there is none."""
+    """Find room for `need` beside the placements in `taken`; None if there is not enough."""
     taken = tuple(taken)
     if machine.devices:
         return _place_on_gpus(need, machine, taken)
-    wanted = least_memory(need, machine)
-    if wanted > machine.host - sum(other.total for other in taken):
+    memory = least_memory(need, machine)
+    if memory > machine.host - sum(other.total for other in taken):
         return None
     return Placement(
         devices=(),
-        per_device=wanted,
+        per_device=memory,
         kv_cache=_cpu_cache(need, machine),
         threads=thread_count(machine.cores, machine.busy_workers),
     )
 
 
 def largest_room(machine: Machine) -> int:
-    """What one worker could have if every other one left: the figure refusals name."""
+    """The memory of one worker that is alone on the machine; refusals name it."""
     if not machine.devices:
         return machine.host
     return max(_room(device, {}) for device in machine.devices)
 
 
 def least_memory(need: Need, machine: Machine) -> int:
-    """The smallest amount `need` can live with on one device, or in main memory."""
+    """The smallest memory that `need` runs with, on each device or in main memory."""
     if not machine.devices:
         return need.weights + _cpu_cache(need, machine) + CPU_OVERHEAD
     return _fixed(need) + _kv_least(need)
 
 
 def longest_context(need: Need, machine: Machine) -> int:
-    """The tokens, up to those of `need`, that the engine admits were it alone on the machine.
+    """The tokens, up to those of `need`, that the engine admits if it is alone on the machine.
 
-    0 where none fit on its GPUs. On a CPU at least one block does: the cache grows for it.
+    0 if no block fits on its GPUs. On a CPU one block always fits: the cache grows for it.
     """
     if not machine.devices:
         room = _cpu_cache_set(need, machine)
-        held = longest_admitted(need.cache, need.context_length, room, _cpu_use(need))
-        return held or min(need.context_length, BLOCK)
+        admitted = longest_admitted(need.cache, need.context_length, room, _cpu_use(need))
+        return admitted or min(need.context_length, BLOCK)
     devices = _roomiest(need, machine, {})
     if len(devices) < need.gpus:
         return 0
@@ -158,8 +158,8 @@ def _roomiest(need: Need, machine: Machine, used: Mapping[int, int]) -> list[Dev
 
 def _share_of(need: Need, room: int, devices: list[Device]) -> int | None:
     if need.utilization:
-        asked = int(need.utilization * min(device.total for device in devices))
-        return asked if asked <= room else None
+        share = int(need.utilization * min(device.total for device in devices))
+        return share if share <= room else None
     if _fixed(need) + _kv_least(need) > room:
         return None
     return min(room, _fixed(need) + _kv_wanted(need))
@@ -170,18 +170,18 @@ def _fixed(need: Need) -> int:
 
 
 def _kv_least(need: Need) -> int:
-    """Bytes on each GPU that hold the whole context once."""
+    """Bytes of cache on each GPU for one context of full length."""
     return request_bytes(need.cache, need.context_length, _gpu_use(need))
 
 
 def _cpu_cache(need: Need, machine: Machine) -> int:
-    """Bytes of cache on a CPU: what is set, or what one block takes where that admits none."""
-    one = request_bytes(need.cache, min(need.context_length, BLOCK), _cpu_use(need))
-    return max(_cpu_cache_set(need, machine), one)
+    """Bytes of cache on a CPU: the setting, or one_block block where the setting admits none."""
+    one_block = request_bytes(need.cache, min(need.context_length, BLOCK), _cpu_use(need))
+    return max(_cpu_cache_set(need, machine), one_block)
 
 
 def _cpu_cache_set(need: Need, machine: Machine) -> int:
-    """As many tokens in 32 bits as in 16."""
+    """The setting, doubled in 32 bits so that it holds as many tokens."""
     return machine.cpu_kv_cache * (2 if need.kv_element == 4 else 1)
 
 

@@ -1,6 +1,6 @@
-"""Reads and prints a model name as Ollama does: [scheme://][host/][namespace/]model[:tag].
+"""Model names, read and printed as Ollama does: [scheme://][host/][namespace/]model[:tag].
 
-It must not know which models exist, nor where a name is looked up.
+Knows no installed models and no registry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelName:
-    """A valid name with every part filled in. Spelling is kept; `key` is what is compared."""
+    """A valid name with every part filled in. Its case is kept; names are compared by `key`."""
 
     host: str = DEFAULT_HOST
     namespace: str = DEFAULT_NAMESPACE
@@ -37,7 +37,7 @@ class ModelName:
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
 
     def display(self) -> str:
-        """The shortest form that reads back as the same name; the tag is always there."""
+        """The shortest form that parses to the same name; it always has a tag."""
         if self.host.lower() != DEFAULT_HOST:
             return self.canonical()
         if self.namespace.lower() != DEFAULT_NAMESPACE:
@@ -45,16 +45,16 @@ class ModelName:
         return f"{self.model}:{self.tag}"
 
     def key(self) -> str:
-        """The same for every spelling of one name: Ollama does not tell the cases apart."""
+        """The name in lower case: Ollama ignores case."""
         return self.canonical().lower()
 
 
 def parse_model_name(text: str) -> ModelName:
-    """Read a name, filling in what it leaves out. Raises BadInput with Ollama's text."""
+    """Parse a name and fill in the missing parts. Raises BadInput with Ollama's text."""
     rest, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:
         rest, colon, tag = text, "", DEFAULT_TAG
-    # From the right, as a host may hold a port: what is left of the namespace is the host.
+    # From the right, as a host may have a port: the rest before the namespace is the host.
     rest, slash, model = rest.rpartition("/")
     namespace, host = DEFAULT_NAMESPACE, DEFAULT_HOST
     if slash:
@@ -73,10 +73,10 @@ def parse_model_name(text: str) -> ModelName:
 
 
 def split_source(text: str) -> tuple[str, ModelSource]:
-    """Take a `:local`, `:cloud` or `-cloud` ending off a name as sent, and say which it was.
+    """Split the `:local`, `:cloud` or `-cloud` ending off a name.
 
-    The name is trimmed and may come back empty; it is not otherwise checked.
-    Raises BadInput when two endings stand one after the other.
+    The name is trimmed, may be empty, and is not checked. Raises BadInput for two endings in a
+    row.
     """
     trimmed = text.strip()
     base, source = _cut_source(trimmed)

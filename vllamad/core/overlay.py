@@ -1,6 +1,6 @@
-"""What a derived model adds to the one it was made from: pure data, kept in its manifest.
+"""The settings that a derived model adds to its base, as its manifest stores them.
 
-Merged and hashed here; what it means to a request or to an engine is for others.
+Merges and hashes them; knows neither requests nor engines.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One message that comes before every conversation."""
+    """One message that is put before every conversation."""
 
     role: str
     content: str = ""
@@ -25,18 +25,18 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """64 hex digits: its folder in the store, and what the engine calls it."""
+        """64 hex digits: the name of its folder in the store, and of the adapter in the engine."""
         return hashlib.sha256(f"{self.config}{self.weights}".encode()).hexdigest()
 
 
 class Overlay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that a derived model says for itself; what is empty is as its base has it."""
+    """The settings of a derived model; an empty one is inherited from the base."""
 
     system: str = ""
     template: str = ""  # Jinja
     parameters: dict[str, object] = {}  # Ollama's options
     messages: tuple[Turn, ...] = ()
-    licenses: tuple[str, ...] = ()  # beside the base's own
+    licenses: tuple[str, ...] = ()  # in addition to the base's
     capabilities: tuple[str, ...] = ()
     adapter: Adapter | None = None
 
@@ -45,7 +45,7 @@ EMPTY_OVERLAY = Overlay()
 
 
 def merge(base: Overlay, new: Overlay) -> Overlay:
-    """What comes of `new` over `base`: licences append, parameters merge, the rest replaces."""
+    """Merge `new` over `base`: licences append, parameters merge, the rest replaces."""
     more = (text for text in new.licenses if text not in base.licenses)
     return Overlay(
         system=new.system or base.system,
@@ -59,14 +59,14 @@ def merge(base: Overlay, new: Overlay) -> Overlay:
 
 
 def derived_digest(digest: str, overlay: Overlay) -> str:
-    """The digest of a model with `digest` under `overlay`; a mere copy keeps its base's."""
+    """The digest of a base with `digest` and an overlay; a plain copy has that of its base."""
     if overlay == EMPTY_OVERLAY:
         return digest
     return _sha256([digest, overlay])
 
 
 def layer_digests(overlay: Overlay) -> list[str]:
-    """A digest for each part of `overlay`, as Ollama's progress names its layers."""
+    """A digest for each part of `overlay`, as Ollama's progress names layers."""
     parts = msgspec.structs.asdict(overlay).values()
     return [f"sha256:{_sha256(part)}" for part in parts if part]
 

@@ -1,9 +1,9 @@
-"""Requests, loads and leases: an event in, decisions out.
+"""The scheduler of requests, loads and leases: each event returns decisions.
 
-The scheduler owns who waits, who is served and which worker should live. It is synchronous and
-has no I/O and no clock: every method takes `now` (monotonic seconds) and returns what the caller
-must do. Requests are served first come, first served; one model loads at a time, because an engine
-that measures free memory must not see another one grow.
+It owns the queue, the leases and the choice of the loaded models. It is synchronous, with no I/O
+and no clock: every method takes `now` (monotonic seconds) and returns the decisions that the caller
+must carry out. Requests are served first come, first served; one model loads at a time, because an
+engine that measures free memory must not see another one grow.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class Limits:
 
 @dataclass(slots=True)
 class _Slot:
-    """What is known of one model's worker."""
+    """The state of the worker of one model."""
 
     plan: Plan
-    default_keep_alive: float  # the model's own, or everybody's
+    default_keep_alive: float  # of the model's configuration, else of the daemon
     used_at: float
-    asked_keep_alive: float | None = None  # what the last request that asked for one wants
+    requested_keep_alive: float | None = None  # of the last request that set one
     state: State = State.STOPPED
-    stopping: bool = False  # told to stop, whether or not it moved yet
+    stopping: bool = False  # a Stop was returned; the state may not have changed yet
     reason: str = ""
     failed_at: float = -inf
     leases: set[LeaseId] = field(default_factory=set[LeaseId])
 
     @property
     def keep_alive(self) -> float:
-        asked = self.asked_keep_alive
-        return self.default_keep_alive if asked is None else asked
+        requested = self.requested_keep_alive
+        return self.default_keep_alive if requested is None else requested
 
     @property
     def expires_at(self) -> float:
@@ -69,7 +69,7 @@ class _Waiter:
 
 
 class Scheduler:
-    """See the module. Not safe for two tasks: `supervisor/workers/manager.py` alone calls it."""
+    """See the module. Not task-safe: only `supervisor/workers/manager.py` calls it."""
 
     def __init__(self, limits: Limits, machine: Machine) -> None:
         self.limits = limits
@@ -77,24 +77,24 @@ class Scheduler:
         self._slots: dict[str, _Slot] = {}
         self._waiting: dict[LeaseId, _Waiter] = {}
         self._holding: dict[LeaseId, str] = {}
-        self._closing = False  # the daemon is going: nobody new
+        self._closing = False  # the daemon is shutting down: no new loads
 
     # Events
 
     def arrive(
         self, lease: LeaseId, spec: Spec, *, keep_alive: float | None, now: float
     ) -> list[Decision]:
-        """Somebody wants to use `spec`. `keep_alive` sticks to the worker once it is granted."""
+        """A request for a lease on `spec`. Once granted, `keep_alive` applies to the worker."""
         self._waiting[lease] = _Waiter(lease, spec, now, keep_alive)
         decisions = self._settle(now)
-        # Ollama's rule: the queue holds `max_queue` beside the one being served.
+        # Ollama's rule: the queue holds `max_queue` in addition to the request being served.
         if lease in self._waiting and len(self._waiting) > self.limits.max_queue + 1:
             del self._waiting[lease]
             decisions.append(Refuse(lease, ServerBusy()))
         return decisions
 
     def leave(self, lease: LeaseId, *, now: float) -> list[Decision]:
-        """The holder, or the waiter, is gone."""
+        """A request has ended, whether its lease was granted or not."""
         self._waiting.pop(lease, None)
         model = self._holding.pop(lease, None)
         if model is not None and (slot := self._slots.get(model)):
@@ -103,7 +103,7 @@ class Scheduler:
         return self._settle(now)
 
     def moved(self, model: str, state: State, *, reason: str = "", now: float) -> list[Decision]:
-        """The worker of `model` is now in `state`; `reason` says why, where it failed."""
+        """The worker of `model` is now in `state`; `reason` explains a failure."""
         slot = self._slots[model]
         slot.state = state
         decisions: list[Decision] = []
@@ -121,15 +121,15 @@ class Scheduler:
         return decisions + self._settle(now)
 
     def unload(self, model: str, *, now: float) -> list[Decision]:
-        """Let `model` go as soon as nobody uses it, as Ollama's keep_alive 0 does."""
+        """Stop the worker of `model` as soon as it is idle, as Ollama's keep_alive 0 does."""
         slot = self._slots.get(model)
         if slot is None:
             return []
-        slot.asked_keep_alive = 0.0
+        slot.requested_keep_alive = 0.0
         return self._settle(now)
 
     def stop(self, model: str, why: str, *, now: float) -> list[Decision]:
-        """An operator's order: drain `model` now, whoever uses it. Clears a failure."""
+        """Drain `model` now, even if it is in use, by an operator's order. Clears a failure."""
         slot = self._slots.get(model)
         if slot is None or slot.stopping:
             return []
@@ -140,7 +140,7 @@ class Scheduler:
         return [Stop(model, why)]
 
     def forget(self, model: str, error: VllamadError, *, now: float) -> list[Decision]:
-        """`model` is going for good: refuse who waits for it, and drain it."""
+        """`model` is being deleted: refuse the requests that wait for it, and drain it."""
         decisions: list[Decision] = []
         for lease, waiter in list(self._waiting.items()):
             if waiter.spec.model == model:
@@ -148,12 +148,12 @@ class Scheduler:
                 decisions.append(Refuse(lease, error))
         return decisions + self.stop(model, "it is being removed", now=now)
 
-    def relimit(
+    def change_limits(
         self, limits: Limits, keep_alives: Mapping[str, float | None], *, now: float
     ) -> list[Decision]:
-        """Other limits from now on, for who waits and for what is loaded too.
+        """Apply other limits to new and waiting requests and to loaded models.
 
-        `keep_alives` are those that models have of their own.
+        `keep_alives` are the configured ones of models; None for the default.
         """
         self.limits = limits
         for model, slot in self._slots.items():
@@ -162,35 +162,35 @@ class Scheduler:
         return self._settle(now)
 
     def adopt(self, plan: Plan, *, keep_alive: float | None, now: float) -> None:
-        """A worker of a daemon before us lives; `keep_alive` is what was last asked of it."""
+        """Take over the worker of a previous daemon; `keep_alive` is the last one requested."""
         self._start(plan, now)
-        self._slots[plan.model].asked_keep_alive = keep_alive
+        self._slots[plan.model].requested_keep_alive = keep_alive
 
     def drain(self, *, now: float) -> list[Decision]:
-        """The daemon is going: what is loaded serves on, nothing is loaded any more."""
+        """The daemon is draining: loaded models go on serving, and no model is loaded."""
         self._closing = True
         return self._settle(now)
 
     def close(self, *, now: float, keep: Collection[str] = ()) -> list[Decision]:
-        """The daemon is going: refuse who waits, stop every worker but those of `keep`."""
+        """The daemon is shutting down: refuse waiting requests, stop all workers but `keep`."""
         decisions = self.drain(now=now)
         for model in [model for model in self._slots if model not in keep]:
             decisions += self.stop(model, "vllamad is shutting down", now=now)
         return decisions + self._settle(now)
 
     def tick(self, *, now: float) -> list[Decision]:
-        """Time has passed; call it at `deadline()`."""
+        """Time has passed; called at `deadline()`."""
         return self._settle(now)
 
-    # Questions
+    # Queries
 
     def deadline(self) -> float:
-        """When `tick` has something to do next; infinite if only an event can."""
-        wanted = self._wanted()
+        """The time of the next `tick`; infinite if only an event changes anything."""
+        requested_models = self._requested_models()
         expiries = (
             slot.expires_at
             for model, slot in self._slots.items()
-            if _may_expire(slot) and model not in wanted
+            if _may_expire(slot) and model not in requested_models
         )
         patience = (
             waiter.arrived + self.limits.queue_timeout
@@ -203,7 +203,7 @@ class Scheduler:
         return sum(waiter.spec.model == model for waiter in self._waiting.values())
 
     def why_waiting(self, lease: LeaseId) -> str:
-        """In a word: loading, or queued behind others."""
+        """`loading`, or `queued` behind other requests."""
         waiter = self._waiting[lease]
         return "loading" if self._is_coming_up(waiter.spec.model) else "queued"
 
@@ -212,36 +212,36 @@ class Scheduler:
         return len(self._waiting)
 
     def expires_at(self, model: str, *, now: float) -> float | None:
-        """Monotonic seconds at which `model` may go, counted from `now` while it is in use."""
+        """Monotonic seconds at which `model` expires, counted from `now` while it is in use."""
         slot = self._slots.get(model)
         return None if slot is None else slot.keep_alive + (now if slot.leases else slot.used_at)
 
-    def asked_keep_alive(self, model: str) -> float | None:
-        """What the last request that said so wants; None: the default."""
+    def requested_keep_alive(self, model: str) -> float | None:
+        """The keep-alive of the last request that set one; None: the default."""
         slot = self._slots.get(model)
-        return slot.asked_keep_alive if slot else None
+        return slot.requested_keep_alive if slot else None
 
     def leases_of(self, model: str) -> int:
         slot = self._slots.get(model)
         return len(slot.leases) if slot else 0
 
-    # The one place where things are decided
+    # Decisions
 
     def _settle(self, now: float) -> list[Decision]:
         return list(self._decide(now))
 
     def _decide(self, now: float) -> Iterator[Decision]:
         yield from self._expire(now)
-        held_back: set[str] = set()  # busy workers that must make way for somebody before you
-        blocked = False  # somebody before you waits for a load
+        held_back: set[str] = set()  # busy workers that must make way for an earlier request
+        blocked = False  # an earlier request waits for a load
         for waiter in list(self._waiting.values()):
             if waiter.lease not in self._waiting:
-                continue  # refused with another who wanted the same
+                continue  # refused together with an earlier request for the same model
             model, slot = waiter.spec.model, self._slots.get(waiter.spec.model)
             fits = slot is not None and slot.plan.spec.serves(waiter.spec)
             if slot is not None and fits and self._serves(slot) and model not in held_back:
                 yield self._grant(waiter, slot, now)
-            elif error := self._hopeless(waiter, slot, now):
+            elif error := self._refusal_of(waiter, slot, now):
                 del self._waiting[waiter.lease]
                 yield Refuse(waiter.lease, error)
             elif slot is not None and not fits and slot.state is not State.FAILED:
@@ -254,13 +254,13 @@ class Scheduler:
                 blocked = waiter.lease in self._waiting
 
     def _expire(self, now: float) -> Iterator[Decision]:
-        wanted = self._wanted()
+        requested_models = self._requested_models()
         for model, slot in self._slots.items():
-            if _may_expire(slot) and slot.expires_at <= now and model not in wanted:
+            if _may_expire(slot) and slot.expires_at <= now and model not in requested_models:
                 slot.stopping = True
                 yield Stop(model, "idle for its keep-alive")
 
-    def _wanted(self) -> set[str]:
+    def _requested_models(self) -> set[str]:
         return {waiter.spec.model for waiter in self._waiting.values()}
 
     def _may_serve(self, slot: _Slot) -> bool:
@@ -275,16 +275,16 @@ class Scheduler:
         slot.used_at = now
         slot.default_keep_alive = self._default_keep_alive(waiter.spec.keep_alive)
         if waiter.keep_alive is not None:
-            slot.asked_keep_alive = waiter.keep_alive
+            slot.requested_keep_alive = waiter.keep_alive
         self._holding[waiter.lease] = waiter.spec.model
         return Grant(waiter.lease, waiter.spec.model)
 
-    def _hopeless(self, waiter: _Waiter, slot: _Slot | None, now: float) -> VllamadError | None:
-        """Why this waiter should not wait any longer, if so."""
+    def _refusal_of(self, waiter: _Waiter, slot: _Slot | None, now: float) -> VllamadError | None:
+        """The error that ends the wait of this request; None to wait on."""
         if self._closing and not (slot and self._may_serve(slot)):
             return Unavailable("vllamad is shutting down", hint="try again shortly")
         if slot is not None and slot.state is State.FAILED:
-            # What failed with other files or settings says nothing of these.
+            # A failure with other files or settings does not count for these.
             same = slot.plan.spec.starts_like(waiter.spec)
             if same and now < slot.failed_at + self.limits.failed_cooldown:
                 return LoadFailed(
@@ -306,7 +306,7 @@ class Scheduler:
         )
 
     def _load(self, waiter: _Waiter, held_back: set[str], now: float) -> Iterator[Decision]:
-        """Start the worker this waiter needs, or make room for it, or refuse who wants it."""
+        """Start the worker that this request needs, make room for it, or refuse the request."""
         occupying = {model: slot for model, slot in self._slots.items() if slot.occupies}
         starting = (State.STOPPED, State.STARTING)
         if any(slot.state in starting for slot in occupying.values()):
@@ -316,7 +316,7 @@ class Scheduler:
         )
         cap = self.limits.max_loaded
         if placement is not None and not (cap and len(occupying) >= cap):
-            spec = replace(waiter.spec, lora="")  # the worker is for everybody
+            spec = replace(waiter.spec, lora="")  # the worker serves requests for any adapter
             yield self._start(Plan(spec=spec, placement=placement), now)
             return
         victims = evict_for(waiter.spec.need, self.machine, self._residents(), cap)
@@ -336,8 +336,8 @@ class Scheduler:
         self._slots[plan.model] = _Slot(plan=plan, default_keep_alive=default, used_at=now)
         return Start(plan)
 
-    def _default_keep_alive(self, own: float | None) -> float:
-        return self.limits.keep_alive if own is None else own
+    def _default_keep_alive(self, configured: float | None) -> float:
+        return self.limits.keep_alive if configured is None else configured
 
     def _residents(self) -> list[Resident]:
         return [

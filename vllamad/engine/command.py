@@ -13,9 +13,10 @@ from math import ceil
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import THREADS, Plan
 from vllamad.core.memory import GPU_STEP_TOKENS
 from vllamad.errors import RuntimeProblem
@@ -40,17 +41,10 @@ MAX_LORAS = 8  # in use in one step; more of them take turns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """One runtime: its Python, its device, and the flags it knows."""
+    """What workers are started with: the runtime's Python, and what its vLLM can do."""
 
     python: str
-    version: str
-    device: str  # cuda or cpu
-    flags: frozenset[str]  # without the leading dashes; empty: unknown, pass everything
-    tool_parsers: frozenset[str] = frozenset()
-    reasoning_parsers: frozenset[str] = frozenset()
-    sound: frozenset[str] = frozenset()  # packages it can read sound with
-    flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
-    fork: bool = True  # whether its children may be forks
+    features: EngineFeatures
     openmp: str = ""  # path of the libiomp5 of its own wheel; empty: it has none
     launcher: str = str(LAUNCHER)
 
@@ -76,8 +70,12 @@ def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettin
     """The worker's argument list. Raises RuntimeProblem for a flag this vLLM does not know."""
     configured = _dashed(settings.args) | _dashed(plan.spec.args)
     _refuse_bad_args(engine, plan, configured)
-    _refuse_missing_audio_packages(engine, plan)
-    ours = {name: value for name, value in _defaults(engine, plan).items() if _knows(engine, name)}
+    _refuse_missing_packages(engine, plan)
+    ours = {
+        name: value
+        for name, value in _defaults(engine, plan).items()
+        if _knows(engine.features, name)
+    }
     if SHARE in configured:
         ours.pop(BYTES, None)
     flags = {**ours, **configured, **_wiring(plan, place)}
@@ -111,7 +109,7 @@ def environment(
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ceil(min(load_timeout, _LONGEST_WAIT))),
         **(
             _on_gpu(engine, plan)
-            if engine.device == "cuda"
+            if engine.features.device == "cuda"
             else _on_cpu(engine, plan, place, settings)
         ),
         **settings.env,
@@ -149,7 +147,8 @@ def _lora_modules(plan: Plan) -> list[str]:
 
 
 def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
-    spec = plan.spec
+    spec, features = plan.spec, engine.features
+    audios = 0 if spec.audio is AudioSupport.NONE else 1
     flags: dict[str, Flag] = {
         "load-format": "safetensors",
         "shutdown-timeout": 0,  # draining is the daemon's: a worker's own drain can hang
@@ -158,28 +157,28 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
         "disable-fastapi-docs": True,
         "disable-access-log-for-endpoints": "/health,/metrics,/v1/models",
         "allowed-media-domains": "media.invalid",  # no URL is ever fetched for a client
-        "limit-mm-per-prompt": f'{{"image":8,"video":0,"audio":{1 if spec.hearing else 0}}}',
+        "limit-mm-per-prompt": f'{{"image":8,"video":0,"audio":{audios}}}',
     }
     if plan.context_length:
         flags["max-model-len"] = plan.context_length
     # A parser that the engine does not list comes from the operator, maybe with a plugin.
     configured = spec.args.values()
     if spec.tool_parser and (
-        spec.tool_parser in engine.tool_parsers or spec.tool_parser in configured
+        spec.tool_parser in engine.features.tool_parsers or spec.tool_parser in configured
     ):
         flags |= {"enable-auto-tool-choice": True, "tool-call-parser": spec.tool_parser}
-    if spec.reasoning_parser and spec.reasoning_parser in engine.reasoning_parsers:
+    if spec.reasoning_parser and spec.reasoning_parser in features.reasoning_parsers:
         flags["reasoning-parser"] = spec.reasoning_parser
     if spec.pooling:
         flags["runner"] = "pooling"
     flags |= _lora_flags(plan)
-    return flags | (_gpu_flags(plan) if engine.device == "cuda" else _cpu_flags(plan))
+    return flags | (_gpu_flags(plan) if engine.features.device == "cuda" else _cpu_flags(plan))
 
 
 def _gpu_flags(plan: Plan) -> dict[str, Flag]:
     need, placement = plan.spec.need, plan.placement
     flags: dict[str, Flag] = {}
-    if not plan.spec.pooling and plan.spec.hearing != "only":
+    if not plan.spec.pooling and plan.spec.audio is not AudioSupport.TRANSCRIBE_ONLY:
         flags |= {
             "max-num-batched-tokens": GPU_STEP_TOKENS,
             "enable-chunked-prefill": True,
@@ -214,9 +213,9 @@ def _dashed(args: Mapping[str, Flag]) -> dict[str, Flag]:
     return named
 
 
-def _knows(engine: Engine, name: str) -> bool:
+def _knows(features: EngineFeatures, name: str) -> bool:
     """Of a JSON flag a single key may be set: `compilation-config.mode`."""
-    return not engine.flags or name.partition(".")[0] in engine.flags
+    return features.has_flag(name.partition(".")[0])
 
 
 def _refuse_bad_args(engine: Engine, plan: Plan, configured: Mapping[str, Flag]) -> None:
@@ -226,18 +225,19 @@ def _refuse_bad_args(engine: Engine, plan: Plan, configured: Mapping[str, Flag])
                 f"cannot start {plan.model}: --{name} is set by vllamad itself",
                 hint=f"remove {name} from args in the configuration",
             )
-        if not _knows(engine, name):
-            near = get_close_matches(name, engine.flags, n=1)
+        if not _knows(engine.features, name):
+            flags = [flag.removeprefix("--") for flag in engine.features.flags]
+            near = get_close_matches(name, flags, n=1)
             raise RuntimeProblem(
-                f"cannot start {plan.model}: vLLM {engine.version} does not know --{name}",
+                f"cannot start {plan.model}: vLLM {engine.features.version} does not know --{name}",
                 hint=f"did you mean {near[0]}?" if near else "see `vllm serve --help=all`",
             )
 
 
-def _refuse_missing_audio_packages(engine: Engine, plan: Plan) -> None:
-    """Without them the engine starts, and then refuses every audio file."""
-    missing = missing_packages(plan.spec.hearing, engine.sound)
-    if plan.spec.hearing == "only" and missing:
+def _refuse_missing_packages(engine: Engine, plan: Plan) -> None:
+    """Raise RuntimeProblem: without them the engine starts, and refuses all audio as invalid."""
+    missing = missing_packages(plan.spec.audio, engine.features.audio_packages)
+    if plan.spec.audio is AudioSupport.TRANSCRIBE_ONLY and missing:
         raise RuntimeProblem(
             f"cannot start {plan.model}: it reads sound with {' and '.join(missing)}, which the"
             " runtime does not have",
@@ -251,7 +251,7 @@ def _spell(engine: Engine, name: str, value: Flag) -> list[str]:
     if value is True:
         return [f"--{name}"]
     if value is False:
-        return [f"--no-{name}"] if f"no-{name}" in engine.flags else []
+        return [f"--no-{name}"] if f"--no-{name}" in engine.features.flags else []
     if str(value).startswith("-"):
         return [f"--{name}={value}"]  # as two words the value would be read as a flag
     return [f"--{name}", str(value)]
@@ -308,7 +308,7 @@ def _on_cpu(
         # Threads of libiomp5 spin for 200 ms after their work, on the cores that others need.
         "KMP_BLOCKTIME": "5",
         THREADS: str(max(1, plan.placement.threads)),
-        "VLLAMAD_FORK": "1" if settings.fork and engine.fork else "0",
+        "VLLAMAD_FORK": "1" if settings.fork and engine.features.fork else "0",
     }
 
 
@@ -323,7 +323,7 @@ def _compiled(place: Workplace) -> dict[str, str]:
 
 
 def _on_gpu(engine: Engine, plan: Plan) -> dict[str, str]:
-    return gpu_sampler(compiled=engine.flashinfer) | {
+    return gpu_sampler(compiled=engine.features.flashinfer) | {
         "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in plan.placement.devices),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }

@@ -1,98 +1,49 @@
-"""The Quart-Trio application: the route table, who is let in, and refusals as JSON.
+"""The Quart-Trio application: each request's Host, Origin and key checked, errors as JSON.
 
-What a route does is in `generation.py` and `library.py`; here is only how it is reached.
+What a route is comes from `routes/table.py`; what it does, from its handler.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 import trio
 from quart import Response, current_app, g, request
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
-from vllamad.access.api_keys import admit
-from vllamad.errors import Unavailable, VllamadError
+from vllamad.access.api_keys import Access, check_key
+from vllamad.errors import VllamadError
 from vllamad.gateway.context import Context, Record, context_of
-from vllamad.gateway.errors import public_message, status_of
 from vllamad.gateway.inference.token_pump import TokenPump
-from vllamad.gateway.routes import (
-    audio,
-    blobs,
-    cloud_stubs,
-    embedding_routes,
-    generation,
-    manage,
-    model_lists,
-)
+from vllamad.gateway.routes.table import ROUTES, Api, Route, RouteTable, api_of_unknown
 from vllamad.gateway.server.quart_glue import GatewayApp
 from vllamad.host.log import named
 from vllamad.host.log_events import LogEvent
-from vllamad.translate.error_bodies import anthropic_error, api_error, openai_error
+from vllamad.translate.error_bodies import anthropic_error, api_error, openai_error, public_message
 
 log = logging.getLogger(__name__)
 
-Route = Callable[[Context], Awaitable[Response]]
-
 JSON: Final = "application/json; charset=utf-8"
-_SMALL: Final = 64 * 1024  # bytes of a body that is heard out although it was refused
+_SMALL: Final = 64 * 1024  # bytes of a refused request's body that are still read
 _PATIENCE: Final = 1.0  # seconds for that
 _METHODS: Final = ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-# Path, methods in the order `Allow` lists them, handler.
-ROUTES: Final[tuple[tuple[str, tuple[str, ...], Route], ...]] = (
-    ("/", ("HEAD", "GET"), model_lists.root),
-    ("/health", ("HEAD", "GET"), model_lists.health),
-    ("/api/version", ("HEAD", "GET"), model_lists.version),
-    ("/api/tags", ("HEAD", "GET"), model_lists.tags),
-    ("/api/ps", ("GET",), model_lists.ps),
-    ("/api/show", ("POST",), model_lists.show),
-    ("/api/generate", ("POST",), generation.generate),
-    ("/api/chat", ("POST",), generation.chat),
-    ("/api/embed", ("POST",), embedding_routes.embed),
-    ("/api/embeddings", ("POST",), embedding_routes.embeddings),
-    ("/api/copy", ("POST",), manage.copy),
-    ("/api/create", ("POST",), manage.create),
-    ("/api/delete", ("DELETE",), manage.delete),
-    ("/api/pull", ("POST",), manage.pull),
-    ("/api/push", ("POST",), manage.push),
-    ("/api/blobs/<digest>", ("HEAD", "POST"), blobs.blob),
-    ("/api/status", ("GET",), cloud_stubs.status),
-    ("/api/me", ("POST",), cloud_stubs.me),
-    ("/api/signout", ("POST",), cloud_stubs.signout),
-    ("/api/user/keys/<key>", ("DELETE",), cloud_stubs.signout),
-    ("/api/experimental/web_search", ("POST",), cloud_stubs.web_search),
-    ("/api/experimental/web_fetch", ("POST",), cloud_stubs.web_fetch),
-    ("/api/experimental/model-recommendations", ("GET",), cloud_stubs.recommendations),
-    ("/v1/models", ("GET",), model_lists.openai_models),
-    ("/v1/models/<path:name>", ("GET",), model_lists.openai_model),
-    ("/v1/chat/completions", ("POST",), generation.openai_chat),
-    ("/v1/completions", ("POST",), generation.openai_completions),
-    ("/v1/responses", ("POST",), generation.openai_responses),
-    ("/v1/messages", ("POST",), generation.anthropic_messages),
-    ("/v1/messages/count_tokens", ("POST",), generation.anthropic_count),
-    ("/v1/audio/transcriptions", ("POST",), audio.transcriptions),
-    ("/v1/audio/translations", ("POST",), audio.translations),
-    ("/v1/embeddings", ("POST",), embedding_routes.openai_embeddings),
-    ("/rerank", ("POST",), embedding_routes.rerank),
-    ("/v1/rerank", ("POST",), embedding_routes.rerank),
-    ("/v2/rerank", ("POST",), embedding_routes.rerank),
-    ("/score", ("POST",), embedding_routes.score),
-    ("/v1/score", ("POST",), embedding_routes.score),
-)
 
-
-def make_app(context: Context, hub: TokenPump | None) -> GatewayApp:
+def make_app(
+    context: Context, hub: TokenPump | None, routes: tuple[Route, ...] = ROUTES
+) -> GatewayApp:
     """The application of one gateway."""
-    app = GatewayApp("vllamad.gateway", hub=hub, max_body=context.settings.server.max_body)
+    table = RouteTable(routes)
+    max_body = context.settings.server.max_body
+    app = GatewayApp("vllamad.gateway", hub=hub, max_body=max_body, streams_body=table.streams)
     app.config["CONTEXT"] = context
-    for path, methods, route in ROUTES:
-        app.add_url_rule(path, path, _view(route, methods), methods=list(_METHODS))
+    app.config["ROUTES"] = table
+    for path in table.paths:
+        app.add_url_rule(path, path, _serve_route, methods=list(_METHODS))
     app.before_request(_admit)
     app.after_request(_finish)
     app.register_error_handler(VllamadError, _refused)
@@ -105,11 +56,13 @@ _numbers = count(1)
 
 
 async def _admit() -> ResponseReturnValue | None:
-    """Who asks? Host and Origin are judged before the route is looked at, as Ollama does."""
+    """Check Host and Origin, then the key, and only then the path: Ollama's order."""
+    route = g.route = _table().find(request.path, request.method)
     g.record = Record(
         request_id=f"{time.time_ns() // 1_000_000:x}-{next(_numbers)}",
         method=request.method,
         path=request.path,
+        route=route.path if route else "",
         received=time.monotonic_ns(),
     )
     decision = context_of().gate.admit(
@@ -120,10 +73,9 @@ async def _admit() -> ResponseReturnValue | None:
     g.headers = decision.headers
     if decision.status is not None:
         return Response(b"", status=decision.status)
-    admit(
+    check_key(
         context_of().settings.api_keys,
-        method=request.method,
-        path=request.path,
+        route.access if route else Access.MANAGE,
         authorization=request.headers.get("Authorization", ""),
         api_key=request.headers.get("X-Api-Key", ""),
     )
@@ -149,18 +101,23 @@ async def _finish(response: Response) -> Response:
     return response
 
 
-def _view(route: Route, methods: tuple[str, ...]) -> Callable[..., Awaitable[Response]]:
-    async def view(**_: str) -> Response:
-        if request.method not in methods:
-            return _not_allowed(methods)
-        return await route(context_of())
+async def _serve_route(**_: str) -> Response:
+    """Run the handler of the route whose access was checked."""
+    route: Route | None = g.route
+    if route is None:
+        return _unknown_route()
+    if request.method not in route.methods:
+        return _method_refused()
+    return await route.handler(context_of())
 
-    return view
+
+def _method_refused() -> Response:
+    allowed = ", ".join(_table().methods(request.path))
+    return _text("405 method not allowed", 405, {"Allow": allowed})
 
 
-def _not_allowed(methods: tuple[str, ...]) -> Response:
-    headers = {"Allow": ", ".join(methods)}
-    return _text("405 method not allowed", 405, headers)
+def _table() -> RouteTable:
+    return cast("RouteTable", current_app.config["ROUTES"])
 
 
 def _text(text: str, status: int, headers: dict[str, str] | None = None) -> Response:
@@ -168,23 +125,24 @@ def _text(text: str, status: int, headers: dict[str, str] | None = None) -> Resp
 
 
 def _error(status: int, message: str) -> Response:
-    """A refusal in the form of the API it was asked on."""
-    if request.path.startswith("/v1/messages"):
-        body = anthropic_error(status, message, f"req_{g.record.request_id.replace('-', ''):0>24}")
-        return Response(body, status=status, content_type="application/json")
-    if request.path.startswith(("/v1/", "/v2/", "/rerank", "/score")):
-        return Response(
-            openai_error(status, message), status=status, content_type="application/json"
-        )
-    return Response(api_error(message), status=status, content_type=JSON)
+    """An error in the form of the route's API."""
+    route: Route | None = g.route
+    match route.api if route else api_of_unknown(request.path):
+        case Api.ANTHROPIC:
+            request_id = f"req_{g.record.request_id.replace('-', ''):0>24}"
+            body, content_type = anthropic_error(status, message, request_id), "application/json"
+        case Api.OPENAI:
+            body, content_type = openai_error(status, message), "application/json"
+        case Api.OLLAMA:
+            body, content_type = api_error(message), JSON
+    return Response(body, status=status, content_type=content_type)
 
 
 async def _refused(error: VllamadError) -> Response:
-    status = status_of(error)
-    response = _error(status, public_message(error))
-    if isinstance(error, Unavailable) or status == 503:
+    response = _error(error.status, public_message(error))
+    if error.status == 503:
         response.headers["Retry-After"] = "1"
-    if status == 401:
+    if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     g.record.error = error.kind
     return response
@@ -196,8 +154,7 @@ async def _http_refused(error: HTTPException) -> Response:
     if isinstance(error, NotFound):
         return _unknown_route()
     if status == 405:  # a method that no route has
-        endpoint, _ = current_app.url_map.bind("").match(request.path, method="GET")
-        return _not_allowed(next(methods for path, methods, _ in ROUTES if path == endpoint))
+        return _method_refused()
     if status == 413:
         limit = context_of().settings.server.max_body
         return _error(413, f"the request body is larger than {limit} bytes (server.max_body)")
@@ -206,16 +163,12 @@ async def _http_refused(error: HTTPException) -> Response:
 
 def _unknown_route() -> Response:
     path = request.path
-    if path != "/" and path.endswith("/") and _is_known(path.rstrip("/")):
+    if path != "/" and path.endswith("/") and path.rstrip("/") in _table().paths:
         code = 301 if request.method in ("GET", "HEAD") else 307
         return Response(b"", status=code, headers={"Location": path.rstrip("/")})
     if path.startswith("/v1"):
         return _error(404, f"no such route: {path[:80]}")
     return _text("404 page not found", 404)
-
-
-def _is_known(path: str) -> bool:
-    return any(path == known for known, _, _ in ROUTES) or path.startswith("/v1/models/")
 
 
 async def _broken(error: Exception) -> Response:

@@ -26,7 +26,7 @@ class Context:
     """Made once, in `gateway/run.py`."""
 
     settings: GatewaySettings
-    catalog: InstalledModels
+    installed_models: InstalledModels
     gate: Gate
     limits: RelayLimits
     orders: SupervisorClient
@@ -44,6 +44,7 @@ class Record:
     request_id: str
     method: str
     path: str
+    route: str  # its path in the route table; empty where it has none
     received: int  # monotonic nanoseconds
     model: str = ""
     status: int = 0
@@ -62,6 +63,7 @@ class Record:
             request_id=self.request_id,
             method=self.method,
             path=self.path,
+            route=self.route or None,
             model=self.model or None,
             status=self.status,
             ms=round((time.monotonic_ns() - self.received) / 1e6, 1),

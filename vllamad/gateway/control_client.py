@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 import msgspec
 import trio
 
-from vllamad.errors import BadInput, ServerBusy, Unavailable, VllamadError, WorkerLost, from_kind
+from vllamad.errors import BadInput, ServerBusy, Unavailable, WorkerLost
 from vllamad.http.control_server import MAX_BODY
-from vllamad.http.engine_client import EngineResponse, post
-from vllamad.protocol.control import Problem, ProblemBody, Progress
+from vllamad.http.engine_client import EngineResponse, post_to_engine
+from vllamad.protocol.control import Progress
+from vllamad.protocol.problem import decode_error
 
 AT_ONCE: Final = 16  # of 64 connections the supervisor has for everybody
 
@@ -58,11 +58,6 @@ class SupervisorClient:
                 pass
 
 
-def model_path(model: str, action: str) -> str:
-    """The control API's path of a model; a `/` in the name is not one in the path."""
-    return f"/v1/models/{quote(model, safe='')}/{action}"
-
-
 class Steps:
     """What the supervisor tells, step by step; raises what went wrong."""
 
@@ -85,19 +80,19 @@ class Steps:
         line, _, self._data = self._data.partition(b"\n")
         step = _lines.decode(line)
         if step.error is not None:
-            raise _rebuilt(step.error)
+            raise step.error.error()
         self._done = step.done
         return step
 
 
 async def _given(control: Path, path: str, content: bytes) -> EngineResponse:
     """The answer to an order, once it has begun. Raises what it refuses with."""
-    answer = await _expected(post(str(control), path, content))
+    answer = await _expected(post_to_engine(str(control), path, content))
     if answer.status == 200:
         return answer
     with closing(answer):
         body = await _expected(answer.read())
-    raise _rebuilt(msgspec.json.decode(body, type=ProblemBody).error)
+    raise decode_error(body)
 
 
 async def _expected(talk: Awaitable[T]) -> T:
@@ -106,10 +101,6 @@ async def _expected(talk: Awaitable[T]) -> T:
         return await talk
     except WorkerLost as error:
         raise _gone() from error
-
-
-def _rebuilt(problem: Problem) -> VllamadError:
-    return from_kind(problem.kind, problem.message, problem.hint)
 
 
 def _gone() -> Unavailable:

@@ -64,10 +64,10 @@ async def _run(settings: GatewaySettings, pipe: int) -> None:
     async with open_hub() as hub:
         context = Context(
             settings=settings,
-            catalog=InstalledModels(
+            installed_models=InstalledModels(
                 settings.models_dir,
                 settings.models,
-                engine=settings.parsers,
+                engine=settings.features,
                 caches=settings.caches,
             ),
             gate=_gate(settings),

@@ -15,7 +15,7 @@ import trio
 
 from vllamad.errors import BadInput, NotAllowed, Unavailable, VllamadError
 from vllamad.host.control_socket import Peer, peer_of
-from vllamad.protocol import control
+from vllamad.protocol.problem import encode_error
 
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 * 1024
@@ -26,18 +26,6 @@ _MAX_QUERY_FIELDS = 32
 _CHUNK = 4 * 1024  # small, since h11 measures a head between two reads
 
 logger = logging.getLogger(__name__)
-
-# How a refusal is told in HTTP, by kind; a BadInput brings its own status. Clients go by the kind.
-_STATUS = {
-    "model-not-found": 404,
-    "not-supported": 400,
-    "busy": 503,
-    "unavailable": 503,
-    "does-not-fit": 409,
-    "worker-lost": 502,
-    "engine-refused": 502,
-    "not-allowed": 403,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +62,8 @@ Handler = Callable[[ControlRequest], Awaitable[ControlResponse | StreamResponse]
 
 
 def refusal(error: VllamadError) -> ControlResponse:
-    """An error as a `ProblemBody` with the HTTP status of its kind."""
-    status = error.status if isinstance(error, BadInput) else _STATUS.get(error.kind, 500)
-    problem = control.Problem(kind=error.kind, message=error.message, hint=error.hint)
-    return ControlResponse(status=status, body=control.encode(control.ProblemBody(error=problem)))
+    """An error as a `ProblemBody` with the HTTP status of the error."""
+    return ControlResponse(status=error.status, body=encode_error(error))
 
 
 async def serve_http(listener: trio.SocketListener, handler: Handler) -> None:

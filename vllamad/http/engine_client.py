@@ -47,21 +47,23 @@ class EngineResponse:
     async def more(self) -> bytes:
         """The next piece of the body, none at its end. Raises WorkerLost where it breaks off."""
         data, self.early = self.early, b""
-        piece = decode(self.reader, data)
+        piece = decode_body(self.reader, data)
         while not piece and not self.reader.done:
             data = await _receive(self.sock)
             if not data and not open_ended(self.reader):
                 raise WorkerLost("the engine closed the connection in the middle of its answer")
             if not data:
                 break
-            piece = decode(self.reader, data)
+            piece = decode_body(self.reader, data)
         return piece
 
     def close(self) -> None:
-        close(self.sock)
+        close_socket(self.sock)
 
 
-async def post(uds: str, path: str, body: bytes, content_type: str = JSON) -> EngineResponse:
+async def post_to_engine(
+    uds: str, path: str, body: bytes, content_type: str = JSON
+) -> EngineResponse:
     """Post to the engine at the Unix socket `uds`, over a connection for this one answer.
 
     Raises WorkerLost where the engine cannot be reached or does not speak HTTP. Only connecting
@@ -76,7 +78,7 @@ async def post(uds: str, path: str, body: bytes, content_type: str = JSON) -> En
         await _send(sock, head.encode("ascii") + body)
         return await _read_head(sock)
     except BaseException:
-        close(sock)
+        close_socket(sock)
         raise
 
 
@@ -91,7 +93,7 @@ def client_for(uds: str) -> httpx.AsyncClient:
     )
 
 
-def decode(reader: BodyReader, data: bytes) -> bytes:
+def decode_body(reader: BodyReader, data: bytes) -> bytes:
     """Return the payload in `data`; broken framing is a lost engine."""
     try:
         return reader.feed(data)
@@ -104,7 +106,7 @@ def open_ended(reader: BodyReader) -> bool:
     return isinstance(reader, PlainReader) and reader.open_ended
 
 
-def close(sock: socket.socket) -> None:
+def close_socket(sock: socket.socket) -> None:
     """Close a socket that trio may be waiting on."""
     if sock.fileno() >= 0:
         trio.lowlevel.notify_closing(sock)

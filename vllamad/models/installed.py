@@ -1,7 +1,7 @@
-"""What is installed: the store's models, local folders of the configuration, caches of others.
+"""The installed models: of the store, of the configuration's folders, and of other tools' caches.
 
-Looks at the disk on every call, but reads a file again only when it changed. Blocks, so call it
-in a thread, all but `glance`; any number of threads may.
+Looks at the disk on every call, but reads a file again only when it changed. Every method but
+`cached` blocks: call it in a thread. Safe to call from several threads.
 """
 
 from __future__ import annotations
@@ -18,18 +18,30 @@ from threading import Lock
 from typing import NamedTuple
 
 from vllamad.config.settings import ModelSettings
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, derived_digest
 from vllamad.errors import HostProblem, VllamadError
 from vllamad.models.checkpoint.metadata import ModelFacts, read_facts
 from vllamad.models.checkpoint.vllm_parsers import capabilities
-from vllamad.models.hub.other_caches import cached, find_cached
-from vllamad.models.store.lora import WEIGHTS, StoredAdapter, adapter_folder, on_shelf, shelf
-from vllamad.models.store.manifests import Manifest, check_whole, load, manifest_paths, path_of
+from vllamad.models.hub.other_caches import find_cached, list_cached
+from vllamad.models.store.lora import (
+    WEIGHTS,
+    StoredAdapter,
+    adapter_folder,
+    adapters_folder,
+    list_adapters,
+)
+from vllamad.models.store.manifests import (
+    Manifest,
+    check_whole,
+    load_manifest,
+    manifest_path,
+    manifest_paths,
+)
 from vllamad.models.store.safe_files import list_files
-from vllamad.protocol.gateway_setup import EngineParsers
 
-RECENT = 0.5  # seconds for which a look at all files of a model is good enough
+RECENT = 0.5  # seconds for which a check of all files of a model stays valid
 
 # Every file with its size and the time of its last change, in nanoseconds.
 Stamp = tuple[tuple[str, int, int], ...]
@@ -39,7 +51,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 class InstalledModel:
     """One model that can be served. `size` is bytes, `modified_at` seconds since the epoch."""
 
-    name: str  # as shown to people, with its tag
+    name: str  # as displayed, with its tag
     canonical: str
     digest: str
     size: int
@@ -49,15 +61,15 @@ class InstalledModel:
     capabilities: tuple[str, ...]
     license: str  # the text where there is one, else an identifier
     settings: ModelSettings
-    stored: bool = True  # False for a folder of the configuration, or in a cache of others
-    base: str = ""  # the name, as shown, of the model it was made from
+    stored: bool = True  # False: a folder of the configuration, or in another tool's cache
+    base: str = ""  # the display name of the model it was made from
     overlay: Overlay = EMPTY_OVERLAY
-    worker: str = ""  # the name its worker goes by, where it shares another's
+    shared_worker: str = ""  # the name of the worker, where it shares that of its base
 
     @property
-    def runs_as(self) -> str:
-        """The name its worker is known by."""
-        return self.worker or self.name
+    def worker_name(self) -> str:
+        """The name of the worker that serves it."""
+        return self.shared_worker or self.name
 
 
 class InstalledModels:
@@ -68,159 +80,169 @@ class InstalledModels:
         models: Path,
         settings: Mapping[str, ModelSettings],
         clock: Callable[[], float] = time.monotonic,
-        engine: EngineParsers | None = None,
+        engine: EngineFeatures | None = None,
         caches: Iterable[str | Path] = (),
     ) -> None:
-        """`models` is the store's root, `engine` what the engine in use can parse, if known.
+        """`models` is the store's root, `engine` what the engine in use can do, if known.
 
-        `caches` are Hugging Face caches whose models are to be had as well. Raises BadInput where
-        a key of `settings` is no name.
+        `caches` are Hugging Face caches whose models are installed too. Raises BadInput where a
+        key of `settings` is not a model name.
         """
         self._models = models
         self._caches: tuple[Path, ...]
-        self._useless: dict[_Place, Stamp] = {}  # what is in a cache and is no model for us
-        self._facts: dict[
-            Path, tuple[Stamp, ModelFacts]
-        ] = {}  # by folder: several names may share one
+        self._unusable: dict[_Location, Stamp] = {}  # folders of a cache that hold no usable model
+        # By folder: several names may share one.
+        self._facts: dict[Path, tuple[Stamp, ModelFacts]] = {}
         self._clock = clock
-        self._engine: EngineParsers | None
+        self._engine: EngineFeatures | None
         self._settings: dict[str, ModelSettings]
         self._local: dict[str, ModelName]
-        self._seen: dict[_Place, _Seen]
-        self._found: dict[str, tuple[float, _Place]]  # by key: when, and where
-        self._shelves: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
+        self._read: dict[_Location, _ReadModel]
+        self._recent: dict[str, tuple[float, _Location]]  # by name: when and where it was found
+        self._adapters: dict[Path, tuple[int, tuple[StoredAdapter, ...]]] = {}
         self._lock = Lock()
         self.configure(settings, engine, caches)
 
     def configure(
         self,
         settings: Mapping[str, ModelSettings],
-        engine: EngineParsers | None,
+        engine: EngineFeatures | None,
         caches: Iterable[str | Path] = (),
     ) -> None:
-        """Go by other settings, engine and caches from now on.
+        """Replace the settings, the engine's parsers and the caches.
 
-        Raises BadInput where a key is no name.
+        Raises BadInput where a key of `settings` is not a model name.
         """
-        named = {parse_model_name(text): one for text, one in settings.items()}
+        named = {parse_model_name(text): configured for text, configured in settings.items()}
         with self._lock:
             self._engine = engine
             self._caches = tuple(map(Path, caches))
-            self._settings = {name.key(): one for name, one in named.items()}
-            self._local = {name.key(): name for name, one in named.items() if one.path}
-            self._seen, self._found = {}, {}
+            self._settings = {name.key(): configured for name, configured in named.items()}
+            self._local = {
+                name.key(): name for name, configured in named.items() if configured.path
+            }
+            self._read, self._recent = {}, {}
 
     def find(self, text: str) -> InstalledModel | None:
-        """Find a model by name, in any case; None where there is none.
+        """Find a model by name, in any case; None where no model has it.
 
-        Raises BadInput for what is no name, HostProblem for a model that cannot be used.
+        Raises BadInput for an invalid name, HostProblem for a model that cannot be used.
         """
         name, now = parse_model_name(text), self._clock()
         key = name.key()
         with self._lock:
             if key in self._local:
-                place = _Place(Path(self._settings[key].path), key)
-                found = self._local_model(self._local[key])
+                location = _Location(Path(self._settings[key].path), key)
+                model = self._local_model(self._local[key])
             else:
-                place = _Place(path_of(self._models, name))
-                found = self._stored_model(place.path) if os.path.isfile(place.path) else None
-                if found is None and (there := find_cached(self._caches, name)):
-                    place = _Place(there[1], key)
-                    found = self._cached_model(*there)
-        if isinstance(found, HostProblem):
-            raise found
-        if found is not None:
-            self._found[key] = now, place
-        return found
+                location = _Location(manifest_path(self._models, name))
+                model = self._stored_model(location.path) if location.path.is_file() else None
+                if model is None and (entry := find_cached(self._caches, name)):
+                    location = _Location(entry[1], key)
+                    model = self._cached_model(*entry)
+        if isinstance(model, HostProblem):
+            raise model
+        if model is not None:
+            self._recent[key] = now, location
+        return model
 
-    def glance(self, text: str) -> InstalledModel | None:
-        """What `find` has just found, if its manifest is still the same; None: ask `find`.
+    def cached(self, text: str) -> InstalledModel | None:
+        """Return a recent result of `find` if the manifest is unchanged; None: call `find`.
 
-        Costs one stat, so that it may be called where nothing may block.
+        Costs one stat, so it may be called on the event loop.
         """
-        when, place = self._found.get(parse_model_name(text).key(), (-inf, _Place(Path())))
-        seen = self._seen.get(place)
-        if seen is None or self._clock() - when > RECENT:
+        when, location = self._recent.get(parse_model_name(text).key(), (-inf, _Location(Path())))
+        read = self._read.get(location)
+        if read is None or self._clock() - when > RECENT:
             return None
         try:
-            return seen.installed if _stamp_of(place.path) == seen.stamp[0] else None
+            return read.installed if _stamp_of(location.path) == read.stamp[0] else None
         except HostProblem:
             return None
 
     def is_configured(self, name: ModelName) -> bool:
-        """Is that a folder the configuration names?"""
+        """Whether the configuration gives this name a local folder."""
         return name.key() in self._local
 
     def adapters(self, installed: InstalledModel) -> tuple[StoredAdapter, ...]:
-        """Every adapter there is for the weights of `installed`."""
-        place = shelf(self._models, installed.folder)
+        """Every stored adapter for the weights of `installed`."""
+        folder = adapters_folder(self._models, installed.folder)
         try:
-            changed = os.stat(place).st_mtime_ns
+            changed = os.stat(folder).st_mtime_ns
         except OSError:
             return ()
-        known = self._shelves.get(place)
+        known = self._adapters.get(folder)
         if known is None or known[0] != changed:
-            known = self._shelves[place] = changed, on_shelf(self._models, installed.folder)
+            known = self._adapters[folder] = changed, list_adapters(self._models, installed.folder)
         return known[1]
 
     def all(self) -> list[InstalledModel]:
         """Every model that can be served, the newest first."""
-        usable = [found for found in self._look() if isinstance(found, InstalledModel)]
+        usable = [model for model in self._scan() if isinstance(model, InstalledModel)]
         return sorted(usable, key=lambda installed: int(installed.modified_at), reverse=True)
 
     def problems(self) -> list[str]:
-        """One line for each model that is there and cannot be used."""
-        return [found.message for found in self._look() if isinstance(found, HostProblem)]
+        """One line for each installed model that cannot be used."""
+        return [model.message for model in self._scan() if isinstance(model, HostProblem)]
 
-    def _look(self) -> list[InstalledModel | HostProblem]:
+    def _scan(self) -> list[InstalledModel | HostProblem]:
         with self._lock:
-            found = [self._local_model(name) for name in self._local.values()]
+            models = [self._local_model(name) for name in self._local.values()]
             stored = [self._stored_model(path) for path in manifest_paths(self._models)]
-            caches = [self._cached_model(*one) for one in cached(self._caches)]
-            present = {
-                one.folder for one in found + stored + caches if isinstance(one, InstalledModel)
-            }
-            self._seen = {
-                place: seen
-                for place, seen in self._seen.items()
-                if seen.installed.folder in present
-            }
-            self._facts = {
-                folder: read for folder, read in self._facts.items() if folder in present
-            }
-        found += [one for one in stored if not self._is_hidden(one)]
-        taken = {one.canonical.lower() for one in found if isinstance(one, InstalledModel)}
-        return found + [one for one in caches if one and one.canonical.lower() not in taken]
+            caches = [self._cached_model(*entry) for entry in list_cached(self._caches)]
+            self._forget_except(
+                {
+                    model.folder
+                    for model in models + stored + caches
+                    if isinstance(model, InstalledModel)
+                }
+            )
+        models += [model for model in stored if not self._is_hidden(model)]
+        names = {model.canonical.lower() for model in models if isinstance(model, InstalledModel)}
+        return models + [
+            model for model in caches if model and model.canonical.lower() not in names
+        ]
 
-    def _is_hidden(self, found: InstalledModel | HostProblem) -> bool:
-        """A folder in the configuration stands in place of an installed model of that name."""
-        return isinstance(found, InstalledModel) and found.canonical.lower() in self._local
+    def _forget_except(self, present: set[Path]) -> None:
+        """Drop what was read from folders that are gone."""
+        self._read = {
+            location: read
+            for location, read in self._read.items()
+            if read.installed.folder in present
+        }
+        self._facts = {folder: facts for folder, facts in self._facts.items() if folder in present}
+
+    def _is_hidden(self, model: InstalledModel | HostProblem) -> bool:
+        """A folder in the configuration replaces an installed model of the same name."""
+        return isinstance(model, InstalledModel) and model.canonical.lower() in self._local
 
     def _cached_model(self, name: ModelName, folder: Path) -> InstalledModel | None:
-        """A model in a cache of others; None for what is no model, or not all of one."""
-        place = _Place(folder, name.key())
-        useless = self._useless.get(place)
+        """A model in another tool's cache; None where the folder holds no complete model."""
+        location = _Location(folder, name.key())
+        unusable = self._unusable.get(location)
         try:
-            if useless and useless == _stamp(folder, folder):
+            if unusable and unusable == _stamp(folder, folder):
                 return None
-            found = self._fresh(place, lambda: _held_local(name, folder))
-            if isinstance(found, HostProblem):
-                self._useless[place] = _stamp(folder, folder)
-        except HostProblem:  # it has just gone
+            model = self._read_if_changed(location, lambda: _found_outside(name, folder))
+            if isinstance(model, HostProblem):
+                self._unusable[location] = _stamp(folder, folder)
+        except HostProblem:  # removed since the cache was listed
             return None
-        return found if isinstance(found, InstalledModel) else None
+        return model if isinstance(model, InstalledModel) else None
 
     def _stored_model(self, path: Path) -> InstalledModel | HostProblem:
-        def look() -> _Held:
-            manifest = load(self._models, path)
+        def find_files() -> _FoundModel:
+            manifest = load_manifest(self._models, path)
             check_whole(self._models, manifest)
-            held = self._held(manifest) if manifest.folder else self._held_outside(manifest)
-            return self._under(manifest, held)
+            found = (
+                self._found_in_store(manifest) if manifest.folder else self._found_base(manifest)
+            )
+            return self._with_overlay(manifest, found)
 
-        return self._fresh(_Place(path), look)
+        return self._read_if_changed(_Location(path), find_files)
 
-    def _held(self, manifest: Manifest) -> _Held:
-        return _Held(
+    def _found_in_store(self, manifest: Manifest) -> _FoundModel:
+        return _FoundModel(
             name=parse_model_name(manifest.name),
             folder=self._models / manifest.folder,
             digest=manifest.digest,
@@ -229,34 +251,34 @@ class InstalledModels:
             license=manifest.license,
         )
 
-    def _held_outside(self, manifest: Manifest) -> _Held:
-        """A model derived from a folder that is not ours: its files are looked for there."""
+    def _found_base(self, manifest: Manifest) -> _FoundModel:
+        """A model derived from one outside the store: its files are those of its base."""
         base = parse_model_name(manifest.base)
         if base.key() in self._local:
             folder = Path(self._settings[base.key()].path)
-        elif found := find_cached(self._caches, base):
-            base, folder = found
+        elif entry := find_cached(self._caches, base):
+            base, folder = entry
         else:
             raise HostProblem(
-                f"cannot use {parse_model_name(manifest.name).display()}: {base.display()} is no"
-                " longer in the configuration, nor in a cache"
+                f"cannot use {parse_model_name(manifest.name).display()}: its base"
+                f" {base.display()} is neither in the configuration nor in a cache"
             )
-        held = _held_local(base, folder)._replace(stored=True)
-        return held._replace(name=parse_model_name(manifest.name), modified_at=manifest.created)
+        found = _found_outside(base, folder)._replace(stored=True)
+        return found._replace(name=parse_model_name(manifest.name), modified_at=manifest.created)
 
-    def _under(self, manifest: Manifest, held: _Held) -> _Held:
-        """The same under what the manifest lays over it."""
-        size = held.size
+    def _with_overlay(self, manifest: Manifest, found: _FoundModel) -> _FoundModel:
+        """Apply the manifest's overlay to the model that was found."""
+        size = found.size
         if manifest.overlay.adapter is not None:
-            folder = adapter_folder(self._models, held.folder, manifest.overlay.adapter)
+            folder = adapter_folder(self._models, found.folder, manifest.overlay.adapter)
             try:
                 size += os.stat(folder / WEIGHTS).st_size
             except OSError as error:
                 raise HostProblem(
-                    f"cannot use {held.name.display()}: its adapter is missing"
+                    f"cannot use {found.name.display()}: its adapter is missing"
                 ) from error
-        return held._replace(
-            digest=derived_digest(held.digest, manifest.overlay),
+        return found._replace(
+            digest=derived_digest(found.digest, manifest.overlay),
             size=size,
             base=parse_model_name(manifest.base) if manifest.base else None,
             overlay=manifest.overlay,
@@ -264,21 +286,25 @@ class InstalledModels:
 
     def _local_model(self, name: ModelName) -> InstalledModel | HostProblem:
         folder = Path(self._settings[name.key()].path)
-        return self._fresh(_Place(folder, name.key()), lambda: _held_local(name, folder))
+        return self._read_if_changed(
+            _Location(folder, name.key()), lambda: _found_outside(name, folder)
+        )
 
-    def _fresh(self, place: _Place, look: Callable[[], _Held]) -> InstalledModel | HostProblem:
-        """What was read before, as long as nothing changed since; failures are tried again."""
-        seen = self._seen.get(place)
-        if seen and _unchanged(place.path, seen):
-            return seen.installed
+    def _read_if_changed(
+        self, location: _Location, find_files: Callable[[], _FoundModel]
+    ) -> InstalledModel | HostProblem:
+        """Return the model as it was read before if no file changed; failures are tried again."""
+        read = self._read.get(location)
+        if read and _unchanged(location.path, read):
+            return read.installed
         try:
-            held = look()
-            # Taken before reading: what changes meanwhile is read again the next time.
-            stamp = _stamp(place.path, held.folder)
-            installed = self._installed(held, self._facts_of(held.folder, stamp[1:]))
+            found = find_files()
+            # Taken before reading, so that a change during the read is noticed the next time.
+            stamp = _stamp(location.path, found.folder)
+            installed = self._installed(found, self._facts_of(found.folder, stamp[1:]))
         except VllamadError as error:
             return HostProblem(error.message, hint=error.hint)
-        self._seen[place] = _Seen(stamp, installed)
+        self._read[location] = _ReadModel(stamp, installed)
         return installed
 
     def _facts_of(self, folder: Path, files: Stamp) -> ModelFacts:
@@ -287,42 +313,42 @@ class InstalledModels:
             known = self._facts[folder] = files, read_facts(folder)
         return known[1]
 
-    def _installed(self, held: _Held, facts: ModelFacts) -> InstalledModel:
-        overlay, base = held.overlay, held.base
+    def _installed(self, found: _FoundModel, facts: ModelFacts) -> InstalledModel:
+        overlay, base = found.overlay, found.base
         if overlay.template:
             facts = replace(facts, chat_template=overlay.template)
-        own = self._settings.get(held.name.key())
-        # What takes flags of its own takes a worker of its own.
-        shares = base is not None and own is None and not overlay.template
+        configured = self._settings.get(found.name.key())
+        # A model with settings or a template of its own needs flags, and so a worker, of its own.
+        shares_worker = base is not None and configured is None and not overlay.template
         inherited = self._settings.get(base.key()) if base else None
-        settings = own or inherited or ModelSettings()
+        settings = configured or inherited or ModelSettings()
         return InstalledModel(
-            name=held.name.display(),
-            canonical=held.name.canonical(),
-            digest=held.digest,
-            size=held.size,
-            modified_at=held.modified_at,
-            folder=held.folder,
+            name=found.name.display(),
+            canonical=found.name.canonical(),
+            digest=found.digest,
+            size=found.size,
+            modified_at=found.modified_at,
+            folder=found.folder,
             facts=facts,
             capabilities=overlay.capabilities or capabilities(facts, settings.args, self._engine),
-            license="\n".join(filter(None, (facts.license or held.license, *overlay.licenses))),
+            license="\n".join(filter(None, (facts.license or found.license, *overlay.licenses))),
             settings=settings,
-            stored=held.stored,
+            stored=found.stored,
             base=base.display() if base else "",
             overlay=overlay,
-            worker=base.display() if base and shares else "",
+            shared_worker=base.display() if base and shares_worker else "",
         )
 
 
-class _Place(NamedTuple):
-    """Where a model is: a manifest, or a folder and the name the configuration gives it."""
+class _Location(NamedTuple):
+    """Where a model is: the path of a manifest, or a folder with the name that means it."""
 
     path: Path
     key: str = ""  # one folder may have several names
 
 
-class _Held(NamedTuple):
-    """A model before its files are read."""
+class _FoundModel(NamedTuple):
+    """A model whose files were located and not read yet."""
 
     name: ModelName
     folder: Path
@@ -335,16 +361,19 @@ class _Held(NamedTuple):
     stored: bool = True
 
 
-class _Seen(NamedTuple):
+class _ReadModel(NamedTuple):
+    """A model as it was read, and the stamp of its files then."""
+
     stamp: Stamp
     installed: InstalledModel
 
 
-def _held_local(name: ModelName, folder: Path) -> _Held:
+def _found_outside(name: ModelName, folder: Path) -> _FoundModel:
+    """A model outside the store; its digest is made from its files' sizes and times."""
     stamp = _stamp(folder, folder)
-    # Hashing the files of a folder that is not ours could take minutes: their times do.
+    # Hashing the content could take minutes.
     content = json.dumps([str(folder), stamp])
-    return _Held(
+    return _FoundModel(
         name=name,
         folder=folder,
         digest=hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest(),
@@ -354,18 +383,18 @@ def _held_local(name: ModelName, folder: Path) -> _Held:
     )
 
 
-def _unchanged(path: Path, seen: _Seen) -> bool:
+def _unchanged(path: Path, read: _ReadModel) -> bool:
     try:
-        return seen.stamp == _stamp(path, seen.installed.folder)
-    except HostProblem:  # the folder it was read from is gone
+        return read.stamp == _stamp(path, read.installed.folder)
+    except HostProblem:  # the folder is gone
         return False
 
 
 def _stamp(path: Path, folder: Path) -> Stamp:
-    """What must change when `path`, or any file in `folder`, does. Raises HostProblem."""
+    """A value that changes when `path` or any file in `folder` does. Raises HostProblem."""
     return (
         _stamp_of(path),
-        *((name, one.st_size, one.st_mtime_ns) for name, one in list_files(folder)),
+        *((name, status.st_size, status.st_mtime_ns) for name, status in list_files(folder)),
     )
 
 
@@ -374,5 +403,5 @@ def _stamp_of(path: Path) -> tuple[str, int, int]:
         status = os.stat(path)
     except OSError as error:
         raise HostProblem(f"cannot read {path}: {error.strerror}") from error
-    # A manifest is replaced, never changed: the file's number tells two of one size and moment.
+    # A manifest is replaced, never rewritten: the inode tells apart two of equal size and time.
     return str(status.st_ino), status.st_size, status.st_mtime_ns

@@ -1,6 +1,6 @@
-"""An installed model in Ollama's words: the objects of /api/tags and /api/show, ready to encode.
+"""An installed model in Ollama's format: the objects of /api/tags and /api/show, ready to encode.
 
-Keys stand in the contract's order, and what is to be omitted is absent.
+Keys are in Ollama's order; keys that Ollama omits when empty are absent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vllamad.models.installed import InstalledModel
 from vllamad.translate.go.json_decoder import is_list, quoted, spelled
 from vllamad.translate.go.timestamps import rfc3339
 
-# The numbers a GGUF file has for them
+# The numbers that a GGUF file uses
 _POOLING = {"mean": 1, "cls": 2, "last": 3, "lasttoken": 3, "rank": 4}
 
 # Ollama's names for what a generation_config.json sets
@@ -22,7 +22,7 @@ _OPTION_NAMES = {"repetition_penalty": "repeat_penalty"}
 
 
 def tag_entry(model: InstalledModel) -> dict[str, object]:
-    """One model of `/api/tags`."""
+    """The entry of one model in `/api/tags`."""
     lengths = {
         "context_length": context_length(model),
         "embedding_length": model.facts.hidden_size,
@@ -33,12 +33,12 @@ def tag_entry(model: InstalledModel) -> dict[str, object]:
         "modified_at": modified_at(model),
         "size": model.size,
         "digest": model.digest,
-        "details": details(model) | _set(lengths),
+        "details": details_entry(model) | _set(lengths),
         "capabilities": list(model.capabilities),
     }
 
 
-def details(model: InstalledModel) -> dict[str, object]:
+def details_entry(model: InstalledModel) -> dict[str, object]:
     """The `details` of `/api/show` and `/api/ps`; `/api/tags` adds two lengths."""
     family = model.facts.model_type
     return {
@@ -51,29 +51,29 @@ def details(model: InstalledModel) -> dict[str, object]:
     }
 
 
-def show(
+def show_response(
     model: InstalledModel, *, basename: str = "", tensors: Sequence[Mapping[str, object]] = ()
 ) -> dict[str, object]:
     """The reply of `/api/show`; `basename` is the name to show in place of the model's own."""
     texts = {
         "license": model.license,
-        "modelfile": modelfile(model),
+        "modelfile": modelfile_of(model),
         "parameters": parameters(model),
         "template": "" if model.facts.is_embedding else model.facts.chat_template,
         "system": model.overlay.system,
     }
     return _set(texts) | {
-        "details": details(model),
+        "details": details_entry(model),
         **_set({"messages": model.overlay.messages}),
-        "model_info": model_info(model, basename or model.name),
+        "model_info": checkpoint_numbers(model, basename or model.name),
         **_set({"tensors": tensors}),
         "capabilities": list(model.capabilities),
         "modified_at": modified_at(model),
     }
 
 
-def model_info(model: InstalledModel, basename: str) -> dict[str, object]:
-    """The numbers of the checkpoint under the keys clients look for; unknown ones are left out."""
+def checkpoint_numbers(model: InstalledModel, basename: str) -> dict[str, object]:
+    """The checkpoint's numbers under the keys that clients read; unknown ones are left out."""
     facts = model.facts
     family = facts.model_type
     known = {
@@ -95,18 +95,18 @@ def model_info(model: InstalledModel, basename: str) -> dict[str, object]:
     return _set(known)
 
 
-def tensors(model: InstalledModel) -> tuple[Mapping[str, object], ...]:
-    """Every tensor of the weights by name, as `/api/show` lists them where it is asked to.
+def tensor_entries(model: InstalledModel) -> tuple[Mapping[str, object], ...]:
+    """Every tensor of the weights by name, as `/api/show` lists them with `verbose`.
 
-    Reads the headers of the files, once for as long as they stay. Raises BadInput, HostProblem.
+    Reads the headers of the files once per digest. Raises BadInput, HostProblem.
     """
     return _tensors(model.folder, model.digest)
 
 
-# A large model has 90 000 of them in hundreds of files; two are as many as are looked at in turn.
+# A large model has 90 000 tensors, so only two models are kept.
 @lru_cache(maxsize=2)
 def _tensors(folder: Path, digest: str) -> tuple[Mapping[str, object], ...]:
-    del digest  # tells one content of the folder from another
+    del digest  # part of the cache key only
     return tuple(
         {"name": name, "type": tensor.dtype, "shape": list(tensor.shape)}
         for name, tensor in sorted(read_tensors(folder).items())
@@ -114,18 +114,18 @@ def _tensors(folder: Path, digest: str) -> tuple[Mapping[str, object], ...]:
 
 
 def context_length(model: InstalledModel) -> int:
-    """Tokens the model can be asked with: its own length, or the configured one if smaller."""
+    """The context length in tokens: the model's, or the configured one if smaller."""
     lengths = (model.facts.context_length, model.settings.context_length)
     return min((length for length in lengths if length), default=0)
 
 
 def parameters(model: InstalledModel) -> str:
-    """What the model sets for itself, a line each: the name in 30 columns, a space, the value."""
+    """The model's own options, a line each: the name in 30 columns, a space, the value."""
     return "\n".join(f"{name:<30} {value}" for name, value in _options(model))
 
 
-def modelfile(model: InstalledModel) -> str:
-    """The Modelfile that would make this model again."""
+def modelfile_of(model: InstalledModel) -> str:
+    """The Modelfile that makes this model again."""
     overlay = model.overlay
     lines = ['# Modelfile generated by "ollama show"', f"FROM {model.base or model.name}"]
     if overlay.adapter is not None:
@@ -142,7 +142,7 @@ def modelfile(model: InstalledModel) -> str:
 
 
 def parameter_size(count: int) -> str:
-    """A number of parameters as Ollama prints it: `7.6B`, `134.52M`, `12K`, `7`."""
+    """Format a number of parameters as Ollama does: `7.6B`, `134.52M`, `12K`, `7`."""
     for unit, sign, digits in ((10**9, "B", 1), (10**6, "M", 2), (10**3, "K", 0)):
         if count >= unit:
             return f"{count / unit:.{digits if count % unit else 0}f}{sign}"
@@ -155,9 +155,9 @@ def modified_at(model: InstalledModel) -> str:
 
 
 def _options(model: InstalledModel) -> list[tuple[str, str]]:
-    """By name: the checkpoint's own, overridden by what was laid over it; a list has many lines."""
-    own = {_OPTION_NAMES.get(key, key): value for key, value in model.facts.generation.items()}
-    merged: dict[str, object] = own | model.overlay.parameters
+    """Options by name, the overlay's over the checkpoint's; a list becomes an entry per item."""
+    defaults = {_OPTION_NAMES.get(key, key): value for key, value in model.facts.generation.items()}
+    merged: dict[str, object] = defaults | model.overlay.parameters
     return [
         (name, _literal(item))
         for name, value in sorted(merged.items())
@@ -166,7 +166,7 @@ def _options(model: InstalledModel) -> list[tuple[str, str]]:
 
 
 def _literal(value: object) -> str:
-    """A value as Go prints it."""
+    """Format a value as Go does."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -181,5 +181,5 @@ def _quoted(text: str) -> str:
 
 
 def _set(values: Mapping[str, object]) -> dict[str, object]:
-    """Only what is known: nothing empty, nothing zero."""
+    """Leave out values that are empty or zero."""
     return {key: value for key, value in values.items() if value}

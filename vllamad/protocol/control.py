@@ -1,4 +1,4 @@
-"""The control API: what `vllamactl` and the supervisor say to each other.
+"""The control API between `vllamactl`, gateways and the supervisor.
 
 HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-socket` works too:
 
@@ -6,7 +6,7 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     GET  /v1/status                     -> Status
     GET  /v1/models                     -> Models            installed models
     GET  /v1/models/{name}              -> ModelDetail
-    GET  /v1/workers                    -> Workers           what is loaded, or was and failed
+    GET  /v1/workers                    -> Workers           loaded and failed workers
     POST /v1/models/{name}/load         -> NDJSON of Progress, the last one final
     POST /v1/models/{name}/unload       -> NDJSON of Progress
     POST /v1/models/{name}/restart      -> NDJSON of Progress
@@ -18,39 +18,29 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
     POST /v1/models/{name}/create       -> NDJSON of Progress; body CreateOrder
     POST /v1/models/{name}/delete       -> NDJSON of Progress
     GET  /v1/config                     -> the effective configuration as JSON
-    POST /v1/reload                     -> NDJSON of Progress, each with `reloaded`: one once the
-                                           configuration is accepted, the last once it counts
+    POST /v1/reload                     -> NDJSON of Progress, each with `reloaded`: one when the
+                                           configuration is accepted, the last when it is applied
 
-`{name}` is percent-encoded, `/` included. Every refusal is a `Problem` with the HTTP status that
-fits its kind. A GET needs read access, a POST admin access; both are decided from the kernel's
-peer credentials. Knows no I/O.
+`{name}` is percent-encoded, `/` included. Every refusal is a `ProblemBody` of
+`protocol/problem.py`, with the HTTP status of its error. Who may call which route is in
+`supervisor/control.py`. Knows no I/O.
 """
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import msgspec
 
 from vllamad.core.overlay import Overlay
+from vllamad.errors import VllamadError
+from vllamad.protocol.problem import Problem
 
 API_VERSION = 1
 
-# Who speaks in the journal: the daemon, and its workers.
+# The identifiers in the journal of the daemon and of its workers.
 IDENTIFIER = "vllamad"
 ENGINE_IDENTIFIER = "vllm"
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Why not. `kind` is one of those in `errors.py`."""
-
-    kind: str
-    message: str
-    hint: str = ""
-
-
-class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every refusal: `{"error": {"kind": ..., "message": ..., "hint": ...}}`."""
-
-    error: Problem
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +58,10 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_peak: int | None = None  # bytes of main memory, where the kernel counts them
     cpu_seconds: float | None = None  # ditto
     context_length: int = 0
-    dtype: str = ""  # what it is computed in; auto: left to the engine; empty: with GPUs
+    dtype: str = ""  # number type on a CPU; auto: the engine chooses; empty: with GPUs
     dtype_why: str = ""
-    threads: int = 0  # that compute; 0: with GPUs
-    expires_in: float | None = None  # seconds; None with state ready: for ever
+    threads: int = 0  # computing threads on a CPU; 0: with GPUs
+    expires_in: float | None = None  # seconds; None with state ready: no end
     leases: int = 0
     waiting: int = 0
     pid: int | None = None
@@ -106,13 +96,13 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model takes; bytes, and 0 for what is not known."""
+    """The memory of a model in bytes; 0 if unknown."""
 
     weights: int = 0
     kv_per_token: int = 0
     context_length: int = 0  # tokens it is loaded with here
-    planned: int = 0  # of a worker alone on this machine; 0: it does not fit, or cannot run
-    dtype: str = ""  # what a CPU computes it in, and why; empty: with GPUs
+    planned: int = 0  # for a worker that is alone on the machine; 0: it cannot run
+    dtype: str = ""  # number type on a CPU, and the reason; empty: with GPUs
     dtype_why: str = ""
     threads: int = 0
 
@@ -126,7 +116,7 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed model with everything `/api/show` says of it."""
+    """An installed model with all fields of `/api/show`."""
 
     info: ModelInfo
     path: str
@@ -137,7 +127,7 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     system: str = ""
     modelfile: str = ""
     memory: ModelMemory = ModelMemory()
-    tensors: list[TensorInfo] = []  # only where they were asked for
+    tensors: list[TensorInfo] = []  # only if requested
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +141,7 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon in one look."""
+    """The state of the daemon."""
 
     version: str
     pid: int
@@ -166,44 +156,44 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload found: each setting that differs, with when it counts, in words."""
+    """The result of a reload: each changed setting, and when it takes effect, in words."""
 
     changes: dict[str, str] = {}
     replaced: list[str] = []  # models whose workers are replaced as soon as they are idle
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a long answer. The last has `done` true, or an `error`."""
+    """One line of a progress stream. The last has `done` true, or an `error`."""
 
     status: str = ""
-    digest: str = ""  # of the file a pull is at: `sha256:` and 64 hex digits
+    digest: str = ""  # of the file being pulled: `sha256:` and 64 hex digits
     completed: int = 0
     total: int = 0
     done: bool = False
     elapsed: float = 0.0
     reloaded: Reloaded | None = None
     error: Problem | None = None
-    # Of verify and prune: what the step is about, and what is the matter with it.
+    # Of verify and prune: the subject of the step, and its problem.
     model: str = ""
     file: str = ""
     problem: str = ""
 
 
 class PullOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """`detach`: go on when nobody listens any more."""
+    """Pull a model; with `detach` the pull goes on after the client has gone."""
 
     model: str
     detach: bool = False
 
 
 class VerifyOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Without a model: all of them. A bad file is a step with a `problem`, and no error."""
+    """Verify one model, or all. A bad file is a step with a `problem`, and no error."""
 
     model: str = ""
 
 
 class PruneOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A step for each thing no model needs; with `dry_run` nothing is removed."""
+    """Remove files that no model needs, one step each; with `dry_run` only list them."""
 
     dry_run: bool = False
 
@@ -213,9 +203,9 @@ class CopyOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Make a model out of `base`, pulled first where it is not installed, or out of `files`.
+    """Create a model from `base`, which is pulled if it is not installed, or from `files`.
 
-    Those are uploaded blobs: the name of each within the model, and its SHA-256 in hex.
+    `files` are uploaded blobs: names within the model, and SHA-256 digests in hex.
     """
 
     base: str = ""
@@ -229,3 +219,14 @@ def encode(value: msgspec.Struct) -> bytes:
 
 def encode_line(value: msgspec.Struct) -> bytes:
     return msgspec.json.encode(value) + b"\n"
+
+
+def failed(error: VllamadError) -> Progress:
+    """The last line of a long answer that `error` ended."""
+    return Progress(error=Problem.of(error), done=True)
+
+
+def model_path(model: str, action: str = "") -> str:
+    """The path of a model, or of an action on it; a `/` in the name is none of the path."""
+    path = f"/v1/models/{quote(model, safe='')}"
+    return f"{path}/{action}" if action else path

@@ -1,8 +1,8 @@
-"""What the supervisor and a gateway say to each other over two pipes and by signals.
+"""The setup of a gateway by the supervisor, over two pipes and by signals.
 
-It is told everything once, on its standard input, and reads no file of ours. On the descriptor that
-TOLD_ON names in its environment it says SERVING, and closes it when it takes no more connections:
-standard output is for whatever a library prints.
+A gateway reads its settings once from standard input, and no file of ours. It writes SERVING to the
+descriptor that the variable TOLD_ON names, and closes it when it accepts no more connections;
+standard output is left to libraries.
 """
 
 from __future__ import annotations
@@ -15,22 +15,11 @@ from typing import Final
 import msgspec
 
 from vllamad.config.settings import ApiKey, LogSettings, ModelSettings, ServerSettings, Settings
+from vllamad.core.engine_features import EngineFeatures
 
 SERVING: Final = b"serving\n"
 TOLD_ON: Final = "VLLAMAD_GATEWAY_PIPE"
-RETIRE: Final = signal.SIGUSR1  # take nobody new, and end with the last answer, however long it is
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineParsers:
-    """The names of what the engine in use can tell apart: tool calls, and thinking.
-
-    `sound` are the packages for sound files that it has.
-    """
-
-    tools: frozenset[str]
-    reasoning: frozenset[str]
-    sound: frozenset[str] = frozenset()
+RETIRE: Final = signal.SIGUSR1  # accept no new connections, and exit after the last response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +36,7 @@ class GatewaySettings:
     models: dict[str, ModelSettings]
     api_keys: tuple[ApiKey, ...] = ()
     caches: tuple[str, ...] = ()  # of other tools
-    parsers: EngineParsers | None = None  # None while no engine is installed
+    features: EngineFeatures | None = None  # None while no engine is installed
 
 
 def for_gateway(
@@ -55,7 +44,7 @@ def for_gateway(
     sockets: tuple[int, ...],
     *,
     loopback: bool,
-    parsers: EngineParsers | None = None,
+    features: EngineFeatures | None = None,
 ) -> GatewaySettings:
     """The part of `settings` that a gateway needs."""
     return GatewaySettings(
@@ -73,7 +62,7 @@ def for_gateway(
         },
         api_keys=settings.api_keys,
         caches=settings.caches,
-        parsers=parsers,
+        features=features,
     )
 
 

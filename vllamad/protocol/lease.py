@@ -10,14 +10,15 @@ from __future__ import annotations
 import msgspec
 
 from vllamad.protocol.control import WorkerInfo
+from vllamad.protocol.problem import Problem
 
 LINE_LIMIT = 64 * 1024
 
 
 class Acquire(msgspec.Struct, tag="acquire", frozen=True, kw_only=True):
-    """I want to use one worker of `model`; `keep_alive` is seconds, negative for ever."""
+    """Request a lease on the worker of `model`; `keep_alive` in seconds, negative for no end."""
 
-    model: str  # canonical name, as the catalog prints it
+    model: str  # canonical name, as it is listed
     keep_alive: float | None = None
     request_id: str = ""
 
@@ -29,38 +30,36 @@ class Unload(msgspec.Struct, tag="unload", frozen=True, kw_only=True):
 
 
 class ListRunning(msgspec.Struct, tag="list-running", frozen=True):
-    """What is loaded? Answered with `Running`."""
+    """List the loaded models; answered with `Running`."""
 
 
 Question = Acquire | Unload | ListRunning
 
 
 class Waiting(msgspec.Struct, tag="waiting", frozen=True, kw_only=True):
-    """Not yet: what the request waits for, in words for people ("loading", "queued")."""
+    """The request waits; `why` is "loading" or "queued"."""
 
     why: str
 
 
 class Granted(msgspec.Struct, tag="granted", frozen=True, kw_only=True):
-    """The lease is held; talk to the worker on the Unix socket `endpoint`."""
+    """The lease is granted; the worker listens on the Unix socket `endpoint`."""
 
     endpoint: str
     served_name: str
     context_length: int
-    tools: bool = False  # whether this worker can tell tool calls from text
-    thinking: bool = False  # whether it can tell thoughts from answers
+    tools: bool = False  # the worker has a parser of tool calls
+    thinking: bool = False  # the worker has a parser of reasoning
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True, kw_only=True):
-    """No lease, and why: `kind` is one of those in `errors.py`."""
+    """No lease, and why."""
 
-    kind: str
-    message: str
-    hint: str = ""
+    problem: Problem
 
 
 class Revoked(msgspec.Struct, tag="revoked", frozen=True, kw_only=True):
-    """The worker behind a granted lease is gone: end the stream with `reason`."""
+    """The worker of a granted lease is gone; the stream ends with `reason`."""
 
     reason: str
 
@@ -86,10 +85,10 @@ def encode(message: Question | Answer) -> bytes:
 
 
 def decode_question(line: bytes) -> Question:
-    """Read what a gateway asked. Raises msgspec.DecodeError for anything else."""
+    """Read a message of a gateway. Raises msgspec.DecodeError for anything else."""
     return _questions.decode(line)
 
 
 def decode_answer(line: bytes) -> Answer:
-    """Read what the supervisor answered. Raises msgspec.DecodeError for anything else."""
+    """Read a message of the supervisor. Raises msgspec.DecodeError for anything else."""
     return _answers.decode(line)

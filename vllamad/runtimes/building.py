@@ -17,10 +17,10 @@ import msgspec
 
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes import packages
-from vllamad.runtimes.installed_runtimes import FACTS_FILE, write
-from vllamad.runtimes.number_type import with_numbers
+from vllamad.runtimes.installed_runtimes import FACTS_FILE, write_json_file
+from vllamad.runtimes.number_type import with_number_times
 from vllamad.runtimes.package_installer import Installer, Report, installer_for, make_environment
-from vllamad.runtimes.runtime_facts import RuntimeFacts, probe, try_engine
+from vllamad.runtimes.runtime_facts import RuntimeFacts, probe_runtime, try_runtime
 
 PACKAGES_FILE = "packages.json"
 # vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break
@@ -28,14 +28,14 @@ PACKAGES_FILE = "packages.json"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 
-class Packages(msgspec.Struct, frozen=True, kw_only=True):
+class PackageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What an install has put into an environment, written when all of it was there."""
 
     spec: str
     versions: dict[str, str]
 
 
-def build(
+def build_runtime(
     runtime: Path, spec: str, progress: Report, *, thorough: bool = False
 ) -> tuple[RuntimeFacts, list[str]]:
     """Make the environment in `runtime`, or go on with what is there, and see its engine start.
@@ -43,46 +43,51 @@ def build(
     With `thorough`, each file of a finished environment is checked too. Returns its facts, and
     what had to be mended. Raises RuntimeProblem.
     """
-    log = log_of(runtime)
+    log = log_path(runtime)
     log.unlink(missing_ok=True)
     try:
         python, mended = _environment(runtime, log, progress)
-        installer = installer_for(python, log=log, progress=progress, downloads=downloads(runtime))
+        installer = installer_for(
+            python, log=log, progress=progress, downloads=downloads_folder(runtime)
+        )
         mended += _have_packages(installer, runtime, spec, thorough=thorough)
         progress("asking the engine what it knows")
         installed_at = datetime.now(UTC).isoformat(timespec="seconds")
-        facts = probe(python, name=runtime.name, installed_at=installed_at)
+        facts = probe_runtime(python, name=runtime.name, installed_at=installed_at)
         progress("starting the engine on a tiny model")
-        try_engine(facts, log=log)
+        try_runtime(facts, log=log)
     except RuntimeProblem as problem:
         kept = "what was fetched is kept, and the next try goes on with it"
         problem.hint = f"{problem.hint}; {kept}" if problem.hint else kept
         raise
-    facts = with_numbers(facts, progress)
-    write(runtime / FACTS_FILE, facts)
+    facts = with_number_times(facts, progress)
+    write_json_file(runtime / FACTS_FILE, facts)
     log.unlink(missing_ok=True)
     return facts, mended
 
 
-def note(runtime: Path, spec: str) -> None:
+def write_package_record(runtime: Path, spec: str) -> None:
     """Write down that all packages of `spec` are there, and which they are."""
-    write(runtime / PACKAGES_FILE, Packages(spec=spec, versions=packages.versions(runtime)))
+    write_json_file(
+        runtime / PACKAGES_FILE,
+        PackageRecord(spec=spec, versions=packages.package_versions(runtime)),
+    )
 
 
-def noted(runtime: Path) -> Packages | None:
+def read_package_record(runtime: Path) -> PackageRecord | None:
     """What was written down; None where an install has not come so far."""
     try:
-        return msgspec.json.decode((runtime / PACKAGES_FILE).read_bytes(), type=Packages)
+        return msgspec.json.decode((runtime / PACKAGES_FILE).read_bytes(), type=PackageRecord)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def log_of(runtime: Path) -> Path:
+def log_path(runtime: Path) -> Path:
     """Where all that installers and the engine say is kept until the runtime is finished."""
     return runtime.with_name(f"{runtime.name}.log")
 
 
-def downloads(runtime: Path) -> Path:
+def downloads_folder(runtime: Path) -> Path:
     """Where what was fetched is kept until the runtime is finished; see installer_for."""
     return runtime.parent / ".downloads" / runtime.name.rpartition("-")[0]
 
@@ -113,24 +118,24 @@ def _works(python: str) -> bool:
 
 def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: bool) -> list[str]:
     """Install what is missing and replace what is damaged. Returns what was damaged."""
-    before = noted(runtime)
+    before = read_package_record(runtime)
     whole = before is not None and before.spec == spec
     faults = {} if whole and not thorough else _faults(installer, runtime)
     if before is None or not whole:
         _install_fetched(installer, runtime)
         _install(installer, spec)  # also what was cut: to an installer it is not there
         _remove_misfits(installer, runtime)
-        wanted = packages.versions(runtime)
+        wanted = packages.package_versions(runtime)
         broken = {name: fault for name, fault in faults.items() if name in wanted}
     else:
         wanted = before.versions
-        broken = faults | _differences(wanted, packages.versions(runtime))
+        broken = faults | _differences(wanted, packages.package_versions(runtime))
     replaced = [name for name in broken if name in wanted]
     if replaced:
         installer.progress(f"replacing {', '.join(replaced)}")
         pinned = [f"{name}=={wanted[name]}" for name in replaced]
         _install(installer, *pinned, deps=False, anew=True)
-    note(runtime, spec)
+    write_package_record(runtime, spec)
     return [f"{name}: {broken[name]}" for name in replaced]
 
 
@@ -140,7 +145,9 @@ def _install_fetched(installer: Installer, runtime: Path) -> None:
     Of several of one package the last one, which the resolver has settled on; another version than
     is needed is replaced afterwards.
     """
-    wheels = sorted(downloads(runtime).glob("*.whl"), key=lambda path: path.stat().st_mtime_ns)
+    wheels = sorted(
+        downloads_folder(runtime).glob("*.whl"), key=lambda path: path.stat().st_mtime_ns
+    )
     last = {wheel.name.partition("-")[0].lower(): str(wheel) for wheel in wheels}
     if not last:
         return
@@ -149,16 +156,16 @@ def _install_fetched(installer: Installer, runtime: Path) -> None:
         installer.install(*last.values(), deps=False)
     except RuntimeProblem as problem:
         installer.progress(f"fetching them anew: {problem.message}")
-        shutil.rmtree(downloads(runtime), ignore_errors=True)
+        shutil.rmtree(downloads_folder(runtime), ignore_errors=True)
 
 
 def _faults(installer: Installer, runtime: Path) -> dict[str, str]:
-    there = packages.versions(runtime)
+    there = packages.package_versions(runtime)
     if set(there) <= {"pip", "setuptools"}:
         return {}
     installer.progress(f"checking the files of {len(there)} packages that are there")
-    packages.forget_unrecorded(runtime)
-    return packages.damaged(runtime)
+    packages.remove_unrecorded(runtime)
+    return packages.damaged_packages(runtime)
 
 
 def _differences(wanted: dict[str, str], there: dict[str, str]) -> dict[str, str]:
@@ -204,7 +211,7 @@ def _install_with_torch_index(installer: Installer, *specs: str, deps: bool, ane
 
 def _remove_misfits(installer: Installer, runtime: Path) -> None:
     """Remove what was built for a CUDA torch where the torch is a CPU build."""
-    found = packages.versions(runtime)
+    found = packages.package_versions(runtime)
     if not found.get("torch", "").endswith("+cpu"):
         return
     misfits = [name for name in _COMPANIONS if not found.get(name, "+cpu").endswith("+cpu")]

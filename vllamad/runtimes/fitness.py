@@ -73,7 +73,7 @@ def refuse_unfit_cards(version: str) -> None:
         )
 
 
-def trial_place(visible: str | None) -> tuple[Device, float]:
+def trial_gpu(visible: str | None) -> tuple[Device, float]:
     """The emptiest card, and the share of its memory a trial asks for. Raises RuntimeProblem."""
     found = gpu_detection.look(visible)
     if not found.devices:

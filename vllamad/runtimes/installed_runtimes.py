@@ -15,7 +15,7 @@ import msgspec
 
 from vllamad.errors import RuntimeProblem
 from vllamad.protocol.control import RuntimeInfo
-from vllamad.runtimes.runtime_facts import RuntimeFacts, probe
+from vllamad.runtimes.runtime_facts import RuntimeFacts, probe_runtime
 
 FACTS_FILE = "runtime.json"
 CURRENT = "current"
@@ -27,9 +27,9 @@ def list_runtimes(folder: Path) -> list[RuntimeInfo]:
     return [_info(folder, name, in_use=name == current) for name in _names(folder)]
 
 
-def use(folder: Path, name: str) -> RuntimeFacts:
+def use_runtime(folder: Path, name: str) -> RuntimeFacts:
     """Make `name` the runtime that workers run from their next start. Raises RuntimeProblem."""
-    facts = read(folder, name)
+    facts = read_runtime(folder, name)
     fresh = folder / f".{CURRENT}-{os.getpid()}"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(name)
@@ -37,7 +37,7 @@ def use(folder: Path, name: str) -> RuntimeFacts:
     return facts
 
 
-def resolve(folder: Path, name: str = "", python: str = "", *, cache: Path) -> RuntimeFacts:
+def resolve_runtime(folder: Path, name: str = "", python: str = "", *, cache: Path) -> RuntimeFacts:
     """The facts of `python` if given, else of the runtime `name`, else of the one in use.
 
     A Python is asked once (about 10 s), and again only when packages in it have changed; what it
@@ -51,7 +51,7 @@ def resolve(folder: Path, name: str = "", python: str = "", *, cache: Path) -> R
             "cannot start an engine: no runtime is installed",
             hint="install one: vllamactl runtime install",
         )
-    return read(folder, name)
+    return read_runtime(folder, name)
 
 
 def current_name(folder: Path) -> str:
@@ -62,7 +62,7 @@ def current_name(folder: Path) -> str:
         return ""
 
 
-def read(folder: Path, name: str) -> RuntimeFacts:
+def read_runtime(folder: Path, name: str) -> RuntimeFacts:
     """The facts of an installed runtime whose Python is still there. Raises RuntimeProblem."""
     hint = f"choose one of: {', '.join(_names(folder)) or 'none is installed'}"
     if name not in _names(folder):
@@ -76,7 +76,7 @@ def read(folder: Path, name: str) -> RuntimeFacts:
     return facts
 
 
-def write(path: Path, value: msgspec.Struct) -> None:
+def write_json_file(path: Path, value: msgspec.Struct) -> None:
     """Write `value` as a JSON file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}-{os.getpid()}")
@@ -91,7 +91,7 @@ def _names(folder: Path) -> list[str]:
 
 def _info(folder: Path, name: str, *, in_use: bool) -> RuntimeInfo:
     try:
-        facts = read(folder, name)
+        facts = read_runtime(folder, name)
     except RuntimeProblem as problem:
         return RuntimeInfo(
             name=name, python="", engine="", version="", device="", in_use=in_use,
@@ -124,8 +124,8 @@ def _facts_of(python: Path, cache: Path) -> RuntimeFacts:
             return remembered.facts
     except (OSError, msgspec.MsgspecError):
         pass  # not asked yet, or by another version of ours
-    facts = probe(str(python), name=str(python))
-    write(kept, _Remembered(stamp=stamp, facts=facts))
+    facts = probe_runtime(str(python), name=str(python))
+    write_json_file(kept, _Remembered(stamp=stamp, facts=facts))
     return facts
 
 

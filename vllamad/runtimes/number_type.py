@@ -16,14 +16,14 @@ import msgspec
 from vllamad.core.cpu import NumberTimes
 from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
-from vllamad.runtimes.installed_runtimes import write
+from vllamad.runtimes.installed_runtimes import write_json_file
 from vllamad.runtimes.package_installer import Report
-from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts, ask
+from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts, run_probe
 
 _LIMIT = 120.0  # seconds; it takes about ten, of which nearly all are imports
 
 
-def remembered(facts: RuntimeFacts, cache: Path) -> NumberTimes | None:
+def remembered_times(facts: RuntimeFacts, cache: Path) -> NumberTimes | None:
     """What was measured with this runtime on this kind of CPU; None: nothing was."""
     cpu = devices.cpu_key()
     for one in facts.numbers:
@@ -36,9 +36,9 @@ def remembered(facts: RuntimeFacts, cache: Path) -> NumberTimes | None:
     return kept.times if kept.cpu == cpu else None
 
 
-def measure(facts: RuntimeFacts) -> Measured:
+def measure_number_types(facts: RuntimeFacts) -> Measured:
     """Measure now: about ten seconds. Raises RuntimeProblem."""
-    told = ask(facts.python, "measure", str(devices.cores()), timeout=_LIMIT)
+    told = run_probe(facts.python, "measure", str(devices.cores()), timeout=_LIMIT)
     try:
         return Measured(cpu=devices.cpu_key(), times=msgspec.convert(told, NumberTimes))
     except msgspec.ValidationError as error:
@@ -47,21 +47,21 @@ def measure(facts: RuntimeFacts) -> Measured:
 
 def measure_and_remember(facts: RuntimeFacts, cache: Path) -> NumberTimes:
     """Measure, and keep it in the cache where that can be written. Raises RuntimeProblem."""
-    found = measure(facts)
+    found = measure_number_types(facts)
     try:
-        write(_file(facts, found.cpu, cache), found)
+        write_json_file(_file(facts, found.cpu, cache), found)
     except OSError:
         pass  # it is measured again after the next start
     return found.times
 
 
-def with_numbers(facts: RuntimeFacts, progress: Report) -> RuntimeFacts:
+def with_number_times(facts: RuntimeFacts, progress: Report) -> RuntimeFacts:
     """The facts with what is measured on this CPU; as they are for GPUs, or where it fails."""
     if facts.device != "cpu":
         return facts
     progress("measuring which number type is fast here")
     try:
-        return msgspec.structs.replace(facts, numbers=[measure(facts)])
+        return msgspec.structs.replace(facts, numbers=(measure_number_types(facts),))
     except RuntimeProblem as problem:
         progress(f"going without: {problem.message}")
         return facts

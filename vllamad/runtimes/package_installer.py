@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllamad.errors import RuntimeProblem
-from vllamad.runtimes.pip_settings import as_uv, pip_settings
+from vllamad.runtimes.pip_settings import read_pip_settings, uv_options
 
 if TYPE_CHECKING:
     from vllamad.host.process_endings import Watch
@@ -83,10 +83,10 @@ class Installer:
             command = [self.python, "-m", "pip", verb, *words]
         lines: list[str] = []
         with _kept_wheels(None if self.uv else self.downloads) as keep:
-            for line in stream(command, {**self.environment, **keep.environment}, self.log):
+            for line in run_command(command, {**self.environment, **keep.environment}, self.log):
                 keep.look()
                 lines.append(line)
-                if news := condensed(line):
+                if news := progress_text(line):
                     self.progress(news)
         return lines
 
@@ -155,8 +155,8 @@ def installer_for(
     }
     options = ["--progress-bar=off", "--no-compile"]  # the first import compiles what it needs
     if uv:
-        settings = pip_settings((python, sys.executable, "python3"), environment)
-        options, more = as_uv(settings)
+        settings = read_pip_settings((python, sys.executable, "python3"), environment)
+        options, more = uv_options(settings)
         environment |= more
         if downloads and not _keeps_downloads(environment):
             options = [*options, "--cache-dir", str(downloads / "uv")]
@@ -188,7 +188,7 @@ def make_environment(folder: Path, log: Path) -> str:
     python = str(folder / "bin" / "python")
     environment = clean_environment()
     try:
-        _finish(stream([sys.executable, "-m", "venv", str(folder)], environment, log))
+        _finish(run_command([sys.executable, "-m", "venv", str(folder)], environment, log))
     except RuntimeProblem as problem:
         uv = shutil.which("uv")
         if uv is None:
@@ -197,7 +197,7 @@ def make_environment(folder: Path, log: Path) -> str:
                 hint="install Python's venv module (Debian, Ubuntu: python3-venv) or uv",
             ) from problem
         command = [uv, "venv", "--clear", "--python", sys.executable, str(folder)]
-        _finish(stream(command, environment, log))
+        _finish(run_command(command, environment, log))
     return python
 
 
@@ -212,7 +212,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in foreign}
 
 
-def stream(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Generator[str]:
+def run_command(
+    command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> Generator[str]:
     """Run `command` and yield what it prints, line by line, keeping all of it in `log`.
 
     Raises RuntimeProblem with the last meaningful line when it fails. Leaving early, by Ctrl-C
@@ -232,7 +234,7 @@ def stream(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
             process.terminate()
             raise
     if process.returncode != 0:
-        why = ended(watch, process.returncode, "".join(last))
+        why = failure_reason(watch, process.returncode, "".join(last))
         raise RuntimeProblem(why, hint=f"all that was said is in {log}")
 
 
@@ -271,7 +273,7 @@ _NEWS = (
 )
 
 
-def condensed(line: str) -> str:
+def progress_text(line: str) -> str:
     """A line of pip or uv as news for a person, or nothing."""
     for pattern, words in _NEWS:
         if match := pattern.search(line):
@@ -303,14 +305,14 @@ _NOT_FETCHED = re.compile(
 )
 
 
-def ended(watch: Watch | None, code: int, output: str) -> str:
+def failure_reason(watch: Watch | None, code: int, output: str) -> str:
     """Why a program failed: the signal that killed it, or what it said."""
     if code >= 0 or watch is None:
-        return reason(output)
+        return output_reason(output)
     return watch.describe(code, _error_line(output))
 
 
-def reason(output: str) -> str:
+def output_reason(output: str) -> str:
     """Why, as it was said: no network, uv's conclusion, the last error line, else the last one.
 
     Never a line of progress or a warning.

@@ -8,7 +8,7 @@ from pathlib import Path
 from vllamad.errors import RuntimeProblem
 
 
-def verify(path: Path, *, sha256: str, source: str) -> None:
+def verify_file(path: Path, *, sha256: str, source: str) -> None:
     """Raise RuntimeProblem unless the file at `path`, out of `source`, has that hash."""
     try:
         with path.open("rb") as file:

@@ -16,12 +16,12 @@ from importlib.metadata import Distribution, PackagePath, distributions
 from pathlib import Path
 
 
-def versions(runtime: Path) -> dict[str, str]:
+def package_versions(runtime: Path) -> dict[str, str]:
     """Name and version of each package of the environment in `runtime`."""
     return {name: found.version for name, found in _installed(runtime)}
 
 
-def damaged(runtime: Path) -> dict[str, str]:
+def damaged_packages(runtime: Path) -> dict[str, str]:
     """What is wrong with each package whose files are not as installed: 3 files are missing: ...
 
     Reads all of them: seconds for a CPU's runtime on a fast disk.
@@ -32,14 +32,14 @@ def damaged(runtime: Path) -> dict[str, str]:
         return {name: fault for (name, _), fault in zip(installed, faults, strict=True) if fault}
 
 
-def forget_unrecorded(runtime: Path) -> list[str]:
+def remove_unrecorded(runtime: Path) -> list[str]:
     """Remove what says that a package is there whose list of files is not: an install was cut.
 
     No installer can replace such a package. Returns the names that the folders bear.
     """
     cut = [
         folder
-        for site in sites(runtime)
+        for site in site_packages(runtime)
         for folder in site.glob("*.dist-info")
         if not ((folder / "RECORD").is_file() and (folder / "METADATA").is_file())
     ]
@@ -48,13 +48,13 @@ def forget_unrecorded(runtime: Path) -> list[str]:
     return sorted(_normal(folder.name.partition("-")[0]) for folder in cut)
 
 
-def sites(runtime: Path) -> list[Path]:
+def site_packages(runtime: Path) -> list[Path]:
     """The folders of the environment in `runtime` that packages are in."""
     return list(runtime.glob("lib/python3*/site-packages"))
 
 
 def _installed(runtime: Path) -> Iterator[tuple[str, Distribution]]:
-    for found in distributions(path=[str(site) for site in sites(runtime)]):
+    for found in distributions(path=[str(site) for site in site_packages(runtime)]):
         name: str | None = found.metadata["Name"]
         if name:
             yield _normal(name), found

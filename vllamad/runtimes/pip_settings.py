@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 }
 
 
-def pip_settings(pythons: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
+def read_pip_settings(pythons: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
     """What the first of `pythons` that has pip says pip would use; nothing where none has it."""
     for python in pythons:
         asked = subprocess.run(
@@ -43,11 +43,11 @@ def pip_settings(pythons: tuple[str, ...], environment: Mapping[str, str]) -> di
             check=False,
         )
         if asked.returncode == 0:
-            return parse(asked.stdout)
+            return parse_pip_config(asked.stdout)
     return {}
 
 
-def parse(listing: str) -> dict[str, str]:
+def parse_pip_config(listing: str) -> dict[str, str]:
     """Read `pip config list`; `install` wins over `global`, the environment over both."""
     sections: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in listing.splitlines():
@@ -58,7 +58,7 @@ def parse(listing: str) -> dict[str, str]:
     return sections["global"] | sections["install"] | sections[":env:"]
 
 
-def as_uv(settings: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+def uv_options(settings: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The same settings as arguments of `uv pip install`, and as environment variables."""
     arguments: list[str] = []
     environment: dict[str, str] = {}

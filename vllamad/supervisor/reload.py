@@ -13,7 +13,7 @@ from math import inf
 
 import trio
 
-from vllamad.config.changes import changes, in_force
+from vllamad.config.changes import changed_settings, in_force
 from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
 from vllamad.core.scheduler import Limits
@@ -23,9 +23,10 @@ from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
 from vllamad.protocol.control import Reloaded
-from vllamad.supervisor.control import Attempt, Daemon
+from vllamad.supervisor.control_handlers import Daemon
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
+from vllamad.supervisor.progress_responses import Attempt
 from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.engine_process import VllmLauncher
 from vllamad.supervisor.workers.manager import WorkerManager
@@ -89,7 +90,7 @@ class Reloader:
             new = await trio.to_thread.run_sync(self._read)
         except ConfigError as error:
             raise ConfigError(error.problems, hint=_HINT) from error
-        differences = {key: str(effect) for key, effect in changes(old, new).items()}
+        differences = {key: str(effect) for key, effect in changed_settings(old, new).items()}
         attempt.outcome = Reloaded(changes=differences)
         attempt.decided.set()
         replaced = await apply(in_force(old, new))
@@ -141,10 +142,10 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     parts.library.configure(new)
     parts.fleet.measured(parts.engines.machine)
     specs = await _specs(parts)
-    parts.fleet.relimit(limits_of(new), {spec.model: spec.keep_alive for spec in specs})
+    parts.fleet.change_limits(limits_of(new), {spec.model: spec.keep_alive for spec in specs})
     outdated = [spec for spec in specs if parts.fleet.outdated(spec)]
     for spec in outdated:
-        keep_alive = parts.fleet.asked_keep_alive(spec.model)
+        keep_alive = parts.fleet.requested_keep_alive(spec.model)
         parts.background.start_soon(replace, parts.fleet, parts.library, spec.model, keep_alive)
     more = [name for name in new.scheduler.preload if name not in old.scheduler.preload]
     parts.background.start_soon(preload, parts.fleet, parts.library, more)

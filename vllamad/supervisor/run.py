@@ -18,6 +18,7 @@ from functools import partial
 import trio
 
 from vllamad.config.settings import Settings
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import Plan
 from vllamad.core.scheduler import Scheduler
 from vllamad.errors import HostProblem
@@ -32,7 +33,7 @@ from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
 from vllamad.host.systemd_job import pending_job
 from vllamad.http.control_server import serve_http
 from vllamad.models.installed import InstalledModels
-from vllamad.protocol.gateway_setup import EngineParsers, encode, for_gateway
+from vllamad.protocol.gateway_setup import encode, for_gateway
 from vllamad.supervisor.control import Control, Daemon
 from vllamad.supervisor.folders import prepare_folders, tidy_store, warn_of_noexec
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
@@ -155,13 +156,13 @@ def build(startup: Startup, host: Host, http: Sequence[socket.socket]) -> Servic
     manager = build_manager(settings, engines, launcher)
     paths = settings.paths
     installed = InstalledModels(
-        paths.models, settings.models, engine=engines.parsers, caches=settings.caches
+        paths.models, settings.models, engine=engines.features, caches=settings.caches
     )
     library = Library(settings, installed, engines, manager.measured, environ)
 
     def launch(settings: Settings) -> GatewayLaunch:
         refuse_unguarded(settings, http)
-        return gateway_launch(settings, http, environ, engines.parsers)
+        return gateway_launch(settings, http, environ, engines.features)
 
     gateways = Gateways(launch(settings), settings.server.gateways)
     daemon = Daemon(
@@ -292,11 +293,11 @@ def gateway_launch(
     settings: Settings,
     http: Sequence[socket.socket],
     environ: Mapping[str, str],
-    parsers: EngineParsers | None,
+    features: EngineFeatures | None,
 ) -> GatewayLaunch:
     """Gateways inherit the listening sockets, and no variable of systemd's or ours."""
     descriptors = tuple(sock.fileno() for sock in http)
-    setup = for_gateway(settings, descriptors, loopback=all_loopback(http), parsers=parsers)
+    setup = for_gateway(settings, descriptors, loopback=all_loopback(http), features=features)
     # A gateway logs to the same place as the supervisor, in the same form.
     private = PRIVATE_VARIABLES - {"JOURNAL_STREAM"}
     return GatewayLaunch(

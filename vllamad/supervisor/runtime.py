@@ -17,6 +17,7 @@ import trio
 
 from vllamad.config.settings import Settings
 from vllamad.core.cpu import NumberTimes, explain_threads
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import THREADS, Plan
 from vllamad.core.memory import Device, Machine
 from vllamad.engine.command import Engine
@@ -26,9 +27,8 @@ from vllamad.host.gpu_detection import Gpus
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import RuntimeInfo
-from vllamad.protocol.gateway_setup import EngineParsers
-from vllamad.runtimes.installed_runtimes import RuntimeFacts, resolve
-from vllamad.runtimes.number_type import measure_and_remember, remembered
+from vllamad.runtimes.installed_runtimes import RuntimeFacts, resolve_runtime
+from vllamad.runtimes.number_type import measure_and_remember, remembered_times
 
 log = logging.getLogger(__name__)
 
@@ -204,18 +204,7 @@ class EngineRuntimes:
         facts = await self._look_for_facts()
         if self._missing:
             raise _without_gpu(self._missing)
-        return Engine(
-            python=facts.python,
-            version=facts.version,
-            device=facts.device,
-            fork=facts.fork,
-            flags=frozenset(flag.removeprefix("--") for flag in facts.flags),
-            tool_parsers=frozenset(facts.tool_parsers),
-            reasoning_parsers=frozenset(facts.reasoning_parsers),
-            sound=frozenset(facts.sound),
-            flashinfer=facts.flashinfer,
-            openmp=openmp_of(facts)[0],
-        )
+        return Engine(python=facts.python, features=facts.features, openmp=openmp_of(facts)[0])
 
     def explained(self, plan: Plan) -> dict[str, object]:
         """How the engine last looked at will compute `plan` and why; empty with GPUs."""
@@ -234,16 +223,9 @@ class EngineRuntimes:
         }
 
     @property
-    def parsers(self) -> EngineParsers | None:
-        """What the engine could parse when it was last looked at; None if there was none."""
-        facts = self._facts
-        if facts is None:
-            return None
-        return EngineParsers(
-            tools=frozenset(facts.tool_parsers),
-            reasoning=frozenset(facts.reasoning_parsers),
-            sound=frozenset(facts.sound),
-        )
+    def features(self) -> EngineFeatures | None:
+        """What the engine could do when it was last looked at; None if there was none."""
+        return None if self._facts is None else self._facts.features
 
     async def info(self) -> RuntimeInfo:
         """The runtime as people are shown it. Raises RuntimeProblem."""
@@ -274,12 +256,14 @@ class EngineRuntimes:
             busy_workers=scheduler.max_loaded_models or max(1, len(scheduler.preload)),
         )
         try:
-            facts = resolve(paths.runtimes, engine.runtime, engine.python, cache=paths.cache)
+            facts = resolve_runtime(
+                paths.runtimes, engine.runtime, engine.python, cache=paths.cache
+            )
         except RuntimeProblem as problem:
             self._facts, self._problem, self._numbers = None, problem, None
         else:
             self._facts, self._problem = facts, None
-            self._numbers = remembered(facts, paths.cache) if facts.device == "cpu" else None
+            self._numbers = remembered_times(facts, paths.cache) if facts.device == "cpu" else None
             self._warn_of_idle_cards(facts)
 
     def _warn_of_idle_cards(self, facts: RuntimeFacts) -> None:

@@ -1,4 +1,4 @@
-"""How is a refusal said? Error bodies of all APIs, and the engine's errors made ours."""
+"""The error bodies of all APIs, and the translation of the engine's errors to ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import re
 
 import msgspec
 
-from vllamad.errors import EngineRefused, ServerBusy
+from vllamad.errors import (
+    EngineRefused,
+    HostProblem,
+    LoadFailed,
+    RuntimeProblem,
+    ServerBusy,
+    VllamadError,
+)
 from vllamad.translate.engine.refusal_texts import explain_refusal
 
 STOPPED = (
@@ -14,12 +21,13 @@ STOPPED = (
     "internal error, check ollama server logs for details"
 )
 FAILED = "the model failed while answering"
-INTERNAL = "Internal server error"  # what vLLM says of what it did not foresee
+INTERNAL = "Internal server error"  # vLLM's text for an unexpected error
 CANNOT = "this model does not support requests of this kind"
-_BUSY = "rate limit exceeded"  # these words of an engine's Ollama passes on
-_NO_ROUTE = "Not Found"  # said by its router; which routes there are depends on the model
+_BUSY = "rate limit exceeded"  # the text of an engine that Ollama passes on
+_NO_ROUTE = "Not Found"  # of the engine's router, whose routes depend on the model
 
 _LONGEST = 300  # characters
+_LONGEST_ECHO = 2_000  # characters of a message that may repeat what a client sent
 _TRACE = re.compile(r'Traceback|File "')
 _PRIVATE = re.compile(
     r"\b[a-z]+://\S+"  # internal addresses
@@ -47,32 +55,32 @@ class _ErrorBody(msgspec.Struct):
 
 
 def api_error(message: str) -> bytes:
-    """The body of a refusal on `/api`; with a newline it is also the last line of a stream."""
+    """The body of an error on `/api`; with a newline also the last line of a stream."""
     return msgspec.json.encode({"error": message})
 
 
 def openai_error(status: int, message: str) -> bytes:
-    """The body of a refusal on `/v1`, newline included."""
+    """The body of an error on `/v1`, newline included."""
     kind = _OPENAI_TYPES.get(status, "api_error")
     fault = {"message": message, "type": kind, "param": None, "code": None}
     return msgspec.json.encode({"error": fault}) + b"\n"
 
 
 def anthropic_error(status: int, message: str, request_id: str = "") -> bytes:
-    """The body of a refusal on `/v1/messages`; without an id it is the data of an event."""
+    """The body of an error on `/v1/messages`; without an id it is the data of an event."""
     fault = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
     body: dict[str, object] = {"type": "error", "error": fault}
     return msgspec.json.encode(body | {"request_id": request_id} if request_id else body)
 
 
 def engine_refusal(status: int, body: bytes) -> EngineRefused:
-    """Turn the engine's answer with another status than 200 into what our client is told."""
+    """Translate an error response of the engine to the error for the client."""
     fault = _fault(body)
     return refusal_of(status, fault.message, fault.param or "")
 
 
 def refusal_of(status: int, message: str, param: str = "") -> EngineRefused:
-    """Turn the text of an engine's error with that status into what our client is told."""
+    """Translate the text and status of an engine's error to the error for the client."""
     if status in (429, 503):
         busy = message if message == _BUSY else ServerBusy().message
         return EngineRefused(busy, status=status)
@@ -80,23 +88,32 @@ def refusal_of(status: int, message: str, param: str = "") -> EngineRefused:
         return EngineRefused(CANNOT, status=400)
     if message == INTERNAL:
         return EngineRefused(INTERNAL, status=500)
-    told, unknown = explain_refusal(message, param)
+    text, unknown = explain_refusal(message, param)
     if status == 404 or status >= 500:
-        # A worker that does not know its own model, or broke: not the client's fault.
+        # The worker does not know its model, or failed: not the client's fault.
         return EngineRefused(STOPPED if status >= 500 else FAILED, status=500, unknown=unknown)
-    return EngineRefused(told, status=status, unknown=unknown)
+    return EngineRefused(text, status=status, unknown=unknown)
 
 
 def without_private_text(message: str) -> str:
-    """The reason of a failed load without paths, addresses and traces, which are the operator's."""
+    """The reason of a failed load without paths, addresses and tracebacks."""
     if not message.strip() or _TRACE.search(message):
         return FAILED
     text = _PRIVATE.sub("…", " ".join(message.split()))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
+def public_message(error: VllamadError) -> str:
+    """What a client reads of `error`; paths of files of ours are for the operator alone."""
+    if isinstance(error, HostProblem | LoadFailed | RuntimeProblem):
+        return without_private_text(error.message)
+    if len(error.message) > _LONGEST_ECHO:
+        return error.message[:_LONGEST_ECHO] + "…"
+    return error.message
+
+
 def _fault(body: bytes) -> _Fault:
-    """Find the fault in an error body; a body of another shape is the message itself."""
+    """Read the error in a body; a body of any other form is the message itself."""
     try:
         answer = msgspec.json.decode(body, type=_ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.config.load import load
+from vllamad.config.load import load_settings
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError
 
@@ -34,7 +34,7 @@ class Place:
         *,
         listening: bool = False,
     ) -> Settings:
-        return load(
+        return load_settings(
             cli or {},
             environ or {},
             cwd=self.cwd,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.config.changes import Effect, changes, effect_of, in_force
+from vllamad.config.changes import Effect, changed_settings, effect_of, in_force
 from vllamad.config.schema import SECTIONS
 from vllamad.config.settings import (
     ApiKey,
@@ -66,7 +66,7 @@ def test_a_change_is_named_with_what_it_takes(
     difference: dict[str, object], expected: dict[str, Effect]
 ) -> None:
     new = replace(OLD, **difference)  # type: ignore[arg-type]
-    assert changes(OLD, new) == expected
+    assert changed_settings(OLD, new) == expected
 
 
 @pytest.mark.parametrize(("difference", "expected"), CASES)
@@ -76,8 +76,8 @@ def test_what_takes_a_restart_stays_and_is_named_again_the_next_time(
     new = replace(OLD, **difference)  # type: ignore[arg-type]
     live = in_force(OLD, new)
     waiting = {key: effect for key, effect in expected.items() if effect is Effect.RESTART}
-    assert changes(live, new) == waiting
-    assert changes(OLD, live) == {
+    assert changed_settings(live, new) == waiting
+    assert changed_settings(OLD, live) == {
         key: effect for key, effect in expected.items() if key not in waiting
     }
     assert live.paths.config_files == new.paths.config_files

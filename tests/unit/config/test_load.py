@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.config.load import load
+from vllamad.config.load import load_settings
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError
 
@@ -338,7 +338,7 @@ def test_listening_beyond_this_machine_must_be_allowed_in_so_many_words(
 def test_the_error_is_one_line_per_fault(place):
     place.write("a = 1\nb = 2\n")
     with pytest.raises(ConfigError) as caught:
-        load({}, {}, cwd=place.cwd, home=place.home, euid=1000, etc=place.etc)
+        load_settings({}, {}, cwd=place.cwd, home=place.home, euid=1000, etc=place.etc)
     assert str(caught.value).count("\n") == 1
     assert len(caught.value.problems) == 2
 
@@ -349,7 +349,7 @@ def test_catalogues_of_models_are_found_where_the_configuration_is(place):
         place.write("", f"etc/catalog.d/{name}")
     names = ("etc/catalog.toml", "etc/catalog.d/10.toml", "etc/catalog.d/20.toml",
              "home/.config/vllamad/catalog.toml")  # fmt: skip
-    assert place.load().paths.catalogs == tuple(place.root / name for name in names)
+    assert place.load().paths.registry_files == tuple(place.root / name for name in names)
 
 
 @pytest.mark.case("F8")

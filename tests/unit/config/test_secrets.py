@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from vllamad.config.secrets import LIMIT
-from vllamad.config.show import as_json, describe
+from vllamad.config.show import settings_as_json, settings_as_toml
 
 KEY = "0123456789abcdef"
 TOKEN = "hf_secret0123"
@@ -80,7 +80,7 @@ def test_a_token_of_two_lines_is_a_fault_that_does_not_show_it(place):
 def test_nothing_that_is_shown_holds_a_secret(place):
     settings = place.load(environ=with_credentials(place, api_keys=KEY, hf_token=TOKEN))
     digest = settings.api_keys[0].digest
-    shown = describe(settings) + str(as_json(settings)) + repr(settings)
+    shown = settings_as_toml(settings) + str(settings_as_json(settings)) + repr(settings)
     assert not [secret for secret in (KEY, TOKEN, digest) if secret in shown]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from vllamad.config.show import as_json, describe
+from vllamad.config.show import settings_as_json, settings_as_toml
 
 TEXT = """
 [server]
@@ -28,8 +28,10 @@ path = "/x"
 def test_the_configuration_as_written_is_the_same_when_read_again(place):
     place.write(TEXT.replace("api-key", "host").replace("HF_TOKEN", "A"))
     first = place.load()
-    second = place.load(only=place.write(describe(first), "again.toml"))
-    assert describe(second).replace("again.toml", "cwd/vllamad.toml") == describe(first)
+    second = place.load(only=place.write(settings_as_toml(first), "again.toml"))
+    assert settings_as_toml(second).replace("again.toml", "cwd/vllamad.toml") == settings_as_toml(
+        first
+    )
     assert second.models == first.models
     assert second.engine == first.engine
     assert second.scheduler == first.scheduler
@@ -38,7 +40,7 @@ def test_the_configuration_as_written_is_the_same_when_read_again(place):
 def test_it_names_the_files_read(place):
     place.write("", "etc/config.toml")
     place.write("")
-    lines = describe(place.load()).splitlines()
+    lines = settings_as_toml(place.load()).splitlines()
     assert lines[1:3] == [f"#   {place.root}/etc/config.toml", f"#   {place.root}/cwd/vllamad.toml"]
 
 
@@ -46,13 +48,13 @@ def test_secrets_are_not_shown(place):
     place.write(TEXT)
     settings = place.load()
     assert settings.engine.env["HF_TOKEN"] == "hush"
-    assert "hush" not in describe(settings)
-    assert "hush" not in json.dumps(as_json(settings))
+    assert "hush" not in settings_as_toml(settings)
+    assert "hush" not in json.dumps(settings_as_json(settings))
 
 
 def test_scripts_get_plain_json_with_seconds_and_bytes(place):
     place.write(TEXT)
-    shown = json.loads(json.dumps(as_json(place.load()), allow_nan=False))
+    shown = json.loads(json.dumps(settings_as_json(place.load()), allow_nan=False))
     assert shown["scheduler"]["keep_alive"] == -1
     assert shown["scheduler"]["load_timeout"] == 5400
     assert shown["server"]["max_body"] == 10 << 20

@@ -1,24 +1,24 @@
-"""What an engine must have for a model that hears."""
+"""The packages an engine needs for a model that takes audio."""
 
 from __future__ import annotations
 
 import pytest
 
-from vllamad.core.audio import Hearing, missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 
 
 @pytest.mark.parametrize(
-    ("hearing", "there", "missing"),
+    ("support", "there", "missing"),
     [
-        ("", (), ()),
-        ("only", (), ("av", "soundfile")),
-        ("only", ("soundfile",), ("av",)),
-        ("only", ("av", "soundfile"), ()),
-        ("beside", ("av", "soundfile"), ("torchaudio",)),
-        ("beside", ("av", "soundfile", "torchaudio"), ()),
+        (AudioSupport.NONE, (), ()),
+        (AudioSupport.TRANSCRIBE_ONLY, (), ("av", "soundfile")),
+        (AudioSupport.TRANSCRIBE_ONLY, ("soundfile",), ("av",)),
+        (AudioSupport.TRANSCRIBE_ONLY, ("av", "soundfile"), ()),
+        (AudioSupport.WITH_TEXT, ("av", "soundfile"), ("torchaudio",)),
+        (AudioSupport.WITH_TEXT, ("av", "soundfile", "torchaudio"), ()),
     ],
 )
-def test_what_is_missing_is_named(
-    hearing: Hearing, there: tuple[str, ...], missing: tuple[str, ...]
+def test_missing_packages_are_named(
+    support: AudioSupport, there: tuple[str, ...], missing: tuple[str, ...]
 ) -> None:
-    assert missing_packages(hearing, there) == missing
+    assert missing_packages(support, there) == missing

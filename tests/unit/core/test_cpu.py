@@ -1,4 +1,4 @@
-"""What a model is computed in on a CPU, and by how many threads."""
+"""The number type and the threads that a model computes with on a CPU."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_float32_is_chosen_where_it_is_clearly_faster(
 
 @pytest.mark.parametrize(("label", "kept"), [("BF16", "bfloat16"), ("AWQ-4bit", "auto")])
 @pytest.mark.parametrize("pooling", [False, True])
-def test_where_memory_is_short_the_smaller_type_stays(label: str, kept: str, pooling: bool) -> None:
+def test_the_smaller_type_stays_when_memory_is_short(label: str, kept: str, pooling: bool) -> None:
     chosen = choose_number_type(label, EMULATED, wide_fits=False, pooling=pooling)
     assert chosen.name == kept
     assert ("would not fit" in chosen.why) == (pooling or label == "BF16")
 
 
 @pytest.mark.parametrize("label", ["BF16", "F32", "unknown"])
-def test_vectors_are_float32_however_long_it_takes(label: str) -> None:
+def test_embedding_models_compute_in_float32_at_any_speed(label: str) -> None:
     chosen = choose_number_type(label, NATIVE, wide_fits=True, pooling=True)
     assert (chosen.name, chosen.why) == ("float32", "vectors are computed in it")
 
@@ -76,5 +76,5 @@ def test_small_machines_keep_no_core_free_and_workers_share(
         (16, 3, "16 cores, one kept free, shared by 3 workers"),
     ],
 )
-def test_how_many_threads_is_explained(cores: int, workers: int, why: str) -> None:
+def test_the_number_of_threads_is_explained(cores: int, workers: int, why: str) -> None:
     assert explain_threads(cores, workers) == why

@@ -1,4 +1,4 @@
-"""What a worker and a trial of a runtime have in common in their environment."""
+"""The environment that workers and runtime probes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a context the engine admits: never more than its cache holds once, by kind of layer."""
+"""The context length that an engine admits never needs more cache than there is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ uses = st.builds(
 
 
 @given(caches, st.integers(1, 300_000), st.integers(0, 8 << 30), uses)
-def test_an_admitted_length_never_takes_more_than_there_is(
+def test_an_admitted_length_never_takes_more_than_the_room(
     cache: tuple[Layers, ...], limit: int, room: int, use: Use
 ) -> None:
     admitted = longest_admitted(cache, limit, room, use)
@@ -59,7 +59,7 @@ def test_an_admitted_length_never_takes_more_than_there_is(
 
 
 @given(st.lists(kinds, min_size=1, max_size=3).map(tuple), st.integers(BLOCK, 300_000), uses)
-def test_with_room_for_a_length_that_length_is_admitted(
+def test_a_length_with_enough_room_is_admitted(
     cache: tuple[Layers, ...], limit: int, use: Use
 ) -> None:
     assert longest_admitted(cache, limit, request_bytes(cache, limit, use), use) == limit
@@ -87,7 +87,7 @@ def test_a_wider_type_never_takes_less(cache: tuple[Layers, ...], tokens: int, u
     assert request_bytes(cache, tokens, use) <= request_bytes(cache, tokens, wider)
 
 
-def test_two_blocks_are_spare_beside_the_one_the_engine_holds_back() -> None:
+def test_two_blocks_are_spare_besides_the_reserved_one() -> None:
     """Llama 3.2 1B in 1 GiB: vLLM holds 32768 tokens, and admits 32640 of them."""
     block = per_token(LLAMA_1B, 2) * BLOCK
     assert block * 256 == 1 << 30
@@ -104,26 +104,26 @@ def test_lengths_are_whole_blocks_and_long_ones_whole_thousands(tokens: int, giv
     assert whole_blocks(tokens) == given
 
 
-def test_a_window_keeps_no_more_than_itself_and_what_is_under_way() -> None:
-    one = request_bytes(GEMMA3_4B, 65536, CPU)
-    two = request_bytes(GEMMA3_4B, 131072, CPU)
+def test_a_window_takes_its_own_tokens_and_those_in_flight() -> None:
+    shorter = request_bytes(GEMMA3_4B, 65536, CPU)
+    longer = request_bytes(GEMMA3_4B, 131072, CPU)
     # Only the one group of five layers grows: 4 heads of 512 elements of 2 bytes.
-    assert two - one == 65536 * 5 * 4 * 512 * 2
+    assert longer - shorter == 65536 * 5 * 4 * 512 * 2
     assert longest_admitted(GEMMA3_4B, 131072, 1 << 30, CPU) > longest_admitted(
         (Layers(count=34, heads=4, width=512),), 131072, 1 << 30, CPU
     )
 
 
-def test_a_state_makes_the_blocks_as_large_as_it_is() -> None:
+def test_a_recurrent_state_sets_the_block_size() -> None:
     """2 MiB a state, 2 KiB a token and layer: blocks of 1024 tokens, 12 layers a group."""
     page = 2 * MIB
     one_group, three_of_states = 1, 3 * 2
-    wanted = 12 * page * (one_group + three_of_states + SPARE_BLOCKS)
-    assert request_bytes(QWEN3_NEXT, 1024, CPU) == wanted
+    expected = 12 * page * (one_group + three_of_states + SPARE_BLOCKS)
+    assert request_bytes(QWEN3_NEXT, 1024, CPU) == expected
     assert request_bytes((Layers(count=4, state=MIB),), 1024, CPU) == 4 * MIB * 5
 
 
-def test_a_latent_is_whole_on_every_gpu_and_so_is_the_last_head() -> None:
+def test_a_latent_and_the_last_head_are_whole_on_every_gpu() -> None:
     def of(cache: tuple[Layers, ...], gpus: int) -> int:
         return request_bytes(cache, 8192, Use(gpus=gpus))
 
@@ -133,7 +133,7 @@ def test_a_latent_is_whole_on_every_gpu_and_so_is_the_last_head() -> None:
     assert of(four_heads, 8) == of(four_heads, 4)
 
 
-def test_layers_of_one_reach_stand_in_one_group_whatever_their_width() -> None:
+def test_layers_of_equal_window_share_one_group_at_any_width() -> None:
     cache = (Layers(count=2, heads=2, width=64), Layers(count=3, heads=4, width=64))
     assert request_bytes(cache, BLOCK, Use()) == per_token(cache, 2) * BLOCK * (1 + SPARE_BLOCKS)
 
@@ -146,7 +146,7 @@ def test_a_narrower_page_that_does_not_divide_the_common_one_is_padded() -> None
     assert request_bytes((full, halved), 256, use) == 96 * 2 * BLOCK * (2 + 2 + SPARE_BLOCKS)
 
 
-def test_what_keeps_nothing_takes_nothing() -> None:
+def test_layers_without_cache_take_nothing() -> None:
     assert request_bytes((), 1 << 20, CPU) == 0
     assert longest_admitted((), 1 << 20, 0, CPU) == 1 << 20
     assert per_token(flat(1024), 2) == 1024

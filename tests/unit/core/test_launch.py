@@ -1,4 +1,4 @@
-"""What a plan tells the engine, and what it gives up when the engine refuses it."""
+"""The settings a plan gives to the engine, and those it drops after a refusal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAN = Plan(spec=SPEC, placement=Placement(devices=(), per_device=1, kv_cache=1,
     ("planned", "admitted", "told"),
     [(32768, 0, 32768), (32768, 31744, 31744), (2048, 31744, 2048), (0, 31744, 31744), (0, 0, 0)],
 )
-def test_the_shorter_of_the_planned_and_the_admitted_length_is_told(
+def test_the_shorter_of_planned_and_admitted_length_is_used(
     planned: int, admitted: int, told: int
 ) -> None:
     plan = replace(PLAN, spec=replace(SPEC, context_length=planned)).shortened(admitted)
@@ -49,6 +49,6 @@ def test_a_plan_gives_up_its_parsers_and_adapters() -> None:
     assert not plan.without_loras().has_lora("one")
 
 
-def test_the_operators_threads_take_the_place_of_the_planned() -> None:
+def test_the_operators_threads_replace_the_planned_ones() -> None:
     assert PLAN.threads == 2
     assert replace(PLAN, spec=replace(SPEC, env={THREADS: "3"})).threads == 3

@@ -1,4 +1,4 @@
-"""The law of a worker's life, walked move by move."""
+"""The transitions of a worker and the restart rules."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CRASH = Ending(asked=False, reason="boom")
 
 
 @pytest.mark.parametrize(("present", "wanted"), [(a, b) for a in State for b in FOLLOWS[a]])
-def test_what_the_table_allows_happens(present: State, wanted: State) -> None:
+def test_an_allowed_transition_happens(present: State, wanted: State) -> None:
     assert advance(present, wanted) is wanted
 
 
 @pytest.mark.parametrize(
     ("present", "wanted"), [(a, b) for a in State for b in State if b not in FOLLOWS[a]]
 )
-def test_what_the_table_does_not_allow_is_a_bug(present: State, wanted: State) -> None:
+def test_any_other_transition_is_a_bug(present: State, wanted: State) -> None:
     with pytest.raises(AssertionError, match="cannot go from"):
         advance(present, wanted)
 
@@ -40,7 +40,7 @@ def test_memory_is_never_free_before_the_group_is_empty() -> None:
     assert leading - free == {State.STOPPING}
 
 
-def test_a_worker_asked_to_stop_rests() -> None:
+def test_a_requested_stop_restarts_nothing() -> None:
     assert decide_after_ending([CRASH, Ending(asked=True)], RULES, jitter=1.0) == StayStopped()
 
 
@@ -58,7 +58,7 @@ def test_too_many_failures_in_a_row_give_up_with_the_last_reason() -> None:
     assert decide_after_ending([CRASH] * 5, RULES, jitter=1.0) == GiveUp("boom")
 
 
-def test_a_failure_that_cannot_cure_itself_gets_one_more_try() -> None:
+def test_a_deterministic_failure_gets_one_more_try() -> None:
     hopeless = Ending(asked=False, reason="no such architecture", deterministic=True)
     assert decide_after_ending([hopeless], RULES, jitter=1.0) == Retry(1.0)
     assert decide_after_ending([hopeless, hopeless], RULES, jitter=1.0) == GiveUp(
@@ -66,14 +66,14 @@ def test_a_failure_that_cannot_cure_itself_gets_one_more_try() -> None:
     )
 
 
-def test_having_served_for_long_wipes_the_slate() -> None:
+def test_a_long_ready_time_resets_the_failures() -> None:
     steady = Ending(asked=False, reason="boom", ready_for=3600.0)
     assert decide_after_ending([CRASH, CRASH, CRASH, CRASH, steady], RULES, jitter=1.0) == Retry(
         1.0
     )
 
 
-def test_a_stop_that_was_asked_for_wipes_the_slate() -> None:
+def test_a_requested_stop_resets_the_failures() -> None:
     endings = [CRASH, CRASH, CRASH, CRASH, Ending(asked=True), CRASH]
     assert decide_after_ending(endings, RULES, jitter=1.0) == Retry(1.0)
 

@@ -1,4 +1,4 @@
-"""Derived models: merged over their base, hashed, and laid under a relayed request."""
+"""Derived models: merged over their base, hashed, and added to a relayed request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from vllamad.core.overlay import (
     layer_digests,
     merge,
 )
-from vllamad.translate.engine.model_defaults import Body, add_model_defaults
+from vllamad.translate.conversation.relayed_requests import RequestBody
+from vllamad.translate.engine.model_defaults import add_model_defaults
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
@@ -40,7 +41,7 @@ class Case:
     value: object
 
 
-def test_what_a_model_says_nothing_of_is_as_its_base_has_it() -> None:
+def test_an_empty_setting_is_inherited_from_the_base() -> None:
     assert merge(BASE, EMPTY_OVERLAY) == BASE == merge(EMPTY_OVERLAY, BASE)
 
 
@@ -65,14 +66,14 @@ def test_what_a_model_says_nothing_of_is_as_its_base_has_it() -> None:
     ],
     ids=lambda case: case.part,
 )
-def test_what_it_says_replaces_merges_or_appends(case: Case) -> None:
+def test_a_setting_replaces_merges_or_appends(case: Case) -> None:
     made = merge(BASE, case.new)
     assert getattr(made, case.part) == case.value
     others = set(BASE.__struct_fields__) - {case.part}
     assert all(getattr(made, name) == getattr(BASE, name) for name in others)
 
 
-def test_a_mere_copy_has_the_digest_of_its_base_and_nothing_else_has() -> None:
+def test_only_a_plain_copy_has_the_digest_of_its_base() -> None:
     assert derived_digest("f" * 64, EMPTY_OVERLAY) == "f" * 64
     other = derived_digest("f" * 64, BASE)
     assert len(other) == 64
@@ -85,20 +86,24 @@ def test_the_order_of_parameters_changes_no_digest() -> None:
     assert derived_digest("f", turned) == derived_digest("f", Overlay(parameters=BASE.parameters))
 
 
-def test_an_adapter_is_known_by_both_its_files() -> None:
-    ids = {Adapter(config=one, weights=two).id for one in ("a", "b") for two in ("a", "b")}
+def test_the_id_of_an_adapter_depends_on_both_files() -> None:
+    ids = {
+        Adapter(config=config, weights=weights).id
+        for config in ("a", "b")
+        for weights in ("a", "b")
+    }
     assert len(ids) == 4
 
 
-def test_each_part_that_says_something_is_a_layer() -> None:
+def test_each_setting_that_is_not_empty_is_a_layer() -> None:
     assert layer_digests(EMPTY_OVERLAY) == []
     assert len(layer_digests(BASE)) == len(BASE.__struct_fields__)
     assert all(len(layer) == len("sha256:") + 64 for layer in layer_digests(BASE))
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES + "/count_tokens"])
-def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
-    body: Body = {"messages": ASKED}
+def test_an_empty_overlay_leaves_a_request_unchanged(path: str) -> None:
+    body: RequestBody = {"messages": ASKED}
     assert add_model_defaults(path, body, EMPTY_OVERLAY, 2048, {}) is body
 
 
@@ -112,7 +117,7 @@ def test_a_model_that_adds_nothing_leaves_a_request_alone(path: str) -> None:
         ("/v1/embeddings", {}),
     ],
 )
-def test_its_parameters_are_spelled_as_each_route_calls_them(path: str, more: Body) -> None:
+def test_parameters_get_the_names_of_each_route(path: str, more: RequestBody) -> None:
     overlay = Overlay(
         parameters={"temperature": 0.5, "top_k": 5, "stop": ["x"], "num_predict": 7, "num_ctx": 64}
     )
@@ -122,7 +127,7 @@ def test_its_parameters_are_spelled_as_each_route_calls_them(path: str, more: Bo
 
 @pytest.mark.case("K2")
 def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -> None:
-    ollamas: Body = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
+    ollamas: RequestBody = {"temperature": 0.8, "top_p": 0.9, "top_k": 40}
     assert add_model_defaults(MESSAGES, {}, EMPTY_OVERLAY, 2048, {}) == ollamas
     assert add_model_defaults(MESSAGES, {}, EMPTY_OVERLAY, 2048, {"top_p": 0.5}) == ollamas | {
         "top_p": 0.5
@@ -132,14 +137,14 @@ def test_messages_are_sampled_with_the_models_options_above_ollamas_defaults() -
     ) == (ollamas | {"temperature": 0.0})
 
 
-def test_what_the_client_says_itself_stays() -> None:
+def test_the_clients_fields_win_over_the_overlay() -> None:
     overlay = Overlay(parameters={"temperature": 0.5, "num_predict": 7})
-    body: Body = {"temperature": 1.0, "max_completion_tokens": 9}
+    body: RequestBody = {"temperature": 1.0, "max_completion_tokens": 9}
     assert add_model_defaults(CHAT, body, overlay, 2048, {}) == body
 
 
 @pytest.mark.parametrize(
-    ("path", "asked", "made"),
+    ("path", "sent", "made"),
     [
         (
             CHAT,
@@ -182,11 +187,11 @@ def test_what_the_client_says_itself_stays() -> None:
         (COMPLETIONS, {"prompt": "why?"}, {"prompt": "why?"}),
     ],
 )
-def test_its_system_message_and_history_come_first_where_the_client_has_none(
-    path: str, asked: Body, made: Body
+def test_system_message_and_history_come_first_without_the_clients(
+    path: str, sent: RequestBody, made: RequestBody
 ) -> None:
     overlay = Overlay(system="be brief", messages=TURNS)
-    assert add_model_defaults(path, asked, overlay, 2048, {}) == made
+    assert add_model_defaults(path, sent, overlay, 2048, {}) == made
 
 
 def test_a_history_alone_is_put_before_the_conversation() -> None:

@@ -1,4 +1,4 @@
-"""Ollama's timelines, told to the scheduler event by event: no clock, no tasks, no processes."""
+"""Ollama's timelines as events of the scheduler: no clock, no tasks, no processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def spec(model: str, gib: int = 1, **more: float) -> Spec:
 
 
 class Story:
-    """A scheduler with lease numbers handed out, for short tests."""
+    """A scheduler and its lease numbers, for short tests."""
 
     def __init__(self, machine: Machine = ROOMY, **changes: float) -> None:
         self.scheduler = Scheduler(limits(**changes), machine)
@@ -45,11 +45,18 @@ class Story:
         self.last = 0
 
     def ask(
-        self, model: str, gib: int = 1, *, keep: float | None = None, own: float | None = None
+        self,
+        model: str,
+        gib: int = 1,
+        *,
+        keep: float | None = None,
+        configured: float | None = None,
     ) -> list[Decision]:
         self.last += 1
-        wanted = spec(model, gib) if own is None else spec(model, gib, keep_alive=own)
-        return self.scheduler.arrive(LeaseId(self.last), wanted, keep_alive=keep, now=self.now)
+        requested = (
+            spec(model, gib) if configured is None else spec(model, gib, keep_alive=configured)
+        )
+        return self.scheduler.arrive(LeaseId(self.last), requested, keep_alive=keep, now=self.now)
 
     def go(self, lease: int) -> list[Decision]:
         return self.scheduler.leave(LeaseId(lease), now=self.now)
@@ -61,7 +68,7 @@ class Story:
         return decisions
 
     def loaded(self, model: str, gib: int = 1, *, keep: float | None = None) -> Story:
-        """`model` loaded and idle."""
+        """Load `model` and leave it idle."""
         self.ask(model, gib, keep=keep)
         self.moves(model, State.STARTING, State.READY)
         self.go(self.last)
@@ -76,7 +83,7 @@ class Story:
 
 
 def kinds(decisions: list[Decision]) -> list[object]:
-    """Starts and stops by model, the rest as they are."""
+    """Starts and stops as pairs with the model, other decisions unchanged."""
     return [
         ("start", d.plan.model)
         if isinstance(d, Start)
@@ -163,8 +170,8 @@ def test_an_idle_model_makes_way_when_the_cap_is_reached() -> None:
     assert kinds(story.stops("a")) == [("start", "b")]
 
 
-def test_a_busy_model_is_waited_for_and_takes_nobody_new() -> None:
-    """Vector 76, second half: newcomers to the busy one queue behind the one that waits."""
+def test_a_busy_worker_gets_no_new_lease_while_another_model_waits() -> None:
+    """Vector 76, second half: new requests for the busy model queue behind the waiting one."""
     story = Story(max_loaded=1)
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -175,7 +182,7 @@ def test_a_busy_model_is_waited_for_and_takes_nobody_new() -> None:
     assert story.moves("b", State.STARTING, State.READY)[0] == Grant(LeaseId(2), "b")
 
 
-def test_who_waits_for_a_busy_one_and_leaves_frees_its_queue() -> None:
+def test_a_request_that_leaves_the_queue_releases_the_busy_worker() -> None:
     story = Story(max_loaded=1)
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -190,7 +197,7 @@ def test_memory_evicts_as_the_cap_does() -> None:
     assert kinds(story.ask("b", 6)) == [("stop", "a")]
 
 
-def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
+def test_a_model_that_never_fits_is_refused_with_the_numbers() -> None:
     machine = Machine(host=10 * GIB, cpu_kv_cache=0)
     [refusal] = Story(machine).ask("huge", 40)
     assert isinstance(refusal, Refuse)
@@ -198,7 +205,7 @@ def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
     assert "42598 MiB, at most 10240 MiB" in refusal.error.message
 
 
-def test_what_can_never_fit_does_not_hold_up_the_next() -> None:
+def test_a_model_that_never_fits_does_not_delay_the_next() -> None:
     story = Story(Machine(host=10 * GIB + 3 * CPU_OVERHEAD, cpu_kv_cache=0))
     story.ask("a")
     story.ask("huge", 999)
@@ -211,7 +218,7 @@ def test_what_can_never_fit_does_not_hold_up_the_next() -> None:
     assert kinds([start]) == [("start", "b")]
 
 
-def test_who_waits_for_a_model_that_is_removed_is_refused_and_its_worker_drained() -> None:
+def test_deleting_a_model_refuses_its_requests_and_drains_its_worker() -> None:
     story = Story().loaded("a")
     story.ask("a")
     story.ask("b")
@@ -237,29 +244,29 @@ CHANGES: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_worker_started_with_anything_else_does_not_serve(change: dict[str, object]) -> None:
+def test_a_worker_with_other_settings_does_not_serve(change: dict[str, object]) -> None:
     changed = replace(spec("a"), **change)  # type: ignore[arg-type]
     assert not spec("a").serves(changed)
     assert changed.serves(changed)
 
 
 @pytest.mark.parametrize("change", [{"keep_alive": 7.0}, {"tool_parser": "hermes"}])
-def test_what_a_worker_is_not_started_with_makes_no_difference(change: dict[str, object]) -> None:
+def test_settings_not_used_at_start_make_no_difference(change: dict[str, object]) -> None:
     assert spec("a").serves(replace(spec("a"), **change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("change", [{"folder": "/models/newer"}, {"args": {"seed": 1}}])
-def test_a_worker_of_other_files_or_settings_is_replaced_as_soon_as_nobody_uses_it(
+def test_a_worker_with_other_files_or_settings_is_replaced_when_idle(
     busy: bool, change: dict[str, object]
 ) -> None:
     story = Story().loaded("a")
     if busy:
         story.ask("a")
     changed = replace(spec("a"), **change)  # type: ignore[arg-type]
-    asked = story.scheduler.arrive(LeaseId(9), changed, keep_alive=None, now=0)
+    requested = story.scheduler.arrive(LeaseId(9), changed, keep_alive=None, now=0)
     stop = Stop("a", "its files or settings are others now")
-    assert asked == ([] if busy else [stop])
+    assert requested == ([] if busy else [stop])
     if busy:
         assert story.ask("a") == [], "and takes nobody new"
         assert story.go(2) == [stop]
@@ -298,7 +305,7 @@ def test_a_worker_serves_no_more_than_its_limit_at_once() -> None:
     assert story.go(1) == [Grant(LeaseId(2), "a")]
 
 
-def test_a_crash_revokes_the_leases_and_the_waiting_wait_for_the_next_life() -> None:
+def test_a_crash_revokes_leases_and_keeps_waiting_requests_queued() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -308,7 +315,7 @@ def test_a_crash_revokes_the_leases_and_the_waiting_wait_for_the_next_life() -> 
     assert story.moves("a", State.READY) == [Grant(LeaseId(2), "a")]
 
 
-def test_a_worker_in_backoff_that_nobody_wants_expires() -> None:
+def test_an_unused_worker_in_backoff_expires() -> None:
     story = Story().loaded("a")
     story.moves("a", State.STOPPING, State.BACKOFF)
     assert kinds(story.at(300)) == [("stop", "a")]
@@ -343,7 +350,7 @@ def test_an_operators_stop_clears_a_failure() -> None:
     assert kinds(story.ask("a")) == [("start", "a")]
 
 
-def test_an_operators_stop_drains_whoever_uses_it() -> None:
+def test_an_operators_stop_drains_a_worker_in_use() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
@@ -355,7 +362,7 @@ def test_an_operators_stop_drains_whoever_uses_it() -> None:
     assert story.scheduler.leases_of("a") == 0
 
 
-def test_a_request_during_a_stop_waits_for_the_next_life() -> None:
+def test_a_request_during_a_stop_waits_for_the_next_start() -> None:
     story = Story().loaded("a")
     story.at(300)
     assert story.ask("a") == []
@@ -364,48 +371,52 @@ def test_a_request_during_a_stop_waits_for_the_next_life() -> None:
 
 def test_a_models_own_keep_alive_replaces_the_default() -> None:
     story = Story()
-    story.ask("a", own=7)
+    story.ask("a", configured=7)
     story.moves("a", State.STARTING, State.READY)
     assert story.scheduler.expires_at("a", now=0) == 7
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "before", "after"),
+    ("configured", "requested", "before", "after"),
     [
         (None, None, 300, 5),
         (7, None, 7, 7),
         (None, 20, 20, 20),
     ],
 )
-def test_another_default_keep_alive_is_for_who_has_no_other(
-    own: float | None, asked: float | None, before: float, after: float
+def test_another_default_keep_alive_applies_where_none_is_set(
+    configured: float | None, requested: float | None, before: float, after: float
 ) -> None:
     story = Story()
-    story.ask("a", own=own, keep=asked)
+    story.ask("a", configured=configured, keep=requested)
     story.moves("a", State.STARTING, State.READY)
     story.go(1)
     assert story.scheduler.expires_at("a", now=0) == before
-    assert story.scheduler.relimit(limits(keep_alive=5), {"a": own, "b": 1}, now=0) == []
+    assert (
+        story.scheduler.change_limits(limits(keep_alive=5), {"a": configured, "b": 1}, now=0) == []
+    )
     assert story.scheduler.expires_at("a", now=0) == after
 
 
-def test_another_limit_is_for_those_who_wait_already() -> None:
+def test_another_limit_applies_to_waiting_requests() -> None:
     story = Story(max_running=1).loaded("a")
     story.ask("a")
     assert story.ask("a") == []
-    assert story.scheduler.relimit(limits(max_running=2), {}, now=0) == [Grant(LeaseId(3), "a")]
+    assert story.scheduler.change_limits(limits(max_running=2), {}, now=0) == [
+        Grant(LeaseId(3), "a")
+    ]
 
 
 def test_another_keep_alive_of_the_models_own_counts_at_once() -> None:
     story = Story().loaded("a")
-    story.scheduler.relimit(limits(), {"a": 7}, now=0)
+    story.scheduler.change_limits(limits(), {"a": 7}, now=0)
     assert story.scheduler.expires_at("a", now=0) == 7
     assert story.scheduler.deadline() == 7
 
 
 def test_another_keep_alive_of_the_model_is_for_its_next_request() -> None:
     story = Story().loaded("a")
-    story.ask("a", own=7)
+    story.ask("a", configured=7)
     assert story.scheduler.expires_at("a", now=0) == 7
 
 
@@ -429,7 +440,7 @@ def test_draining_a_request_may_still_wait_for_its_turn() -> None:
     assert story.go(2) == [Grant(LeaseId(3), "a")]
 
 
-def test_closing_refuses_the_waiting_and_stops_the_living() -> None:
+def test_closing_refuses_waiting_requests_and_stops_workers() -> None:
     story = Story().loaded("a")
     story.ask("b")
     story.moves("b", State.STARTING)
@@ -441,13 +452,13 @@ def test_closing_refuses_the_waiting_and_stops_the_living() -> None:
     assert isinstance(refusal.error, Unavailable)
 
 
-def test_a_model_that_is_kept_is_not_stopped_and_serves_to_the_end() -> None:
+def test_a_kept_worker_is_not_stopped_and_serves_to_the_end() -> None:
     story = Story().loaded("a").loaded("b")
     assert kinds(story.scheduler.close(now=0, keep={"a"})) == [("stop", "b")]
     assert isinstance(story.ask("a")[0], Grant)
 
 
-def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> None:
+def test_an_adopted_worker_counts_and_keeps_its_keep_alive() -> None:
     story = Story(Machine(host=10 * GIB + CPU_OVERHEAD + GIB))
     [start] = Story().ask("a", 10)
     assert isinstance(start, Start)
@@ -455,20 +466,20 @@ def test_a_worker_of_a_daemon_before_us_counts_and_keeps_what_was_asked() -> Non
     assert story.ask("b", 10) == [], "no room, and what is on its way is not evicted"
     assert story.go(1) == []
     story.moves("a", State.STARTING, State.READY)
-    assert story.scheduler.asked_keep_alive("a") == 7
+    assert story.scheduler.requested_keep_alive("a") == 7
     assert kinds(story.at(6)) == []
     assert kinds(story.at(7)) == [("stop", "a")]
 
 
-def test_questions_about_what_is_not_there_have_answers() -> None:
+def test_queries_about_an_unknown_model_have_answers() -> None:
     scheduler = Story().scheduler
     assert scheduler.expires_at("a", now=0) is None
-    assert scheduler.asked_keep_alive("a") is None
+    assert scheduler.requested_keep_alive("a") is None
     assert scheduler.leases_of("a") == 0
     assert scheduler.waiting_for("a") == scheduler.queued == 0
 
 
-def test_who_leaves_while_waiting_is_forgotten() -> None:
+def test_a_request_that_leaves_while_waiting_gets_no_lease() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING)
@@ -490,16 +501,16 @@ def test_the_deadline_is_never_in_the_past_after_a_tick(keep: float) -> None:
 LORA = Lora(name="l", folder="/l", rank=8)
 
 
-def asked(story: Story, wanted: Spec) -> list[Decision]:
+def requested(story: Story, wanted: Spec) -> list[Decision]:
     story.last += 1
     return story.scheduler.arrive(LeaseId(story.last), wanted, keep_alive=None, now=story.now)
 
 
-def test_a_worker_with_other_files_is_replaced_when_idle_and_takes_nobody_new() -> None:
+def test_a_worker_with_other_files_gets_no_new_lease() -> None:
     story = Story()
     story.ask("a")
     story.moves("a", State.STARTING, State.READY)
-    assert asked(story, replace(spec("a"), folder="/new")) == []
+    assert requested(story, replace(spec("a"), folder="/new")) == []
     assert story.ask("a") == [], "or the first would never be served"
     assert kinds(story.go(1)) == [("stop", "a")]
     decisions = story.stops("a")
@@ -511,28 +522,28 @@ def test_a_worker_with_other_files_is_replaced_when_idle_and_takes_nobody_new() 
 
 def test_a_worker_that_is_ready_and_idle_makes_way_at_once() -> None:
     story = Story().loaded("a")
-    assert kinds(asked(story, replace(spec("a"), loras=(LORA,), lora="l"))) == [("stop", "a")]
+    assert kinds(requested(story, replace(spec("a"), loras=(LORA,), lora="l"))) == [("stop", "a")]
 
 
-def test_a_worker_serves_who_needs_no_adapter_whatever_adapters_it_has() -> None:
+def test_a_worker_with_adapters_serves_requests_without_one() -> None:
     story = Story()
-    [start] = asked(story, replace(spec("a"), loras=(LORA,), lora="l"))
+    [start] = requested(story, replace(spec("a"), loras=(LORA,), lora="l"))
     assert isinstance(start, Start)
     assert start.plan.spec.lora == "", "the worker is for everybody"
     story.moves("a", State.STARTING, State.READY)
     assert story.ask("a") == [Grant(LeaseId(2), "a")]
 
 
-def test_what_failed_with_other_adapters_is_tried_again() -> None:
+def test_a_failure_with_other_adapters_does_not_count() -> None:
     story = Story()
-    asked(story, replace(spec("a"), loras=(LORA,)))
+    requested(story, replace(spec("a"), loras=(LORA,)))
     story.moves("a", State.STARTING, State.STOPPING, State.FAILED, reason="boom")
-    [refused] = asked(story, replace(spec("a"), loras=(LORA,)))
+    [refused] = requested(story, replace(spec("a"), loras=(LORA,)))
     assert isinstance(refused, Refuse)
     assert kinds(story.ask("a")) == [("start", "a")]
 
 
-def test_a_model_that_is_forgotten_refuses_who_waits_for_it_and_nobody_else() -> None:
+def test_deleting_a_model_refuses_only_its_own_requests() -> None:
     story = Story(max_loaded=1)
     story.ask("a")
     story.ask("b")

@@ -1,4 +1,4 @@
-"""Which variant of a model suits which machine."""
+"""The choice of the variant of a model for a machine."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_best_that_fits_is_taken(
         (model("fp8", "awq"), Machine(host=64 * GIB), "awq"),
     ],
 )
-def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
+def test_the_smallest_runnable_variant_is_chosen_if_none_fits(
     which: KnownModel, machine: Machine, taken: str
 ) -> None:
     choice = choose_variant(which, machine)
@@ -108,7 +108,7 @@ def test_where_nothing_fits_the_smallest_that_could_run_is_taken(
         ),
     ],
 )
-def test_what_came_before_it_is_told(
+def test_variants_passed_over_are_explained(
     which: KnownModel, machine: Machine, reasons: tuple[str, ...]
 ) -> None:
     assert choose_variant(which, machine).passed_over == reasons
@@ -129,12 +129,12 @@ def test_a_short_context_of_the_model_is_enough() -> None:
     ("form", "weights"), [("bf16", 16 * GB), ("fp8", 9 * GB), ("awq", int(5.64 * GB))]
 )
 def test_embeddings_stay_in_16_bits(form: str, weights: int) -> None:
-    one = model(form)
-    assert one.weights(one.variants[0]) == weights
-    assert one.memory(one.variants[0], 1000) == weights + 1000 * (128 << 10)
+    known = model(form)
+    assert known.weights(known.variants[0]) == weights
+    assert known.memory(known.variants[0], 1000) == weights + 1000 * (128 << 10)
 
 
-def test_a_size_that_is_said_is_not_reckoned() -> None:
+def test_a_given_size_is_not_computed() -> None:
     variant = Variant(format="mxfp4", repository="a/b", revision="main", size=13)
     assert ALL.weights(variant) == 13
 
@@ -142,11 +142,11 @@ def test_a_size_that_is_said_is_not_reckoned() -> None:
 @pytest.mark.parametrize("gated", [True, False])
 def test_a_model_is_gated_where_any_variant_is(gated: bool) -> None:
     second = Variant(format="awq", repository="a/b", revision="main", gated=gated)
-    one = KnownModel(
+    known = KnownModel(
         name="m:1", about="", kind="text", license="", parameters=1, context=1,
         variants=(ALL.variants[0], second),
     )  # fmt: skip
-    assert one.gated == gated
+    assert known.gated == gated
 
 
 @given(
@@ -156,19 +156,19 @@ def test_a_model_is_gated_where_any_variant_is(gated: bool) -> None:
     minor=st.sampled_from([(7, 0), (7, 5), (8, 0), (8, 9), (10, 0)]),
     context=st.integers(0, 200_000),
 )
-def test_what_is_said_to_fit_can_be_placed(
+def test_a_choice_that_fits_can_be_placed(
     formats: list[str],
     parameters: float,
     totals: list[int],
     minor: tuple[int, int],
     context: int,
 ) -> None:
-    one = model(*formats, parameters=parameters)
+    known = model(*formats, parameters=parameters)
     machine = gpus(*totals, capability=minor) if totals else Machine(host=64 * GIB)
-    choice = choose_variant(one, machine, context)
+    choice = choose_variant(known, machine, context)
     need = Need(
-        weights=one.weights(choice.variant), cache=one.cache,
+        weights=known.weights(choice.variant), cache=known.cache,
         context_length=choice.context, gpus=max(1, choice.gpus),
     )  # fmt: skip
-    assert choice.variant in one.variants
+    assert choice.variant in known.variants
     assert not choice.fits or find_placement(need, machine, ()) is not None

@@ -173,13 +173,14 @@ def test_a_parser_that_the_operator_names_gets_the_flag_it_needs() -> None:
 )
 def test_every_flag_we_pass_of_our_own_accord_is_one_that_vllm_has(plan: Plan) -> None:
     # An engine whose flags are unknown is passed everything.
-    engine = replace(GPU_RUNTIME if plan.placement.devices else CPU_RUNTIME, flags=frozenset())
+    engine = with_features(GPU_RUNTIME if plan.placement.devices else CPU_RUNTIME, flags=())
     assert {*flags_of(engine, plan)} <= FLAGS_OF_VLLM
 
 
 def test_what_an_older_version_does_not_know_of_ours_is_left_out() -> None:
-    older = replace(
-        CPU_RUNTIME, flags=FLAGS_OF_VLLM - {"enable-per-request-metrics", "limit-mm-per-prompt"}
+    older = with_features(
+        CPU_RUNTIME,
+        flags=dashed(FLAGS_OF_VLLM - {"enable-per-request-metrics", "limit-mm-per-prompt"}),
     )
     assert {*flags_of(CPU_RUNTIME, CPU_PLAN)} - {*flags_of(older, CPU_PLAN)} == {
         "enable-per-request-metrics",
@@ -203,7 +204,7 @@ def test_a_flag_like_no_other_is_refused_with_a_place_to_look() -> None:
 
 
 @pytest.mark.parametrize("name", [*sorted(OURS), "served_model_name"])
-@pytest.mark.parametrize("engine", [CPU_RUNTIME, replace(CPU_RUNTIME, flags=frozenset())])
+@pytest.mark.parametrize("engine", [CPU_RUNTIME, with_features(CPU_RUNTIME, flags=())])
 def test_the_daemons_own_wiring_cannot_be_overridden(engine: Engine, name: str) -> None:
     with pytest.raises(RuntimeProblem, match="is set by vllamad itself") as caught:
         flags_of(engine, CPU_PLAN, {name: "x"})
@@ -359,7 +360,7 @@ def test_children_are_forked_where_it_is_wanted_and_possible(
     wanted: bool, possible: bool, forks: str
 ) -> None:
     env = env_of(
-        replace(CPU_RUNTIME, fork=possible), CPU_PLAN, settings=EngineSettings(fork=wanted)
+        with_features(CPU_RUNTIME, fork=possible), CPU_PLAN, settings=EngineSettings(fork=wanted)
     )
     assert env["VLLAMAD_FORK"] == forks
 
@@ -414,7 +415,7 @@ def test_the_runtimes_own_programs_come_first() -> None:
 def test_flashinfer_samples_only_where_its_kernels_came_compiled() -> None:
     assert env_of(GPU_RUNTIME, GPU_PLAN)["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(
-        replace(GPU_RUNTIME, flashinfer=True), GPU_PLAN
+        with_features(GPU_RUNTIME, flashinfer=True), GPU_PLAN
     )
     assert "VLLM_USE_FLASHINFER_SAMPLER" not in env_of(CPU_RUNTIME, CPU_PLAN)
 

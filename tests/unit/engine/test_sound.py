@@ -1,4 +1,4 @@
-"""Engines that hear: how they are started, and what the first thing is that they hear."""
+"""Engines that take audio: how they are started, and the first audio they are sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 
 from tests.fakes.raw_engine import engine_answering, path_of, raw_engine
 from tests.support.engine_plans import CPU_PLAN, CPU_RUNTIME, GPU_PLAN, GPU_RUNTIME, WORKPLACE
 from vllamad.config.settings import EngineSettings
-from vllamad.core.audio import Hearing
+from vllamad.core.audio import AudioSupport
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Engine, command
@@ -21,36 +22,49 @@ from vllamad.errors import LoadFailed, RuntimeProblem
 from vllamad.gateway.routes.audio import read_form
 
 PATH = "/v1/audio/transcriptions"
-READS = frozenset({"av", "soundfile"})
+READS = ("av", "soundfile")
 
 
-def words(runtime: Engine, plan: Plan, hearing: Hearing) -> list[str]:
-    hears = replace(plan, spec=replace(plan.spec, hearing=hearing))
-    return command(replace(runtime, sound=READS), hears, WORKPLACE, EngineSettings())
+def words(runtime: Engine, plan: Plan, support: AudioSupport) -> list[str]:
+    takes_audio = replace(plan, spec=replace(plan.spec, audio=support))
+    return command(
+        replace(runtime, features=structs.replace(runtime.features, audio_packages=READS)),
+        takes_audio,
+        WORKPLACE,
+        EngineSettings(),
+    )
 
 
-@pytest.mark.parametrize(("hearing", "sounds"), [("", 0), ("beside", 1), ("only", 1)])
-def test_sound_is_switched_on_for_who_hears(hearing: Hearing, sounds: int) -> None:
-    spelled = words(CPU_RUNTIME, CPU_PLAN, hearing)
+@pytest.mark.parametrize(
+    ("support", "audios"),
+    [(AudioSupport.NONE, 0), (AudioSupport.WITH_TEXT, 1), (AudioSupport.TRANSCRIBE_ONLY, 1)],
+)
+def test_audio_is_switched_on_for_models_that_take_it(support: AudioSupport, audios: int) -> None:
+    spelled = words(CPU_RUNTIME, CPU_PLAN, support)
     limits = spelled[spelled.index("--limit-mm-per-prompt") + 1]
-    assert limits == f'{{"image":8,"video":0,"audio":{sounds}}}'
+    assert limits == f'{{"image":8,"video":0,"audio":{audios}}}'
 
 
-@pytest.mark.parametrize(("hearing", "chunked"), [("beside", True), ("only", False)])
-def test_what_only_hears_has_no_prompts_to_cut_or_keep(hearing: Hearing, chunked: bool) -> None:
-    spelled = words(GPU_RUNTIME, GPU_PLAN, hearing)
+@pytest.mark.parametrize(
+    ("support", "chunked"),
+    [(AudioSupport.WITH_TEXT, True), (AudioSupport.TRANSCRIBE_ONLY, False)],
+)
+def test_a_model_that_only_transcribes_has_no_prompts_to_cut_or_keep(
+    support: AudioSupport, chunked: bool
+) -> None:
+    spelled = words(GPU_RUNTIME, GPU_PLAN, support)
     assert ("--enable-chunked-prefill" in spelled) is chunked
     assert ("--enable-prefix-caching" in spelled) is chunked
 
 
-def test_a_runtime_that_cannot_read_sound_is_refused_by_what_it_lacks() -> None:
-    plan = replace(CPU_PLAN, spec=replace(CPU_PLAN.spec, hearing="only"))
+def test_a_runtime_that_cannot_read_audio_is_refused_by_what_it_lacks() -> None:
+    plan = replace(CPU_PLAN, spec=replace(CPU_PLAN.spec, audio=AudioSupport.TRANSCRIBE_ONLY))
     with pytest.raises(RuntimeProblem, match="with av and soundfile, which the runtime") as refused:
         command(CPU_RUNTIME, plan, WORKPLACE, EngineSettings())
     assert "pip install av soundfile" in refused.value.hint
     assert command(
         CPU_RUNTIME,
-        replace(plan, spec=replace(plan.spec, hearing="beside")),
+        replace(plan, spec=replace(plan.spec, audio=AudioSupport.WITH_TEXT)),
         WORKPLACE,
         EngineSettings(),
     )

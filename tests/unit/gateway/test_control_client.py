@@ -13,7 +13,7 @@ import trio
 
 from vllamad.errors import BadInput, ModelNotFound, ServerBusy, Unavailable
 from vllamad.gateway import control_client as module
-from vllamad.gateway.control_client import SupervisorClient, model_path
+from vllamad.gateway.control_client import SupervisorClient
 from vllamad.host.control_socket import bind_control
 from vllamad.http.control_server import (
     ControlRequest,
@@ -22,7 +22,8 @@ from vllamad.http.control_server import (
     StreamResponse,
     serve_http,
 )
-from vllamad.protocol.control import CopyOrder, Problem, Progress, encode_line
+from vllamad.protocol.control import CopyOrder, Progress, encode_line, model_path
+from vllamad.protocol.problem import Problem
 
 Produce = Callable[[Send], Awaitable[None]]
 DONE = Progress(status="done", done=True)

@@ -6,20 +6,20 @@ from quart import request
 
 from tests.fakes.raw_client import serving
 from vllamad.gateway.server.connection import ServerLimits
-from vllamad.gateway.server.quart_glue import UPLOADS, GatewayApp
+from vllamad.gateway.server.quart_glue import GatewayApp
 
 LIMITS = ServerLimits(bodies=3_000_000, drain=0.2)
 SIZE = 12_000_000  # four times what all bodies together may take
 HEAD = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
-UPLOAD = HEAD % (f"{UPLOADS}x".encode(), SIZE)
+UPLOAD = HEAD % (b"/upload", SIZE)
 
 
 class App(GatewayApp):
     """Counts an upload piece by piece, and any other body at once."""
 
     def __init__(self) -> None:
-        super().__init__("tests", max_body=SIZE)
-        self.add_url_rule(f"{UPLOADS}x", view_func=self.upload, methods=["POST"])
+        super().__init__("tests", max_body=SIZE, streams_body="/upload".__eq__)
+        self.add_url_rule("/upload", view_func=self.upload, methods=["POST"])
         self.add_url_rule("/count", view_func=self.count, methods=["POST"])
 
     async def upload(self) -> str:

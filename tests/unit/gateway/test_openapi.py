@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 
@@ -15,12 +14,11 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from tests.support.openapi_document import DOCUMENT, operations, resolved
-from vllamad.access import api_keys
-from vllamad.config.settings import ApiKey
+from vllamad.access.api_keys import Access
 from vllamad.core.model_name import parse_model_name
-from vllamad.errors import BadInput, Unauthenticated
-from vllamad.gateway.app import ROUTES
+from vllamad.errors import BadInput
 from vllamad.gateway.routes import audio
+from vllamad.gateway.routes.table import ROUTES, Api, Body, Route
 from vllamad.translate.anthropic import blocks as message_blocks
 from vllamad.translate.anthropic import messages
 from vllamad.translate.engine import request_fields
@@ -30,20 +28,9 @@ from vllamad.translate.openai import chat_fields, chat_messages, rerank_fields, 
 
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 
-# The tables that the fields of a request are read by.
+# The tables by which the fields of a relayed request are read.
 TABLES: dict[str, Iterable[str]] = {
-    "GenerateRequest": request._GENERATE,
-    "ChatRequest": request._CHAT,
-    "ApiMessage": request._MESSAGE,
-    "ShowRequest": request._SHOW,
-    "EmbedRequest": embeddings._EMBED,
-    "EmbeddingRequest": embeddings._EMBEDDINGS,
-    "CreateRequest": manage_requests._CREATE,
-    "DeleteRequest": manage_requests._NAMED,
-    "PullRequest": manage_requests._PULL,
-    "PushRequest": manage_requests._PULL,
     "Options": options._TYPES,
-    "Turn": ("role", "content"),
     "ChatCompletionRequest": {*chat_fields._CHAT, "model", "reasoning", "user"},
     "CompletionRequest": {*chat_fields._COMPLETION, "model", "user"},
     "ChatMessage": chat_messages._MESSAGE,
@@ -68,16 +55,13 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "DeleteRequest": manage_requests.DeleteRequest,
     "PullRequest": manage_requests.PullRequest,
     "PushRequest": manage_requests.PushRequest,
+    "Turn": manage_requests.CreateMessage,
 }
 
 
 def routes() -> set[tuple[str, str]]:
-    """Every method and path of the route table, as the document spells paths."""
-    return {
-        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path))
-        for path, methods, _ in ROUTES
-        for method in methods
-    }
+    """Every method and path of the route table."""
+    return {(method, spelled(route.path)) for route in ROUTES for method in route.methods}
 
 
 def properties(schema: dict[str, Any]) -> set[str]:
@@ -128,31 +112,28 @@ def test_what_can_happen_on_every_route_is_there(operation: dict[str, Any]) -> N
     assert common <= set(operation["responses"])
 
 
-@pytest.mark.parametrize(("method", "path"), operations())
-def test_only_what_takes_no_key_says_so(method: str, path: str) -> None:
-    asked = {"method": method, "path": path, "authorization": "", "api_key": ""}
-    takes_none = operations()[method, path].get("security") == []
-    with nullcontext() if takes_none else pytest.raises(Unauthenticated):
-        api_keys.admit((ApiKey(digest="0" * 64, scope=api_keys.MANAGE),), **asked)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: " ".join((*route.methods, route.path)))
+def test_an_operation_says_what_the_table_says(route: Route) -> None:
+    of_route = [operations()[method, spelled(route.path)] for method in route.methods]
+    assert of_route
+    for operation in of_route:
+        assert (operation.get("security") == []) is (route.access is Access.OPEN)
+        assert ("requestBody" in operation) is (route.body is not Body.NONE)
 
 
-@pytest.mark.parametrize("path", sorted({path for _, path in operations()}))
-def test_errors_have_the_form_of_their_api(path: str) -> None:
-    fault = (
-        "AnthropicFault"
-        if path.startswith("/v1/messages")
-        else "OpenAIFault"
-        if path.startswith(("/v1", "/v2", "/rerank", "/score"))
-        else "ApiFault"
-    )
-    told = [
+FAULTS = {Api.OLLAMA: "ApiFault", Api.OPENAI: "OpenAIFault", Api.ANTHROPIC: "AnthropicFault"}
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if set(route.methods) != {"HEAD"}])
+def test_errors_have_the_form_of_their_api(route: Route) -> None:
+    forms = [
         resolved(answer)["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        for (method, at), operation in operations().items()
-        if at == path and method != "HEAD"
-        for status, answer in operation["responses"].items()
+        for method in route.methods
+        if method != "HEAD"
+        for status, answer in operations()[method, spelled(route.path)]["responses"].items()
         if status >= "400"
     ]
-    assert set(told) == {fault}
+    assert set(forms) == {FAULTS[route.api]}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -161,9 +142,9 @@ def test_a_request_has_the_fields_that_are_read_and_no_others(name: str) -> None
 
 
 @pytest.mark.parametrize("name", STRUCTS)
-def test_every_field_of_a_typed_request_is_there(name: str) -> None:
+def test_a_typed_request_has_the_fields_of_its_struct_and_no_others(name: str) -> None:
     fields = {field.encode_name for field in msgspec.structs.fields(STRUCTS[name])}
-    assert fields <= properties(SCHEMAS[name])
+    assert fields == properties(SCHEMAS[name])
 
 
 @pytest.mark.parametrize("field", properties(SCHEMAS["EmbeddingsRequest"]))

@@ -108,6 +108,7 @@ def test_the_largest_child_since_is_what_it_had() -> None:
     held = process_endings._largest_child()
     done = subprocess.run([sys.executable, "-S", "-c", code], check=False)
     told = watch.describe(done.returncode)
+    assert told.startswith("killed by SIGKILL")
     if held < 300 << 20:  # else a test before this one has waited for a larger one
         assert re.search(r"it had 3\d\d MiB$", told)
 

@@ -152,7 +152,8 @@ async def test_a_refusal_is_told_with_kind_and_hint(tmp_path: Path) -> None:
         answer = await ask(path, GET)
     assert answer.startswith(b"HTTP/1.1 404")
     assert answer.endswith(
-        b'{"error":{"kind":"model-not-found","message":"model \'x\' not found","hint":"pull it"}}'
+        b'{"error":{"kind":"model-not-found","message":"model \'x\' not found","hint":"pull it",'
+        b'"status":404}}'
     )
 
 

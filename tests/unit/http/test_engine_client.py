@@ -10,12 +10,12 @@ import trio
 
 from tests.fakes.raw_engine import CHUNKED_HEAD, Exchange, Script, raw_engine
 from vllamad.errors import WorkerLost
-from vllamad.http.engine_client import EngineResponse, client_for, post
+from vllamad.http.engine_client import EngineResponse, client_for, post_to_engine
 
 
 async def ask(path: Path, content: bytes = b"{}") -> EngineResponse:
     with trio.fail_after(20):
-        return await post(str(path), "/v1/chat/completions", content)
+        return await post_to_engine(str(path), "/v1/chat/completions", content)
 
 
 def saying(*pieces: bytes) -> Script:

@@ -1,4 +1,4 @@
-"""The catalog: finds models as users name them, and reads nothing twice."""
+"""The installed models: finds models as users name them, and reads nothing twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vllamad.models import installed as catalog_module
 from vllamad.models.checkpoint.metadata import read_facts
 from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.store import model_store
-from vllamad.models.store.derived import derive
+from vllamad.models.store.derived import derive_model
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def install(models: Path, name: str = "smollm2:135m", source: str = "a test"):
     folder = write_checkpoint(models.parent / "made", SMOLLM2)
-    return model_store.add(
+    return model_store.add_model(
         models, parse_model_name(name), folder, source=source, license="apache-2.0"
     )
 
@@ -48,10 +48,10 @@ def test_a_link_in_circles_hides_its_own_model_and_no_other(models):
     install(models)
     bad = models / install(models, "bad:1", source="another").folder
     (bad / "loop").symlink_to("loop")
-    catalog = InstalledModels(models, {})
-    assert [one.name for one in catalog.all()] == ["smollm2:135m"]
+    installed_models = InstalledModels(models, {})
+    assert [one.name for one in installed_models.all()] == ["smollm2:135m"]
     with pytest.raises(HostProblem, match="cannot read loop: Too many levels"):
-        catalog.find("bad:1")
+        installed_models.find("bad:1")
 
 
 @pytest.mark.parametrize(
@@ -107,32 +107,32 @@ def test_settings_go_with_their_model_whatever_the_case(models):
 
 def test_a_folder_in_the_configuration_is_a_model(models, tmp_path):
     folder = write_checkpoint(tmp_path / "mine", QWEN2, LICENSE_txt="MIT")
-    catalog = InstalledModels(models, {"mine": ModelSettings(path=str(folder))})
-    found = catalog.find("Mine:Latest")
+    installed_models = InstalledModels(models, {"mine": ModelSettings(path=str(folder))})
+    found = installed_models.find("Mine:Latest")
     assert found is not None
     assert found.folder == folder
     assert found.size == sum(path.stat().st_size for path in folder.iterdir())
     assert len(found.digest) == 64
     assert found.license == "MIT"
-    assert catalog.all() == [found]
+    assert installed_models.all() == [found]
 
 
 def test_a_folder_in_the_configuration_stands_before_an_installed_model(models, tmp_path):
     install(models)
     folder = write_checkpoint(tmp_path / "mine", QWEN2)
-    catalog = InstalledModels(models, {"SmolLM2:135m": ModelSettings(path=str(folder))})
-    assert [found.folder for found in catalog.all()] == [folder]
-    found = catalog.find("smollm2:135m")
+    installed_models = InstalledModels(models, {"SmolLM2:135m": ModelSettings(path=str(folder))})
+    assert [found.folder for found in installed_models.all()] == [folder]
+    found = installed_models.find("smollm2:135m")
     assert found is not None
     assert found.facts.model_type == "qwen2"
 
 
 def test_a_changed_folder_has_another_digest(models, tmp_path):
     folder = write_checkpoint(tmp_path / "mine", QWEN2)
-    catalog = InstalledModels(models, {"mine": ModelSettings(path=str(folder))})
-    before = catalog.find("mine")
+    installed_models = InstalledModels(models, {"mine": ModelSettings(path=str(folder))})
+    before = installed_models.find("mine")
     os.utime(folder / "model.safetensors", (5, 5))
-    after = catalog.find("mine")
+    after = installed_models.find("mine")
     assert before is not None
     assert after is not None
     assert before.digest != after.digest
@@ -140,10 +140,10 @@ def test_a_changed_folder_has_another_digest(models, tmp_path):
 
 def test_nothing_is_read_twice(models, reads):
     manifest = install(models)
-    catalog = InstalledModels(models, {})
+    installed_models = InstalledModels(models, {})
     for _ in range(3):
-        catalog.all()
-        catalog.find("smollm2:135m")
+        installed_models.all()
+        installed_models.find("smollm2:135m")
     assert reads == [Path(manifest.folder).name]
 
 
@@ -159,15 +159,19 @@ def test_no_file_is_opened_twice_whatever_is_asked_and_however_many_names_it_has
 
     for name in ("a", "b"):
         install(models, name, source=name)
-    derive(models, found_in(models, "a"), parse_model_name("pet"), EMPTY_OVERLAY)
+    derive_model(models, found_in(models, "a"), parse_model_name("pet"), EMPTY_OVERLAY)
     monkeypatch.setattr(os, "open", counted)
-    catalog = InstalledModels(models, {})
+    installed_models = InstalledModels(models, {})
     for _ in range(2):
-        assert {one.name for one in catalog.all()} == {"a:latest", "b:latest", "pet:latest"}
-        catalog.find("pet")
-        catalog.find("A")
-    catalog.configure({}, None)
-    catalog.all()
+        assert {one.name for one in installed_models.all()} == {
+            "a:latest",
+            "b:latest",
+            "pet:latest",
+        }
+        installed_models.find("pet")
+        installed_models.find("A")
+    installed_models.configure({}, None)
+    installed_models.all()
     weights = [path for path in opened if path.endswith("model.safetensors")]
     assert len(weights) == len(set(weights)) == 2
 
@@ -180,19 +184,19 @@ def found_in(models: Path, name: str) -> InstalledModel:
 
 def test_a_file_that_changed_is_read_again(models, reads):
     manifest = install(models)
-    catalog = InstalledModels(models, {})
-    catalog.find("smollm2:135m")
+    installed_models = InstalledModels(models, {})
+    installed_models.find("smollm2:135m")
     os.utime(models / manifest.folder / "config.json", (5, 5))
-    catalog.find("smollm2:135m")
+    installed_models.find("smollm2:135m")
     assert len(reads) == 2
 
 
 def test_a_model_installed_again_is_read_again(models):
     install(models)
-    catalog = InstalledModels(models, {})
-    before = catalog.find("smollm2:135m")
+    installed_models = InstalledModels(models, {})
+    before = installed_models.find("smollm2:135m")
     install(models, source="another place")
-    after = catalog.find("smollm2:135m")
+    after = installed_models.find("smollm2:135m")
     assert before is not None
     assert after is not None
     assert before.digest != after.digest
@@ -200,27 +204,27 @@ def test_a_model_installed_again_is_read_again(models):
 
 def test_a_removed_model_is_gone_at_once(models):
     install(models)
-    catalog = InstalledModels(models, {})
-    assert len(catalog.all()) == 1
-    model_store.withdraw(models, parse_model_name("smollm2:135m"))
-    assert catalog.all() == []
-    assert catalog.find("smollm2:135m") is None
+    installed_models = InstalledModels(models, {})
+    assert len(installed_models.all()) == 1
+    model_store.remove_name(models, parse_model_name("smollm2:135m"))
+    assert installed_models.all() == []
+    assert installed_models.find("smollm2:135m") is None
 
 
 def test_a_model_that_lost_a_file_is_a_problem_until_the_file_is_back(models):
     manifest = install(models)
-    catalog = InstalledModels(models, {})
-    catalog.all()
+    installed_models = InstalledModels(models, {})
+    installed_models.all()
     config = models / manifest.folder / "config.json"
     content = config.read_bytes()
     config.unlink()
-    assert catalog.all() == []
-    assert catalog.problems() == ["cannot use smollm2:135m: config.json is missing"]
+    assert installed_models.all() == []
+    assert installed_models.problems() == ["cannot use smollm2:135m: config.json is missing"]
     with pytest.raises(HostProblem, match=r"config.json is missing"):
-        catalog.find("smollm2:135m")
+        installed_models.find("smollm2:135m")
     config.write_bytes(content)
-    assert len(catalog.all()) == 1
-    assert catalog.problems() == []
+    assert len(installed_models.all()) == 1
+    assert installed_models.problems() == []
 
 
 def test_one_bad_model_does_not_hide_the_others(models, tmp_path):
@@ -230,9 +234,9 @@ def test_one_bad_model_does_not_hide_the_others(models, tmp_path):
         "bad": ModelSettings(path=str(tmp_path / "bad")),
         "gone": ModelSettings(path=str(tmp_path / "gone")),
     }
-    catalog = InstalledModels(models, settings)
-    assert [found.name for found in catalog.all()] == ["smollm2:135m"]
-    assert len(catalog.problems()) == 2
+    installed_models = InstalledModels(models, settings)
+    assert [found.name for found in installed_models.all()] == ["smollm2:135m"]
+    assert len(installed_models.problems()) == 2
 
 
 def test_a_configured_name_that_is_none_is_refused(models):
@@ -242,66 +246,68 @@ def test_a_configured_name_that_is_none_is_refused(models):
 
 def test_a_glance_says_what_was_just_found(models):
     install(models)
-    catalog = InstalledModels(models, {})
-    assert catalog.glance("smollm2:135m") is None
-    found = catalog.find("smollm2:135m")
+    installed_models = InstalledModels(models, {})
+    assert installed_models.cached("smollm2:135m") is None
+    found = installed_models.find("smollm2:135m")
     assert found is not None
-    assert catalog.glance("SmolLM2:135M") is found
+    assert installed_models.cached("SmolLM2:135M") is found
 
 
 def test_a_glance_says_nothing_of_what_was_looked_at_long_ago(models):
     install(models)
     now = 100.0
-    catalog = InstalledModels(models, {}, clock=lambda: now)
-    catalog.find("smollm2:135m")
+    installed_models = InstalledModels(models, {}, clock=lambda: now)
+    installed_models.find("smollm2:135m")
     now += catalog_module.RECENT + 0.1
-    assert catalog.glance("smollm2:135m") is None
+    assert installed_models.cached("smollm2:135m") is None
 
 
 def test_a_glance_sees_that_a_model_was_removed_or_installed_again(models):
     install(models)
-    catalog = InstalledModels(models, {})
-    catalog.find("smollm2:135m")
+    installed_models = InstalledModels(models, {})
+    installed_models.find("smollm2:135m")
     install(models, source="another place")
-    assert catalog.glance("smollm2:135m") is None
-    assert catalog.find("smollm2:135m") is not None
-    model_store.withdraw(models, parse_model_name("smollm2:135m"))
-    assert catalog.glance("smollm2:135m") is None
+    assert installed_models.cached("smollm2:135m") is None
+    assert installed_models.find("smollm2:135m") is not None
+    model_store.remove_name(models, parse_model_name("smollm2:135m"))
+    assert installed_models.cached("smollm2:135m") is None
 
 
 def test_one_folder_under_two_names_is_two_models(models, tmp_path, reads):
     folder = write_checkpoint(tmp_path / "local", SMOLLM2)
     quick = ModelSettings(path=str(folder), args={"enforce-eager": True})
-    catalog = InstalledModels(models, {"plain": ModelSettings(path=str(folder)), "quick": quick})
+    installed_models = InstalledModels(
+        models, {"plain": ModelSettings(path=str(folder)), "quick": quick}
+    )
     for _ in range(2):
         for name in ("plain", "quick"):
-            found = catalog.find(name)
+            found = installed_models.find(name)
             assert found is not None
             assert found.name == f"{name}:latest"
-            assert catalog.glance(name) is found
-    found = catalog.find("quick")
+            assert installed_models.cached(name) is found
+    found = installed_models.find("quick")
     assert found is not None
     assert found.settings is quick
-    assert {one.name for one in catalog.all()} == {"plain:latest", "quick:latest"}
+    assert {one.name for one in installed_models.all()} == {"plain:latest", "quick:latest"}
     assert reads == ["local"]
 
 
 def test_other_settings_are_those_of_the_next_look(models, tmp_path):
     install(models, "tiny")
-    catalog = InstalledModels(models, {"tiny": ModelSettings(context_length=512)})
-    assert found(catalog, "tiny").settings.context_length == 512
+    installed_models = InstalledModels(models, {"tiny": ModelSettings(context_length=512)})
+    assert found(installed_models, "tiny").settings.context_length == 512
     local = write_checkpoint(tmp_path / "local")
-    catalog.configure(
+    installed_models.configure(
         {"tiny": ModelSettings(keep_alive=1.0), "here": ModelSettings(path=str(local))}, None
     )
-    assert catalog.glance("tiny") is None
-    assert found(catalog, "tiny").settings == ModelSettings(keep_alive=1.0)
-    assert found(catalog, "here").folder == local
-    catalog.configure({}, None)
-    assert catalog.find("here") is None
+    assert installed_models.cached("tiny") is None
+    assert found(installed_models, "tiny").settings == ModelSettings(keep_alive=1.0)
+    assert found(installed_models, "here").folder == local
+    installed_models.configure({}, None)
+    assert installed_models.find("here") is None
 
 
-def found(catalog: InstalledModels, name: str) -> InstalledModel:
-    one = catalog.find(name)
+def found(installed_models: InstalledModels, name: str) -> InstalledModel:
+    one = installed_models.find(name)
     assert one is not None
     return one

@@ -15,7 +15,7 @@ from vllamad.core.overlay import Adapter, Overlay
 from vllamad.errors import HostProblem, ModelNotFound
 from vllamad.models.installed import InstalledModels
 from vllamad.models.store import model_store, pruning, verification
-from vllamad.models.store.derived import derive
+from vllamad.models.store.derived import derive_model
 from vllamad.models.store.manifests import Manifest
 from vllamad.protocol.control import Progress
 
@@ -27,19 +27,19 @@ def models(tmp_path: Path) -> Path:
 
 def added(models: Path, name: str, **files: str) -> Manifest:
     folder = write_checkpoint(models.parent / "made", SMOLLM2, **files)
-    return model_store.add(models, parse_model_name(name), folder, source="a test")
+    return model_store.add_model(models, parse_model_name(name), folder, source="a test")
 
 
 def copied(models: Path, base: str, name: str, overlay: Overlay) -> None:
     found = InstalledModels(models, {}).find(base)
     assert found is not None
-    derive(models, found, parse_model_name(name), overlay)
+    derive_model(models, found, parse_model_name(name), overlay)
 
 
 def verified(models: Path, name: str = "") -> list[tuple[str, str, str]]:
     """What is bad: model, file and why."""
     steps: list[Progress] = []
-    verification.verify(models, parse_model_name(name) if name else None, steps.append)
+    verification.verify_store(models, parse_model_name(name) if name else None, steps.append)
     done = [step.completed for step in steps]
     assert done == sorted(done)
     assert all(step.completed <= step.total for step in steps)
@@ -49,7 +49,7 @@ def verified(models: Path, name: str = "") -> list[tuple[str, str, str]]:
 def pruned(models: Path, *, dry_run: bool = False) -> dict[str, tuple[str, int]]:
     """What no model needed: path, why, and its size."""
     steps: list[Progress] = []
-    pruning.prune(models, steps.append, dry_run=dry_run)
+    pruning.prune_store(models, steps.append, dry_run=dry_run)
     return {step.file: (step.problem, step.total) for step in steps}
 
 
@@ -148,9 +148,9 @@ def cache(models: Path) -> Path:
 def test_what_no_model_needs_is_told_and_gone(models: Path, cache: Path) -> None:
     hub = f"hub/{cache.name}"
     expected = {
-        f"{hub}/snapshots/old": ("a revision no model uses", 4),
-        f"{hub}/blobs/gone": ("a file no model uses", 100),
-        f"{hub}/blobs/half.incomplete": ("part of a pull that was not finished", 10),
+        f"{hub}/snapshots/old": ("a revision that no model uses", 4),
+        f"{hub}/blobs/gone": ("a file that no model uses", 100),
+        f"{hub}/blobs/half.incomplete": ("part of an unfinished pull", 10),
     }
     assert pruned(models, dry_run=True) == expected
     assert (cache / "snapshots/old/own.txt").exists(), "a dry run touches nothing"
@@ -161,7 +161,7 @@ def test_what_no_model_needs_is_told_and_gone(models: Path, cache: Path) -> None
 
 
 def test_a_repository_no_model_is_of_goes_as_a_whole(models: Path, cache: Path) -> None:
-    model_store.withdraw(models, parse_model_name("org/repo"))
+    model_store.remove_name(models, parse_model_name("org/repo"))
     pruned(models)
     assert not cache.exists()
 
@@ -173,7 +173,7 @@ def test_the_files_of_a_damaged_model_stay(models: Path, cache: Path) -> None:
 
 
 def test_what_is_being_pulled_is_left_alone(models: Path, cache: Path) -> None:
-    with model_store.changing(models, cache.name):
+    with model_store.repository_lock(models, cache.name):
         assert pruned(models) == {}
     assert (cache / "blobs" / "half.incomplete").exists()
 
@@ -196,5 +196,5 @@ def test_old_uploads_go_unless_a_model_was_made_of_them(models: Path) -> None:
     past = time.time() - pruning.FRESH - 60
     for name in ("old", "used"):
         os.utime(folder / name, (past, past))
-    assert pruned(models) == {"blobs/old": ("uploaded, and no model was made of it", 5)}
+    assert pruned(models) == {"blobs/old": ("an upload that no model was made of", 5)}
     assert sorted(path.name for path in folder.iterdir()) == ["new", "used"]

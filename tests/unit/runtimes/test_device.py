@@ -11,7 +11,7 @@ from vllamad.errors import RuntimeProblem
 from vllamad.host import gpu_detection
 from vllamad.host.gpu_detection import Gpus
 from vllamad.runtimes import install as module
-from vllamad.runtimes.install import install
+from vllamad.runtimes.install import install_runtime
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_gpu_that_does_not_answer_is_asked_about(
     missing = Gpus(missing="the driver is not loaded: /dev/nvidiactl is missing", may_come=True)
     monkeypatch.setattr(gpu_detection, "look", lambda: missing)
     with pytest.raises(RuntimeProblem, match="/dev/nvidiactl is missing") as caught:
-        install(tmp_path / "runtimes", progress=lambda _: None)
+        install_runtime(tmp_path / "runtimes", progress=lambda _: None)
     assert "--cpu" in caught.value.hint
     assert not (tmp_path / "runtimes").exists()
 
@@ -44,5 +44,5 @@ def test_a_driver_that_needs_a_reboot_is_no_reason_for_a_cpu_build(
 ) -> None:
     monkeypatch.setattr(gpu_detection, "look", lambda: Gpus(missing="updated: reboot", reboot=True))
     with pytest.raises(RuntimeProblem, match="updated: reboot") as caught:
-        install(tmp_path / "runtimes", progress=lambda _: None)
+        install_runtime(tmp_path / "runtimes", progress=lambda _: None)
     assert caught.value.hint.startswith("reboot")

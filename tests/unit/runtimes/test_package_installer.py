@@ -18,10 +18,10 @@ from vllamad.runtimes.package_installer import (
     Installer,
     _Keeping,
     clean_environment,
-    condensed,
     installer_for,
-    reason,
-    stream,
+    output_reason,
+    progress_text,
+    run_command,
 )
 
 
@@ -43,7 +43,7 @@ from vllamad.runtimes.package_installer import (
     ],
 )
 def test_only_what_takes_time_is_news(line, news):
-    assert condensed(line) == news
+    assert progress_text(line) == news
 
 
 OFFLINE_PIP = """\
@@ -86,14 +86,16 @@ ERROR: Cannot install a and b: conflict
     ],
 )  # fmt: skip
 def test_the_reason_is_the_last_line_that_says_why(output, why):
-    assert reason(output) == why
+    assert output_reason(output) == why
 
 
 def test_a_failed_program_leaves_its_log_and_says_where(tmp_path):
     log = tmp_path / "log"
     with pytest.raises(RuntimeProblem, match=r"^no room left$") as caught:
         list(
-            stream(["sh", "-c", "echo one; echo error: no room left >&2; exit 3"], os.environ, log)
+            run_command(
+                ["sh", "-c", "echo one; echo error: no room left >&2; exit 3"], os.environ, log
+            )
         )
     assert str(log) in caught.value.hint
     assert log.read_text() == "one\nerror: no room left\n"
@@ -101,12 +103,12 @@ def test_a_failed_program_leaves_its_log_and_says_where(tmp_path):
 
 def test_a_program_that_is_not_there_is_a_runtime_problem(tmp_path):
     with pytest.raises(RuntimeProblem, match="cannot run /no/such"):
-        list(stream(["/no/such"], os.environ, tmp_path / "log"))
+        list(run_command(["/no/such"], os.environ, tmp_path / "log"))
 
 
 def test_leaving_early_ends_the_program(tmp_path):
     command = ["sh", "-c", "echo $$; exec sleep 600"]
-    lines = stream(command, os.environ, tmp_path / "log")
+    lines = run_command(command, os.environ, tmp_path / "log")
     pid = int(next(lines))
     lines.close()
     assert not Path("/proc", str(pid)).exists()
@@ -122,7 +124,7 @@ def test_packages_of_the_caller_do_not_leak_into_the_other_environment(monkeypat
 
 def test_a_program_that_is_killed_is_told_so(tmp_path):
     with pytest.raises(RuntimeProblem, match=r"^killed by SIGSEGV \(segmentation fault\)$"):
-        list(stream(["sh", "-c", "echo fine; kill -SEGV $$"], os.environ, tmp_path / "log"))
+        list(run_command(["sh", "-c", "echo fine; kill -SEGV $$"], os.environ, tmp_path / "log"))
 
 
 @pytest.fixture
@@ -215,8 +217,8 @@ def test_an_installer_dies_with_the_command_that_started_it(tmp_path):
     script = f"""
 import os, signal
 from pathlib import Path
-from vllamad.runtimes.package_installer import stream
-lines = stream(['sh', '-c', 'echo $$; exec sleep 600'], os.environ, Path('{tmp_path}/log'))
+from vllamad.runtimes.package_installer import run_command
+lines = run_command(['sh', '-c', 'echo $$; exec sleep 600'], os.environ, Path('{tmp_path}/log'))
 print(next(lines), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

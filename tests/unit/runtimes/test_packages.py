@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.wheels import write_wheel
-from vllamad.runtimes.packages import damaged, forget_unrecorded, versions
+from vllamad.runtimes.packages import damaged_packages, package_versions, remove_unrecorded
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def site(tmp_path: Path) -> Path:
 
 
 def test_packages_are_known_by_their_normal_names(tmp_path: Path, site: Path) -> None:
-    assert versions(tmp_path) == {"one": "1.0", "two-more": "1.0"}
-    assert damaged(tmp_path) == {}
+    assert package_versions(tmp_path) == {"one": "1.0", "two-more": "1.0"}
+    assert damaged_packages(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_a_file_that_is_not_as_installed_is_named(
     (site / "one/code.py").unlink()
     if text is not None:
         (site / "one/code.py").write_text(text)
-    assert damaged(tmp_path) == {"one": fault}
+    assert damaged_packages(tmp_path) == {"one": fault}
 
 
 def test_of_many_files_the_first_is_named(tmp_path: Path, site: Path) -> None:
     (site / "one/code.py").unlink()
     (site / "one/__init__.py").unlink()
-    assert damaged(tmp_path) == {"one": "2 files missing: one/__init__.py ..."}
+    assert damaged_packages(tmp_path) == {"one": "2 files missing: one/__init__.py ..."}
 
 
 def test_what_python_compiled_does_not_count(tmp_path: Path, site: Path) -> None:
     (site / "one/__pycache__").mkdir()
     (site / "one/__pycache__/code.cpython-311.pyc").write_bytes(b"\0")
-    assert damaged(tmp_path) == {}
+    assert damaged_packages(tmp_path) == {}
 
 
 @pytest.mark.parametrize("lost", ["RECORD", "METADATA"])
@@ -63,7 +63,7 @@ def test_a_package_that_was_cut_amid_its_install_is_forgotten(
 ) -> None:
     (site / f"Two_more-1.0.dist-info/{lost}").unlink()
     if lost == "RECORD":
-        assert damaged(tmp_path) == {"two-more": "its list of files is missing"}
-    assert forget_unrecorded(tmp_path) == ["two-more"]
-    assert versions(tmp_path) == {"one": "1.0"}
-    assert forget_unrecorded(tmp_path) == []
+        assert damaged_packages(tmp_path) == {"two-more": "its list of files is missing"}
+    assert remove_unrecorded(tmp_path) == ["two-more"]
+    assert package_versions(tmp_path) == {"one": "1.0"}
+    assert remove_unrecorded(tmp_path) == []

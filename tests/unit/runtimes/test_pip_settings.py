@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.runtimes.pip_settings import as_uv, parse
+from vllamad.runtimes.pip_settings import parse_pip_config, uv_options
 
 
 def test_the_environment_wins_over_install_wins_over_global():
@@ -16,15 +16,19 @@ def test_the_environment_wins_over_install_wins_over_global():
         "install.index-url='http://b'\n"
         "install.timeout='8'\n"
     )
-    assert parse(listing) == {"find-links": "/a /b", "index-url": "http://c", "timeout": "8"}
+    assert parse_pip_config(listing) == {
+        "find-links": "/a /b",
+        "index-url": "http://c",
+        "timeout": "8",
+    }
 
 
 def test_other_commands_and_noise_are_left_out():
-    assert parse("download.index-url='http://x'\nnoise\n") == {}
+    assert parse_pip_config("download.index-url='http://x'\nnoise\n") == {}
 
 
 def test_a_quote_in_a_value_survives():
-    assert parse("""global.find-links="/it's/here"\n""") == {"find-links": "/it's/here"}
+    assert parse_pip_config("""global.find-links="/it's/here"\n""") == {"find-links": "/it's/here"}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_a_quote_in_a_value_survives():
     ],
 )
 def test_where_packages_come_from_is_said_in_flags(settings, arguments):
-    assert as_uv(settings) == (arguments, {})
+    assert uv_options(settings) == (arguments, {})
 
 
 @pytest.mark.parametrize(
@@ -59,4 +63,4 @@ def test_where_packages_come_from_is_said_in_flags(settings, arguments):
     ],
 )
 def test_how_to_get_there_is_said_in_the_environment(settings, environment):
-    assert as_uv(settings) == ([], environment)
+    assert uv_options(settings) == ([], environment)

@@ -12,7 +12,7 @@ from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
 from vllamad.host import gpu_detection
 from vllamad.host.gpu_detection import Gpus
-from vllamad.runtimes.runtime_facts import RuntimeFacts, ask, probe, try_engine
+from vllamad.runtimes.runtime_facts import RuntimeFacts, probe_runtime, run_probe, try_runtime
 
 LAST = "INFO 12-01 00:00:00 [gpu.py:1] Using None for EOS token id"
 MADE = """echo '{"tokens": 4, "wanted": 4}'"""
@@ -38,7 +38,7 @@ def test_a_trial_that_dies_of_a_signal_is_told_so_and_not_as_its_last_line(
 ) -> None:
     facts = facts_of(tmp_path, f"echo '{LAST}' >&2; kill -{signal} $$")
     with pytest.raises(RuntimeProblem, match=why) as caught:
-        try_engine(facts, log=tmp_path / "log")
+        try_runtime(facts, log=tmp_path / "log")
     assert "EOS" not in caught.value.message
     assert (tmp_path / "log").read_text() == f"{{}} printed by a library\n{LAST}\n"
     assert ("lacks an instruction" in caught.value.hint) == (signal == "ILL")
@@ -47,7 +47,7 @@ def test_a_trial_that_dies_of_a_signal_is_told_so_and_not_as_its_last_line(
 def test_a_convert_that_dies_of_a_signal_is_told_so_too(tmp_path: Path) -> None:
     python = stub_python(tmp_path / "env", "kill -ABRT $$")
     with pytest.raises(RuntimeProblem, match=r"killed by SIGABRT \(aborted\)$"):
-        ask(str(python), "convert", "a", "b", timeout=9)
+        run_probe(str(python), "convert", "a", "b", timeout=9)
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_a_convert_that_dies_of_a_signal_is_told_so_too(tmp_path: Path) -> None:
 def test_a_shortage_of_memory_says_what_to_free(tmp_path: Path, said: str) -> None:
     facts = facts_of(tmp_path, f"echo '{said}' >&2; exit 1")
     with pytest.raises(RuntimeProblem) as caught:
-        try_engine(facts, log=tmp_path / "log")
+        try_runtime(facts, log=tmp_path / "log")
     assert caught.value.hint.startswith("free memory first")
 
 
 def test_fewer_tokens_than_asked_for_are_no_trial(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, """echo '{"tokens": 3, "wanted": 4}'""")
     with pytest.raises(RuntimeProblem, match="made 3 tokens of 4"):
-        try_engine(facts, log=tmp_path / "log")
+        try_runtime(facts, log=tmp_path / "log")
 
 
 def test_programs_of_the_runtime_come_first(tmp_path: Path) -> None:
     python = stub_python(tmp_path / "env", """echo "{\\"path\\": \\"$PATH\\"}" """)
-    told = str(ask(str(python), "probe", timeout=9)["path"])
+    told = str(run_probe(str(python), "probe", timeout=9)["path"])
     assert told.startswith(f"{python.parent}:")
 
 
@@ -105,18 +105,18 @@ def test_a_trial_asks_for_little_of_the_emptiest_card(
     seen = tmp_path / "seen"
     words = f'echo "$3 $4 on $CUDA_VISIBLE_DEVICES $VLLM_USE_FLASHINFER_SAMPLER" > {seen}'
     facts = facts_of(tmp_path, f"{words}; {MADE}", device="cuda")
-    try_engine(facts, log=tmp_path / "log")
+    try_runtime(facts, log=tmp_path / "log")
     assert seen.read_text() == f"{order} 0\n"
 
 
 def test_a_trial_without_a_card_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_detection, "look", lambda hidden: Gpus(missing="NVML finds no GPU"))
     with pytest.raises(RuntimeProblem, match="cannot try the engine: NVML finds no GPU"):
-        try_engine(facts_of(tmp_path, MADE, device="cuda"), log=tmp_path / "log")
+        try_runtime(facts_of(tmp_path, MADE, device="cuda"), log=tmp_path / "log")
 
 
 def test_facts_tell_whether_flashinfers_kernels_are_there(tmp_path: Path) -> None:
     python = stub_python(
         tmp_path / "env", f"echo '{json.dumps(RUNTIME_FACTS | {'flashinfer': True})}'"
     )
-    assert probe(str(python), name="r").flashinfer
+    assert probe_runtime(str(python), name="r").flashinfer

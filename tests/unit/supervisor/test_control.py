@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from vllamad.errors import (
     VllamadError,
 )
 from vllamad.host.control_socket import Peer, bind_control
-from vllamad.http.control_server import ControlRequest, serve_http
+from vllamad.http.control_server import ControlRequest, ControlResponse, serve_http
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.control import Progress, Reloaded
-from vllamad.supervisor import control
-from vllamad.supervisor.control import Attempt, Control, Daemon
+from vllamad.supervisor.control import ROUTES, Control, ControlAccess, ControlRoute
+from vllamad.supervisor.control_handlers import Call, Daemon, NoOrder
 from vllamad.supervisor.models.library import Library
 from vllamad.supervisor.models.model_changes import ModelChanges
+from vllamad.supervisor.progress_responses import Attempt, ticking
 from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.manager import WorkerManager
 from vllamad.supervisor.workers.worker_paths import log_file
@@ -280,7 +282,13 @@ async def test_a_pull_that_breaks_ends_in_its_reason(tmp_path: Path) -> None:
         one.shelf.breaks = HostProblem("cannot write: no space left", hint="make room")
         *_, last = await one.order("/v1/models/pull", model="a")
     assert last == {
-        "error": {"kind": "host", "message": "cannot write: no space left", "hint": "make room"},
+        "error": {
+            "kind": "host",
+            "message": "cannot write: no space left",
+            "hint": "make room",
+            "status": 500,
+            "errno": 0,
+        },
         "done": True,
     }
 
@@ -349,13 +357,49 @@ async def test_a_stranger_is_told_whom_to_join(tmp_path: Path, method: str, path
     assert "no-such-group" in caught.value.hint
 
 
+async def done(daemon: Daemon, call: Call[NoOrder]) -> ControlResponse:
+    return ControlResponse(body=b"done")
+
+
+async def test_a_route_without_access_takes_admin_and_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = ControlRoute("GET", "/v1/new", done, NoOrder)
+    assert new.access is ControlAccess.ADMIN
+    path = ("v1", "new")
+    stranger = Peer(pid=1, uid=1234, gid=1234, groups=frozenset({1234}))
+    root = Peer(pid=2, uid=0, gid=0, groups=frozenset({0}))
+    refused = ControlRequest(method="GET", path=path, query={}, body=b"", peer=stranger)
+    async with house(tmp_path) as one:
+        served = Control(one.daemon, (*ROUTES, new))
+        with pytest.raises(NotAllowed):
+            await served.handle(refused)
+        caplog.set_level("INFO", "vllamad.supervisor.control")
+        assert await served.handle(replace(refused, peer=root)) == ControlResponse(body=b"done")
+    assert [record.__dict__["fields"]["uid"] for record in caplog.records] == [0]
+
+
+async def test_an_unknown_path_takes_admin_too(tmp_path: Path) -> None:
+    stranger = Peer(pid=1, uid=1234, gid=1234, groups=frozenset({1234}))
+    request = ControlRequest(method="GET", path=("v2",), query={}, body=b"", peer=stranger)
+    async with house(tmp_path) as one:
+        with pytest.raises(NotAllowed):
+            await Control(one.daemon).handle(request)
+
+
+def test_only_what_changes_nothing_is_for_reading() -> None:
+    reading = {route.method for route in ROUTES if route.access is ControlAccess.READ}
+    changing = {route.method for route in ROUTES if route.access is ControlAccess.ADMIN}
+    assert (reading, changing) == ({"GET"}, {"POST"})
+
+
 async def told_by(work: Callable[[], Awaitable[str]]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
 
     async def send(line: bytes) -> None:
         lines.append(json.loads(line))
 
-    await control._long(work, lambda: "working").produce(send)
+    await ticking(work, lambda: "working").produce(send)
     return lines
 
 
@@ -411,4 +455,6 @@ async def test_a_reload_of_a_configuration_with_faults_names_them(tmp_path: Path
         "kind": "config",
         "message": "a.toml:1: x: y\na.toml:2: z: w",
         "hint": "as before",
+        "status": 500,
+        "problems": ["a.toml:1: x: y", "a.toml:2: z: w"],
     }

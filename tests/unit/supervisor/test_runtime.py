@@ -23,7 +23,7 @@ from vllamad.errors import RuntimeProblem
 from vllamad.host import devices
 from vllamad.host.gpu_detection import Gpus
 from vllamad.runtimes import number_type
-from vllamad.runtimes.installed_runtimes import write
+from vllamad.runtimes.installed_runtimes import write_json_file
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts
 from vllamad.supervisor import runtime as module
 from vllamad.supervisor.runtime import EngineRuntimes
@@ -55,8 +55,8 @@ def install(home: Path, name: str, **facts: object) -> None:
     runtime.mkdir(parents=True)
     told = RuntimeFacts(
         name=name, python=sys.executable, engine="vllm", version="0.32.0", device="cpu",
-        module="m", flags=["--uds", "--model"], tool_parsers=["hermes"],
-        reasoning_parsers=["qwen3"], fork=True,
+        module="m", flags=("--uds", "--model"), tool_parsers=("hermes",),
+        reasoning_parsers=("qwen3",), fork=True,
     )  # fmt: skip
     told = msgspec.structs.replace(told, **facts)
     (runtime / "runtime.json").write_bytes(msgspec.json.encode(told))
@@ -103,18 +103,19 @@ class Looks:
 async def test_an_engine_is_what_its_runtime_says_of_itself(tmp_path: Path) -> None:
     install(tmp_path, "one")
     engine = await engines_of(tmp_path).engine()
-    assert (engine.python, engine.version, engine.device) == (sys.executable, "0.32.0", "cpu")
-    assert engine.flags == {"uds", "model"}
-    assert (engine.tool_parsers, engine.reasoning_parsers) == ({"hermes"}, {"qwen3"})
-    assert engine.fork
+    features = engine.features
+    assert (engine.python, features.version, features.device) == (sys.executable, "0.32.0", "cpu")
+    assert features.flags == ("--uds", "--model")
+    assert (features.tool_parsers, features.reasoning_parsers) == (("hermes",), ("qwen3",))
+    assert features.fork
 
 
 async def test_another_runtime_is_used_from_the_next_start_on(tmp_path: Path) -> None:
     install(tmp_path, "one", version="1")
     engines = engines_of(tmp_path)
-    assert (await engines.engine()).version == "1"
+    assert (await engines.engine()).features.version == "1"
     install(tmp_path, "two", version="2")
-    assert (await engines.engine()).version == "2"
+    assert (await engines.engine()).features.version == "2"
     assert (await engines.info()).name == "two"
 
 
@@ -317,7 +318,7 @@ def counting(found: NumberTimes | RuntimeProblem) -> Callable[[RuntimeFacts, Pat
         measure.asked += 1  # type: ignore[attr-defined]
         if isinstance(found, RuntimeProblem):
             raise found
-        write(
+        write_json_file(
             number_type._file(facts, devices.cpu_key(), cache),
             Measured(cpu=devices.cpu_key(), times=found),
         )
@@ -347,7 +348,7 @@ async def test_a_machine_of_another_kind_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = NumberTimes(bfloat16=1.0, float16=1.0, float32=9.0)
-    install(tmp_path, "one", numbers=[Measured(cpu="the one it was installed on", times=slow)])
+    install(tmp_path, "one", numbers=(Measured(cpu="the one it was installed on", times=slow),))
     engines = engines_of(tmp_path, measure=counting(FAST))
     await engines.ready()
     assert engines.machine.numbers == FAST

@@ -1,4 +1,4 @@
-"""Refusals have the shape their API gives them, and say nothing of our insides."""
+"""Error bodies have the form of their API, and contain no private text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllamad.errors import ServerBusy
+from vllamad.errors import (
+    BadInput,
+    HostProblem,
+    LoadFailed,
+    RuntimeProblem,
+    ServerBusy,
+    VllamadError,
+)
 from vllamad.translate.engine.refusal_texts import REFUSED, TOO_LONG
 from vllamad.translate.error_bodies import (
     CANNOT,
@@ -19,6 +26,7 @@ from vllamad.translate.error_bodies import (
     api_error,
     engine_refusal,
     openai_error,
+    public_message,
     without_private_text,
 )
 
@@ -43,7 +51,7 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told", "message"),
+    ("status", "body", "expected", "message"),
     [
         (400, b'{"error":{"message":"suffix is bad"}}', 400, REFUSED),
         (400, b'{"error":{"message":"x","param":"top_p"}}', 400, "invalid value for 'top_p'"),
@@ -61,13 +69,13 @@ def test_an_openai_error_is_an_envelope_typed_by_status(status, kind):
         (400, b"\xff", 400, REFUSED),
     ],
 )
-def test_the_engines_refusal_becomes_ours(status, body, told, message):
+def test_an_engine_refusal_gets_a_message_and_status_of_ours(status, body, expected, message):
     error = engine_refusal(status, body)
-    assert (error.status, error.message) == (told, message)
+    assert (error.status, error.message) == (expected, message)
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "expected"),
     [
         ("a\n  b", "a b"),
         ("Qwen/Qwen2 is not a multimodal model", "Qwen/Qwen2 is not a multimodal model"),
@@ -80,12 +88,12 @@ def test_the_engines_refusal_becomes_ours(status, body, told, message):
         ("x" * 301, "x" * 299 + "…"),
     ],
 )
-def test_an_engines_message_is_cleaned(said, told):
-    assert without_private_text(said) == told
+def test_private_text_is_removed_from_an_engines_message(message, expected):
+    assert without_private_text(message) == expected
 
 
 @given(st.binary(), st.integers(400, 599))
-def test_every_answer_of_the_engine_becomes_a_refusal(body, status):
+def test_any_error_body_of_the_engine_becomes_a_refusal(body, status):
     error = engine_refusal(status, body)
     assert 400 <= error.status < 600
     assert 0 < len(error.message) <= 300
@@ -109,3 +117,14 @@ def test_anthropic_has_a_type_for_each_status(status: int, kind: str) -> None:
     body = {"type": "error", "error": {"type": kind, "message": "m"}}
     assert json.loads(anthropic_error(status, "m")) == body
     assert json.loads(anthropic_error(status, "m", "req_1")) == body | {"request_id": "req_1"}
+
+
+@pytest.mark.parametrize("kind", [HostProblem, LoadFailed, RuntimeProblem])
+def test_no_path_of_ours_reaches_a_client(kind: type[VllamadError]) -> None:
+    error = kind("cannot load a: no such file: /var/lib/vllamad/x.bin at 0x7f00")
+    assert public_message(error) == "cannot load a: no such file: … at …"
+
+
+def test_the_words_of_a_client_come_back_unchanged_up_to_a_limit() -> None:
+    assert public_message(BadInput("cannot use /a/b/c")) == "cannot use /a/b/c"
+    assert len(public_message(BadInput("x" * 10_000))) == 2001

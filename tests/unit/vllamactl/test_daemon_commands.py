@@ -10,6 +10,7 @@ from tests.fakes.control_daemon import ControlDaemon
 from tests.support.ctl_runs import RunCtl
 from vllamad.errors import ModelNotFound
 from vllamad.protocol import control
+from vllamad.protocol.problem import Problem
 
 READY = control.WorkerInfo(
     model="smollm2:135m",
@@ -234,7 +235,7 @@ def test_a_reload_of_nothing_new_says_so(daemon: ControlDaemon, run: RunCtl) -> 
 def test_a_reload_with_faults_names_each_and_is_refused(
     daemon: ControlDaemon, run: RunCtl, words: tuple[str, ...]
 ) -> None:
-    problem = control.Problem(kind="config", message="a.toml:1: x\na.toml:2: y", hint="as before")
+    problem = Problem(kind="config", message="a.toml:1: x\na.toml:2: y", hint="as before")
     daemon.says("POST", "/v1/reload", [control.Progress(done=True, error=problem)])
     ran = run("reload", *words)
     assert (ran.code, ran.out) == (1, "")

@@ -36,7 +36,7 @@ def made(name: str, folder: Path) -> RuntimeFacts:
     python = folder / name / "bin" / "python"
     facts = RuntimeFacts(
         name=name, python=str(python), engine=engine, version=version, device="cpu", module="m",
-        flags=[], tool_parsers=[], reasoning_parsers=[], fork=True,
+        flags=(), tool_parsers=(), reasoning_parsers=(), fork=True,
     )  # fmt: skip
     python.parent.mkdir(parents=True)
     python.symlink_to("/bin/true")
@@ -115,7 +115,7 @@ def facts_of(runtime: Path) -> RuntimeFacts:
 
 @pytest.fixture
 def fake_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vllamad.runtimes.install.install", installs)
+    monkeypatch.setattr("vllamad.runtimes.install.install_runtime", installs)
 
 
 @pytest.mark.usefixtures("fake_install")
@@ -166,7 +166,7 @@ def test_a_repair_says_what_it_mended(monkeypatch: pytest.MonkeyPatch, run: RunC
         facts = facts_of(there) if there.exists() else made("vllm-cpu-1", folder)
         return facts, mended.pop(0)
 
-    monkeypatch.setattr("vllamad.runtimes.install.repair", repairs)
+    monkeypatch.setattr("vllamad.runtimes.install.repair_runtime", repairs)
     ran = run("runtime", "install", "--repair", "--cpu")
     assert ran.out == "✓ vllm-cpu-1 is mended\n  numpy: it is missing\n"
     assert ran.err == "→ mending a runtime\n→ mending a runtime: checking\n"

@@ -10,7 +10,8 @@ from msgspec import structs
 from tests.fakes.control_daemon import ControlDaemon
 from tests.support.ctl_runs import RunCtl
 from vllamad.errors import NotAllowed
-from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Models, Problem, Progress
+from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Models, Progress
+from vllamad.protocol.problem import Problem
 
 SMOL = ModelInfo(
     name="smollm2:135m",

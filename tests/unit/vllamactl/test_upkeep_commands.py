@@ -12,12 +12,15 @@ from tests.support.ctl_runs import RunCtl
 from vllamad.host import devices, gpu_detection, gpu_info
 from vllamad.host.gpu_detection import Gpus
 from vllamad.host.gpu_info import Card, Cards
-from vllamad.protocol.control import Problem, Progress
+from vllamad.protocol.control import Progress
+from vllamad.protocol.problem import Problem
 
 VERIFY, PRUNE, PULL = "/v1/models/verify", "/v1/models/prune", "/v1/models/pull"
 FOUND = [
-    Progress(status="unneeded", file="hub/a", problem="a revision no model uses", total=1_500_000),
-    Progress(status="unneeded", file="hub/b", problem="a file no model uses", total=500_000),
+    Progress(
+        status="unneeded", file="hub/a", problem="a revision that no model uses", total=1_500_000
+    ),
+    Progress(status="unneeded", file="hub/b", problem="a file that no model uses", total=500_000),
     Progress(status="removed", done=True),
 ]
 
@@ -63,8 +66,8 @@ def test_bad_files_are_events_and_then_an_error(daemon: ControlDaemon, run: RunC
 def test_prune_says_what_and_how_much(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", PRUNE, FOUND)
     assert run("prune").out == (
-        "  • hub/a  1.5 MB, a revision no model uses\n"
-        "  • hub/b  500 KB, a file no model uses\n"
+        "  • hub/a  1.5 MB, a revision that no model uses\n"
+        "  • hub/b  500 KB, a file that no model uses\n"
         "✓ freed 2.0 MB, 2 things\n"
     )
     assert run("prune", "--dry-run").out.endswith("✓ would free 2.0 MB, 2 things\n")
@@ -77,7 +80,7 @@ def test_prune_in_scripts(daemon: ControlDaemon, run: RunCtl) -> None:
     answer = run("prune", "--json", "--dry-run").json()
     assert isinstance(answer, dict)
     assert (answer["dry_run"], answer["freed"]) == (True, 2_000_000)
-    first = {"path": "hub/a", "size": 1_500_000, "why": "a revision no model uses"}
+    first = {"path": "hub/a", "size": 1_500_000, "why": "a revision that no model uses"}
     assert answer["removed"][0] == first
 
 

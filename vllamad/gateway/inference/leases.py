@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import msgspec
 import trio
 
-from vllamad.errors import Unavailable, VllamadError, from_kind
+from vllamad.errors import Unavailable, VllamadError
 from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import (
     LINE_LIMIT,
@@ -55,7 +56,7 @@ async def lease(
 
     `keep_alive` is seconds, infinite for ever. Raises what the supervisor refuses with.
     """
-    seconds = -1.0 if keep_alive == float("inf") else keep_alive
+    seconds = None if keep_alive is None else -1.0 if keep_alive == inf else float(keep_alive)
     async with await _connect(broker) as stream:
         lines = _Lines(stream)
         await _ask(stream, Acquire(model=model, keep_alive=seconds, request_id=request_id))
@@ -63,8 +64,8 @@ async def lease(
             match await lines.next():
                 case Granted() as grant:
                     break
-                case Refused(kind=kind, message=message, hint=hint):
-                    raise from_kind(kind, message, hint)
+                case Refused(problem=problem):
+                    raise problem.error()
                 case _:
                     pass  # still waiting
         yield Lease(grant, lines)

@@ -1,4 +1,4 @@
-"""The model a request names: found in the catalog, or refused in the words of its route."""
+"""The model a request names: among those installed, or refused in the words of its route."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ async def find(
     Ollama's cloud, and ModelNotFound with the words `unknown` makes of the name as it was sent.
     """
     name = named(text, missing=missing, cloud=cloud)
-    found = context.catalog.glance(name) or await trio.to_thread.run_sync(
-        context.catalog.find, name
+    found = context.installed_models.cached(name) or await trio.to_thread.run_sync(
+        context.installed_models.find, name
     )
     if found is None:
         raise ModelNotFound(unknown(name if split_source(text)[1] else text))

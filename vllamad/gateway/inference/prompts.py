@@ -10,7 +10,7 @@ import trio
 
 from vllamad.errors import EngineRefused, WorkerLost
 from vllamad.gateway.inference.upstream import engine_timeout, noted
-from vllamad.http.engine_client import post
+from vllamad.http.engine_client import post_to_engine
 from vllamad.protocol.lease import Granted
 from vllamad.translate.conversation.cutting import cut_context
 from vllamad.translate.error_bodies import STOPPED, engine_refusal
@@ -67,7 +67,9 @@ class Prompts:
         context = asked.context
         if limit:
             context = cut_context(context, limit - len(turn) - 1, keep)  # one is the answer's
-        return call.going_on([*context, *turn], asked), len(asked.context) - len(context)
+        return call.continue_from_tokens([*context, *turn], asked), len(asked.context) - len(
+            context
+        )
 
     async def count(self, call: EngineCall) -> int | None:
         """How many tokens the engine makes of `call`; None where it refuses to render it."""
@@ -86,7 +88,7 @@ class Prompts:
 
     async def _told(self, path: str, asked: dict[str, object], kind: type[T]) -> T:
         with trio.move_on_after(self._limit):
-            answer = await post(self._grant.endpoint, path, msgspec.json.encode(asked))
+            answer = await post_to_engine(self._grant.endpoint, path, msgspec.json.encode(asked))
             with closing(answer):
                 return _read(answer.status, await answer.read(), kind)
         raise engine_timeout()

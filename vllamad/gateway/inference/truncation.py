@@ -137,7 +137,7 @@ class _Conversation:
             return Fitted(await self.keeping(self._messages))
         search = Search(cuts, limit - _ROOM)
         while (cut := search.next()) is not None:
-            search.told(cut, await self._count(cuts.kept(cut)))
+            search.record_count(cut, await self._count(cuts.kept(cut)))
         best = search.best
         return Fitted(await self.keeping(cuts.kept(best)), cuts.dropped(best))
 

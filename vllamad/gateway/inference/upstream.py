@@ -19,7 +19,7 @@ import trio
 from vllamad.errors import EngineRefused, VllamadError, WorkerLost
 from vllamad.host.log import event, named
 from vllamad.host.log_events import LogEvent
-from vllamad.http.engine_client import JSON, EngineResponse, decode, open_ended, post
+from vllamad.http.engine_client import JSON, EngineResponse, decode_body, open_ended, post_to_engine
 from vllamad.translate.error_bodies import FAILED, STOPPED, engine_refusal, without_private_text
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class UpstreamResponse:
         """
         self._asking.deadline = self.deadline
         with self._asking:
-            self._answer = answer = await post(endpoint, path, body, content_type)
+            self._answer = answer = await post_to_engine(endpoint, path, body, content_type)
             if answer.status != 200:
                 raise noted(engine_refusal(answer.status, await answer.read(REFUSAL_LIMIT)))
             self.begin(answer)
@@ -168,7 +168,7 @@ class UpstreamResponse:
         if ended and not open_ended(self._reader):
             self.over = self._cut = True
             return b""
-        payload = decode(self._reader, data)
+        payload = decode_body(self._reader, data)
         out = self.output.feed(payload, now_ns) if payload else b""
         if self.output.failed is not None:
             noted(self.output.failed)

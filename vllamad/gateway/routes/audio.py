@@ -82,11 +82,11 @@ async def _relayed(context: Context, path: str) -> Response:
     installed = await find(context, name, missing=BadInput("model is required"))
     record.model = installed.name
     if "audio" not in installed.capabilities:
-        raise _deaf(name, installed, context)
+        raise _no_audio(name, installed, context)
     lease = await acquire_lease(context, installed, None)
     served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
     plain = form.value("response_format") == "text"
-    output = OpenAIPassthrough(stream=stream, served_name=served, asked_name=name)
+    output = OpenAIPassthrough(stream=stream, served_name=served, requested_name=name)
     await hold_until_response_sent(recorded(record, output))
     boundary = secrets.token_hex(16)
     asked = await send_request(
@@ -107,10 +107,10 @@ async def _relayed(context: Context, path: str) -> Response:
     return Response(body, content_type=JSON)
 
 
-def _deaf(name: str, installed: InstalledModel, context: Context) -> NotSupported:
+def _no_audio(name: str, installed: InstalledModel, context: Context) -> NotSupported:
     refusal = f"{quoted(name)} does not support audio transcription"
-    engine = context.settings.parsers
-    if missing := missing_packages(installed.facts.hearing, engine.sound if engine else ()):
+    engine = context.settings.features
+    if missing := missing_packages(installed.facts.audio, engine.audio_packages if engine else ()):
         refusal += f": the engine's runtime lacks {' and '.join(missing)}"
     return NotSupported(refusal, hint="vllamactl runtime install" if missing else "")
 

@@ -7,7 +7,7 @@ from quart import Response, request
 
 from vllamad.errors import BadInput
 from vllamad.gateway.context import Context
-from vllamad.models.store.upload_blobs import BLOB_LIMIT, Upload, blob_path
+from vllamad.models.store.upload_blobs import BLOB_LIMIT, BlobWriter, blob_path
 from vllamad.translate.content.compression import IDENTITY
 
 
@@ -26,11 +26,11 @@ async def blob(context: Context) -> Response:
     if present:
         await _skip()
         return Response(b"", status=200)
-    await _store(Upload(context.settings.models_dir, digest))
+    await _store(BlobWriter(context.settings.models_dir, digest))
     return Response(b"", status=201)
 
 
-async def _store(upload: Upload) -> None:
+async def _store(upload: BlobWriter) -> None:
     await trio.to_thread.run_sync(upload.begin)
     try:
         async for piece in request.body:

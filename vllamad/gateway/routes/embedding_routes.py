@@ -158,7 +158,7 @@ async def _vectors(
     served, revoked = lease.grant.served_name, lease.revoked
     limits = replace(context.limits, first=WHOLE)
     call = wire.embeddings_call(inputs, served_name=served, truncate_to=truncate_to)
-    output = OpenAIPassthrough(stream=False, served_name=served, asked_name=served)
+    output = OpenAIPassthrough(stream=False, served_name=served, requested_name=served)
     endpoint, body = lease.grant.endpoint, call.encode()
     try:
         asked = await send_request(

@@ -187,7 +187,7 @@ async def _answer(
     record: Record = g.record
     record.model = installed.name
     if asked.wants_unload:
-        await leases.unload(context.settings.broker, installed.runs_as)
+        await leases.unload(context.settings.broker, installed.worker_name)
         return _settled(asked, spelling, "unload")
     traits = await traits_for(context, installed)
     check(asked, traits)
@@ -304,7 +304,7 @@ async def relayed(
         options = options if is_object(options) else {}
         usage = options.get("include_usage") is True
         body["stream_options"] = options | {"include_usage": True}
-    output = answer(stream=stream, served_name=served, asked_name=name, usage=usage, form=form)
+    output = answer(stream=stream, served_name=served, requested_name=name, usage=usage, form=form)
     await hold_until_response_sent(recorded(record, output))
     repetitions = context.settings.server.max_repetitions
     call = EngineCall(path=path, body=body)

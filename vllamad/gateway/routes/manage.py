@@ -15,14 +15,12 @@ from quart import Response, g
 from vllamad.core.model_name import ModelName, parse_model_name, split_source
 from vllamad.errors import BadInput, ModelNotFound, NotAllowed, VllamadError
 from vllamad.gateway.context import Context, Record
-from vllamad.gateway.control_client import model_path
-from vllamad.gateway.errors import status_of
 from vllamad.gateway.inference.model_lookup import CLOUD_DISABLED
 from vllamad.gateway.inference.template_syntax import check_template
 from vllamad.gateway.routes.generation import NDJSON, read
 from vllamad.gateway.server.quart_glue import OwnBody, ResponseSink, hold_until_response_sent
 from vllamad.host.log import event
-from vllamad.protocol.control import CopyOrder, CreateOrder, Progress, PullOrder
+from vllamad.protocol.control import CopyOrder, CreateOrder, Progress, PullOrder, model_path
 from vllamad.translate.error_bodies import api_error
 from vllamad.translate.go.json_decoder import quoted
 from vllamad.translate.ollama.create_files import checkpoint_of
@@ -148,7 +146,7 @@ async def _told(
     try:
         step = await anext(steps)
     except VllamadError as error:  # before anything was said there is still a status to be had
-        return _refused(error.message, status_of(error))
+        return _refused(error.message, error.status)
     if stream:
         return Told(step, steps)
     try:

@@ -45,7 +45,7 @@ async def health(context: Context) -> Response:
 
 async def tags(context: Context) -> Response:
     """`GET /api/tags`."""
-    installed = await trio.to_thread.run_sync(context.catalog.all)
+    installed = await trio.to_thread.run_sync(context.installed_models.all)
     return _json({"models": [model_info.tag_entry(model) for model in installed]})
 
 
@@ -74,13 +74,15 @@ async def show(context: Context) -> Response:
     agent = request.headers.get("User-Agent", "")
     # Copilot shows this name in its list: the one it asked for.
     basename = asked.model if agent.startswith(COPILOT) else ""
-    tensors = await trio.to_thread.run_sync(model_info.tensors, installed) if asked.verbose else ()
-    return _json(model_info.show(installed, basename=basename, tensors=tensors))
+    tensors = (
+        await trio.to_thread.run_sync(model_info.tensor_entries, installed) if asked.verbose else ()
+    )
+    return _json(model_info.show_response(installed, basename=basename, tensors=tensors))
 
 
 async def openai_models(context: Context) -> Response:
     """`GET /v1/models`: everything installed, loaded or not."""
-    installed = await trio.to_thread.run_sync(context.catalog.all)
+    installed = await trio.to_thread.run_sync(context.installed_models.all)
     body = chat_fields.encode_model_list([_listed(model, model.name) for model in installed])
     return Response(body, content_type="application/json")
 
@@ -98,7 +100,7 @@ async def openai_model(context: Context) -> Response:
 
 async def _ps_entry(context: Context, worker: WorkerInfo) -> dict[str, object] | None:
     try:
-        installed = await trio.to_thread.run_sync(context.catalog.find, worker.model)
+        installed = await trio.to_thread.run_sync(context.installed_models.find, worker.model)
     except HostProblem:
         installed = None
     if installed is None:  # its files went while it runs
@@ -108,7 +110,7 @@ async def _ps_entry(context: Context, worker: WorkerInfo) -> dict[str, object] |
         "model": worker.model,
         "size": worker.size,
         "digest": installed.digest,
-        "details": model_info.details(installed),
+        "details": model_info.details_entry(installed),
         "expires_at": expires_at(time.time_ns(), worker.expires_in),
         "size_vram": worker.size_vram,
         "context_length": worker.context_length,

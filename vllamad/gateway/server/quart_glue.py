@@ -24,7 +24,6 @@ from quart_trio.wrappers.request import TrioBody
 from vllamad.gateway.inference.token_pump import TokenPump
 
 BODY_TIMEOUT: Final = 60.0
-UPLOADS: Final = "/api/blobs/"  # the paths whose bodies may be larger than memory
 READ_AHEAD: Final = 1 << 20  # bytes of such a body that wait for its reader
 
 T = TypeVar("T")
@@ -69,11 +68,22 @@ class PacedBody(TrioBody):
 
 
 class GatewayApp(QuartTrio):
-    """The application; without a `hub` every answer goes the plain way."""
+    """The application; without a `hub` every answer goes the plain way.
 
-    def __init__(self, import_name: str, *, hub: TokenPump | None = None, max_body: int) -> None:
+    `streams_body` says of a path whether its route reads bodies piece by piece.
+    """
+
+    def __init__(
+        self,
+        import_name: str,
+        *,
+        hub: TokenPump | None = None,
+        max_body: int,
+        streams_body: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         super().__init__(import_name, static_folder=None)
         self.hub = hub
+        self.streams_body = streams_body
         # Large bodies at a time: a thread that reads one holds the interpreter again and again.
         self.reading = trio.CapacityLimiter(1)
         self.config["RESPONSE_TIMEOUT"] = None  # 60 s would cut a long answer, without a word
@@ -89,7 +99,7 @@ class GatewayConnection(TrioASGIHTTPConnection):
 
     def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
         request = super()._create_request_from_scope(send)
-        if request.path.startswith(UPLOADS):
+        if self.app.streams_body(request.path):
             request.body = PacedBody()
             taken = _held_by(self.scope).get("taken")
             if callable(taken):  # else no server of ours counts what is kept of bodies

@@ -1,1 +1,4 @@
-"""A checkpoint's own files, read without trust: what its model is and can do."""
+"""Readers of a checkpoint's files, none of which is trusted: what its model is and can do.
+
+Reads, never writes, and runs nothing of the model's outside a process that bounds itself.
+"""

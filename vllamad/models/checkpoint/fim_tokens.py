@@ -1,7 +1,7 @@
-"""Which of a tokenizer's tokens ask its model to fill in the middle of a text, if any do.
+"""Finds the tokens with which a tokenizer marks a text whose middle the model fills in.
 
-That the tokens are there is taken for the skill, except where a whole family shares one tokenizer
-and only its coders learned it.
+A model that has the tokens counts as trained on them, except in families where all models share
+one tokenizer and only the coders were trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from vllamad.errors import BadInput
-from vllamad.models.checkpoint.json_access import Json, mapping, text
+from vllamad.models.checkpoint.json_access import Json, get_object, get_text
 from vllamad.models.store.safe_files import read_bounded
 from vllamad.translate.content.fill_in_middle import FimTokens
 
@@ -26,10 +26,10 @@ class _Form(NamedTuple):
     before: str
     after: str
     middle: str
-    space: str = ""  # what stands between the first token and the text
+    space: str = ""  # between the first token and the text
 
 
-# The first of which all tokens are there.
+# The first form whose tokens all exist is used.
 _FORMS = (
     _Form("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma, Granite 4
     _Form("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
@@ -37,7 +37,7 @@ _FORMS = (
     _Form("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
     _Form("▁<PRE>", "▁<SUF>", "▁<MID>", space=" "),  # Code Llama
 )
-# A model goes on with the next file after these, if it is let.
+# Tokens after which a model would continue with the next file.
 _ENDS = (
     "<|endoftext|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|file_separator|>",
     "<fim_pad>", "<file_sep>", "<repo_name>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "▁<EOT>",
@@ -53,10 +53,10 @@ class _Tokenizer(msgspec.Struct):
     added_tokens: list[_Token] = []
 
 
-def fim_tokens(added: Mapping[str, int], model_type: str, called: str) -> FimTokens | None:
+def find_fim_tokens(added: Mapping[str, int], model_type: str, called: str) -> FimTokens | None:
     """Find the tokens among the `added` ones, text to id.
 
-    All of Qwen have them; those were taught to use them that are `called` coders.
+    All Qwen models have them; only those with "coder" in the path `called` were trained on them.
     """
     if model_type.startswith("qwen") and "coder" not in called.casefold():
         return None
@@ -72,15 +72,15 @@ def fim_tokens(added: Mapping[str, int], model_type: str, called: str) -> FimTok
 
 
 def added_tokens(tokenizer: Json, file: Path | None) -> dict[str, int]:
-    """The tokens a tokenizer has besides its vocabulary, text to id.
+    """The tokens that a tokenizer adds to its vocabulary, text to id.
 
-    From `tokenizer`, the tokenizer_config.json, else from tokenizer.json at `file`; one that cannot
-    be understood has none.
+    Read from `tokenizer`, the tokenizer_config.json, else from tokenizer.json at `file`; an
+    invalid file has none.
     """
-    decoder = mapping(tokenizer, "added_tokens_decoder")
-    found = {text(mapping(decoder, key), "content"): key for key in decoder}
-    if found or file is None:
-        return {token: int(key) for token, key in found.items() if _ID.fullmatch(key)}
+    decoder = get_object(tokenizer, "added_tokens_decoder")
+    ids = {get_text(get_object(decoder, key), "content"): key for key in decoder}
+    if ids or file is None:
+        return {token: int(key) for token, key in ids.items() if _ID.fullmatch(key)}
     try:
         listed = msgspec.json.decode(read_bounded(file, _LIMIT), type=_Tokenizer).added_tokens
     except (msgspec.DecodeError, BadInput):

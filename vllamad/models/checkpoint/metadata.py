@@ -1,6 +1,6 @@
-"""What a model's own files say about it: config.json and its neighbours into plain numbers.
+"""Reads the facts of a checkpoint, as plain numbers, from config.json and the files beside it.
 
-Must not know names, memory plans or engine flags; never runs anything of the model's.
+Knows no model names, memory plans or engine flags; never runs code of the model.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllamad.core.audio import Hearing
+from vllamad.core.audio import AudioSupport
 from vllamad.core.kv_cache import Layers, per_token
 from vllamad.errors import BadInput
-from vllamad.models.checkpoint.audio_config import hearing_of
-from vllamad.models.checkpoint.fim_tokens import added_tokens, fim_tokens
-from vllamad.models.checkpoint.json_access import Json, decode_object, mapping, number, text, whole
-from vllamad.models.checkpoint.layers import LAYERS, cache_of
+from vllamad.models.checkpoint.audio_config import audio_support
+from vllamad.models.checkpoint.fim_tokens import added_tokens, find_fim_tokens
+from vllamad.models.checkpoint.json_access import (
+    Json,
+    decode_object,
+    get_number,
+    get_object,
+    get_text,
+    get_whole,
+)
+from vllamad.models.checkpoint.layers import LAYERS, cache_layers
 from vllamad.models.checkpoint.safetensors import Tensor, read_header
 from vllamad.models.checkpoint.template_and_license import (
     license_of,
@@ -38,7 +45,7 @@ from vllamad.translate.content.fill_in_middle import FimTokens
 TOKENIZER = "tokenizer.json"
 JSON_LIMIT = 16 << 20  # bytes; a tokenizer_config.json with thousands of tokens is under 2 MiB
 INDEX_LIMIT = 64 << 20
-# What families call the same number.
+# The keys under which families give the context length.
 _CONTEXT = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_target_positions",
 )  # fmt: skip
@@ -51,13 +58,13 @@ GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """One checkpoint. Sizes are bytes, lengths are tokens; 0 and "" mean the files do not say."""
+    """One checkpoint. Sizes are bytes, lengths are tokens; 0 and "" mean unknown."""
 
     model_type: str
     architectures: tuple[str, ...]
     parameter_count: int
     weight_bytes: int
-    dtype: str  # of most weights, as safetensors spells it
+    dtype: str  # of most weights, in safetensors' spelling
     quantization: str  # never empty: BF16, FP8, AWQ-4bit, ...
     context_length: int
     hidden_size: int
@@ -70,29 +77,29 @@ class ModelFacts:
     rope_base: float
     norm_epsilon: float
     vision_layers: int
-    cache: tuple[Layers, ...]  # what its layers keep of a request
+    cache: tuple[Layers, ...]  # the KV cache of its layers
     is_embedding: bool
-    pooling: str  # how an embedding is made of the tokens': mean, cls, last, or rank for a score
+    pooling: str  # of an embedding model: mean, cls, last, or rank for scores
     has_vision: bool
-    hearing: Hearing
-    fim: FimTokens | None  # how it is asked to fill in the middle, if it can
+    audio: AudioSupport
+    fim: FimTokens | None  # the tokens of fill-in-the-middle, if it can do that
     chat_template: str
     mistral_common: bool  # the engine renders with mistral-common, whatever the template
     bos_token: str
     eos_token: str
-    license: str  # the text, else the identifier on the model's card
-    generation: Mapping[str, float]  # those of GENERATION_KEYS that the model sets
+    license: str  # the text, else the identifier in the model card
+    generation: Mapping[str, float]  # the values of GENERATION_KEYS that the model sets
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of KV cache one token takes over all layers, in 16 bits."""
+        """Bytes of KV cache per token over all layers, in 16 bits."""
         return per_token(self.cache, 2)
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Read a checkpoint's folder; takes milliseconds and touches no weights.
+    """Read a checkpoint's folder, but not its weights; takes milliseconds.
 
-    Raises BadInput where a file is not what it should be, HostProblem where one cannot be read.
+    Raises BadInput for an invalid file, HostProblem for one that cannot be read.
     """
     names = {name for name, _ in list_files(folder)}
 
@@ -104,7 +111,7 @@ def read_facts(folder: Path) -> ModelFacts:
         raise BadInput(f"cannot use {folder.name}: it has no config.json")
     tensors = read_tensors(folder)
     tokenizer = json("tokenizer_config.json")
-    return derive(
+    return facts_from(
         config,
         tensors,
         tokenizer=tokenizer,
@@ -114,7 +121,7 @@ def read_facts(folder: Path) -> ModelFacts:
         sentence=json("sentence_bert_config.json"),
         embedding="modules.json" in names,
         pooling=json("1_Pooling/config.json"),
-        fim=fim_tokens(
+        fim=find_fim_tokens(
             added_tokens(tokenizer, folder / TOKENIZER if TOKENIZER in names else None),
             model_type_of(config),
             str(folder),
@@ -124,14 +131,14 @@ def read_facts(folder: Path) -> ModelFacts:
 
 
 def _has_mistral_layout(names: set[str]) -> bool:
-    """True for files in Mistral's own layout, which vLLM tells by the same names."""
+    """Whether the files have Mistral's layout; vLLM recognises it by the same names."""
     return any(map(_MISTRAL_WEIGHTS.fullmatch, names)) and any(
         map(_MISTRAL_TOKENIZER.fullmatch, names)
     )
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Read the headers of the weights the engine will load. Raises as `read_facts` does."""
+    """Read the headers of the weights that the engine loads. Raises as `read_facts` does."""
     names = {name for name, _ in list_files(folder)}
     index: Json = {}
     if INDEX in names:
@@ -142,7 +149,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def derive(
+def facts_from(
     config: Json,
     tensors: Mapping[str, Tensor],
     *,
@@ -156,16 +163,16 @@ def derive(
     fim: FimTokens | None = None,
     mistral_common: bool = False,
 ) -> ModelFacts:
-    """Put together what the files said; `read_facts` does the reading."""
+    """Derive the facts from decoded files; `read_facts` reads them."""
     inner = language_part(config)
     names = names_of(config)
     dtype = main_dtype(tensors.values())
-    context = whole(inner, *_CONTEXT)
-    hidden = whole(inner, "hidden_size", "n_embd", "d_model")
-    heads = whole(inner, "num_attention_heads", "n_head", "decoder_attention_heads")
-    kv_heads = whole(inner, "num_key_value_heads") or heads
-    head_dim = whole(inner, "head_dim") or (hidden // heads if heads else 0)
-    vision = mapping(config, "vision_config")
+    context = get_whole(inner, *_CONTEXT)
+    hidden = get_whole(inner, "hidden_size", "n_embd", "d_model")
+    heads = get_whole(inner, "num_attention_heads", "n_head", "decoder_attention_heads")
+    kv_heads = get_whole(inner, "num_key_value_heads") or heads
+    head_dim = get_whole(inner, "head_dim") or (hidden // heads if heads else 0)
+    vision = get_object(config, "vision_config")
     return ModelFacts(
         model_type=model_type_of(config),
         architectures=names,
@@ -173,22 +180,23 @@ def derive(
         weight_bytes=sum(tensor.size for tensor in tensors.values()),
         dtype=dtype,
         quantization=quantization_label(config, dtype),
-        context_length=min(context, whole(sentence or {}, "max_seq_length") or context),
+        context_length=min(context, get_whole(sentence or {}, "max_seq_length") or context),
         hidden_size=hidden,
-        layers=whole(inner, *LAYERS),
+        layers=get_whole(inner, *LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        feed_forward=whole(inner, "intermediate_size", "n_inner", "decoder_ffn_dim"),
-        vocab=whole(inner, "vocab_size"),
-        rope_base=number({**mapping(inner, "rope_parameters"), **inner}, "rope_theta") or 0.0,
-        norm_epsilon=number(inner, "rms_norm_eps") or 0.0,
-        vision_layers=whole(vision, "num_hidden_layers", "depth"),
-        cache=cache_of(inner, heads=kv_heads, head_dim=head_dim),
+        feed_forward=get_whole(inner, "intermediate_size", "n_inner", "decoder_ffn_dim"),
+        vocab=get_whole(inner, "vocab_size"),
+        rope_base=get_number({**get_object(inner, "rope_parameters"), **inner}, "rope_theta")
+        or 0.0,
+        norm_epsilon=get_number(inner, "rms_norm_eps") or 0.0,
+        vision_layers=get_whole(vision, "num_hidden_layers", "depth"),
+        cache=cache_layers(inner, heads=kv_heads, head_dim=head_dim),
         is_embedding=embedding or any(map(_EMBEDS.match, names)),
         pooling=_pooling(pooling or {}, names),
         has_vision=bool(vision),
-        hearing=hearing_of(config),
+        audio=audio_support(config),
         fim=fim,
         chat_template=template,
         mistral_common=mistral_common,
@@ -199,14 +207,14 @@ def derive(
     )
 
 
-# Architectures that answer with vectors or scores instead of text.
+# Architectures that return vectors or scores instead of text.
 _EMBEDS = re.compile(
     r"(XLM)?Roberta|(Nomic|Modern|Distil|Camem)?Bert|MPNet|GteModel|NewModel"
     r"|.*ForSequenceClassification$|.*EncoderModel$|.*EmbeddingModel$"
 )
 
 
-# How sentence-transformers says it: the newer key, then the older ones.
+# The older keys of sentence-transformers; the newer one is `pooling_mode`.
 _POOLING = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -218,11 +226,11 @@ def _pooling(settings: Json, architectures: tuple[str, ...]) -> str:
     if any(name.endswith("ForSequenceClassification") for name in architectures):
         return "rank"
     older = next((mode for key, mode in _POOLING.items() if settings.get(key) is True), "")
-    return text(settings, "pooling_mode") or older
+    return get_text(settings, "pooling_mode") or older
 
 
-# What config.json may leave out, as transformers has it.
-_UNSAID: Mapping[str, Json] = {
+# The defaults of transformers for keys that config.json may omit.
+_DEFAULTS: Mapping[str, Json] = {
     "gemma3_text": {
         "head_dim": 256, "max_position_embeddings": 131072, "num_attention_heads": 8,
         "num_key_value_heads": 4, "sliding_window": 4096,
@@ -232,18 +240,18 @@ _UNSAID: Mapping[str, Json] = {
 
 def language_part(config: Json) -> Json:
     """The numbers of the language model: the top level, overridden by those in `text_config`."""
-    inner = mapping(config, "text_config")
-    told = {**config, **{key: value for key, value in inner.items() if value}}
-    return {**_UNSAID.get(text(told, "model_type"), {}), **told}
+    inner = get_object(config, "text_config")
+    merged = {**config, **{key: value for key, value in inner.items() if value}}
+    return {**_DEFAULTS.get(get_text(merged, "model_type"), {}), **merged}
 
 
 def model_type_of(config: Json) -> str:
     """The family: `model_type`, else the first architecture without its usual endings."""
     first = next(iter(names_of(config)), "").lower()
     bare = first.removesuffix("forcausallm").removesuffix("forconditionalgeneration")
-    return text(config, "model_type") or bare
+    return get_text(config, "model_type") or bare
 
 
 def _generation(settings: Json) -> dict[str, float]:
-    found = {key: number(settings, key) for key in GENERATION_KEYS}
-    return {key: value for key, value in found.items() if value is not None}
+    values = {key: get_number(settings, key) for key in GENERATION_KEYS}
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,6 +1,6 @@
-"""Which tensors a safetensors file holds, read from its header and checked against its size.
+"""Reads the tensors of a safetensors file from its header, and checks them against its size.
 
-The header comes from strangers: every number is bounded before it is used. Never reads weights.
+The header is untrusted: every number is bounded before it is used. Never reads weights.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Annotated
 import msgspec
 
 from vllamad.errors import BadInput
-from vllamad.models.store.safe_files import opened
+from vllamad.models.store.safe_files import open_regular
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
-TENSORS_LIMIT = 200_000  # in one file; the largest models hold some 90 000 over all their files
+TENSORS_LIMIT = 200_000  # in one file; the largest models have about 90 000 in all their files
 
-# Bits of one element; a type not listed here is refused.
+# Bits of one element; other types are refused.
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
@@ -51,10 +51,10 @@ _tensors = msgspec.json.Decoder(Tensor)
 def read_header(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file by name.
 
-    Raises BadInput where the header is not one, or speaks of bytes the file does not have;
-    HostProblem where the file cannot be read.
+    Raises BadInput for an invalid header, or one that does not match the file's size; HostProblem
+    where the file cannot be read.
     """
-    with opened(path) as (file, size):
+    with open_regular(path) as (file, size):
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(HEADER_LIMIT, size - 8):
             raise BadInput(f"cannot use {path.name}: its header does not fit its {size} bytes")
@@ -67,7 +67,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 def parse_header(header: bytes, data_size: int) -> dict[str, Tensor]:
     """Decode a header for `data_size` bytes of tensors. Raises BadInput."""
-    # Counted before decoding, as each entry costs a hundred times its bytes once decoded.
+    # Counted before decoding, since a decoded entry takes a hundred times its bytes.
     if header.count(b'"data_offsets"') > TENSORS_LIMIT:
         raise BadInput(f"its header names more than {TENSORS_LIMIT} tensors")
     try:
@@ -81,7 +81,7 @@ def parse_header(header: bytes, data_size: int) -> dict[str, Tensor]:
 
 
 def _check_extents(tensors: dict[str, Tensor], data_size: int) -> None:
-    """Tensors must lie end to end: no overlap, no hole, nothing past the end."""
+    """Check that tensors lie end to end: no overlap, no hole, nothing past the end."""
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         bits = BITS.get(tensor.dtype)

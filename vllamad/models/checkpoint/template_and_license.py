@@ -1,4 +1,4 @@
-"""The texts that come with a checkpoint: its chat template, special tokens and licence."""
+"""Reads the texts of a checkpoint: its chat template, special tokens and licence."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
-from vllamad.models.checkpoint.json_access import Json, items, mapping, text
-from vllamad.models.store.safe_files import opened, read_bounded
+from vllamad.models.checkpoint.json_access import Json, get_list, get_object, get_text
+from vllamad.models.store.safe_files import open_regular, read_bounded
 
 TEXT_LIMIT = 1 << 20  # bytes of a template, a licence or a model card
 
@@ -18,7 +18,7 @@ _CARD_LICENSE = re.compile(r"^license(_name)?:[ \t]*[\"']?([\w.+-]+)", re.MULTIL
 
 
 def template_file(folder: Path, names: Collection[str]) -> str:
-    """The chat template as a file of its own, where newer checkpoints keep it."""
+    """The chat template from its own file, as newer checkpoints have it; "" without one."""
     name = "chat_template.jinja"
     if name not in names:
         return ""
@@ -28,12 +28,12 @@ def template_file(folder: Path, names: Collection[str]) -> str:
 def template_of(*sources: Json) -> str:
     """The chat template inside JSON: one text, or the default of a list of named ones."""
     for source in sources:
-        if found := text(source, "chat_template"):
-            return found
+        if template := get_text(source, "chat_template"):
+            return template
         named = {
-            text(entry, "name"): text(entry, "template")
-            for value in items(source, "chat_template")
-            # JSON objects have text keys
+            get_text(entry, "name"): get_text(entry, "template")
+            for value in get_list(source, "chat_template")
+            # The keys of a JSON object are texts.
             if isinstance(value, dict) and (entry := cast("Json", value))
         }
         if named:
@@ -43,11 +43,11 @@ def template_of(*sources: Json) -> str:
 
 def special_token(tokenizer: Json, key: str) -> str:
     """A special token, written as a text or as an object with its content."""
-    return text(tokenizer, key) or text(mapping(tokenizer, key), "content")
+    return get_text(tokenizer, key) or get_text(get_object(tokenizer, key), "content")
 
 
 def license_of(folder: Path, names: Collection[str]) -> str:
-    """The licence's text, else its identifier on the model's card, else nothing."""
+    """The licence's text, else its identifier in the model card, else ""."""
     for name in sorted(names):
         if _LICENSE_FILE.fullmatch(name):
             return _head(folder / name)
@@ -55,13 +55,13 @@ def license_of(folder: Path, names: Collection[str]) -> str:
 
 
 def card_license(card: str) -> str:
-    """The licence a model card names in its front matter; `license_name` says what `other` is."""
+    """The licence in a model card's front matter; `license_name` replaces `other`."""
     head = _CARD_HEAD.match(card)
-    found: dict[str, str] = dict(_CARD_LICENSE.findall(head[1])) if head else {}
-    named, plain = found.get("_name", ""), found.get("", "")
-    return named if plain == "other" and named else plain
+    fields: dict[str, str] = dict(_CARD_LICENSE.findall(head[1])) if head else {}
+    name, identifier = fields.get("_name", ""), fields.get("", "")
+    return name if identifier == "other" and name else identifier
 
 
 def _head(path: Path) -> str:
-    with opened(path) as (file, _):
+    with open_regular(path) as (file, _):
         return file.read(TEXT_LIMIT).decode(errors="replace")

@@ -1,8 +1,8 @@
-"""What a chat template accepts, found by rendering conversations with it.
+"""Finds the rules of a chat template by rendering test conversations with it.
 
-Run in a process of its own (`python -m vllamad.models.checkpoint.template_probe`), which bounds
-itself: a template is a stranger's program. The template comes on standard input, the rules are the
-line of standard output that begins with MARK.
+Runs as a process (`python -m vllamad.models.checkpoint.template_probe`) that limits its own time
+and memory, since a template is untrusted code. Reads the template from standard input and writes
+the rules to standard output, on the line that begins with MARK.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MARK: Final = b"template rules: "
 TIME: Final = 5  # seconds of CPU, over all conversations
 MEMORY: Final = 1 << 30  # bytes of address space
 
-# Model output with this marker is Kimi K2's, whose calls are numbered over the conversation.
+# The marker of Kimi K2, whose calls are numbered over the conversation.
 _KIMI: Final = "<|tool_calls_section_begin|>"
-_DEVELOPER: Final = ('"developer"', "'developer'")  # else vLLM makes a system message of it
+_DEVELOPER: Final = ('"developer"', "'developer'")  # otherwise vLLM turns it into a system message
 _TOOL: Final = {
     "type": "function",
     "function": {
@@ -39,7 +39,7 @@ _TOOL: Final = {
 
 
 class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is asked."""
+    """The request to the process."""
 
     template: str
     bos_token: str = ""
@@ -47,25 +47,25 @@ class ProbeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _conversation(turns: str) -> list[ChatMessage]:
-    """A conversation from letters, each turn with words of its own.
+    """Make a conversation from letters; each turn has unique words.
 
     s, d, u, a: system, developer, user, assistant; S, U, A: in two parts; e, b: user, assistant
-    without words; c, w, m: one call, one with words beside it, two; t: the result of the next call.
+    without text; c, w, m: one call, one with text, two; t: the result of the next call.
     """
     messages: list[ChatMessage] = []
     waiting: list[str] = []
     roles = {"s": "system", "d": "developer", "u": "user", "e": "user", "t": "tool"}
-    for at, letter in enumerate(turns):
-        words = f"wordqzx{at}y"
+    for index, letter in enumerate(turns):
+        words = f"wordqzx{index}y"
         message: ChatMessage = {"role": roles.get(letter.lower(), "assistant"), "content": words}
         if letter in "becm":
             message["content"] = ""
         if letter.isupper():
-            two = (words, f"{words}z")
-            message["content"] = [{"type": "text", "text": one} for one in two]
+            parts = (words, f"{words}z")
+            message["content"] = [{"type": "text", "text": part} for part in parts]
         if letter in "cwm":
-            waiting = [f"call_with_a_long_id_{at}_{n}" for n in range(1 + (letter == "m"))]
-            message["tool_calls"] = [_call(id, f"qzx{at}y{n}") for n, id in enumerate(waiting)]
+            waiting = [f"call_with_a_long_id_{index}_{n}" for n in range(1 + (letter == "m"))]
+            message["tool_calls"] = [_call(id, f"qzx{index}y{n}") for n, id in enumerate(waiting)]
         if letter == "t":
             message["tool_call_id"] = waiting.pop(0) if waiting else "call_that_is_not_there"
         messages.append(message)
@@ -77,9 +77,9 @@ def _call(id: str, argument: str) -> ChatMessage:
     return {"id": id, "type": "function", "function": function}
 
 
-# Rule, value, and the conversations that must render for it. In this order, the lenient values
-# first: the first that holds is the rule, and what comes later is still at its strictest.
-_QUESTIONS: Final[tuple[tuple[str, object, str], ...]] = (
+# Rule, value, and the conversations that must render for it, the lenient values first: the first
+# that holds is the rule. Rules further down are still at their strictest value meanwhile.
+_TESTS: Final[tuple[tuple[str, object, str], ...]] = (
     ("tools", True, "uctau uctu"),
     ("call_ids", "any", "uctau"),
     ("one_call", False, "umttau"),
@@ -97,59 +97,61 @@ _QUESTIONS: Final[tuple[tuple[str, object, str], ...]] = (
 )
 
 
-def find_rules(asked: ProbeRequest) -> TemplateRules:
-    """The rules of a template; those that accept everything where it renders nothing at all.
+def find_rules(request: ProbeRequest) -> TemplateRules:
+    """Find the rules of a template; one that renders no conversation gets ACCEPTS_ALL.
 
-    Raises what jinja2 raises for what is no template.
+    Raises jinja2's errors for an invalid template.
     """
-    probe = _Probe(asked)
+    probe = _Probe(request)
     if not probe.forms:
         return ACCEPTS_ALL
     rules = STRICTEST
-    answered: set[str] = set()
-    for name, value, conversations in _QUESTIONS:
+    settled: set[str] = set()
+    for name, value, conversations in _TESTS:
         tried = msgspec.structs.replace(rules, **{name: value})
-        if name not in answered and probe.holds(tried, conversations.split()):
-            answered.add(name)
+        if name not in settled and probe.holds(tried, conversations.split()):
+            settled.add(name)
             rules = tried
-    if not any(name in asked.template for name in _DEVELOPER):
+    if not any(name in request.template for name in _DEVELOPER):
         rules = msgspec.structs.replace(rules, developer=False)
-    if _KIMI in asked.template:
+    if _KIMI in request.template:
         rules = msgspec.structs.replace(rules, call_ids="kimi")
     return rules
 
 
 class _Probe:
-    def __init__(self, asked: ProbeRequest) -> None:
+    """Renders conversations with one template."""
+
+    def __init__(self, request: ProbeRequest) -> None:
         self._renderer = Renderer(
-            asked.template, bos_token=asked.bos_token, eos_token=asked.eos_token
+            request.template, bos_token=request.bos_token, eos_token=request.eos_token
         )
-        # As texts or as lists of parts: vLLM reads off the template which it walks.
+        # As texts or as lists of parts: vLLM derives from the template which of them it takes.
         user = _conversation("u")
         self.forms = [form for form in (False, True) if self._renders(user, user, form)]
 
     def holds(self, rules: TemplateRules, conversations: Sequence[str]) -> bool:
-        """Whether all conversations render by `rules`, with everything that was said in them."""
+        """Whether all conversations, changed to fit `rules`, render with all their words."""
         for turns in conversations:
-            said = _conversation(turns)
-            given = conform(said, rules)
-            if not all(self._renders(given, said, form) for form in self.forms):
+            original = _conversation(turns)
+            fitted = conform(original, rules)
+            if not all(self._renders(fitted, original, form) for form in self.forms):
                 return False
         return True
 
-    def _renders(self, given: list[ChatMessage], said: list[ChatMessage], parts: bool) -> bool:
-        tools = [_TOOL] if any("tool_calls" in message for message in given) else None
+    def _renders(self, fitted: list[ChatMessage], original: list[ChatMessage], parts: bool) -> bool:
+        tools = [_TOOL] if any("tool_calls" in message for message in fitted) else None
         try:
-            prompt = self._renderer.render(given, tools=tools, parts=parts)
+            prompt = self._renderer.render(fitted, tools=tools, parts=parts)
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - a template can raise anything
             return False
-        return all(word in prompt for word in _words(said))
+        return all(word in prompt for word in _words(original))
 
 
 def _words(messages: list[ChatMessage]) -> list[str]:
-    """What must be in the prompt: all words, the names and the arguments of calls."""
+    """The words the prompt must contain: of the texts, and the names and arguments of calls."""
     words: list[str] = []
     for message in messages:
         words += re.findall(r"word\w+", str(message["content"]))
@@ -159,13 +161,13 @@ def _words(messages: list[ChatMessage]) -> list[str]:
 
 
 def main() -> int:
-    """Answer the request on standard input; the exit status."""
+    """Answer the request on standard input. Returns the exit status."""
     resource.setrlimit(resource.RLIMIT_CPU, (TIME, TIME))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=ProbeRequest)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=ProbeRequest)
     try:
-        rules = find_rules(asked)
+        rules = find_rules(request)
     except (jinja2.TemplateError, RecursionError, MemoryError, ValueError) as error:
         print(f"{type(error).__name__}: {error}"[:500], file=sys.stderr)
         return 1

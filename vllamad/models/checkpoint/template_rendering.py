@@ -1,6 +1,6 @@
-"""A chat template rendered as vLLM renders it: transformers' environment and vLLM's messages.
+"""Renders a chat template as vLLM does: with transformers' environment and vLLM's messages.
 
-For a process of its own: a template is a stranger's program, and nothing here bounds it.
+A template is untrusted code and nothing here limits it: use it in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Chat = Sequence[Mapping[str, Any]]
 
 
 class Renderer:
-    """One template. Raises what jinja2 raises for what is no template."""
+    """Renders one template. Raises jinja2's errors for an invalid one."""
 
     def __init__(self, template: str, *, bos_token: str = "", eos_token: str = "") -> None:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
@@ -29,12 +29,13 @@ class Renderer:
     def render(
         self, messages: Chat, *, tools: object = None, parts: bool = False, **more: object
     ) -> str:
-        """The prompt. Raises whatever the template raises.
+        """Render the prompt. Raises any error of the template.
 
-        `parts` spells contents as lists of parts, as vLLM does for templates that walk them.
+        `parts` passes contents as lists of parts, as vLLM does for templates that iterate over
+        them.
         """
         return self._template.render(
-            messages=[_spelled(message, parts) for message in messages],
+            messages=[_as_vllm(message, parts) for message in messages],
             tools=tools,
             documents=None,
             **{"add_generation_prompt": True} | self._tokens | more,
@@ -42,7 +43,7 @@ class Renderer:
 
 
 class _Generation(jinja2.ext.Extension):
-    """The tag `generation`, which marks what a model is trained on and prints its body."""
+    """The tag `generation`, which marks the text a model is trained on, and renders its body."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja2 has it
 
@@ -89,23 +90,23 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def _spelled(message: Mapping[str, Any], parts: bool) -> dict[str, Any]:
+def _as_vllm(message: Mapping[str, Any], parts: bool) -> dict[str, Any]:
     content = message.get("content")
     as_parts: list[Any] = (
         [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     )
-    spelled = dict(message)
-    spelled["content"] = as_parts
+    rendered = dict(message)
+    rendered["content"] = as_parts
     if not parts or message["role"] == "tool":
         texts = [part["text"] for part in as_parts if part.get("text")]
-        spelled["content"] = "\n".join(texts)
+        rendered["content"] = "\n".join(texts)
     if calls := message.get("tool_calls"):
-        spelled["tool_calls"] = [_with_arguments(call) for call in calls]
-    return spelled
+        rendered["tool_calls"] = [_with_arguments(call) for call in calls]
+    return rendered
 
 
 def _with_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as an object, in which vLLM puts what is no JSON object."""
+    """A call with its arguments as an object; vLLM replaces invalid JSON by an empty one."""
     function = dict(call["function"])
     arguments = function.get("arguments")
     if isinstance(arguments, str):

@@ -1,6 +1,6 @@
-"""What the weights are: which files hold them, how many parameters, in which quantisation.
+"""Derives the files of the weights, the number of parameters and the quantisation.
 
-Pure arithmetic over decoded headers and config.json; reads no file.
+Works on decoded headers and config.json; reads no file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from vllamad.errors import BadInput
-from vllamad.models.checkpoint.json_access import Json, items, mapping, text, whole
+from vllamad.models.checkpoint.json_access import Json, get_list, get_object, get_text, get_whole
 from vllamad.models.checkpoint.safetensors import BITS, Tensor
 from vllamad.models.store.safe_files import safe_path
 
@@ -17,36 +17,36 @@ INDEX = "model.safetensors.index.json"
 
 
 def weight_files(names: Collection[str], index: Json) -> list[str]:
-    """Name the files the engine will load: those of the index, else the ones beside config.json.
+    """The files that the engine loads: those of the index, else those beside config.json.
 
-    Raises BadInput where there are none, or where the index names one that is missing.
+    Raises BadInput where there are none, and where the index names a missing one.
     """
-    listed = {safe_path(str(name)) for name in mapping(index, "weight_map").values()}
+    listed = {safe_path(str(name)) for name in get_object(index, "weight_map").values()}
     missing = sorted(listed - set(names))
     if missing:
         raise BadInput(f"cannot find {missing[0]}, one of {len(listed)} files of weights")
     beside = {name for name in names if name.endswith(".safetensors") and "/" not in name}
     adapters = {name for name in beside if name.startswith("adapter_")}
-    # Some repositories hold the same weights twice, the second time in the vendor's own layout.
-    twice = {name for name in beside if name.startswith("consolidated")}
-    chosen = listed or (beside - adapters - twice) or (beside - adapters)
+    # Some repositories have the same weights again in Mistral's layout.
+    duplicates = {name for name in beside if name.startswith("consolidated")}
+    chosen = listed or (beside - adapters - duplicates) or (beside - adapters)
     if not chosen:
         raise BadInput(
             "cannot find weights: there is no .safetensors file",
-            hint="weights in other formats are not loaded, as reading them can run code",
+            hint="only safetensors weights are loaded: reading other formats can run code",
         )
     return sorted(chosen)
 
 
 def main_dtype(tensors: Iterable[Tensor]) -> str:
-    """The type most bytes of weights have, as safetensors spells it; empty without weights."""
-    held: Counter[str] = Counter()
+    """The type of most bytes of the weights, in safetensors' spelling; "" without weights."""
+    sizes: Counter[str] = Counter()
     for tensor in tensors:
-        held[tensor.dtype] += tensor.size
-    return max(held, key=lambda dtype: held[dtype], default="")
+        sizes[tensor.dtype] += tensor.size
+    return max(sizes, key=lambda dtype: sizes[dtype], default="")
 
 
-# Beside the weights, a quantised checkpoint stores how to read them; that is not parameters.
+# The tensors with which a quantised checkpoint describes its weights; they are not parameters.
 _BESIDE_WEIGHTS = (
     "scales", "scale", "scale_inv", "scale_2", "zeros", "zero_point", "zp", "g_idx", "absmax",
     "quant_map", "nested_quant_map", "nested_absmax", "bitsandbytes__nf4", "bitsandbytes__fp4",
@@ -55,7 +55,7 @@ _BESIDE_WEIGHTS = (
 
 
 def count_parameters(tensors: Mapping[str, Tensor], config: Json) -> int:
-    """Count parameters as the model has them, whatever they are packed into."""
+    """The number of parameters, packed or not."""
     bits = bits_of(config)
     if not bits:
         return sum(tensor.elements for tensor in tensors.values())
@@ -67,7 +67,7 @@ def count_parameters(tensors: Mapping[str, Tensor], config: Json) -> int:
 
 
 def _packed(tensor: Tensor, bits: int) -> int:
-    """Integers hold several small weights each; a float is one weight."""
+    """The weights in a tensor: an integer packs several, a float is one."""
     if tensor.dtype in ("U8", "I8", "I32", "U32"):
         return tensor.elements * BITS[tensor.dtype] // bits
     return tensor.elements
@@ -75,10 +75,10 @@ def _packed(tensor: Tensor, bits: int) -> int:
 
 def quantization_of(config: Json) -> Json:
     """The checkpoint's quantisation settings; empty where it has none."""
-    for place in (config, mapping(config, "text_config")):
+    for source in (config, get_object(config, "text_config")):
         for key in ("quantization_config", "compression_config"):
-            if found := mapping(place, key):
-                return found
+            if settings := get_object(source, key):
+                return settings
     return {}
 
 
@@ -90,17 +90,17 @@ def bits_of(config: Json) -> int:
     label = quantization_label(config, "")
     if "FP4" in label or label.endswith("-4bit"):
         return 4
-    return whole(quantization, "bits") or whole(_group(quantization), "num_bits") or 8
+    return get_whole(quantization, "bits") or get_whole(_group(quantization), "num_bits") or 8
 
 
 def quantization_label(config: Json, dtype: str) -> str:
-    """How the weights are stored, in the words users know: `BF16`, `FP8`, `AWQ-4bit`, ..."""
+    """The format of the weights as displayed: `BF16`, `FP8`, `AWQ-4bit`, ..."""
     quantization = quantization_of(config)
     if not quantization:
         return _dtype_label(dtype, config)
-    match text(quantization, "quant_method").lower():
+    match get_text(quantization, "quant_method").lower():
         case ("awq" | "gptq") as method:
-            return f"{method.upper()}-{whole(quantization, 'bits') or 4}bit"
+            return f"{method.upper()}-{get_whole(quantization, 'bits') or 4}bit"
         case "bitsandbytes":
             return "BNB-4bit" if quantization.get("load_in_4bit") else "BNB-8bit"
         case "fp8" | "fbgemm_fp8":
@@ -108,35 +108,37 @@ def quantization_label(config: Json, dtype: str) -> str:
         case "compressed-tensors":
             return _compressed_label(quantization)
         case "modelopt":
-            inner = mapping(quantization, "quantization")
-            return (text(quantization, "quant_algo") or text(inner, "quant_algo")).upper() or "FP8"
+            inner = get_object(quantization, "quantization")
+            return (
+                get_text(quantization, "quant_algo") or get_text(inner, "quant_algo")
+            ).upper() or "FP8"
         case method:
             return method.upper() or "quantized"
 
 
 def _compressed_label(quantization: Json) -> str:
-    layout = text(quantization, "format")
+    layout = get_text(quantization, "format")
     for known in ("nvfp4", "mxfp4"):
         if layout.startswith(known):
             return known.upper()
     group = _group(quantization)
-    bits = whole(group, "num_bits") or 8
-    return f"FP{bits}" if text(group, "type") == "float" else f"INT{bits}"
+    bits = get_whole(group, "num_bits") or 8
+    return f"FP{bits}" if get_text(group, "type") == "float" else f"INT{bits}"
 
 
 def _group(quantization: Json) -> Json:
-    """How compressed-tensors says the first group of layers stores its weights."""
-    groups = mapping(quantization, "config_groups")
-    return mapping(mapping(groups, next(iter(groups), "")), "weights")
+    """The weight settings of the first group of layers, in the format of compressed-tensors."""
+    groups = get_object(quantization, "config_groups")
+    return get_object(get_object(groups, next(iter(groups), "")), "weights")
 
 
 def _dtype_label(dtype: str, config: Json) -> str:
     if dtype.startswith("F8"):
         return "FP8"
     names = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-    return dtype or names.get(text(config, "dtype", "torch_dtype"), "unknown")
+    return dtype or names.get(get_text(config, "dtype", "torch_dtype"), "unknown")
 
 
 def names_of(config: Json) -> tuple[str, ...]:
-    """The architectures config.json names, most often one."""
-    return tuple(name for name in items(config, "architectures") if isinstance(name, str))
+    """The architectures in config.json, usually one."""
+    return tuple(name for name in get_list(config, "architectures") if isinstance(name, str))

@@ -1,10 +1,10 @@
-"""Brings the files of a repository into the cache: several at once, each verified as it comes.
+"""Downloads the files of a repository into the cache: several at once, each verified.
 
-    blobs/DIGEST             whole, and what its name says
-    blobs/DIGEST.incomplete  the beginning of one: the next try goes on where it ends
+    blobs/DIGEST             a complete file with that digest
+    blobs/DIGEST.incomplete  the first part of one: the next download continues at its end
     snapshots/COMMIT/NAME    a link to its blob
 
-The layout is that of a Hugging Face cache. Knows no hub: how bytes are had is an argument.
+The layout is that of a Hugging Face cache. Knows no hub: the function that fetches is an argument.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from vllamad.models.hub.file_selection import RemoteFile
 from vllamad.models.store.manifests import StoredFile
 from vllamad.protocol.control import Progress
 
-AT_ONCE = 8  # files, as the hub's own library; small ones spend their time on the way
-REPORT_INTERVAL = 0.1  # seconds between two lines about one file
+AT_ONCE = 8  # files, as huggingface_hub does; for small files latency dominates
+REPORT_INTERVAL = 0.1  # seconds between two progress reports of one file
 _CHUNK = 1 << 20
-_SEND_OFF = 8 << 20
+_WRITE_BACK = 8 << 20
 
 Report = Callable[[Progress], None]
-Moved = Callable[[int], None]
+CountBytes = Callable[[int], None]
 
 
-class Interrupted(HostProblem):
-    """The hub could not be heard to the end: what is there already is worth keeping."""
+class DownloadInterrupted(HostProblem):
+    """The download broke off; the files fetched so far are kept for the next try."""
 
 
-class Growing:
-    """A file that is hashed as it is written; the part of `BinaryIO` a download needs.
+class PartialFile:
+    """A file that is hashed as it is written; the part of `BinaryIO` that a download uses.
 
-    What an earlier try left of it is read first. `start` is where to go on.
+    Bytes of an earlier download are hashed first; `start` is their number.
     """
 
     def __init__(self, path: Path, file: RemoteFile) -> None:
-        self._announced = b"" if file.large else b"blob %d\0" % file.size
-        self._wanted = file
+        self._git_header = b"" if file.large else b"blob %d\0" % file.size
+        self._remote = file
         self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
         if os.fstat(self._file.fileno()).st_size > file.size:
             self._file.truncate(0)
@@ -53,23 +53,26 @@ class Growing:
         self.start = self._file.tell()
 
     def write(self, data: bytes) -> int:
-        if self._file.tell() + len(data) > self._wanted.size:
-            raise another_size(self._wanted)
+        if self._file.tell() + len(data) > self._remote.size:
+            raise size_mismatch(self._remote)
         for digest in self._digests:
             digest.update(data)
         written = self._file.write(data)
-        self._send_off()
+        self._start_writeback()
         return written
 
-    def _send_off(self) -> None:
-        """Have it written to the disk meanwhile: at the end all of it is waited for."""
-        if (here := self._file.tell()) - self._sent_off >= _SEND_OFF:
+    def _start_writeback(self) -> None:
+        """Start writing to the disk during the download: at its end fsync waits for all bytes."""
+        if (here := self._file.tell()) - self._written_back >= _WRITE_BACK:
             self._file.flush()
-            # It begins to write what is dirty, waits for nothing, and keeps it in memory.
+            # Starts to write dirty pages without waiting; they stay cached until written.
             os.posix_fadvise(
-                self._file.fileno(), self._sent_off, here - self._sent_off, os.POSIX_FADV_DONTNEED
+                self._file.fileno(),
+                self._written_back,
+                here - self._written_back,
+                os.POSIX_FADV_DONTNEED,
             )
-            self._sent_off = here
+            self._written_back = here
 
     def tell(self) -> int:
         return self._file.tell()
@@ -78,13 +81,13 @@ class Growing:
         return self._file.seek(offset)
 
     def truncate(self) -> int:
-        """Cut it off here: the hub begins anew."""
+        """Cut the file at the current offset: the hub restarts the download."""
         size = self._file.truncate()
         self._hash_again()
         return size
 
     def digest(self) -> str:
-        """SHA-256 of a large file, of another what git calls it."""
+        """The SHA-256 of a large file, the git blob hash of a small one."""
         return self._digests[-1].hexdigest()
 
     def sha256(self) -> str:
@@ -95,68 +98,71 @@ class Growing:
 
     def _hash_again(self) -> None:
         self._digests = [hashlib.sha256()]
-        if self._announced:
-            self._digests.append(hashlib.sha1(self._announced, usedforsecurity=False))
+        if self._git_header:
+            self._digests.append(hashlib.sha1(self._git_header, usedforsecurity=False))
         self._file.seek(0)
         while data := self._file.read(_CHUNK):
             for digest in self._digests:
                 digest.update(data)
-        self._sent_off = self._file.tell()
+        self._written_back = self._file.tell()
 
 
-def another_size(file: RemoteFile) -> HostProblem:
-    """The hub said how many bytes there are, and then sent others."""
-    return HostProblem(f"cannot pull {file.path}: it has another size than the hub announced")
+def size_mismatch(file: RemoteFile) -> HostProblem:
+    """The error for a file whose size differs from the announced one."""
+    return HostProblem(
+        f"cannot pull {file.path}: its size differs from the {file.size} bytes the hub announced",
+        hint="try again; if it fails again, the file on the hub is damaged",
+    )
 
 
-Fetch = Callable[[RemoteFile, Growing, Moved], None]
+FetchFile = Callable[[RemoteFile, PartialFile, CountBytes], None]
 
 
-class Fetching:
-    """One repository's folder while the files of one commit are brought into it."""
+class RepositoryDownload:
+    """The download of one commit's files into the folder of its repository."""
 
-    def __init__(self, repository: Path, commit: str, fetch: Fetch, report: Report) -> None:
+    def __init__(self, repository: Path, commit: str, fetch: FetchFile, report: Report) -> None:
         self._blobs = repository / "blobs"
-        self._place = repository / "snapshots" / commit
+        self._snapshot = repository / "snapshots" / commit
         self._fetch = fetch
         self.report = report
-        self._telling = threading.Lock()
+        self._report_lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}  # by digest: two names may have one content
-        self._told: dict[str, int] = {}  # bytes, by digest
-        self._named = 0.0
+        self._reported: dict[str, int] = {}  # bytes, by digest
+        self._last_small = 0.0  # when the name of a small file was reported last
         self._over = False
-        self._making = threading.Lock()  # held to make or rename a file: see `run`
+        self._folder_lock = threading.Lock()  # held to make or rename a file: see `run`
 
     def missing(self, file: RemoteFile) -> int:
-        """How many bytes of it are still to come."""
+        """The number of bytes of `file` still to download."""
         return file.size - self._size(file)
 
     def keep_only(self, files: Iterable[RemoteFile]) -> None:
-        """Remove beginnings of what is no longer wanted."""
-        wanted = {self._part(file) for file in files}
+        """Remove partial files of an earlier download that are not in `files`."""
+        parts = {self._part(file) for file in files}
         for part in self._blobs.glob("*.incomplete"):
-            if part not in wanted:
+            if part not in parts:
                 part.unlink()
 
-    def tell(self, files: Iterable[RemoteFile]) -> None:
-        """Report how much there is of each, whoever brings it."""
+    def report_sizes(self, files: Iterable[RemoteFile]) -> None:
+        """Report how many bytes of each file are on disk, whichever process downloads them."""
         for file in files:
-            self._tell(file, self._size(file))
+            self._report_bytes(file, self._size(file))
 
     def run(self, files: Sequence[RemoteFile]) -> tuple[StoredFile, ...]:
-        """Bring them all, in the order given. Raises what stopped the first that was stopped.
+        """Download all files, in the order given. Raises the error of the first that failed.
 
-        The others are then abandoned where they are: this is for a process that ends with it. None
-        of them makes a file or a link after that, so the folder may be removed.
+        The threads of the others are then abandoned, since the process ends soon; they make no
+        file or link any more, so the folder may be removed.
         """
         self._blobs.mkdir(parents=True, exist_ok=True)
-        self.tell(files)
+        self.report_sizes(files)
         pool = ThreadPoolExecutor(max_workers=AT_ONCE)
         try:
-            futures = [pool.submit(self._bring, file) for file in files]
+            futures = [pool.submit(self._store, file) for file in files]
             return self._results(futures)
         finally:
-            with self._making:
+            with self._folder_lock:
                 self._over = True
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -167,28 +173,28 @@ class Fetching:
                 raise problem
         return tuple(future.result() for future in futures)
 
-    def _bring(self, file: RemoteFile) -> StoredFile:
+    def _store(self, file: RemoteFile) -> StoredFile:
         if not file.large:
-            self._name(file)
+            self._report_name(file)
         blob = self._blobs / file.digest
         with self._locks.setdefault(file.digest, threading.Lock()):
-            sha256 = self._have(file) or self._download_twice(file)
-        link = self._place / file.path
-        with self._in_time():
+            sha256 = self._existing(file) or self._download_twice(file)
+        link = self._snapshot / file.path
+        with self._changing_folder():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(os.path.relpath(blob, link.parent))
-        self._tell(file, file.size)
+        self._report_bytes(file, file.size)
         return StoredFile(path=file.path, size=file.size, sha256=sha256)
 
-    def _name(self, file: RemoteFile) -> None:
-        """Small files may be thousands: the name of one now and then says that it goes on."""
-        if time.monotonic() - self._named >= REPORT_INTERVAL:
-            self._named = time.monotonic()
-            self._say(Progress(status=f"pulling {file.path}"))
+    def _report_name(self, file: RemoteFile) -> None:
+        """Report the name of a small file, at most one in each interval: there may be thousands."""
+        if time.monotonic() - self._last_small >= REPORT_INTERVAL:
+            self._last_small = time.monotonic()
+            self._send(Progress(status=f"pulling {file.path}"))
 
-    def _have(self, file: RemoteFile) -> str:
-        """The SHA-256 of a blob that is there, or nothing. It got its name by being verified."""
+    def _existing(self, file: RemoteFile) -> str:
+        """The SHA-256 of a blob on disk, or "". A blob is given its name once it is verified."""
         if not (self._blobs / file.digest).exists() or self.missing(file):
             return ""
         if file.large:
@@ -198,49 +204,50 @@ class Fetching:
     def _download_twice(self, file: RemoteFile) -> str:
         try:
             return self._download(file)
-        except DigestMismatch:  # once may be the line; the same again is the hub
+        except DigestMismatch:  # one may be an error of the network, two are the hub's
             return self._download(file)
 
     def _download(self, file: RemoteFile) -> str:
         part = self._part(file)
-        with self._in_time():
-            growing = Growing(part, file)
+        with self._changing_folder():
+            partial = PartialFile(part, file)
         try:
-            if growing.start < file.size:
-                self._fetch(file, growing, _Meter(growing.start, file, self._moved).moved)
+            if partial.start < file.size:
+                self._fetch(file, partial, _ByteCounter(partial.start, file, self._count).add)
         finally:
-            growing.close()
-        if (actual := growing.digest()) != file.digest:
-            with self._in_time():
+            partial.close()
+        if (actual := partial.digest()) != file.digest:
+            with self._changing_folder():
                 part.unlink()
             raise DigestMismatch(
                 f"digest mismatch, file must be downloaded again: want {file.digest}, got {actual}",
-                hint=f"the hub sent {file.path} with other bytes than it announced, twice",
+                hint=f"the hub sent {file.path} with a wrong digest, twice; try again later",
             )
-        with self._in_time():
+        with self._changing_folder():
             part.replace(self._blobs / file.digest)
-        return growing.sha256()
+        return partial.sha256()
 
     @contextmanager
-    def _in_time(self) -> Generator[None]:
-        """Change the folder, unless it is over: whoever asked for it may be removing the folder."""
-        with self._making:
+    def _changing_folder(self) -> Generator[None]:
+        """Hold the lock to change the folder. Raises once `run` is over and may have removed it."""
+        with self._folder_lock:
             self._refuse_if_over()
             yield
 
     def _refuse_if_over(self) -> None:
         if self._over:
-            raise Interrupted("another file could not be had")
+            raise DownloadInterrupted("cannot continue: the download of another file failed")
 
-    def _moved(self, file: RemoteFile, completed: int) -> None:
+    def _count(self, file: RemoteFile, completed: int) -> None:
         self._refuse_if_over()
-        self._tell(file, completed)
+        self._report_bytes(file, completed)
 
-    def _tell(self, file: RemoteFile, completed: int) -> None:
-        if file.large:  # the others are kilobytes, and the hub gives no SHA-256 of them
-            # A file that is fetched anew is not told to shrink.
-            completed = self._told[file.digest] = max(completed, self._told.get(file.digest, 0))
-            self._say(
+    def _report_bytes(self, file: RemoteFile, completed: int) -> None:
+        if file.large:  # small files are kilobytes, and the hub gives no SHA-256 of them
+            # A restarted download never reports fewer bytes than before.
+            completed = max(completed, self._reported.get(file.digest, 0))
+            self._reported[file.digest] = completed
+            self._send(
                 Progress(
                     status=f"pulling {file.digest[:12]}",
                     digest=f"sha256:{file.digest}",
@@ -249,8 +256,8 @@ class Fetching:
                 )
             )
 
-    def _say(self, progress: Progress) -> None:
-        with self._telling:
+    def _send(self, progress: Progress) -> None:
+        with self._report_lock:
             self.report(progress)
 
     def _size(self, file: RemoteFile) -> int:
@@ -267,22 +274,22 @@ class Fetching:
 
 
 class DigestMismatch(HostProblem):
-    """What came is not what was announced."""
+    """The digest of a downloaded file differs from the announced one."""
 
 
-class _Meter:
-    """Turns bytes as they come into a word now and then."""
+class _ByteCounter:
+    """Counts the bytes of one file and reports their sum, at most once in each interval."""
 
     def __init__(
-        self, start: int, file: RemoteFile, tell: Callable[[RemoteFile, int], None]
+        self, start: int, file: RemoteFile, report: Callable[[RemoteFile, int], None]
     ) -> None:
         self._file = file
-        self._tell = tell
+        self._report = report
         self._completed = start
-        self._told = time.monotonic()
+        self._last_report = time.monotonic()
 
-    def moved(self, count: int) -> None:
-        self._completed += count  # less than nothing, where the hub begins anew
-        if time.monotonic() - self._told >= REPORT_INTERVAL:
-            self._told = time.monotonic()
-            self._tell(self._file, min(self._completed, self._file.size))
+    def add(self, count: int) -> None:
+        self._completed += count  # negative where the hub restarts the download
+        if time.monotonic() - self._last_report >= REPORT_INTERVAL:
+            self._last_report = time.monotonic()
+            self._report(self._file, min(self._completed, self._file.size))

@@ -1,6 +1,6 @@
-"""Which files of a repository are worth fetching, decided before a byte is moved.
+"""Chooses the files of a repository to download, before any byte is fetched.
 
-Weights as safetensors and the small files around them; never code, never pickles. No I/O.
+Takes safetensors weights and the small files beside them; never code, never pickles. No I/O.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vllamad.errors import BadInput, HostProblem
 from vllamad.models.checkpoint.weights import weight_files
 from vllamad.models.store.safe_files import FILES_LIMIT, safe_path
 
-# More than the files themselves: room to unpack, log and restart in.
+# Kept free besides the files, for logs and restarts.
 SPACE_RESERVE = 1 << 30  # bytes
 
 WANTED = (
@@ -34,18 +34,21 @@ class RemoteFile:
     path: str
     size: int
     digest: str
-    large: bool = False  # kept by the hub outside git: `digest` is a SHA-256, else git's own
+    large: bool = False  # stored outside git: `digest` is a SHA-256, else the git blob hash
 
 
-def choose(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
-    """Choose what to fetch, small files first. BadInput where the engine could not use them."""
+def choose_files(repository: str, files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """Choose the files to fetch, small ones first. Raises BadInput for an unusable repository."""
     files = tuple(files)
     _refuse_gguf(repository, [file.path for file in files])
     wanted = {file.path: file for file in files if is_wanted(file.path)}
     if len(wanted) > FILES_LIMIT:
         raise BadInput(f"cannot pull {repository}: it has over {FILES_LIMIT} files")
     if "config.json" not in wanted:
-        raise BadInput(f"cannot pull {repository}: it has no config.json")
+        raise BadInput(
+            f"cannot pull {repository}: it has no config.json",
+            hint="pull a repository with a complete model in Hugging Face's format",
+        )
     try:
         weights = set(weight_files(wanted, {}))
     except BadInput as error:
@@ -63,31 +66,31 @@ def _refuse_gguf(repository: str, paths: Iterable[str]) -> None:
     endings = {path.rpartition(".")[2].lower() for path in paths}
     if "gguf" in endings and "safetensors" not in endings:
         raise BadInput(
-            f"cannot pull {repository}: it holds GGUF files, which the engine does not read",
-            hint="pull the repository they were made from",
+            f"cannot pull {repository}: it holds GGUF files, which vllamad does not serve",
+            hint="pull the safetensors repository it was converted from",
         )
 
 
 def check_space(repository: str, needed: int, free: int) -> None:
-    """Raise HostProblem where `needed` bytes would leave the disk all but full."""
+    """Raise HostProblem where `needed` bytes would nearly fill the disk."""
     room = free - SPACE_RESERVE - needed // 20
     if needed > max(0, room):
         raise HostProblem(
             f"cannot pull {repository}: it needs {needed >> 20} MiB, the disk has room for"
-            f" {max(0, room) >> 20} MiB",
-            hint="free some space, or move the model store to a larger disk",
+            f" {max(0, room) >> 20} MiB more",
+            hint="free some space (`vllamactl prune`), or set paths.models to a larger disk",
         )
 
 
 def _check(file: RemoteFile) -> None:
-    """Raise BadInput for what could be no file of a repository."""
+    """Raise BadInput for an unsafe path, or a missing size or digest."""
     safe_path(file.path)
     if file.size < 0 or not (_SHA256 if file.large else _SHA1).fullmatch(file.digest):
         raise BadInput(f"cannot use {file.path[:80]}: the hub gives no size or digest for it")
 
 
 def is_wanted(path: str) -> bool:
-    """Is that a file the engine could use, by its name?"""
+    """Whether the engine can use a file of that name."""
     folder, _, name = path.rpartition("/")
     in_place = not folder or bool(_MODULE_FOLDER.fullmatch(folder))
     return in_place and any(fnmatchcase(name, pattern) for pattern in WANTED)

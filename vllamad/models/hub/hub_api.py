@@ -1,6 +1,6 @@
-"""Speaks to a Hugging Face hub: what a repository holds, and the bytes of its files.
+"""The client of a Hugging Face hub: lists the files of a repository and fetches their bytes.
 
-Every other module is spared the hub library and its errors. Runs in the pull's own process.
+The only module that imports huggingface_hub and handles its errors. Runs in the pull's process.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from huggingface_hub.utils import (
 )
 
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
-from vllamad.models.hub.download import Growing, Interrupted, Moved, another_size
+from vllamad.models.hub.download import CountBytes, DownloadInterrupted, PartialFile, size_mismatch
 from vllamad.models.hub.file_selection import RemoteFile
 from vllamad.models.registry.resolve import NO_MANIFEST
 
-# The library's own types are partly unknown.
+# The library's types are partly unknown.
 _headers = cast("Callable[[], dict[str, str]]", build_hf_headers)
 _download = cast("Callable[..., None]", http_get)
 
-# What a client of HTTP takes from the environment.
+# The variables that an HTTP client reads.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CONNECTION = (*_PROXIES, *map(str.lower, _PROXIES), "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -66,17 +66,24 @@ class Snapshot:
     files: tuple[RemoteFile, ...]
 
 
-def look_up(repository: str, revision: str) -> Snapshot:
-    """Ask the hub what a repository holds.
+def read_snapshot(repository: str, revision: str) -> Snapshot:
+    """List the files of a repository at a revision.
 
-    Raises ModelNotFound with Ollama's text, NotAllowed for a gated one, HostProblem for no answer.
+    Raises ModelNotFound with Ollama's text, NotAllowed for a gated repository, and HostProblem
+    where the hub does not answer.
     """
     if is_offline_mode():
-        raise HostProblem(f"cannot pull {repository}: HF_HUB_OFFLINE is set")
+        raise HostProblem(
+            f"cannot pull {repository}: HF_HUB_OFFLINE is set",
+            hint="unset HF_HUB_OFFLINE in the daemon's environment",
+        )
     with hub_problems(repository):
         found = HfApi().model_info(repository, revision=revision, files_metadata=True)
     if not found.sha or not _COMMIT.fullmatch(found.sha):
-        raise HostProblem(f"cannot pull {repository}: the hub does not say which commit it gives")
+        raise HostProblem(
+            f"cannot pull {repository}: the hub names no commit",
+            hint="see that hub.endpoint is the address of a Hugging Face hub",
+        )
     files = [
         RemoteFile(
             path=sibling.rfilename,
@@ -95,21 +102,23 @@ def look_up(repository: str, revision: str) -> Snapshot:
     )
 
 
-def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -> None:
-    """Append to `target` what it lacks of a file; `moved` hears of bytes as they come.
+def fetch_file(
+    snapshot: Snapshot, file: RemoteFile, target: PartialFile, moved: CountBytes
+) -> None:
+    """Append the missing bytes of a file to `target`; `moved` is called with each count of bytes.
 
-    A connection that ends early is made again, from where it ended. Raises as `look_up` does.
+    A connection that ends early is made again and continues there. Raises as `read_snapshot` does.
     """
 
     class Bar(tqdm):
-        """Shows nothing, and passes the bytes on."""
+        """A progress bar that displays nothing and passes the counts on."""
 
-        monitor_interval = 0  # else each file's bar has a thread that wakes it up, for ever
+        monitor_interval = 0  # otherwise tqdm keeps a monitor thread per bar
 
         def update(self, n: float | None = 1) -> None:
             moved(int(n or 0))
 
-    if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the hub does not send those this way
+    if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the hub refuses larger files over HTTP
         raise BadInput(
             f"cannot pull {snapshot.repository}: {file.path} has {file.size} bytes, at most "
             f"{constants.MAX_HTTP_DOWNLOAD_SIZE} can be fetched as one file"
@@ -117,7 +126,7 @@ def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -
     with hub_problems(snapshot.repository, file):
         _download(
             hf_hub_url(snapshot.repository, file.path, revision=snapshot.commit),
-            cast("BinaryIO", target),  # all that is done with it
+            cast("BinaryIO", target),  # http_get uses only the methods it has
             resume_size=target.start,
             headers=_headers(),
             expected_size=file.size,
@@ -126,87 +135,90 @@ def fetch(snapshot: Snapshot, file: RemoteFile, target: Growing, moved: Moved) -
         )
 
 
-def be_careful() -> None:
-    """Check every answer of the hub before anything is made of it, and keep more of what comes."""
+def configure_hub_client() -> None:
+    """Set up the library's HTTP client: check each response, and use small pieces."""
 
     def client() -> httpx2.Client:
         return httpx2.Client(
-            follow_redirects=True, timeout=None, event_hooks={"response": [_check_answer]}
+            follow_redirects=True, timeout=None, event_hooks={"response": [_check_response]}
         )
 
     try:
         client().close()
     except (OSError, ValueError, httpx2.InvalidURL) as error:
         raise HostProblem(
-            "cannot ask the hub: the environment names a proxy or certificates that cannot be"
-            f" used: {error}",
-            hint="see " + ", ".join(name for name in _CONNECTION if os.environ.get(name)),
+            "cannot reach the hub: the proxy or certificates in the environment are invalid:"
+            f" {error}",
+            hint="correct " + ", ".join(name for name in _CONNECTION if os.environ.get(name)),
         ) from error
     set_client_factory(client)
-    # What a connection has brought of a piece is lost with it, and five that bring none are the
-    # end: 10 MiB, the library's own measure, is more than some lines bring.
+    # A broken connection loses its unfinished piece, and the library gives up after five that
+    # complete none: its default of 10 MiB is too much for slow connections.
     constants.DOWNLOAD_CHUNK_SIZE = _PIECE
 
 
-def _check_answer(response: httpx2.Response) -> None:
+def _check_response(response: httpx2.Response) -> None:
     commit = response.headers.get("x-repo-commit")
     if commit is None:
         return
     etag = response.headers.get("x-linked-etag") or response.headers.get("etag") or ""
     if not (_COMMIT.fullmatch(commit) and _ETAG.fullmatch(etag)):
-        raise BadInput("cannot use the hub's answer: its commit or etag is not a digest")
+        raise BadInput("cannot read the hub's response: its commit or etag is not a digest")
 
 
 @contextmanager
 def hub_problems(repository: str, file: RemoteFile | None = None) -> Generator[None]:
-    """Say what the hub's library raises in words and kinds of our own."""
+    """Translate the errors of the hub's library into our own."""
     try:
         yield
     except GatedRepoError as error:
         raise NotAllowed(
             f"cannot pull {repository}: it is gated",
-            hint="accept its terms on its page, and give vllamad a token: hub.token_file, or the "
-            "credential hf_token",
+            hint="accept its terms on its page, and give vllamad a token with hub.token_file or"
+            " the credential hf_token",
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise not_found(repository) from error
     except HfHubHTTPError as error:
         raise _refusal(repository, error.response) from error
     except (LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        raise Interrupted(
+        raise DownloadInterrupted(
             f"cannot pull {repository}: the hub cannot be reached",
-            hint="see that this machine is online, or set hub.endpoint to a hub it can reach; "
-            "what has come already is kept",
+            hint="check the network, or set hub.endpoint to a hub that this machine can reach; the "
+            "files downloaded so far are kept",
         ) from error
     except OSError as error:
-        # The library's own, for a file of another size than announced
+        # The library raises it for a file of another size than announced.
         if error.errno is None:
             assert file is not None
-            raise another_size(file) from error
+            raise size_mismatch(file) from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise HostProblem(
             f"cannot pull {repository}: {error.strerror}",
-            hint="free some space and try again: what had come was removed" if full else "",
+            hint="free some space and try again; the partial files were removed" if full else "",
         ) from error
 
 
 def _refusal(repository: str, response: httpx2.Response) -> HostProblem:
-    """What an answer other than 2xx means, once the library has tried often enough."""
+    """The error for a status other than 2xx, after the library's own retries."""
     status = response.status_code
     if status == 429:
         after = response.headers.get("retry-after", "")
-        return Interrupted(
-            f"cannot pull {repository}: the hub is asked too often for now",
+        return DownloadInterrupted(
+            f"cannot pull {repository}: the hub limits the rate of requests",
             hint=(f"try again in {after} s" if after.isdecimal() else "try again later")
-            + "; with a token the hub allows more",
+            + "; a token (hub.token_file) raises the limit",
         )
-    kind = Interrupted if status >= 500 else HostProblem
-    return kind(f"cannot pull {repository}: the hub answered {status}")
+    kind = DownloadInterrupted if status >= 500 else HostProblem
+    return kind(
+        f"cannot pull {repository}: the hub answered with HTTP status {status}",
+        hint="try again later" if status >= 500 else "",
+    )
 
 
 def not_found(repository: str) -> ModelNotFound:
-    """What Ollama says of a name no registry knows."""
+    """The error for a name that the hub does not know, with Ollama's text."""
     return ModelNotFound(
         NO_MANIFEST,
-        hint=f"there is no {repository} on the hub, or it is not public",
+        hint=f"the hub has no public repository {repository}; check its name",
     )

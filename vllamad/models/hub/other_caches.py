@@ -1,9 +1,9 @@
-"""Models that other tools have brought into a Hugging Face cache: found there, never copied.
+"""Finds the models that other tools have downloaded into a Hugging Face cache; copies nothing.
 
-    CACHE/models--ORG--REPO/refs/REF         the commit a branch or tag means
+    CACHE/models--ORG--REPO/refs/REF         the commit of a branch or tag
     CACHE/models--ORG--REPO/snapshots/COMMIT its files
 
-`org/repo` is the `main` of one, `org/repo:REF` another. Reads names only, no file of a model.
+`org/repo` is the branch `main`, `org/repo:REF` another. Reads names only, no file of a model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REF_LIMIT = 64  # bytes of a file that names a commit
 
 
-def cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
-    """Every name there is in the caches, with the folder it means; the first cache wins."""
+def list_cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
+    """Every name in the caches with its folder; of equal names the first cache wins."""
     seen: set[str] = set()
     for cache in caches:
         for repository in _entries(cache):
-            if not (found := _FOLDER.fullmatch(repository)):
+            if not (folder_name := _FOLDER.fullmatch(repository)):
                 continue
             for ref in _entries(cache / repository / "refs"):
-                name = _name(found[1], found[2], ref)
+                name = _name(folder_name[1], folder_name[2], ref)
                 folder = _snapshot(cache / repository, ref)
                 if name and folder and name.key() not in seen:
                     seen.add(name.key())
@@ -37,15 +37,15 @@ def cached(caches: Iterable[Path]) -> Iterator[tuple[ModelName, Path]]:
 
 
 def find_cached(caches: Iterable[Path], name: ModelName) -> tuple[ModelName, Path] | None:
-    """What `name`, in any case, means in the caches: the name as it stands there, its folder."""
+    """Find `name`, in any case, in the caches: the name as spelled there, and its folder."""
     key = name.key()
-    return next((found for found in cached(caches) if found[0].key() == key), None)
+    return next((entry for entry in list_cached(caches) if entry[0].key() == key), None)
 
 
 def _entries(folder: Path) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:  # there is none, or it is not ours to read
+    except OSError:  # missing or not readable
         return []
 
 
@@ -53,7 +53,7 @@ def _name(namespace: str, model: str, ref: str) -> ModelName | None:
     try:
         return parse_model_name(f"{namespace}/{model}:{DEFAULT_TAG if ref == 'main' else ref}")
     except BadInput:
-        return None  # no name that anybody could ask for
+        return None  # not a valid model name
 
 
 def _snapshot(repository: Path, ref: str) -> Path | None:

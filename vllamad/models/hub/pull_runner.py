@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from vllamad.core.model_name import ModelName
-from vllamad.errors import HostProblem, from_kind
+from vllamad.errors import HostProblem
 from vllamad.host.log import escape, event
 from vllamad.host.process_endings import Watch, ended, last_error
 from vllamad.models.registry.resolve import Origin
@@ -28,7 +28,7 @@ _PRINTED_LINES = 100  # of them that are logged
 _lines = msgspec.json.Decoder(Progress)
 
 
-async def pull(
+async def run_pull(
     models: Path,
     name: ModelName,
     report: Callable[[Progress], Awaitable[None]],
@@ -74,7 +74,7 @@ async def pull(
         finally:
             await _end(process)
     if last.error is not None:
-        raise from_kind(last.error.kind, last.error.message, last.error.hint)
+        raise last.error.error()
     if not last.done:
         how = watch.describe(code, printed.reason(), memory=memory)
         raise HostProblem(f"cannot pull {name.display()}: its process ended: {how}")

@@ -1,1 +1,4 @@
-"""Models that can be pulled by a short name; `models/installed.py` has those that are here."""
+"""The models that can be pulled by a short name, and the repository each comes from.
+
+Reads files of ours and of the operator, asks no hub. `models/installed.py` has what is installed.
+"""

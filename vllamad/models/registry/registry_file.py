@@ -1,6 +1,6 @@
-"""Reads the catalogue of known models: `registry.toml` beside this file, and the operator's own.
+"""Reads the registry of known models: `registry.toml` beside this file, then the operator's files.
 
-The form of the files is told at the head of ours.
+The head of `registry.toml` describes the format.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ T = TypeVar("T")
 class _Repository(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: str
     revision: str = MAIN
-    gated: bool | None = None  # None: as the rest of its family
+    gated: bool | None = None  # None: as its family
     size: float = 0
 
 
 class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the cache of one token is reckoned from, as config.json has it."""
+    """The numbers of config.json from which the KV cache of one token is computed."""
 
     layers: int
     kv_heads: int = 0
@@ -54,7 +54,7 @@ class _Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Tag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One size of a family; all it leaves out is as the family has it."""
+    """One size of a family; a field left out has the family's value."""
 
     parameters: float
     context: int
@@ -80,27 +80,27 @@ class _Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_registry(files: Iterable[Path] = ()) -> ModelRegistry:
-    """The known models: ours, with what `files` say on top, the last one first heard.
+    """Load the registry: ours, overridden by `files`, of which the last has precedence.
 
-    A file that is not there is none. Raises ConfigError that names the file and the fault.
+    A missing file is skipped. Raises ConfigError that names the file and the fault.
     """
     tables: Table = {}
-    known = ModelRegistry()
+    registry = ModelRegistry()
     for file in (SHIPPED, *files):
         try:
-            _lay_over(tables, tomllib.loads(read_bounded(file, SIZE_LIMIT).decode()))
-            known = _known(tables)
+            _override(tables, tomllib.loads(read_bounded(file, SIZE_LIMIT).decode()))
+            registry = _registry_of(tables)
         except HostProblem as error:
             if file.exists():
                 raise ConfigError((f"{file}: {error.message}",)) from error
         except (ValueError, BadInput, RecursionError) as error:
             text = str(error)
             raise ConfigError((f"{file}: {text[:1].lower()}{text[1:]}",)) from error
-    return known
+    return registry
 
 
-def _lay_over(below: Table, above: Table) -> None:
-    """Tags are replaced whole, families key by key."""
+def _override(below: Table, above: Table) -> None:
+    """Merge `above` into `below`: families key by key, tags as a whole."""
     for name, table in above.items():
         old = below.setdefault(name, {})
         if not isinstance(table, dict) or not isinstance(old, dict):
@@ -112,69 +112,69 @@ def _lay_over(below: Table, above: Table) -> None:
             family["tags"] = {**cast("Table", tags), **cast("Table", new["tags"])}
 
 
-def _known(tables: Table) -> ModelRegistry:
+def _registry_of(tables: Table) -> ModelRegistry:
     families = {
-        name: _told(name, table, _Family) for name, table in tables.items() if name != "unserved"
+        name: _decoded(name, table, _Family) for name, table in tables.items() if name != "unserved"
     }
     return ModelRegistry(
         tuple(_models(families)),
         {name: family.latest for name, family in families.items()},
-        _told("unserved", tables.get("unserved", {}), dict[str, str]),
+        _decoded("unserved", tables.get("unserved", {}), dict[str, str]),
     )
 
 
-def _told(where: str, table: object, kind: type[T]) -> T:
-    """What a table says. Raises ValueError that names it and the field."""
+def _decoded(where: str, table: object, kind: type[T]) -> T:
+    """Decode a table. Raises ValueError that names it and the field."""
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        told = str(error).replace("`$.", "`").removesuffix(" - at `$`")
-        raise ValueError(f"{where}: {told[:1].lower()}{told[1:]}") from error
+        message = str(error).replace("`$.", "`").removesuffix(" - at `$`")
+        raise ValueError(f"{where}: {message[:1].lower()}{message[1:]}") from error
 
 
 def _models(families: Mapping[str, _Family]) -> Iterator[KnownModel]:
     for name, family in families.items():
         for tag, table in family.tags.items():
-            yield _model(name, family, tag, _told(f"{name}:{tag}", table, _Tag))
+            yield _model(name, family, tag, _decoded(f"{name}:{tag}", table, _Tag))
 
 
-def _model(name: str, family: _Family, tag: str, one: _Tag) -> KnownModel:
-    shown = _shown(name, tag)
-    gated = family.gated if one.gated is None else one.gated
-    given = [(form, cast("str | _Repository", getattr(one, form))) for form in FORMATS]
-    variants = tuple(_variant(shown, form, which, gated) for form, which in given if which)
+def _model(family_name: str, family: _Family, tag: str, size: _Tag) -> KnownModel:
+    name = _display_name(family_name, tag)
+    gated = family.gated if size.gated is None else size.gated
+    sources = [(form, cast("str | _Repository", getattr(size, form))) for form in FORMATS]
+    variants = tuple(_variant(name, form, source, gated) for form, source in sources if source)
     if not variants:
-        raise ValueError(f"{shown} has no repository")
+        raise ValueError(f"{name} has no repository")
     return KnownModel(
-        name=shown,
-        also=tuple(_shown(name, other) for other in one.also),
+        name=name,
+        also=tuple(_display_name(family_name, other) for other in size.also),
         about=family.about,
         kind=family.kind,
-        license=one.license or family.license,
-        parameters=int(one.parameters),
-        embeddings=int(one.shape.embeddings),
-        cache=one.shape.cache,
-        context=one.context,
+        license=size.license or family.license,
+        parameters=int(size.parameters),
+        embeddings=int(size.shape.embeddings),
+        cache=size.shape.cache,
+        context=size.context,
         variants=variants,
     )
 
 
-def _variant(name: str, form: str, given: str | _Repository, gated: bool) -> Variant:
-    which = _Repository(given) if isinstance(given, str) else given
-    if not _REPOSITORY.fullmatch(which.repository):
-        raise ValueError(f"{name}: {form}: {which.repository!r} is no org/repository")
+def _variant(name: str, form: str, source: str | _Repository, gated: bool) -> Variant:
+    repository = _Repository(source) if isinstance(source, str) else source
+    if not _REPOSITORY.fullmatch(repository.repository):
+        raise ValueError(f"{name}: {form}: {repository.repository!r} is not org/repo")
     return Variant(
         format=form,
-        repository=which.repository,
-        revision=which.revision,
-        gated=gated if which.gated is None else which.gated,
-        size=int(which.size),
+        repository=repository.repository,
+        revision=repository.revision,
+        gated=gated if repository.gated is None else repository.gated,
+        size=int(repository.size),
     )
 
 
-def _shown(family: str, tag: str) -> str:
+def _display_name(family: str, tag: str) -> str:
     name = f"{family}:{tag}"
     try:
         return parse_model_name(name).display()
     except BadInput as error:
-        raise ValueError(f"{name} is no name of a model") from error
+        raise ValueError(f"{name} is not a model name") from error

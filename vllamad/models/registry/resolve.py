@@ -1,4 +1,4 @@
-"""Where on the hub a model comes from: the repository and revision that a name stands for."""
+"""Resolves a model name to a repository and revision of the hub; asks no hub."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from vllamad.errors import BadInput, ModelNotFound
 from vllamad.models.registry.registry import ModelRegistry, is_gguf
 
 HUB_HOSTS = (DEFAULT_HOST, "hf.co", "huggingface.co")
-MAIN = "main"  # what a hub calls the newest there is
+MAIN = "main"  # the hub's name for the newest revision
 
-# What Ollama says of a name no registry knows; its command line looks for this text.
+# Ollama's text for an unknown name; its command line looks for it.
 NO_MANIFEST = "pull model manifest: file does not exist"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """A repository at a revision, and which of a model's variants it holds, if that is known."""
+    """A repository at a revision, and the variant of a model that it holds, if known."""
 
     repository: str
     revision: str = MAIN
     variant: str = ""
-    passed_over: tuple[str, ...] = ()  # why no better variant was taken
+    passed_over: tuple[str, ...] = ()  # the reasons why no better variant was chosen
 
 
-def origin_of(name: ModelName, known: ModelRegistry, machine: Machine, context: int = 0) -> Origin:
-    """The origin of `name`; where it is the name of a known model, of the variant that suits.
+def resolve_origin(
+    name: ModelName, known: ModelRegistry, machine: Machine, context: int = 0
+) -> Origin:
+    """The origin of `name`: its repository, or for a known model the variant for this machine.
 
-    Raises ModelNotFound with Ollama's text and what comes near, BadInput for files of GGUF.
+    Raises ModelNotFound with Ollama's text and a hint, BadInput for a repository of GGUF files.
     """
-    if is_of_hub(name):
-        origin = origin_in(name)
+    if names_repository(name):
+        origin = origin_from_name(name)
         if is_gguf(origin.repository):
-            raise _gguf(origin.repository, known)
+            raise _gguf_refusal(origin.repository, known)
         return origin
     model = known.find(name)
     if model is None:
@@ -49,31 +51,31 @@ def origin_of(name: ModelName, known: ModelRegistry, machine: Machine, context: 
     )
 
 
-def _gguf(repository: str, known: ModelRegistry) -> BadInput:
-    model = known.made_from(repository)
-    what = f"cannot pull {repository}: it holds GGUF files, which the engine does not read"
+def _gguf_refusal(repository: str, known: ModelRegistry) -> BadInput:
+    model = known.original_of(repository)
+    problem = f"cannot pull {repository}: it holds GGUF files, which vllamad does not serve"
     if model is None:
-        return BadInput(what, hint="pull the repository they were made from")
+        return BadInput(problem, hint="pull the safetensors repository it was converted from")
     return BadInput(
-        f"{what}; {model.variants[0].repository} holds the same as safetensors",
+        f"{problem}; {model.variants[0].repository} holds the same model as safetensors",
         hint=f"pull {model.name}",
     )
 
 
-def origin_in(name: ModelName) -> Origin:
-    """The origin that `name` itself spells: `org/repo`, `hf.co/org/repo`, `:TAG` the revision.
+def origin_from_name(name: ModelName) -> Origin:
+    """The origin in a name such as `org/repo` or `hf.co/org/repo`; a tag is the revision.
 
-    Raises ModelNotFound, with Ollama's text, for a name that is none of a hub's.
+    Raises ModelNotFound, with Ollama's text, for a name that does not contain a repository.
     """
-    if not is_of_hub(name):
+    if not names_repository(name):
         raise ModelNotFound(
             NO_MANIFEST,
-            hint=f"{name.display()} names no repository of the hub: those are called org/repo",
+            hint=f"a repository of the hub is written org/repo, not {name.display()}",
         )
     revision = MAIN if name.tag.lower() == DEFAULT_TAG else name.tag
     return Origin(repository=f"{name.namespace}/{name.model}", revision=revision)
 
 
-def is_of_hub(name: ModelName) -> bool:
-    """Does the name itself say which repository of the hub it means?"""
+def names_repository(name: ModelName) -> bool:
+    """Whether the name itself contains a repository of the hub."""
     return name.host.lower() in HUB_HOSTS and name.namespace.lower() != DEFAULT_NAMESPACE

@@ -1,4 +1,4 @@
-"""Derived models: a small manifest of its own over the files of a model that is installed.
+"""Derived models: a manifest with an overlay over the files of an installed model.
 
 Everything here blocks.
 """
@@ -15,14 +15,16 @@ from vllamad.core.overlay import Overlay
 from vllamad.errors import VllamadError
 from vllamad.models.installed import InstalledModel
 from vllamad.models.store import lora, model_store
-from vllamad.models.store.manifests import Manifest, load, manifest_paths, read
-from vllamad.models.store.model_store import Change
+from vllamad.models.store.manifests import Manifest, load_manifest, manifest_paths, read_manifest
+from vllamad.models.store.model_store import ManifestChange
 
 
-def derive(models: Path, base: InstalledModel, name: ModelName, overlay: Overlay) -> Change:
-    """Let `name` mean the files of `base` under `overlay`, in place of what it meant before.
+def derive_model(
+    models: Path, base: InstalledModel, name: ModelName, overlay: Overlay
+) -> ManifestChange:
+    """Make `name` the files of `base` with `overlay`, and replace its former manifest.
 
-    An adapter must be on its shelf. Raises ModelNotFound where `base` has gone meanwhile.
+    The adapter must be stored already. Raises ModelNotFound if `base` was removed meanwhile.
     """
 
     def make() -> Manifest:
@@ -31,31 +33,31 @@ def derive(models: Path, base: InstalledModel, name: ModelName, overlay: Overlay
         return msgspec.structs.replace(
             source,
             name=name.canonical(),
-            # Its own base, if it takes that one's place
+            # A model that replaces its own base becomes a base itself.
             base="" if parse_model_name(root).key() == name.key() else root,
             overlay=overlay,
             created=time.time(),
         )
 
-    return model_store.rename(models, name, make)
+    return model_store.replace_manifest(models, name, make)
 
 
-def tidy(models: Path) -> None:
-    """Remove adapters that no manifest names. Only for a time when no model is being made."""
+def remove_unused_adapters(models: Path) -> None:
+    """Remove adapters that no manifest names. Call it only while no model is being created."""
     used: set[str] = set()
     for path in manifest_paths(models):
         try:
-            adapter = load(models, path).overlay.adapter
+            adapter = load_manifest(models, path).overlay.adapter
         except VllamadError:
-            return  # who knows what it names
+            return  # an unreadable manifest may name any adapter
         if adapter is not None:
             used.add(adapter.id)
-    lora.sweep(models, used)
+    lora.remove_adapters_except(models, used)
 
 
 def _manifest_of(models: Path, base: InstalledModel) -> Manifest:
     if base.stored:
-        return read(models, parse_model_name(base.canonical))
+        return read_manifest(models, parse_model_name(base.canonical))
     return Manifest(
         name=base.canonical,
         source="",

@@ -1,6 +1,6 @@
-"""Models made of uploaded blobs: which of the files belong to one, and its folder put together.
+"""Models made of uploaded blobs: chooses the model's files and links them into its folder.
 
-Nothing is copied: a model's file is a second name of its blob. Everything here blocks.
+Nothing is copied: a model's file is a hard link to its blob. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ SOURCE: Final = "uploaded files"
 _TOKENIZER = re.compile(r"(?i).*(tokeni[sz]er|vocab|tekken|spiece|sentencepiece|\.tiktoken)")
 
 
-def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Overlay) -> Manifest:
-    """The manifest of the model that `files`, name to SHA-256, would make; nothing is written yet.
+def plan_manifest(
+    models: Path, name: ModelName, files: Mapping[str, str], overlay: Overlay
+) -> Manifest:
+    """The manifest of a model made of `files`, name to SHA-256; writes nothing.
 
-    Raises BadInput for a blob that was not uploaded, and where something is missing.
+    Raises BadInput for a blob that was not uploaded, and for a missing file.
     """
     blobs = {
         safe_path(file): blob_path(models, f"sha256:{digest}") for file, digest in files.items()
@@ -44,7 +46,9 @@ def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Ov
         StoredFile(path=file, size=sizes[file], sha256=files[file]) for file in sorted(chosen)
     )
     content = digest_of(SOURCE, "", stored)
-    repository = model_store.hub(models) / model_store.repository_folder(name.namespace, name.model)
+    repository = model_store.hub_folder(models) / model_store.repository_folder(
+        name.namespace, name.model
+    )
     return Manifest(
         name=name.canonical(),
         source=SOURCE,
@@ -57,42 +61,42 @@ def planned(models: Path, name: ModelName, files: Mapping[str, str], overlay: Ov
     )
 
 
-def lay_out(models: Path, manifest: Manifest) -> None:
-    """Put a planned model's files where its manifest says, once they are seen to be a model.
+def lay_out_files(models: Path, manifest: Manifest) -> None:
+    """Link a planned model's files into the folder of its manifest, after checking them.
 
-    The caller holds `store.changing` for the repository. Raises BadInput for files, or an adapter,
-    that the engine could not use.
+    The caller holds `repository_lock`. Raises BadInput for files, or an adapter, that the
+    engine cannot use.
     """
-    place = models / manifest.folder
+    folder = models / manifest.folder
     if not _is_whole(models, manifest):
-        draft = place.with_name(f".{place.name}")
-        for left in place.parent.glob(".*"):  # of a daemon that was killed in the middle
-            shutil.rmtree(left)
+        draft = folder.with_name(f".{folder.name}")
+        for stale in folder.parent.glob(".*"):  # of a daemon that was killed meanwhile
+            shutil.rmtree(stale)
         try:
             _link_all(models, manifest, draft)
             read_facts(draft)
-            shutil.rmtree(place, ignore_errors=True)
-            draft.rename(place)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    for folder in (place, *place.relative_to(models).parents):
-        sync_folder(models / folder)
+    for parent in (folder, *folder.relative_to(models).parents):
+        sync_folder(models / parent)
     if manifest.overlay.adapter is not None:
-        lora.assemble(models, place, manifest.overlay.adapter)
+        lora.assemble_adapter(models, folder, manifest.overlay.adapter)
 
 
 def _chosen(blobs: Mapping[str, Path]) -> set[str]:
-    """Those of the files that belong to a model. Raises BadInput where one is missing."""
-    wanted = {name for name in blobs if is_wanted(name) and not name.startswith(".")}
-    if "config.json" not in wanted:
+    """The files that belong to the model. Raises BadInput where a required one is missing."""
+    usable = {name for name in blobs if is_wanted(name) and not name.startswith(".")}
+    if "config.json" not in usable:
         raise BadInput("cannot find config.json among the files")
-    weights = weight_files(wanted, _index(blobs) if INDEX in wanted else {})
-    if not any(map(_TOKENIZER.match, wanted)):
+    weights = weight_files(usable, _index(blobs) if INDEX in usable else {})
+    if not any(map(_TOKENIZER.match, usable)):
         raise BadInput("cannot find a tokenizer among the files: tokenizer.json or the like")
-    return wanted - (_beside(wanted) - set(weights))
+    return usable - (_top_level_weights(usable) - set(weights))
 
 
-def _beside(names: Collection[str]) -> set[str]:
+def _top_level_weights(names: Collection[str]) -> set[str]:
     return {name for name in names if name.endswith(".safetensors") and "/" not in name}
 
 
@@ -119,8 +123,8 @@ def _is_whole(models: Path, manifest: Manifest) -> bool:
 
 
 def _link_all(models: Path, manifest: Manifest, folder: Path) -> None:
-    """The same bytes under second names, readable for the account the engine runs as."""
-    with model_store.disk_problems("put the model together"):
+    """Hard-link the blobs into `folder`, readable for the account the engine runs as."""
+    with model_store.disk_problems("store the model"):
         for file in manifest.files:
             path = folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""LoRA adapters in the store: made of two uploaded files, checked against the model they are for.
+"""LoRA adapters in the store: made of two uploaded files and checked against their base model.
 
     adapters/BASE/ID/{adapter_config.json,adapter_model.safetensors}
 
-BASE stands for the folder of the model's weights. A worker of that model loads all of them when it
-starts, so what cannot work is refused here. Everything here blocks.
+BASE is a hash of the folder of the base model's weights. A worker of that model loads all its
+adapters when it starts, so an adapter that cannot be loaded is refused here. Everything blocks.
 """
 
 from __future__ import annotations
@@ -17,18 +17,24 @@ from pathlib import Path
 
 from vllamad.core.overlay import Adapter
 from vllamad.errors import BadInput, HostProblem, VllamadError
-from vllamad.models.checkpoint.json_access import Json, decode_object, mapping, text, whole
+from vllamad.models.checkpoint.json_access import (
+    Json,
+    decode_object,
+    get_object,
+    get_text,
+    get_whole,
+)
 from vllamad.models.checkpoint.safetensors import Tensor, read_header
 from vllamad.models.checkpoint.weights import INDEX, quantization_of, weight_files
 from vllamad.models.store.safe_files import list_files, read_bounded, sync_folder
 from vllamad.models.store.upload_blobs import blob_path
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-RANK_LIMIT = 512  # the highest vLLM knows
+RANK_LIMIT = 512  # the highest that vLLM supports
 _CONFIG_LIMIT = 1 << 20  # bytes
 _JSON_LIMIT = 64 << 20
 
-# What changes an adapter's meaning where it is set, and vLLM does not do.
+# Settings that change what an adapter computes, and that vLLM does not support.
 _UNSUPPORTED = (
     "use_dora", "lora_bias", "use_qalora", "use_bdlora", "bias", "modules_to_save",
     "layer_replication", "alora_invocation_tokens",
@@ -37,7 +43,7 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAdapter:
-    """An adapter as the engine is told of it; `size` is bytes."""
+    """An adapter as it is passed to the engine; `size` is bytes."""
 
     id: str
     folder: Path
@@ -45,66 +51,70 @@ class StoredAdapter:
     size: int
 
 
-def shelf(models: Path, base: Path) -> Path:
-    """Where the adapters for the weights in `base` are."""
-    inside = base.is_relative_to(models)  # the store may be moved as a whole
+def adapters_folder(models: Path, base: Path) -> Path:
+    """The folder of the adapters for the weights in `base`."""
+    inside = base.is_relative_to(models)  # relative, so that the store may be moved
     name = str(base.relative_to(models)) if inside else str(base)
     return models / "adapters" / hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def adapter_folder(models: Path, base: Path, adapter: Adapter) -> Path:
-    return shelf(models, base) / adapter.id
+    """The folder of one adapter for the weights in `base`."""
+    return adapters_folder(models, base) / adapter.id
 
 
-def on_shelf(models: Path, base: Path) -> tuple[StoredAdapter, ...]:
-    """All adapters there are for the weights in `base`; one that cannot be read is left out."""
+def list_adapters(models: Path, base: Path) -> tuple[StoredAdapter, ...]:
+    """All adapters for the weights in `base`; an unreadable one is left out."""
     try:
-        names = sorted(os.listdir(shelf(models, base)))
+        names = sorted(os.listdir(adapters_folder(models, base)))
     except FileNotFoundError:
         return ()
-    found: list[StoredAdapter] = []
+    adapters: list[StoredAdapter] = []
     for name in names:
-        folder = shelf(models, base) / name
+        folder = adapters_folder(models, base) / name
         try:
             size = os.stat(folder / WEIGHTS).st_size
-            found.append(
+            adapters.append(
                 StoredAdapter(
                     id=name, folder=folder, rank=_rank(_config(folder / CONFIG)), size=size
                 )
             )
         except (VllamadError, OSError):
             continue
-    return tuple(found)
+    return tuple(adapters)
 
 
-def assemble(models: Path, base: Path, adapter: Adapter) -> Path:
-    """Make the folder of an adapter out of its blobs, and return it; it may be there already.
+def assemble_adapter(models: Path, base: Path, adapter: Adapter) -> Path:
+    """Make the folder of an adapter out of its blobs, and return it; it may exist already.
 
-    Raises BadInput for a missing blob, a file that is none, or an adapter of another model.
+    Raises BadInput for a missing blob, an invalid file, or an adapter of another model.
     """
-    place = adapter_folder(models, base, adapter)
-    if place.exists():
-        return place
-    draft = place.with_name(f".{adapter.id}")
+    folder = adapter_folder(models, base, adapter)
+    if folder.exists():
+        return folder
+    draft = folder.with_name(f".{adapter.id}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o755, parents=True)
     try:
         for name, digest in ((CONFIG, adapter.config), (WEIGHTS, adapter.weights)):
             _link(blob_path(models, f"sha256:{digest}"), draft / name)
-        check(draft, base)
+        check_adapter(draft, base)
         sync_folder(draft)
-        draft.rename(place)
-        sync_folder(place.parent)
+        draft.rename(folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return place
+    return folder
 
 
-def check(folder: Path, base: Path) -> None:
-    """Raise BadInput where vLLM could not apply this adapter to the weights in `base`."""
+def check_adapter(folder: Path, base: Path) -> None:
+    """Raise BadInput where vLLM cannot apply this adapter to the weights in `base`."""
     config = _config(folder / CONFIG)
-    if text(config, "peft_type").upper() != "LORA":
-        raise BadInput("cannot use the adapter: its peft_type is not LORA")
+    if get_text(config, "peft_type").upper() != "LORA":
+        raise BadInput(
+            "cannot use the adapter: its peft_type is not LORA",
+            hint="convert it to LoRA, or merge it into the model's weights",
+        )
     for key in _UNSUPPORTED:
         if config.get(key) not in (None, False, "none", [], {}):
             raise BadInput(f"cannot use the adapter: the engine does not support its {key}")
@@ -115,7 +125,7 @@ def check(folder: Path, base: Path) -> None:
     _check_shapes(read_header(folder / WEIGHTS), tensors, quantised=quantised)
 
 
-def sweep(models: Path, used: Collection[str]) -> None:
+def remove_adapters_except(models: Path, used: Collection[str]) -> None:
     """Remove every adapter whose id is not in `used`."""
     for folder in (models / "adapters").glob("*/*"):
         if folder.name not in used:
@@ -125,11 +135,11 @@ def sweep(models: Path, used: Collection[str]) -> None:
             empty.rmdir()
 
 
-def _link(blob: Path, place: Path) -> None:
-    """The same bytes under a second name; readable for the account the engine runs as."""
+def _link(blob: Path, path: Path) -> None:
+    """Hard-link a blob to `path`, readable for the account the engine runs as."""
     try:
-        os.link(blob, place)
-        os.chmod(place, 0o644)
+        os.link(blob, path)
+        os.chmod(path, 0o644)
     except FileNotFoundError as error:
         digest = blob.name.replace("-", ":")
         raise BadInput(f'blob "{digest}" not found', hint="upload it first") from error
@@ -142,8 +152,8 @@ def _config(path: Path) -> Json:
 
 
 def _rank(config: Json) -> int:
-    pattern = mapping(config, "rank_pattern")
-    rank = max(whole(config, "r"), *(whole(pattern, key) for key in pattern), 0)
+    pattern = get_object(config, "rank_pattern")
+    rank = max(get_whole(config, "r"), *(get_whole(pattern, key) for key in pattern), 0)
     if not 0 < rank <= RANK_LIMIT:
         raise BadInput(f"cannot use the adapter: its rank is not a number from 1 to {RANK_LIMIT}")
     return rank
@@ -163,28 +173,32 @@ def _base_tensors(base: Path, names: set[str]) -> dict[str, Tensor]:
 def _check_shapes(
     lora: Mapping[str, Tensor], base: Mapping[str, Tensor], *, quantised: bool
 ) -> None:
-    """What A takes in and what B gives out must be what the layer they are added to does."""
+    """Check that A's input and B's output have the width of the layer they are added to."""
     layers: dict[str, set[tuple[int, ...]]] = {}
-    for name, tensor in base.items():  # a tower for pictures has layers of the same names
+    for name, tensor in base.items():  # a vision tower has layers of the same names
         layers.setdefault(_tail(name), set()).add(tensor.shape)
     matched = False
     for name, tensor in lora.items():
         part, side = (".lora_A.", 1) if ".lora_A." in name else (".lora_B.", 0)
-        module, found, _ = name.rpartition(part)
+        module, separator, _ = name.rpartition(part)
         shapes = layers.get(_tail(f"{module}.weight"), set())
-        theirs = {shape[side] for shape in shapes if len(shape) == 2}
-        if not found or not theirs or len(tensor.shape) != 2:
+        widths = {shape[side] for shape in shapes if len(shape) == 2}
+        if not separator or not widths or len(tensor.shape) != 2:
             continue
         matched = True
-        if tensor.shape[side] not in theirs and not quantised:
+        if tensor.shape[side] not in widths and not quantised:
             raise BadInput(
-                f"cannot use the adapter: it is made for {tensor.shape[side]} numbers where the"
-                f" model has {max(theirs)}, in {module[-80:]}"
+                f"cannot use the adapter: {module[-80:]} has width {tensor.shape[side]}, in the"
+                f" model {max(widths)}",
+                hint="name the model it was trained on in FROM",
             )
     if not matched and not quantised:
-        raise BadInput("cannot use the adapter: none of its layers is one of the model")
+        raise BadInput(
+            "cannot use the adapter: the model has none of its layers",
+            hint="name the model it was trained on in FROM",
+        )
 
 
 def _tail(name: str) -> str:
-    """Wrappers put words before a layer's name, which differ from library to library."""
+    """A layer's name without the prefix of its library's wrapper."""
     return name[max(0, name.find("layers.")) :]

@@ -1,8 +1,8 @@
-"""Manifests: what makes a model visible. One JSON file per name, written whole or not at all.
+"""Manifests: one JSON file per model name, written atomically, that makes the model visible.
 
     manifests/HOST/NAMESPACE/MODEL/TAG.json
 
-Knows where a model's files must lie and how large they are, not how they came there.
+Knows where a model's files are and how large they are, not where they came from.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from vllamad.models.store.safe_files import read_bounded, safe_path, sync_folder
 
 SCHEMA = 1
 SIZE_LIMIT = 16 << 20  # bytes; 10 000 files are about 2 MiB
+REPAIR = "pull the model again, or remove it with `vllamactl rm`"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -41,16 +42,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     name: str  # canonical
-    source: str  # where it came from: a repository, or what the adder called it
+    source: str  # the repository it came from, or another text of the caller that added it
     revision: str
-    folder: str  # of the files, from the root of the store
+    folder: str  # of the files, relative to the root of the store
     files: tuple[StoredFile, ...]
-    digest: str  # 64 hex digits: the same for the same files from the same place
+    digest: str  # 64 hex digits: equal for equal files from the same source
     license: str = ""  # an identifier
-    variant: str = ""  # which of the model's variants it is, where the catalogue chose: fp8, awq
+    variant: str = ""  # the variant that the registry chose: fp8, awq
     created: float
-    # Of a derived model: the canonical name of the model whose worker it shares; the files are that
-    # model's, unless `folder` is empty: then they are wherever the configuration has that model.
+    # Of a derived model: the canonical name of its base, whose files and worker it shares. If
+    # `folder` is empty, the base is outside the store, in the configuration or a cache.
     base: str = ""
     overlay: Overlay = EMPTY_OVERLAY
 
@@ -59,8 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(file.size for file in self.files)
 
 
-class Listing(NamedTuple):
-    """The models that are whole, and a line for each manifest that is not to be used."""
+class ManifestList(NamedTuple):
+    """The manifests of complete models, and a line for each manifest that cannot be used."""
 
     manifests: tuple[Manifest, ...]
     problems: tuple[str, ...]
@@ -70,7 +71,7 @@ _decoder = msgspec.json.Decoder(Manifest)
 
 
 def digest_of(source: str, revision: str, files: Iterable[StoredFile]) -> str:
-    """The digest clients see: it changes when the place or any file of a model does."""
+    """The digest shown to clients: it changes with the source and with any file of a model."""
     content = {
         "source": source,
         "revision": revision,
@@ -80,37 +81,37 @@ def digest_of(source: str, revision: str, files: Iterable[StoredFile]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def read(models: Path, name: ModelName) -> Manifest:
-    """Find a model by name in any case. Raises ModelNotFound; HostProblem where it is not whole."""
-    path = path_of(models, name)
+def read_manifest(models: Path, name: ModelName) -> Manifest:
+    """Find a model by name in any case. Raises ModelNotFound, HostProblem if it is incomplete."""
+    path = manifest_path(models, name)
     if not os.path.isfile(path):
         raise ModelNotFound(f"model '{name.display()}' not found")
-    manifest = load(models, path)
+    manifest = load_manifest(models, path)
     check_whole(models, manifest)
     return manifest
 
 
-def list_manifests(models: Path) -> Listing:
-    """Every model that is whole; a manifest that cannot be used is reported, never raised."""
-    found: list[Manifest] = []
+def list_manifests(models: Path) -> ManifestList:
+    """Every complete model; a manifest that cannot be used is reported, never raised."""
+    manifests: list[Manifest] = []
     problems: list[str] = []
     for path in manifest_paths(models):
         try:
-            manifest = load(models, path)
+            manifest = load_manifest(models, path)
             check_whole(models, manifest)
-            found.append(manifest)
+            manifests.append(manifest)
         except VllamadError as error:
             problems.append(error.message)
-    return Listing(tuple(found), tuple(problems))
+    return ManifestList(tuple(manifests), tuple(problems))
 
 
 def manifest_paths(models: Path) -> Iterator[Path]:
-    """Every manifest there is, good or bad."""
+    """The paths of all manifests, valid or not."""
     return (models / "manifests").glob("*/*/*/[!.]*.json")
 
 
-def load(models: Path, path: Path) -> Manifest:
-    """Read one manifest. Raises BadInput where it is not one, HostProblem where it is not there."""
+def load_manifest(models: Path, path: Path) -> Manifest:
+    """Read one manifest. Raises BadInput for an invalid file, HostProblem for a missing one."""
     where = path.relative_to(models)
     try:
         manifest = _decoder.decode(read_bounded(path, SIZE_LIMIT))
@@ -123,15 +124,17 @@ def load(models: Path, path: Path) -> Manifest:
 
 
 def check_whole(models: Path, manifest: Manifest) -> None:
-    """See that every file is there in its full size. Raises HostProblem that names the first."""
-    what = f"cannot use {parse_model_name(manifest.name).display()}"
+    """Check that every file has its full size. Raises HostProblem that names the first fault."""
+    problem = f"cannot use {parse_model_name(manifest.name).display()}"
     for file in manifest.files:
         try:
             size = os.stat(models / manifest.folder / file.path).st_size
         except OSError as error:
-            raise HostProblem(f"{what}: {file.path} is missing") from error
+            raise HostProblem(f"{problem}: {file.path} is missing", hint=REPAIR) from error
         if size != file.size:
-            raise HostProblem(f"{what}: {file.path} has {size} bytes, not {file.size}")
+            raise HostProblem(
+                f"{problem}: {file.path} has {size} bytes, not {file.size}", hint=REPAIR
+            )
 
 
 def _check(manifest: Manifest, where: Path) -> None:
@@ -139,7 +142,7 @@ def _check(manifest: Manifest, where: Path) -> None:
         raise BadInput(f"a newer vllamad wrote it (schema {manifest.schema}, not {SCHEMA})")
     _, host, namespace, model, tag = where.parts
     if parse_model_name(manifest.name).canonical() != f"{host}/{namespace}/{model}:{tag[:-5]}":
-        raise BadInput(f"it is of another model, {manifest.name}")
+        raise BadInput(f"it belongs to another model, {manifest.name}")
     if not _DIGEST.fullmatch(manifest.digest):
         raise BadInput("its digest is not 64 hex digits")
     if manifest.base:
@@ -151,12 +154,12 @@ def _check(manifest: Manifest, where: Path) -> None:
         safe_path(file.path)
 
 
-def write(models: Path, manifest: Manifest) -> Manifest:
-    """Make a model visible, or replace the one of that name; at once and for good.
+def write_manifest(models: Path, manifest: Manifest) -> Manifest:
+    """Make a model visible, or replace the one of that name, atomically and durably.
 
-    A name that is already there in another case keeps its first spelling.
+    A name that exists in another case keeps its first spelling.
     """
-    path = path_of(models, parse_model_name(manifest.name))
+    path = manifest_path(models, parse_model_name(manifest.name))
     _, host, namespace, model, tag = path.relative_to(models).parts
     manifest = msgspec.structs.replace(manifest, name=f"{host}/{namespace}/{model}:{tag[:-5]}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,8 +173,8 @@ def write(models: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def path_of(models: Path, name: ModelName) -> Path:
-    """Where the manifest of `name` is, spelled as it stands there, or would be."""
+def manifest_path(models: Path, name: ModelName) -> Path:
+    """The path of the manifest of `name`, in the spelling on disk if it exists."""
     path = models / "manifests"
     for part in (name.host, name.namespace, name.model, f"{name.tag}.json"):
         path /= _as_stored(path, part)

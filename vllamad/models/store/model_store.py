@@ -1,9 +1,9 @@
-"""Takes models into the store and out of it; a manifest comes last and goes first.
+"""Adds models to the store and removes them; a manifest is written last and removed first.
 
     hub/models--ORG--REPO/{blobs,snapshots/REVISION}/...   a Hugging Face cache, for other tools too
     manifests/...                                          see `manifests.py`
-    locks/models--ORG--REPO.lock                           held by whoever changes that folder
-    locks/names.lock                                       held, shortly, to change what names mean
+    locks/models--ORG--REPO.lock                           held to change that folder
+    locks/names.lock                                       held shortly to change manifests
 
 Knows nothing of hubs or of configuration. Everything here blocks: call it in a thread.
 """
@@ -31,20 +31,20 @@ from vllamad.models.store.manifests import (
     StoredFile,
     digest_of,
     list_manifests,
-    load,
-    path_of,
-    write,
+    load_manifest,
+    manifest_path,
+    write_manifest,
 )
-from vllamad.models.store.safe_files import list_files, opened, safe_path, sync_folder
+from vllamad.models.store.safe_files import list_files, open_regular, safe_path, sync_folder
 
 _CHUNK = 1 << 20
-_LOOK_INTERVAL = 0.2  # seconds between two looks at a lock somebody holds
+_LOCK_INTERVAL = 0.2  # seconds between two tries for a lock
 
-# file name, bytes of it done, bytes of it in all
-Progress = Callable[[str, int, int], None]
+# (file name, bytes hashed, size)
+HashProgress = Callable[[str, int, int], None]
 
 
-def hub(models: Path) -> Path:
+def hub_folder(models: Path) -> Path:
     """The Hugging Face cache within the store."""
     return models / "hub"
 
@@ -54,7 +54,7 @@ def repository_folder(namespace: str, model: str) -> str:
     return f"models--{namespace}--{model}"
 
 
-def add(
+def add_model(
     models: Path,
     name: ModelName,
     folder: Path,
@@ -62,32 +62,34 @@ def add(
     source: str,
     revision: str = "",
     license: str = "",
-    progress: Progress | None = None,
+    progress: HashProgress | None = None,
 ) -> Manifest:
-    """Move a checkpoint's folder into the store under `name`; copied where it must be.
+    """Move a checkpoint's folder into the store under `name`; copy it from another filesystem.
 
-    Raises BadInput for hostile file names or links, HostProblem where the disk says no, and
-    Unavailable while somebody else changes the same repository.
+    Raises BadInput for hostile file names or links, HostProblem for errors of the disk, and
+    Unavailable while another process changes the same repository.
     """
     repository = repository_folder(name.namespace, name.model)
-    with changing(models, repository), disk_problems(f"add {name.display()}"):
+    with repository_lock(models, repository), disk_problems(f"add {name.display()}"):
         _refuse_links(folder)
         files = hash_files(folder, progress)
         content = digest_of(source, revision, files)
-        place = hub(models) / repository / "snapshots" / (safe_path(revision or content[:40]))
-        if place.exists():  # of an earlier attempt, or the same model again
-            shutil.rmtree(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder, place)
-        return publish(
-            models, name, place, files, source=source, revision=revision, license=license
+        snapshot = (
+            hub_folder(models) / repository / "snapshots" / (safe_path(revision or content[:40]))
+        )
+        if snapshot.exists():  # of an earlier attempt, or the same model again
+            shutil.rmtree(snapshot)
+        snapshot.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, snapshot)
+        return publish_model(
+            models, name, snapshot, files, source=source, revision=revision, license=license
         )
 
 
-def publish(
+def publish_model(
     models: Path,
     name: ModelName,
-    place: Path,
+    snapshot: Path,
     files: tuple[StoredFile, ...],
     *,
     source: str,
@@ -95,33 +97,33 @@ def publish(
     license: str = "",
     variant: str = "",
 ) -> Manifest:
-    """Make files that lie in the hub cache visible under `name`, once they are safe on disk.
+    """Sync the files in `snapshot`, a folder of the hub cache, and write their manifest.
 
-    What the name meant before is removed, unless another name uses it. The caller holds
-    `changing` for the repository.
+    The files of the former model of that name are removed, unless another name uses them. The
+    caller holds `repository_lock`.
     """
-    paths = {place / file.path for file in files}
+    paths = {snapshot / file.path for file in files}
     for path in paths:
-        _settle(path)
-    inside = {parent for parent in place.parents if parent.is_relative_to(models)}
+        _make_readable_and_sync(path)
+    inside = {parent for parent in snapshot.parents if parent.is_relative_to(models)}
     for folder in (
         inside | {path.parent for path in paths} | {path.resolve().parent for path in paths}
     ):
         sync_folder(folder)
-    made = Manifest(
+    new = Manifest(
         name=name.canonical(),
         source=source,
         revision=revision,
-        folder=str(place.relative_to(models)),
+        folder=str(snapshot.relative_to(models)),
         files=files,
         digest=digest_of(source, revision, files),
         license=license,
         variant=variant,
         created=time.time(),
     )
-    manifest, before = rename(models, name, lambda: made)
+    manifest, before = replace_manifest(models, name, lambda: new)
     if before and _repository(models, before) == _repository(models, manifest):
-        discard(models, before.folder)
+        discard_snapshot(models, before.folder)
     return manifest
 
 
@@ -129,82 +131,83 @@ def _repository(models: Path, manifest: Manifest) -> Path:
     return repository_of(models, manifest.folder)
 
 
-class Change(NamedTuple):
-    """What a name means now, and what it meant before."""
+class ManifestChange(NamedTuple):
+    """The manifest of a name, and the one it replaced."""
 
     now: Manifest
     before: Manifest | None
 
 
-def rename(models: Path, name: ModelName, make: Callable[[], Manifest]) -> Change:
-    """Let `name` mean what `make` says, called while nobody else changes any name.
+def replace_manifest(models: Path, name: ModelName, make: Callable[[], Manifest]) -> ManifestChange:
+    """Write the manifest that `make` returns; `make` is called with the lock of all names held.
 
-    The files of what it meant before are left to the caller.
+    The files of the former manifest are left to the caller.
     """
-    with naming(models), disk_problems(f"write {name.display()}"):
-        before = meant(models, name)
-        now = write(models, make())
+    with names_lock(models), disk_problems(f"write {name.display()}"):
+        before = current_manifest(models, name)
+        now = write_manifest(models, make())
         if before is not None:
-            _hand_on(models, before)
-    return Change(now, before)
+            _rebase_derived(models, before)
+    return ManifestChange(now, before)
 
 
-def withdraw(models: Path, name: ModelName) -> Manifest:
-    """Let `name` mean nothing; its files are left to the caller. Raises ModelNotFound."""
-    path = path_of(models, name)
-    with naming(models), disk_problems(f"remove {name.display()}"):
+def remove_name(models: Path, name: ModelName) -> Manifest:
+    """Remove the manifest of `name`; its files are left to the caller. Raises ModelNotFound."""
+    path = manifest_path(models, name)
+    with names_lock(models), disk_problems(f"remove {name.display()}"):
         if not path.exists():
             raise ModelNotFound(f"model '{name.display()}' not found")
-        manifest = load(models, path)
+        manifest = load_manifest(models, path)
         path.unlink()
         sync_folder(path.parent)
-        _hand_on(models, manifest)
+        _rebase_derived(models, manifest)
     return manifest
 
 
-def meant(models: Path, name: ModelName) -> Manifest | None:
-    """What `name` means now; None for nothing, or for nothing that could be used."""
+def current_manifest(models: Path, name: ModelName) -> Manifest | None:
+    """The manifest of `name`; None where it is missing or invalid."""
     try:
-        return load(models, path_of(models, name))
+        return load_manifest(models, manifest_path(models, name))
     except VllamadError:
         return None
 
 
-def _hand_on(models: Path, gone: Manifest) -> None:
-    """Give the models derived from one that is gone, or has other files now, a base of their own.
+def _rebase_derived(models: Path, old: Manifest) -> None:
+    """Give the models derived from a removed or replaced base a new base.
 
-    The first of them takes its place: they went on sharing one worker, and do so still.
+    The first of them becomes the base of the others, so they keep sharing one worker.
     """
-    now = meant(models, parse_model_name(gone.name))
-    if gone.base or (now is not None and now.folder == gone.folder and not now.base):
+    now = current_manifest(models, parse_model_name(old.name))
+    if old.base or (now is not None and now.folder == old.folder and not now.base):
         return
-    heirs = [
+    derived = [
         other
         for other in list_manifests(models).manifests
-        if other.folder == gone.folder and other.base == gone.name
+        if other.folder == old.folder and other.base == old.name
     ]
-    for number, heir in enumerate(heirs):
-        write(models, msgspec.structs.replace(heir, base=heirs[0].name if number else ""))
+    for number, manifest in enumerate(derived):
+        base = derived[0].name if number else ""
+        write_manifest(models, msgspec.structs.replace(manifest, base=base))
 
 
 def repository_of(models: Path, folder: str) -> Path:
-    """The repository's folder that a manifest's `folder` lies in."""
+    """The folder of the repository that contains a manifest's `folder`."""
     return models.joinpath(*Path(folder).parts[:2])
 
 
-def hash_files(folder: Path, progress: Progress | None = None) -> tuple[StoredFile, ...]:
+def hash_files(folder: Path, progress: HashProgress | None = None) -> tuple[StoredFile, ...]:
     """Hash every file of a model. BadInput for a hostile name, HostProblem for a bad file."""
-    found = [safe_path(name) for name, _ in list_files(folder)]
-    if not found:
+    names = [safe_path(name) for name, _ in list_files(folder)]
+    if not names:
         raise BadInput(f"cannot use {folder}: it holds no files")
-    return tuple(hash_file(folder, name, progress) for name in found)
+    return tuple(hash_file(folder, name, progress) for name in names)
 
 
-def hash_file(folder: Path, name: str, progress: Progress | None = None) -> StoredFile:
+def hash_file(folder: Path, name: str, progress: HashProgress | None = None) -> StoredFile:
     """Hash one file of a model. Raises HostProblem where it cannot be read."""
     digest = hashlib.sha256()
     done = 0
-    with opened(folder / name) as (file, size):
+    with open_regular(folder / name) as (file, size):
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             done += len(chunk)
@@ -214,29 +217,30 @@ def hash_file(folder: Path, name: str, progress: Progress | None = None) -> Stor
 
 
 @contextmanager
-def changing(
+def repository_lock(
     models: Path, repository: str, meanwhile: Callable[[], None] | None = None
 ) -> Generator[None]:
-    """Be the only process that changes a repository's folder; a dead owner's lock is no lock.
+    """Hold the lock of a repository's folder; the kernel releases it when its process dies.
 
-    Raises Unavailable while another one is, or waits for it, calling `meanwhile` now and then.
+    While another process holds it: raises Unavailable, or with `meanwhile` waits and calls that.
     """
     path = models / "locks" / f"{repository}.lock"
     with disk_problems("lock the model store"):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("wb")
     with file:
-        while not _locked(file):
+        while not _try_lock(file):
             if meanwhile is None:
                 raise Unavailable(
-                    f"cannot change {repository}: another pull or removal of it is going on"
+                    f"cannot change {repository}: another pull or removal of it is going on",
+                    hint="try again when that has ended",
                 )
             meanwhile()
-            threading.Event().wait(_LOOK_INTERVAL)
+            threading.Event().wait(_LOCK_INTERVAL)
         yield
 
 
-def _locked(file: BinaryIO) -> bool:
+def _try_lock(file: BinaryIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -245,8 +249,8 @@ def _locked(file: BinaryIO) -> bool:
 
 
 @contextmanager
-def naming(models: Path) -> Generator[None]:
-    """Be the only one that changes what names mean; others wait, as it takes milliseconds."""
+def names_lock(models: Path) -> Generator[None]:
+    """Hold the lock of all manifests; others wait for it, as it is held for milliseconds."""
     path = models / "locks" / "names.lock"
     with disk_problems("lock the model store"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,38 +261,40 @@ def naming(models: Path) -> Generator[None]:
 
 
 @contextmanager
-def disk_problems(what: str) -> Generator[None]:
-    """Turn whatever the filesystem refuses into a HostProblem that says `what` failed."""
+def disk_problems(action: str) -> Generator[None]:
+    """Translate an OSError into a HostProblem that says that `action` failed."""
     try:
         yield
     except OSError as error:
         hint = "free some space and try again" if error.errno == errno.ENOSPC else ""
-        raise HostProblem(f"cannot {what}: {error.strerror or error}", hint=hint) from error
+        raise HostProblem(f"cannot {action}: {error.strerror or error}", hint=hint) from error
 
 
 def _refuse_links(folder: Path) -> None:
     for below, folders, names in os.walk(folder):
         for name in folders + names:
             if os.path.islink(os.path.join(below, name)):
-                raise BadInput(f"cannot add {folder}: {name} is a link")
+                raise BadInput(
+                    f"cannot add {folder}: {name} is a link", hint="replace the link by its file"
+                )
 
 
-def _settle(path: Path) -> None:
-    """Readable for the account the engine runs as, and safe from a power cut."""
-    with opened(path) as (file, _):
+def _make_readable_and_sync(path: Path) -> None:
+    """Make a file readable for the account the engine runs as, and sync it to the disk."""
+    with open_regular(path) as (file, _):
         os.fchmod(file.fileno(), 0o644)
         os.fsync(file.fileno())
 
 
 def is_used(models: Path, folder: str) -> bool:
-    """Does any model have its files in `folder`?"""
+    """Whether any model has its files in `folder`."""
     return any(other.folder == folder for other in list_manifests(models).manifests)
 
 
-def discard(models: Path, folder: str) -> None:
-    """Remove a snapshot no manifest names, and the blobs no snapshot links to.
+def discard_snapshot(models: Path, folder: str) -> None:
+    """Remove a snapshot that no manifest names, and the blobs that no snapshot links to.
 
-    The caller holds `changing` for the repository.
+    The caller holds `repository_lock`.
     """
     if not folder or is_used(models, folder):
         return

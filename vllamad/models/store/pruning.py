@@ -1,4 +1,4 @@
-"""What lies in the store and no model needs: old revisions, the rest of pulls, unused uploads.
+"""Removes unused files of the store: old revisions, partial downloads, unused uploads.
 
 Everything here blocks.
 """
@@ -13,24 +13,24 @@ from pathlib import Path
 
 from vllamad.errors import HostProblem, Unavailable, VllamadError
 from vllamad.models.store import model_store
-from vllamad.models.store.manifests import load, manifest_paths
+from vllamad.models.store.manifests import load_manifest, manifest_paths
 from vllamad.protocol.control import Progress
 
-FRESH = 3600.0  # seconds in which an upload may still become a model
+FRESH = 3600.0  # seconds for which an upload is kept for a model to be made of it
 
 Report = Callable[[Progress], None]
 
 
-def prune(models: Path, report: Report, *, dry_run: bool) -> None:
-    """Remove what no manifest needs, with a step for each thing; with `dry_run`, only tell.
+def prune_store(models: Path, report: Report, *, dry_run: bool) -> None:
+    """Remove the files that no manifest needs, with a report of each; with `dry_run` only report.
 
-    What is being pulled is left alone. Raises HostProblem where a manifest cannot be read: who
-    knows what it needs.
+    A repository that is being pulled is skipped. Raises HostProblem where a manifest cannot be
+    read, since the files it needs are then unknown.
     """
-    _used(models)
-    for repository in sorted(model_store.hub(models).glob("models--*")):
+    _used_folders(models)
+    for repository in sorted(model_store.hub_folder(models).glob("models--*")):
         try:
-            with model_store.changing(models, repository.name):
+            with model_store.repository_lock(models, repository.name):
                 _prune_repository(models, repository, report, dry_run=dry_run)
         except Unavailable:
             continue
@@ -39,28 +39,29 @@ def prune(models: Path, report: Report, *, dry_run: bool) -> None:
             _prune_upload(models, blob, report, dry_run=dry_run)
 
 
-def _used(models: Path) -> set[str]:
-    """The folders of all models, damaged ones as well."""
+def _used_folders(models: Path) -> set[str]:
+    """The folders of all models, incomplete ones included."""
     used: set[str] = set()
     for path in manifest_paths(models):
         try:
-            used.add(load(models, path).folder)
+            used.add(load_manifest(models, path).folder)
         except VllamadError as error:
             raise HostProblem(
-                f"cannot prune: {error.message}", hint="remove that manifest, or pull its model"
+                f"cannot prune: {error.message}",
+                hint="pull its model again, or remove the manifest",
             ) from error
     return used
 
 
 def _prune_repository(models: Path, repository: Path, report: Report, *, dry_run: bool) -> None:
-    used = _used(models)
+    used = _used_folders(models)
     with model_store.disk_problems(f"prune {repository.name}"):
         kept: list[Path] = []
         for snapshot in sorted(repository.glob("snapshots/*")):
             if str(snapshot.relative_to(models)) in used:
                 kept.append(snapshot)
                 continue
-            report(_step(models, snapshot, _own_size(snapshot), "a revision no model uses"))
+            report(_step(models, snapshot, _own_size(snapshot), "a revision that no model uses"))
             if not dry_run:
                 shutil.rmtree(snapshot)
         linked = {os.path.realpath(path) for snapshot in kept for path in snapshot.rglob("*")}
@@ -68,7 +69,7 @@ def _prune_repository(models: Path, repository: Path, report: Report, *, dry_run
             if os.path.realpath(blob) in linked:
                 continue
             part = blob.name.endswith(".incomplete")
-            why = "part of a pull that was not finished" if part else "a file no model uses"
+            why = "part of an unfinished pull" if part else "a file that no model uses"
             report(_step(models, blob, blob.lstat().st_size, why))
             if not dry_run:
                 blob.unlink()
@@ -77,17 +78,17 @@ def _prune_repository(models: Path, repository: Path, report: Report, *, dry_run
 
 
 def _prune_upload(models: Path, blob: Path, report: Report, *, dry_run: bool) -> None:
-    """A blob with a second name is a model's file: it costs nothing, and spares another upload."""
+    """Remove an old blob, unless a model's file is a hard link to it."""
     facts = blob.lstat()
     if facts.st_nlink > 1 or time.time() - facts.st_mtime < FRESH:
         return
-    report(_step(models, blob, facts.st_size, "uploaded, and no model was made of it"))
+    report(_step(models, blob, facts.st_size, "an upload that no model was made of"))
     if not dry_run:
         blob.unlink()
 
 
 def _own_size(folder: Path) -> int:
-    """Bytes of the files that are nowhere else: of neither links nor second names."""
+    """The bytes that removing `folder` frees: of files that are neither links nor hard-linked."""
     return sum(_sizes(folder))
 
 

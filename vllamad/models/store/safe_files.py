@@ -1,6 +1,7 @@
 """Opens, reads and lists the files of a model folder without trusting any of them.
 
-Only regular files are touched, never more bytes than the caller allows, and no name may lead out.
+Opens only regular files, reads at most as many bytes as the caller allows, and refuses names that
+lead out of the folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FILES_LIMIT = 10_000
 
 
 def safe_path(text: str) -> str:
-    """Return a relative file name as it stands, or raise BadInput where it could lead elsewhere."""
+    """Return a relative file name unchanged. Raises BadInput where it leads out of its folder."""
     parts = text.split("/")
     if any(sign in text for sign in "\\:\0") or any(part in ("", ".", "..") for part in parts):
         raise BadInput(
@@ -28,13 +29,13 @@ def safe_path(text: str) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[tuple[BinaryIO, int]]:
+def open_regular(path: Path) -> Generator[tuple[BinaryIO, int]]:
     """Open a regular file for reading, with its size in bytes.
 
-    A device, FIFO or folder raises HostProblem and is never waited for; so does a missing file.
+    A missing file, a device, a FIFO or a folder raises HostProblem and never blocks.
     """
     try:
-        # O_NONBLOCK: opening a FIFO or a device must not wait for somebody at its other end.
+        # O_NONBLOCK: opening a FIFO or a device must not wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise HostProblem(f"cannot read {path.name}: {error.strerror}") from error
@@ -48,8 +49,8 @@ def opened(path: Path) -> Generator[tuple[BinaryIO, int]]:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """Read a whole regular file of at most `limit` bytes. Raises HostProblem or BadInput."""
-    with opened(path) as (file, size):
-        # The size is asked again by reading: a file may grow after fstat.
+    with open_regular(path) as (file, size):
+        # Checked again after reading, since a file may grow after fstat.
         data = file.read(limit + 1) if size <= limit else b""
         if size > limit or len(data) > limit:
             raise BadInput(f"cannot read {path.name}: it holds more than {limit} bytes")
@@ -57,21 +58,21 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def list_files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Name every regular file below `folder`, hidden ones left out, with what stat says of it.
+    """Yield the name and status of every regular file below `folder`, except hidden ones.
 
-    Links are followed for files, never for folders. Raises HostProblem for a missing folder, for a
-    link that goes in circles, and for more than 10 000 files.
+    Follows links to files, never to folders. Raises HostProblem for a missing folder, a circular
+    link, and more than 10 000 files.
     """
     count = 0
     pending = [""]
     while pending:
-        below = pending.pop()
+        subfolder = pending.pop()
         try:
-            entries = sorted(os.scandir(folder / below), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(folder / subfolder), key=lambda entry: entry.name)
         except OSError as error:
             raise HostProblem(f"cannot read {folder}: {error.strerror}") from error
         for entry in entries:
-            name = below + entry.name
+            name = subfolder + entry.name
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
@@ -84,7 +85,7 @@ def list_files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _status_of_file(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """None for what is no regular file, leads nowhere, or has just gone."""
+    """The status of a regular file; None for anything else, and for a file removed meanwhile."""
     try:
         status = entry.stat()
     except FileNotFoundError:
@@ -95,7 +96,7 @@ def _status_of_file(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was just created, renamed or removed in `folder` survive a power cut."""
+    """Sync a folder, so that new, renamed and removed entries survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

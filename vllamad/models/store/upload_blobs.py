@@ -1,9 +1,9 @@
-"""Files that clients upload before a model is made of them, named by their SHA-256.
+"""Blobs: files that clients upload to make a model of, named by their SHA-256.
 
     blobs/sha256-HEX
 
-A gateway writes here and nowhere else in the store; what nobody uses is swept away after a day.
-No path is made of a digest that was not checked. Everything here blocks.
+The only folder of the store that a gateway writes to; unused blobs are removed after a day. Every
+digest is checked before a path is made of it. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from vllamad.errors import BadInput, HostProblem
 from vllamad.models.store.model_store import disk_problems
 from vllamad.models.store.safe_files import sync_folder
 
-BLOB_LIMIT = 16 << 30  # bytes; a checkpoint's own files are 5 GB each by custom
-SPACE_RESERVE = 1 << 30  # bytes of the disk that uploads leave alone
-_CHECK_EVERY = 64 << 20  # bytes between two looks at the free space
-_UNUSED_FOR = 24 * 3600.0  # seconds
+BLOB_LIMIT = 16 << 30  # bytes; the files of checkpoints usually have 5 GB each
+SPACE_RESERVE = 1 << 30  # bytes of the disk that uploads leave free
+_CHECK_EVERY = 64 << 20  # bytes between two checks of the free space
+_MAX_AGE = 24 * 3600.0  # seconds
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
 def blob_path(models: Path, digest: str) -> Path:
-    """Where the blob of that digest is, or would be. Raises BadInput with Ollama's text."""
-    found = _DIGEST.fullmatch(digest)
-    if found is None:
+    """The path of the blob with that digest. Raises BadInput with Ollama's text."""
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
         raise BadInput("invalid digest format")
-    return models / "blobs" / f"sha256-{found[1]}"
+    return models / "blobs" / f"sha256-{match[1]}"
 
 
-class Upload:
-    """A blob being written, from `begin` to `end`, which leaves no half of it behind.
+class BlobWriter:
+    """Writes one blob, from `begin` to `end`; `end` removes a partial file.
 
-    Raises BadInput for too much of it, HostProblem where the disk says no.
+    Raises BadInput for a blob over the limit, HostProblem for errors of the disk.
     """
 
     def __init__(self, models: Path, digest: str) -> None:
@@ -64,7 +64,7 @@ class Upload:
     def write(self, data: bytes) -> None:
         before, self._size = self._size, self._size + len(data)
         if self._size > BLOB_LIMIT:
-            raise BadInput(f"cannot take a blob over {BLOB_LIMIT} bytes", status=413)
+            raise BadInput(f"cannot store a blob of more than {BLOB_LIMIT} bytes", status=413)
         if before // _CHECK_EVERY != self._size // _CHECK_EVERY or not before:
             self._check_space()
         self._hash.update(data)
@@ -72,7 +72,7 @@ class Upload:
             self._file.write(data)
 
     def finish(self) -> None:
-        """Make the blob visible, safe on disk. Raises BadInput for other bytes than announced."""
+        """Sync the blob and make it visible. Raises BadInput if its digest is another."""
         actual = f"sha256:{self._hash.hexdigest()}"
         if actual != self._digest:
             raise BadInput(f'digest mismatch, expected "{self._digest}", got "{actual}"')
@@ -91,32 +91,32 @@ class Upload:
             )
 
 
-def release(models: Path, digests: Iterable[str]) -> None:
-    """Remove the blobs of files, by their SHA-256 in hex, that no model is made of any more."""
+def release_blobs(models: Path, digests: Iterable[str]) -> None:
+    """Remove the blobs with these SHA-256 digests, in hex, that no model uses any more."""
     for digest in digests:
         path = blob_path(models, f"sha256:{digest}")
         try:
-            if path.stat().st_nlink == 1:  # a model's file is a second name of its blob
+            if path.stat().st_nlink == 1:  # a model's file is a hard link to its blob
                 path.unlink()
         except FileNotFoundError:
             continue
 
 
-def sweep(models: Path) -> None:
-    """Remove what was half written, and blobs that no model was made of within a day.
+def remove_old_blobs(models: Path) -> None:
+    """Remove partial blobs, and blobs that are older than a day.
 
-    Only for a time when no upload is going on. The store of an Ollama server, where blobs have the
-    same names, is left alone.
+    Call it only while no upload is going on. The store of an Ollama server, where blobs have the
+    same names, is not touched.
     """
     if _is_ollamas(models):
         return
     for path in (models / "blobs").glob("*"):
-        if path.name.startswith(".") or time.time() - path.stat().st_mtime > _UNUSED_FOR:
+        if path.name.startswith(".") or time.time() - path.stat().st_mtime > _MAX_AGE:
             path.unlink()
 
 
 def _is_ollamas(models: Path) -> bool:
-    """Whether a manifest there is one of a registry, as Ollama keeps them."""
+    """Whether the store has a manifest in the format of Ollama's registry."""
     for path in (models / "manifests").rglob("*"):
         if path.is_file() and b'"schemaVersion"' in path.read_bytes():
             return True

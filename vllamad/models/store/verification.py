@@ -1,6 +1,6 @@
-"""Is every file of the installed models what its manifest says? Reads and hashes all of it.
+"""Verifies the files of the installed models: compares their SHA-256 with the manifests.
 
-Everything here blocks, for as long as the disk takes.
+Reads every byte, and blocks for that long.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.errors import HostProblem, ModelNotFound, VllamadError
 from vllamad.models.store import model_store
-from vllamad.models.store.lora import CONFIG, WEIGHTS, shelf
-from vllamad.models.store.manifests import Manifest, load, manifest_paths, path_of
+from vllamad.models.store.lora import CONFIG, WEIGHTS, adapters_folder
+from vllamad.models.store.manifests import Manifest, load_manifest, manifest_path, manifest_paths
 from vllamad.protocol.control import Progress
 
 REPORT_INTERVAL = 0.2  # seconds between two steps about one file
@@ -22,7 +22,7 @@ REPORT_INTERVAL = 0.2  # seconds between two steps about one file
 Report = Callable[[Progress], None]
 
 
-def verify(models: Path, name: ModelName | None, report: Report) -> None:
+def verify_store(models: Path, name: ModelName | None, report: Report) -> None:
     """Hash the files of one model, or of all; a step with a `problem` for each that is bad.
 
     Files that several models share are read once. Raises ModelNotFound.
@@ -53,12 +53,12 @@ class _File(NamedTuple):
 def _manifests(
     models: Path, name: ModelName | None, report: Report
 ) -> Iterator[tuple[str, Manifest]]:
-    for path in [path_of(models, name)] if name else sorted(manifest_paths(models)):
+    for path in [manifest_path(models, name)] if name else sorted(manifest_paths(models)):
         if not path.is_file():
             assert name is not None  # a name is all that leads to a file that is not there
             raise ModelNotFound(f"model '{name.display()}' not found")
         try:
-            manifest = load(models, path)
+            manifest = load_manifest(models, path)
         except VllamadError as error:
             where = str(path.relative_to(models))
             report(Progress(status="verifying", file=where, problem=error.message))
@@ -73,12 +73,12 @@ def _files(models: Path, manifest: Manifest) -> Iterator[_File]:
         yield _File(folder, file.path, file.size, file.sha256)
     adapter = manifest.overlay.adapter
     if adapter is not None and manifest.folder:
-        place = shelf(models, folder) / adapter.id
+        place = adapters_folder(models, folder) / adapter.id
         yield _File(place, CONFIG, None, adapter.config)
         yield _File(place, WEIGHTS, None, adapter.weights)
 
 
-def _problem(file: _File, progress: model_store.Progress) -> str:
+def _problem(file: _File, progress: model_store.HashProgress) -> str:
     path = file.folder / file.path
     try:
         size = path.stat().st_size
@@ -103,7 +103,7 @@ class _Meter:
         self._before = 0
         self._told = 0.0
 
-    def about(self, model: str, file: _File) -> model_store.Progress:
+    def about(self, model: str, file: _File) -> model_store.HashProgress:
         def progress(name: str, done: int, size: int) -> None:
             if time.monotonic() - self._told >= REPORT_INTERVAL:
                 self._told = time.monotonic()

@@ -31,14 +31,14 @@ class Library:
     def __init__(
         self,
         settings: Settings,
-        catalog: InstalledModels,
+        installed_models: InstalledModels,
         engines: EngineRuntimes,
         measured: Callable[[Machine], None],
         environ: Mapping[str, str],
     ) -> None:
         """`measured` receives the machine before each spec that is made for it."""
         self._settings = settings
-        self._catalog = catalog
+        self._installed_models = installed_models
         self._engines = engines
         self._measured = measured
         self._environ = environ
@@ -48,12 +48,12 @@ class Library:
     def configure(self, settings: Settings) -> None:
         """Use other settings from now on."""
         self._settings = settings
-        self._catalog.configure(settings.models, self._engines.parsers, settings.caches)
+        self._installed_models.configure(settings.models, self._engines.features, settings.caches)
         self._made.clear()
 
     async def find(self, name: str) -> InstalledModel:
         """The installed model of that name. Raises ModelNotFound, BadInput, HostProblem."""
-        found = await trio.to_thread.run_sync(self._catalog.find, name)
+        found = await trio.to_thread.run_sync(self._installed_models.find, name)
         if found is None:
             raise ModelNotFound(
                 f"model '{name}' not found",
@@ -70,34 +70,34 @@ class Library:
         """
         now = trio.current_time()
         at, seen, spec = self._made.get(name, (0.0, None, None))
-        if spec is not None and now - at < RECENT and self._catalog.glance(name) is seen:
+        if spec is not None and now - at < RECENT and self._installed_models.cached(name) is seen:
             return spec
         found = await self.find(name)
         await self._engines.ready(measured=to_load)
         machine = self._engines.machine
         self._measured(machine)
-        adapters = await trio.to_thread.run_sync(self._catalog.adapters, found)
-        spec = spec_of(found, machine, adapters, self._engines.parsers, self._settings.engine)
+        adapters = await trio.to_thread.run_sync(self._installed_models.adapters, found)
+        spec = spec_of(found, machine, adapters, self._engines.features, self._settings.engine)
         if to_load:
             self._made[name] = now, found, spec
         return spec
 
     async def models(self) -> list[ModelInfo]:
-        installed = await trio.to_thread.run_sync(self._catalog.all)
+        installed = await trio.to_thread.run_sync(self._installed_models.all)
         return [_info(model) for model in installed]
 
     async def detail(self, name: str, *, tensors: bool = False) -> ModelDetail:
         found = await self.find(name)
-        listed = await trio.to_thread.run_sync(model_info.tensors, found) if tensors else ()
+        listed = await trio.to_thread.run_sync(model_info.tensor_entries, found) if tensors else ()
         return ModelDetail(
             info=_info(found),
             path=str(found.folder),
             parameters=model_info.parameters(found),
             template=found.facts.chat_template,
             license=found.license,
-            model_info=dict(model_info.model_info(found, found.name)),
+            model_info=dict(model_info.checkpoint_numbers(found, found.name)),
             system=found.overlay.system,
-            modelfile=model_info.modelfile(found),
+            modelfile=model_info.modelfile_of(found),
             memory=await self._memory(found),
             tensors=msgspec.convert(listed, list[TensorInfo]),
         )
@@ -124,12 +124,14 @@ class Library:
 
     async def log_file(self, name: str) -> Path:
         """The path of the output of that model's workers; the file may not exist yet."""
-        return log_file(self._settings.paths.logs, (await self.find(name)).runs_as)
+        return log_file(self._settings.paths.logs, (await self.find(name)).worker_name)
 
     async def fetch(self, name: ModelName, report: Report) -> None:
         """Pull a model from the hub into the store."""
         try:
-            if self._catalog.is_configured(name):  # a configured folder: there is nothing to pull
+            if self._installed_models.is_configured(
+                name
+            ):  # a configured folder: there is nothing to pull
                 await self.find(name.display())
                 origin = None
             else:
@@ -141,7 +143,9 @@ class Library:
             await report(Progress(status="success", done=True))
             return
         environ = hub_environment(self._settings, self._environ)
-        await pull_runner.pull(self._settings.paths.models, name, report, origin, environ=environ)
+        await pull_runner.run_pull(
+            self._settings.paths.models, name, report, origin, environ=environ
+        )
 
 
 def hub_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

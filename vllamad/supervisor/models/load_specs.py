@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import Hearing, missing_packages
+from vllamad.core.audio import AudioSupport, missing_packages
 from vllamad.core.cpu import FLOAT32, NumberType, choose_number_type
+from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import Lora, Spec
 from vllamad.core.memory import Machine, Need, find_placement, longest_context
 from vllamad.models.checkpoint.metadata import ModelFacts
 from vllamad.models.checkpoint.vllm_parsers import usable_parsers
 from vllamad.models.installed import InstalledModel
 from vllamad.models.store.lora import StoredAdapter
-from vllamad.protocol.gateway_setup import EngineParsers
 
 
 def spec_of(
     installed: InstalledModel,
     machine: Machine,
     adapters: Sequence[StoredAdapter] = (),
-    engine: EngineParsers | None = None,
+    engine: EngineFeatures | None = None,
     own: EngineSettings | None = None,
 ) -> Spec:
     """The spec for loading `installed` on `machine`, with all `adapters` that requests may name.
@@ -46,7 +46,7 @@ def spec_of(
         need = _widened(need, facts)
     cut = _context_for(need, machine, asked=bool(settings.context_length))
     return Spec(
-        model=installed.runs_as,
+        model=installed.worker_name,
         folder=str(installed.folder),
         digest=installed.digest,
         need=replace(need, context_length=cut),
@@ -54,7 +54,7 @@ def spec_of(
         keep_alive=settings.keep_alive,
         pooling=facts.is_embedding,
         numbers=numbers,
-        hearing=_hearing(facts.hearing, engine),
+        audio=_usable_audio(facts.audio, engine),
         tool_parser=tools,
         reasoning_parser=reasoning,
         args=args,
@@ -92,10 +92,10 @@ def _widened(need: Need, facts: ModelFacts) -> Need:
     return replace(need, weights=need.weights * times, kv_element=4)
 
 
-def _hearing(own: Hearing, engine: EngineParsers | None) -> Hearing:
-    """A model that talks goes without its ears where the engine cannot read sound."""
-    deaf = own == "beside" and engine and missing_packages(own, engine.sound)
-    return "" if deaf else own
+def _usable_audio(support: AudioSupport, engine: EngineFeatures | None) -> AudioSupport:
+    """The audio support of a worker: a model of text works without, where packages are missing."""
+    missing = missing_packages(support, engine.audio_packages) if engine else ()
+    return AudioSupport.NONE if support is AudioSupport.WITH_TEXT and missing else support
 
 
 def _context_for(need: Need, machine: Machine, *, asked: bool) -> int:

@@ -19,13 +19,13 @@ async def verify(models: Path, model: str, report: Report) -> None:
     """Hash the files of `model`, or of all models; a damaged file is reported, not raised."""
     name = parse_model_name(model) if model else None
     await report(Progress(status="verifying"))
-    await _in_thread(partial(verification.verify, models, name), report)
+    await _in_thread(partial(verification.verify_store, models, name), report)
     await report(Progress(status="verified", done=True))
 
 
 async def prune(models: Path, report: Report, *, dry_run: bool) -> None:
     """Remove what no model needs; see `models/store/pruning.py`."""
-    await _in_thread(partial(pruning.prune, models, dry_run=dry_run), report)
+    await _in_thread(partial(pruning.prune_store, models, dry_run=dry_run), report)
     await report(Progress(status="unneeded" if dry_run else "removed", done=True))
 
 

@@ -17,7 +17,7 @@ from vllamad.core.overlay import Overlay, layer_digests, merge
 from vllamad.errors import BadInput, ModelNotFound
 from vllamad.models.installed import InstalledModel, InstalledModels
 from vllamad.models.store import from_upload, lora, model_store, upload_blobs
-from vllamad.models.store.derived import derive, tidy
+from vllamad.models.store.derived import derive_model, remove_unused_adapters
 from vllamad.models.store.manifests import Manifest
 from vllamad.protocol.control import Progress
 from vllamad.supervisor.models.library import Library
@@ -30,10 +30,14 @@ class ModelChanges:
     """Changes the model store; in this process only pulls change it too."""
 
     def __init__(
-        self, models: Path, catalog: InstalledModels, library: Library, fleet: WorkerManager
+        self,
+        models: Path,
+        installed_models: InstalledModels,
+        library: Library,
+        fleet: WorkerManager,
     ) -> None:
         self._models = models
-        self._catalog = catalog
+        self._installed_models = installed_models
         self._library = library
         self._fleet = fleet
         self._one_at_a_time = trio.Lock()
@@ -52,7 +56,7 @@ class ModelChanges:
         Raises ModelNotFound for a base the hub lacks, BadInput for an adapter that does not fit.
         """
         name = self._own(model)
-        if await trio.to_thread.run_sync(self._catalog.find, base) is None:
+        if await trio.to_thread.run_sync(self._installed_models.find, base) is None:
 
             async def step(progress: Progress) -> None:
                 if not progress.done:
@@ -64,7 +68,7 @@ class ModelChanges:
             laid = merge(found.overlay, overlay)
             if overlay.adapter is not None:
                 await trio.to_thread.run_sync(
-                    lora.assemble, self._models, found.folder, overlay.adapter
+                    lora.assemble_adapter, self._models, found.folder, overlay.adapter
                 )
                 await report(Progress(status="converting adapter"))
             await report(Progress(status=f"using existing layer sha256:{found.digest}"))
@@ -85,11 +89,11 @@ class ModelChanges:
         name = self._own(model)
         async with self._one_at_a_time:
             made = await trio.to_thread.run_sync(
-                from_upload.planned, self._models, name, files, overlay
+                from_upload.plan_manifest, self._models, name, files, overlay
             )
-            before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
+            before = await trio.to_thread.run_sync(model_store.current_manifest, self._models, name)
             async with self._freeing(before, made):
-                await trio.to_thread.run_sync(from_upload.lay_out, self._models, made)
+                await trio.to_thread.run_sync(from_upload.lay_out_files, self._models, made)
                 await report(Progress(status="converting model"))
                 if left := sorted(files.keys() - {file.path for file in made.files}):
                     await report(Progress(status=f"leaving out {', '.join(left)}"))
@@ -98,7 +102,7 @@ class ModelChanges:
                 for layer in layer_digests(overlay):
                     await report(Progress(status=f"creating new layer {layer}"))
                 change = await trio.to_thread.run_sync(
-                    model_store.rename, self._models, name, lambda: made
+                    model_store.replace_manifest, self._models, name, lambda: made
                 )
                 if before is not None and _needs_another_worker(before, change.now):
                     await self._fleet.stop(_shown(before), "it is another model now")
@@ -112,11 +116,11 @@ class ModelChanges:
         """
         name = self._own(model)
         async with self._one_at_a_time:
-            before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
+            before = await trio.to_thread.run_sync(model_store.current_manifest, self._models, name)
             if before is None:
                 await self._refuse_others(name)
             async with self._freeing(before):
-                await trio.to_thread.run_sync(model_store.withdraw, self._models, name)
+                await trio.to_thread.run_sync(model_store.remove_name, self._models, name)
                 shown = name.display() if before is None else _shown(before)
                 if before and await trio.to_thread.run_sync(
                     model_store.is_used, self._models, before.folder
@@ -127,15 +131,15 @@ class ModelChanges:
                     await self._fleet.forget(shown, gone)
 
     async def _put(self, base: InstalledModel, name: ModelName, overlay: Overlay) -> None:
-        before = await trio.to_thread.run_sync(model_store.meant, self._models, name)
+        before = await trio.to_thread.run_sync(model_store.current_manifest, self._models, name)
         async with self._freeing(before):
-            change = await trio.to_thread.run_sync(derive, self._models, base, name, overlay)
+            change = await trio.to_thread.run_sync(derive_model, self._models, base, name, overlay)
             if before is not None and _needs_another_worker(before, change.now):
                 await self._fleet.stop(_shown(before), "it is another model now")
 
     async def _refuse_others(self, name: ModelName) -> None:
         """Raise BadInput for a model that is in the cache of another tool."""
-        found = await trio.to_thread.run_sync(self._catalog.find, name.canonical())
+        found = await trio.to_thread.run_sync(self._installed_models.find, name.canonical())
         if found is not None:
             raise BadInput(
                 f"cannot delete {name.display()}: it is in a cache that other tools use too",
@@ -145,7 +149,7 @@ class ModelChanges:
     def _own(self, text: str) -> ModelName:
         """The parsed name. Raises BadInput if the configuration defines that model."""
         name = parse_model_name(text)
-        if self._catalog.is_configured(name):
+        if self._installed_models.is_configured(name):
             raise BadInput(
                 f"cannot change {name.display()}: the configuration defines it",
                 hint="remove its section from the configuration first",
@@ -170,12 +174,12 @@ class ModelChanges:
 
     def _tidy(self, before: Manifest | None, made: Manifest | None) -> None:
         for manifest in filter(None, (before, made)):
-            model_store.discard(self._models, manifest.folder)
+            model_store.discard_snapshot(self._models, manifest.folder)
             with_adapter = manifest.overlay.adapter is not None
             if with_adapter and self._fleet.worker(_runs_as(manifest)) is None:
-                tidy(self._models)
+                remove_unused_adapters(self._models)
         if before is not None:
-            upload_blobs.release(self._models, (file.sha256 for file in before.files))
+            upload_blobs.release_blobs(self._models, (file.sha256 for file in before.files))
 
 
 @contextmanager
@@ -183,7 +187,7 @@ def _changing(models: Path, *manifests: Manifest | None) -> Generator[None]:
     folders = {manifest.folder for manifest in manifests if manifest is not None} - {""}
     with ExitStack() as held:
         for name in sorted({model_store.repository_of(models, folder).name for folder in folders}):
-            held.enter_context(model_store.changing(models, name))
+            held.enter_context(model_store.repository_lock(models, name))
         yield
 
 

@@ -13,7 +13,7 @@ from vllamad.core.model_name import ModelName, parse_model_name
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.models.registry.registry_file import load_registry
-from vllamad.models.registry.resolve import Origin, origin_of
+from vllamad.models.registry.resolve import Origin, resolve_origin
 from vllamad.supervisor.runtime import EngineRuntimes
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntime
     ]
     context = own[0].context_length if own else 0
     origin = await trio.to_thread.run_sync(
-        _look_up, name, settings.paths.catalogs, machine, context
+        _look_up, name, settings.paths.registry_files, machine, context
     )
     if origin.variant:
         event(
@@ -46,5 +46,7 @@ async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntime
     return origin
 
 
-def _look_up(name: ModelName, catalogs: tuple[Path, ...], machine: Machine, context: int) -> Origin:
-    return origin_of(name, load_registry(catalogs), machine, context)
+def _look_up(
+    name: ModelName, registry_files: tuple[Path, ...], machine: Machine, context: int
+) -> Origin:
+    return resolve_origin(name, load_registry(registry_files), machine, context)

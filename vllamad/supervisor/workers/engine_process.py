@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import Settings
+from vllamad.core.audio import AudioSupport
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Workplace, command, environment
@@ -122,7 +123,9 @@ class VllmLauncher:
                 kill_timeout=limits.kill_timeout,
             )
         engine = await self._engines.engine()
-        plan = remembered(plan, f"{engine.device} {engine.version}", settings.paths.cache)
+        plan = remembered(
+            plan, f"{engine.features.device} {engine.features.version}", settings.paths.cache
+        )
         launch = Launch(
             argv=tuple(command(engine, plan, place, settings.engine)),
             env=environment(
@@ -190,7 +193,7 @@ class VllmProcess:
             self.endpoint,
             model=self._plan.model,
             pooling=self._plan.spec.pooling,
-            transcribes=self._plan.spec.hearing == "only",
+            transcribes=self._plan.spec.audio is AudioSupport.TRANSCRIBE_ONLY,
         )
 
     async def wait_exited(self) -> str:

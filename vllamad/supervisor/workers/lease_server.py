@@ -33,6 +33,7 @@ from vllamad.protocol.lease import (
     decode_question,
     encode,
 )
+from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.manager import WorkerManager
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class LeaseServer:
         try:
             spec = await self._spec_of(model)
         except VllamadError as error:
-            await _say(stream, Refused(kind=error.kind, message=error.message, hint=error.hint))
+            await _say(stream, Refused(problem=Problem.of(error)))
             return
         async with self._fleet.lease(spec, keep_alive) as verdicts:
 

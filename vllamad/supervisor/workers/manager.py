@@ -19,11 +19,12 @@ from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Machine
 from vllamad.core.scheduler import Limits, Scheduler
-from vllamad.errors import LoadFailed, Unavailable, VllamadError, from_kind
+from vllamad.errors import LoadFailed, Unavailable, VllamadError
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.protocol.control import WorkerInfo
 from vllamad.protocol.lease import Granted, Refused, Revoked, Waiting
+from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -59,14 +60,14 @@ class WorkerManager:
                     await self._changed.wait()
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
-    def relimit(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
+    def change_limits(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
         """Use other limits from now on; `keep_alives` are those that models configure."""
         now = trio.current_time()
-        self._carry_out(self._scheduler.relimit(limits, keep_alives, now=now))
+        self._carry_out(self._scheduler.change_limits(limits, keep_alives, now=now))
 
-    def asked_keep_alive(self, model: str) -> float | None:
+    def requested_keep_alive(self, model: str) -> float | None:
         """The keep-alive that a request has set, None if none has."""
-        return self._scheduler.asked_keep_alive(model)
+        return self._scheduler.requested_keep_alive(model)
 
     def drain(self) -> None:
         """Serve with the loaded models, and load no other."""
@@ -119,8 +120,8 @@ class WorkerManager:
                 match verdict:
                     case Granted():
                         return
-                    case Refused(kind=kind, message=message, hint=hint):
-                        raise from_kind(kind, message, hint)
+                    case Refused(problem=problem):
+                        raise problem.error()
                     case _:
                         pass  # still waiting
 
@@ -218,13 +219,12 @@ class WorkerManager:
                 case Grant(lease, model):
                     self._send(lease, self._granted(lease, model))
                 case Refuse(lease, error):
-                    refused = Refused(kind=error.kind, message=error.message, hint=error.hint)
-                    self._send(lease, refused)
+                    self._send(lease, Refused(problem=Problem.of(error)))
                 case Revoke(lease, reason):
                     self._send(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
-            worker.record_keep_alive(self._scheduler.asked_keep_alive(model))
+            worker.record_keep_alive(self._scheduler.requested_keep_alive(model))
         if self._scheduler.deadline() < self._until:
             self._changed.set()
 
@@ -238,11 +238,11 @@ class WorkerManager:
         worker = self._workers[model]
         lora = self._loras[lease]
         if lora and not worker.plan.has_lora(lora):
-            return Refused(
-                kind=LoadFailed.kind,
-                message=f"cannot load the adapter: {worker.lora_problem}",
+            error = LoadFailed(
+                f"cannot load the adapter: {worker.lora_problem}",
                 hint="`vllamactl model restart` tries again",
             )
+            return Refused(problem=Problem.of(error))
         return Granted(
             endpoint=str(worker.endpoint),
             served_name=lora or model,

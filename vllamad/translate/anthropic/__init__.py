@@ -1,1 +1,1 @@
-"""Anthropic's messages: the fields and blocks that reach the engine."""
+"""Anthropic's Messages API: the fields and blocks that reach the engine."""

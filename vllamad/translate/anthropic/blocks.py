@@ -1,7 +1,7 @@
 """The content blocks of an Anthropic message, rebuilt key by key for the engine.
 
-Pictures are inline, never addresses. A block that no engine here can serve keeps its text, if it
-has any; else it is left out, and its kind is told to the caller.
+Images are inline, never URLs. An unsupported block is replaced by its text, if it has any; else it
+is left out, and the caller gets its kind.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _BLOCKS = {
 def read_contents(value: object, where: str, left_out: set[str]) -> str | list[Block]:
     """Read the content of a message, of a tool's result, or of `system`.
 
-    `where` names it in errors. Kinds of blocks that are left out are added to `left_out`. Raises
-    BadInput.
+    `where` names it in errors. The kinds of blocks that are left out are added to `left_out`.
+    Raises BadInput.
     """
     if isinstance(value, str):
         return value
@@ -69,7 +69,7 @@ def _block(value: object, left_out: set[str]) -> Block | None:
 
 
 def _image(value: object, left_out: set[str]) -> Block | None:
-    """Rebuild a picture: its bytes, never an address; one kept on Anthropic's servers is none."""
+    """Rebuild an inline image; None for one that is stored on Anthropic's servers."""
     if not json_decoder.is_object(value):
         raise BadInput("invalid image source")
     source = lowered(value)
@@ -87,7 +87,7 @@ def _image(value: object, left_out: set[str]) -> Block | None:
 
 
 def _text_of(kind: str, fields: Block) -> str | None:
-    """The text of a document or of a search's result; None where it has none."""
+    """The text of a document or a search result; None if it has none."""
     match kind:
         case "document":
             text = _document(fields.get("source"))
@@ -117,7 +117,7 @@ def _document(value: object) -> str | None:
 
 
 def decode_text(data: object) -> str | None:
-    """The text that base64 stands for; None where it is no base64 of UTF-8."""
+    """Decode base64 of UTF-8 text; None for anything else."""
     try:
         return base64.b64decode(str(data), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
@@ -125,7 +125,7 @@ def decode_text(data: object) -> str | None:
 
 
 def _joined(blocks: object) -> str | None:
-    """The texts of blocks, each on a line of its own; None where there is none."""
+    """The texts of blocks, one on each line; None if there are none."""
     items = (
         [lowered(block) for block in blocks if json_decoder.is_object(block)]
         if json_decoder.is_list(blocks)

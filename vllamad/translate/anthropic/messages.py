@@ -1,7 +1,7 @@
-"""The fields of an Anthropic request that reach the engine: what is allowed, and nothing else.
+"""The fields of an Anthropic request that reach the engine: an allowlist.
 
-Blocks are rebuilt key by key. Tools and blocks that only Anthropic's servers could serve are left
-out: a client that sends them cannot send less.
+Blocks are rebuilt key by key. Tools and blocks that need Anthropic's servers are left out,
+not refused: many clients cannot omit them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CHOICES = ("auto", "any", "tool", "none")
 def messages_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/messages` body: the model's name, and the body for the engine.
 
-    The caller puts the worker's own name into `model`, and takes out LEFT_OUT: the kinds of tools
+    The caller puts the worker's served name into `model`, and removes LEFT_OUT: the kinds of tools
     and blocks that are left out. Raises BadInput with Ollama's texts, in its order.
     """
     name, request, kept = _read(body, _SAMPLED)
@@ -83,7 +83,7 @@ def _conversation(request: dict[str, object], kept: dict[str, object]) -> dict[s
     if not json_decoder.is_list(messages) or not messages:
         raise BadInput("messages is required")
     rebuilt = [_message(message, left_out) for message in messages]
-    fields = kept | {"messages": [one for one in rebuilt if one["content"] != []]}
+    fields = kept | {"messages": [message for message in rebuilt if message["content"] != []]}
     if not fields["messages"]:
         fields["messages"] = [{"role": "user", "content": ""}]
     if system := request.get("system"):
@@ -108,7 +108,7 @@ def _message(value: object, left_out: set[str]) -> dict[str, object]:
 
 
 def _check_output(fields: dict[str, object]) -> None:
-    """Judge the form of the answer; an effort that the engine does not know is left out."""
+    """Check the response format, and leave out an effort that the engine does not know."""
     if not json_decoder.is_object(output := fields.get("output_config")):
         return
     output = lowered(output)
@@ -121,17 +121,17 @@ def _check_output(fields: dict[str, object]) -> None:
 def _with_tools(
     fields: dict[str, object], tools: list[object], left_out: set[str]
 ) -> dict[str, object]:
-    """The fields with the client's own tools, and with a choice among these or none."""
+    """Keep the tools that run at the client, and a choice of one of them."""
     read = (_tool(tool, left_out) for tool in tools)
-    own = [tool for tool in read if tool is not None]
-    if not own:
+    client_tools = [tool for tool in read if tool is not None]
+    if not client_tools:
         return without_tools(fields)
     choice = fields.get("tool_choice")
     chosen = lowered(choice) if json_decoder.is_object(choice) else {}
     known = chosen.get("type") in _CHOICES
-    if not known or (chosen["type"] == "tool" and chosen.get("name") not in _names(own)):
+    if not known or (chosen["type"] == "tool" and chosen.get("name") not in _names(client_tools)):
         fields = {name: value for name, value in fields.items() if name != "tool_choice"}
-    return fields | {"tools": own}
+    return fields | {"tools": client_tools}
 
 
 def _names(tools: list[dict[str, object]]) -> set[object]:
@@ -139,7 +139,7 @@ def _names(tools: list[dict[str, object]]) -> set[object]:
 
 
 def _tool(value: object, left_out: set[str]) -> dict[str, object] | None:
-    """Read a tool; None for one that Anthropic's servers or its clients' own code define."""
+    """Read a tool; None for one of Anthropic's own types."""
     if not json_decoder.is_object(value):
         raise misfit(value, f"{_STRUCT}.tools", f"{PACKAGE}.Tool")
     fields = lowered(value)

@@ -1,6 +1,6 @@
-"""What is in a request body that its client compressed? A few bytes can stand for millions.
+"""Decompresses request bodies within a limit: a few bytes can stand for millions.
 
-It must not know what a body says.
+Knows nothing of the content of a body.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ else:
     from backports import zstd
 
 IDENTITY: Final = "identity"
-_WINDOW: Final = 23  # log2 of the bytes that reading a zstd body takes besides its own
+_WINDOW: Final = 23  # log2 of the memory for a zstd body, in bytes, besides the body
 _ZLIB_GZIP: Final = 31  # the wbits of a gzip body with a window of any size
 
 
@@ -29,25 +29,25 @@ class _Decompressor(Protocol):
 
 
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body before its client encoded it, at most `limit` bytes of it.
+    """Decompress a body of at most `limit` bytes.
 
-    Raises BadInput. What follows the end of the compressed data is ignored, as behind JSON.
+    Raises BadInput. Bytes after the end of the compressed data are ignored, as after JSON.
     """
     if encoding == IDENTITY:
         return body
     reader = _reader(encoding)
     try:
-        found = reader.decompress(body, limit + 1)
+        content = reader.decompress(body, limit + 1)
     except (zlib.error, zstd.ZstdError) as error:
         raise BadInput("failed to decompress request body") from error
-    if len(found) > limit:
+    if len(content) > limit:
         raise BadInput(
             f"the decompressed request body is larger than {limit} bytes (server.max_body)",
             status=413,
         )
     if not reader.eof:
         raise BadInput("failed to decompress request body")
-    return found
+    return content
 
 
 def _reader(encoding: str) -> _Decompressor:

@@ -1,4 +1,4 @@
-"""How is a model asked for what stands between two texts? With tokens of its own around them."""
+"""Builds prompts that fill in the middle, with the model's own tokens around two texts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _ECHO = "suffix is not supported with echo: the model's prompt is not the one th
 
 
 class FimTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens around what comes before, what comes after, and what is wanted.
+    """The tokens before the prefix, the suffix and the middle.
 
-    `ends` are the ids of tokens that end the piece besides the model's own end.
+    `ends` are the ids of tokens that end the middle, besides the model's own end.
     """
 
     before: str
@@ -25,17 +25,17 @@ class FimTokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fill_in(tokens: FimTokens, before: str, after: str) -> str:
-    """The prompt that asks for what stands between `before` and `after`."""
+    """Return the prompt for the text between `before` and `after`."""
     return f"{tokens.before}{before}{tokens.after}{after}{tokens.middle}"
 
 
 def apply_fim(
     body: dict[str, object], tokens: FimTokens | None, full_name: str
 ) -> dict[str, object]:
-    """A request for completions with its `suffix`, which no engine knows, worked into its prompts.
+    """Work the `suffix` of a request for completions, which no engine knows, into its prompts.
 
-    Raises NotSupported where the model `full_name` has no `tokens` for it, BadInput where the rest
-    of the request leaves no room for it.
+    Raises NotSupported if the model `full_name` has no `tokens` for it, BadInput if another field
+    of the request excludes it.
     """
     after = string(body.get("suffix", ""), "CompletionRequest.suffix")
     rest = {key: value for key, value in body.items() if key != "suffix"}
@@ -47,10 +47,10 @@ def apply_fim(
         raise BadInput(_ECHO)
     prompt, ends = rest.get("prompt", ""), rest.get("stop_token_ids", [])
     if is_list(prompt):
-        rest["prompt"] = [fill_in(tokens, _text(one), after) for one in prompt]
+        rest["prompt"] = [fill_in(tokens, _text(item), after) for item in prompt]
     else:
         rest["prompt"] = fill_in(tokens, _text(prompt), after)
-    if is_list(ends):  # what is none the engine refuses
+    if is_list(ends):  # the engine refuses other types
         rest["stop_token_ids"] = [*ends, *tokens.ends]
     return rest
 

@@ -1,20 +1,20 @@
-"""How large is this picture? Its header says so; nothing is decoded.
+"""Reads the size of an image from its header; decodes no pixels.
 
-A few bytes can stand for gigabytes of pixels, which somebody would have to hold.
+A few bytes can stand for gigabytes of pixels in memory.
 """
 
 from __future__ import annotations
 
 import struct
 
-MAX_PIXELS = 1 << 26  # what a camera of 67 megapixels makes
+MAX_PIXELS = 1 << 26  # an image of a camera with 67 megapixels
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
 
 
 def pixels(content: bytes, media_type: str) -> int:
-    """Width times height of a PNG, JPEG, GIF or WebP; 0 where its header does not say."""
+    """Return width times height of a PNG, JPEG, GIF or WebP; 0 if its header has none."""
     try:
         width, height = _READERS[media_type](content)
     except (struct.error, KeyError, IndexError):
@@ -31,10 +31,10 @@ def _gif(content: bytes) -> tuple[int, int]:
 
 
 def _jpeg(content: bytes) -> tuple[int, int]:
-    """Go from marker to marker until the one that begins the frame."""
+    """Read marker after marker, to the start of the frame."""
     at = 2
     while True:
-        while content[at] == 0xFF:  # a marker may be padded with these
+        while content[at] == 0xFF:  # padding before a marker
             at += 1
         marker = content[at]
         at += 1

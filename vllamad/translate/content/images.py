@@ -1,6 +1,6 @@
-"""Is this string an image? Base64 as Go reads it, and the kind of its bytes by their first few.
+"""Reads inline images: base64 as Go reads it, and the media type by the first bytes.
 
-Never decodes pixels and never follows a URL.
+Never decodes pixels and never fetches a URL.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 import base64
 import re
 
-import msgspec
-
 from vllamad.errors import BadInput
 from vllamad.translate.content.image_size import MAX_PIXELS, pixels
 from vllamad.translate.go.fields import misfit
+from vllamad.translate.go.struct_reader import GoValue
 
 MAX_IMAGE = 20 << 20  # bytes, decoded
 
@@ -28,11 +27,29 @@ _KINDS = (
 )
 
 
-class Image(msgspec.Struct, frozen=True):
-    """An inline image (or sound): its media type and its base64, without line ends."""
+class Image(GoValue):
+    """An inline image or sound: its media type and its base64, without line ends."""
 
-    media_type: str
-    data: str
+    GO_TYPE = "api.ImageData"
+    __slots__ = ("data", "media_type")
+
+    def __init__(self, media_type: str, data: str) -> None:
+        self.media_type = media_type
+        self.data = data
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> Image:
+        return read_image(value, where)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.media_type, self.data
 
 
 def read_image(value: object, where: str) -> Image:
@@ -56,16 +73,16 @@ def read_image(value: object, where: str) -> Image:
 
 
 def _media_type(content: bytes) -> str:
-    """Name the kind of `content`; what is unknown is called a JPEG, as Ollama does."""
+    """Return the media type of `content`; unknown bytes count as JPEG, as in Ollama."""
     return next((kind for magic, kind in _KINDS if magic.match(content)), "image/jpeg")
 
 
 def _fault(value: str) -> int:
-    """Find the byte Go complains about: the first foreign one, else where a group is short."""
-    found = _NOT_BASE64.search(value)
-    if found is None:
+    """Find the byte that Go names: the first foreign one, else the end of a short group."""
+    foreign = _NOT_BASE64.search(value)
+    if foreign is None:
         return len(value) - len(value.translate(_LINE_ENDS)) % 4
-    at = found.start()
+    at = foreign.start()
     if value[at] != "=":
         return len(value[:at].encode())
     within = len(value[:at].translate(_LINE_ENDS)) % 4
@@ -74,7 +91,7 @@ def _fault(value: str) -> int:
     rest = value[at + 1 :]
     after = len(value) - len(rest.lstrip("\r\n"))
     if within == 3:
-        return after  # something follows the padding
+        return after  # a byte after the padding
     if after == len(value):
         return len(value)  # the second "=" is missing
     if value[after] != "=":

@@ -1,6 +1,6 @@
-"""May this JSON schema reach the engine? It becomes a grammar there, and bad ones have hurt it.
+"""Checks JSON schemas before the engine makes grammars of them: bad ones have crashed it.
 
-Judges form and size only; what a grammar cannot express, the engine refuses by itself.
+Judges form and size only; the engine itself refuses what a grammar cannot express.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 MAX_PATTERN = 512  # characters
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
-# Where schemas stand inside schemas; everything else (enum, default, examples...) is data.
+# The keys of schemas inside schemas; all others (enum, default, examples...) hold data.
 _ONE = frozenset({
     "additionalItems", "additionalProperties", "contains", "else", "if", "items", "not",
     "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
@@ -27,25 +27,25 @@ _ONE = frozenset({
 _MANY = frozenset({"allOf", "anyOf", "items", "oneOf", "prefixItems"})
 _NAMED = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 
-# What is only heeded by those who read the answer.
-_UNHEEDED = frozenset({"contains", "maxContains", "minContains", "uniqueItems"})
+# Keys that Ollama ignores; only readers of the answer use them.
+_IGNORED = frozenset({"contains", "maxContains", "minContains", "uniqueItems"})
 _FORMATS = frozenset({
     "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid",
 })  # fmt: skip
 
-# JavaScript's spellings of what Python spells otherwise or not at all.
+# JavaScript's syntax, with the nearest of Python's.
 _JAVASCRIPT = ((re.compile(r"\(\?<(?=[A-Za-z_])"), "(?P<"), (re.compile(r"\\[pP]\{[^}]*\}"), "."))
 
 
 def vet(schema: object, what: str = "format") -> None:
-    """Refuse a schema that is too large or deep, or that says what no schema says.
+    """Refuse a schema that is too large, too deep or malformed.
 
-    Raises BadInput that names the place in it; `what` is what it was given for.
+    Raises BadInput with the path of the fault; `what` is the field that holds the schema.
     """
     vet_size(schema, what)
-    for place, part in _schemas(schema, ""):
+    for path, part in _schemas(schema, ""):
         if (problem := _problem(part)) is not None:
-            raise BadInput(f"invalid {what}: {problem} at {place or 'the top'}")
+            raise BadInput(f"invalid {what}: {problem} at {path or 'the top'}")
 
 
 def vet_size(schema: object, what: str) -> None:
@@ -58,12 +58,12 @@ def vet_size(schema: object, what: str) -> None:
 
 
 def relaxed(schema: dict[str, object]) -> dict[str, object]:
-    """The same without what the engine refuses to know and Ollama never heeded.
+    """Return the schema without keys that the engine refuses and Ollama ignores.
 
-    Formats of no grammar are notes to the reader, by the standard; pydantic and zod write them, and
-    what makes the items of a list differ. A list of items by place has another name by now.
+    By the standard a format without a grammar is an annotation; pydantic and zod write such
+    formats, and `uniqueItems`. A list under `items` is `prefixItems` in newer drafts.
     """
-    fields = {key: _relaxed(key, value) for key, value in schema.items() if key not in _UNHEEDED}
+    fields = {key: _relaxed(key, value) for key, value in schema.items() if key not in _IGNORED}
     form = fields.pop("format", None)
     if isinstance(form, str) and form in _FORMATS:
         fields["format"] = form
@@ -82,11 +82,11 @@ def _relaxed(key: str, value: object) -> object:
     return relaxed(value) if key in _ONE and is_object(value) else value
 
 
-def _schemas(schema: object, place: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every schema in `schema`, itself included, with its place; true and false are schemas too."""
+def _schemas(schema: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield each schema in `schema`, itself included, with its path; skip true and false."""
     if not is_object(schema):
         return
-    yield place, schema
+    yield path, schema
     for key, value in schema.items():
         inside: list[tuple[str, object]] = []
         if key in _ONE and is_object(value):
@@ -96,7 +96,7 @@ def _schemas(schema: object, place: str) -> Iterator[tuple[str, dict[str, object
         elif key in _NAMED and is_object(value):
             inside = [(f"{key}.{name}", item) for name, item in value.items()]
         for name, item in inside:
-            yield from _schemas(item, f"{place}.{name}" if place else name)
+            yield from _schemas(item, f"{path}.{name}" if path else name)
 
 
 def _problem(schema: dict[str, object]) -> str | None:
@@ -125,7 +125,7 @@ def _pattern_problem(pattern: object) -> str | None:
         text = spelling.sub(ours, text)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Python may read otherwise one day
+            warnings.simplefilter("ignore")  # on syntax that a later Python may read differently
             re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         return f"the pattern {_shown(pattern)} cannot be compiled ({error})"

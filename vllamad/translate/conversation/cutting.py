@@ -1,9 +1,9 @@
-"""Where a conversation may be cut, and which cut to count next.
+"""The cuts of a conversation that is longer than the context, and the search for the best one.
 
-A cut drops the oldest turns whole. A turn is a user message and everything up to the next one; of
-the newest turn, which may be one long loop of tool calls, the oldest groups of a call and its
-results go. System messages, the newest user message and the last group always stay, and a call is
-never parted from its result. Messages have the form of OpenAI's chat API.
+A cut drops whole turns, the oldest first. A turn is a user message and everything up to the next
+one; of the newest turn, which may be one long loop of tool calls, it drops the oldest groups of a
+call and its results. System messages, the newest user message and the last group always stay, and a
+call is never separated from its result. Messages have the form of OpenAI's chat API.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ import msgspec
 from vllamad.translate.conversation.turns import ChatMessage
 from vllamad.translate.go.json_decoder import is_list, is_object
 
-COUNTS: Final = 4  # an engine counts a conversation at most so many times
-PICTURE: Final = 768  # tokens that Ollama counts a picture as, whatever is on it
+COUNTS: Final = 4  # the most counts of one conversation by the engine
+PICTURE: Final = 768  # tokens that Ollama counts for any image
 
-_DENSE: Final = 8  # bytes a token: what is longer than the context even so is not counted whole
-_LAST_TARGET: Final = 0.9  # of the limit: the last count aims lower, as no other comes after it
+_DENSE: Final = 8  # bytes a token: a conversation too long even at this rate is not counted whole
+_LAST_TARGET: Final = 0.9  # of the limit: the last count aims lower, as it cannot be corrected
 
 
 class Cuts:
-    """All cuts of one conversation: cut 0 keeps everything, cut `last` only what always stays."""
+    """All cuts of one conversation: cut 0 drops nothing, cut `last` drops all that may go."""
 
     def __init__(self, messages: list[ChatMessage], more: int = 0) -> None:
-        """Find the parts of `messages`; `more` is the size of what comes with them, in bytes."""
+        """Split `messages` into parts; `more` is the size of the rest of the prompt in bytes."""
         self._messages = messages
         parts, pinned = _parts(messages)
         self._droppable = [part for at, part in enumerate(parts) if at not in pinned]
         self.last = len(self._droppable)
-        measured = [_measured(message) for message in messages]
-        self._sizes = _left(self._droppable, [size for size, _ in measured], more)
-        self._pictures = _left(self._droppable, [pictures for _, pictures in measured])
+        measured = [_text_size(message) for message in messages]
+        self._sizes = _remaining(self._droppable, [size for size, _ in measured], more)
+        self._pictures = _remaining(self._droppable, [pictures for _, pictures in measured])
 
     def kept(self, cut: int) -> list[ChatMessage]:
-        """The messages that a cut leaves, in their order."""
+        """The messages that remain after a cut, in order."""
         if not cut:
             return self._messages
         gone = {at for part in self._droppable[:cut] for at in part}
         return [message for at, message in enumerate(self._messages) if at not in gone]
 
     def dropped(self, cut: int) -> int:
-        """How many messages a cut drops."""
+        """The number of messages that a cut drops."""
         return sum(map(len, self._droppable[:cut]))
 
     def size(self, cut: int) -> int:
-        """Bytes of text that a cut leaves, always above 0."""
+        """Bytes of text that remain after a cut, always above 0."""
         return self._sizes[cut]
 
     def pictures(self, cut: int) -> int:
-        """Tokens that its pictures and sounds are counted as."""
+        """Tokens that the images and audio remaining after a cut count for."""
         return PICTURE * self._pictures[cut]
 
 
 class Search:
-    """Finds the smallest cut whose count is at most `limit` tokens, by at most COUNTS counts.
+    """Finds the smallest cut of at most `limit` tokens, with at most COUNTS counts.
 
-    The first cut is guessed by its bytes; each count says how many bytes a token has.
+    The first cut is estimated by its bytes; each count corrects the bytes of a token.
     """
 
     def __init__(self, cuts: Cuts, limit: int) -> None:
@@ -87,8 +87,8 @@ class Search:
             return guess
         return None if self._fits else self._cuts.last
 
-    def told(self, cut: int, tokens: int | None) -> None:
-        """Take the count of a cut; None says that the engine could not count it."""
+    def record_count(self, cut: int, tokens: int | None) -> None:
+        """Record the count of a cut; None if the engine could not count it."""
         self._left -= 1
         if tokens is None:
             self._refused = True
@@ -99,35 +99,35 @@ class Search:
 
     @property
     def best(self) -> int:
-        """The smallest cut that was counted and fits, else the largest there is.
+        """The smallest counted cut that fits, else the largest cut.
 
-        Where a count was refused and none fits it is 0: a refusal says nothing of the length, so
-        the engine judges the whole.
+        It is 0 if a count was refused and no cut fits: a refusal tells nothing about the length, so
+        the engine gets the whole conversation.
         """
         if self._fits:
             return self._fits[0]
         return 0 if self._refused else self._cuts.last
 
     def _guess(self, cut: int) -> float:
-        """The tokens of a cut, from the nearest that are known."""
+        """Estimate the tokens of a cut from the nearest counted one."""
         size, pictures = self._cuts.size(cut), self._cuts.pictures(cut)
         known = self._fits or self._too_long
         if known is None:
             return size / _DENSE + pictures
-        base, text = self._text(known)
+        base, text = self._text_tokens(known)
         if self._fits and self._too_long:
-            longer, more = self._text(self._too_long)
+            longer, more = self._text_tokens(self._too_long)
             return text + (more - text) * (size - base) / max(longer - base, 1) + pictures
         return text * size / base + pictures
 
-    def _text(self, known: tuple[int, int]) -> tuple[int, int]:
-        """Size and tokens of what is text in a counted cut."""
+    def _text_tokens(self, known: tuple[int, int]) -> tuple[int, int]:
+        """Bytes and tokens of the text in a counted cut."""
         cut, tokens = known
         return self._cuts.size(cut), tokens - self._cuts.pictures(cut)
 
 
 def cut_context(ids: list[int], room: int, keep: int) -> list[int]:
-    """Token ids cut to `room` of them, as Ollama cuts them: the oldest go but the first `keep`."""
+    """Cut token ids to `room`, as Ollama does: drop the oldest after the first `keep`."""
     if len(ids) <= room:
         return ids
     begin = min(max(keep, 0), max(room, 0))
@@ -135,7 +135,7 @@ def cut_context(ids: list[int], room: int, keep: int) -> list[int]:
 
 
 def without_pictures(message: ChatMessage) -> tuple[ChatMessage, int]:
-    """The message with its text alone, and how many pictures and sounds it had."""
+    """The message with its text only, and the number of images and audio parts removed."""
     parts = message.get("content")
     if not is_list(parts):
         return message, 0
@@ -145,21 +145,21 @@ def without_pictures(message: ChatMessage) -> tuple[ChatMessage, int]:
     return message | {"content": "\n".join(texts)}, len(parts) - len(texts)
 
 
-def _measured(message: ChatMessage) -> tuple[int, int]:
-    """Its size in bytes without pictures, and how many of these it has."""
+def _text_size(message: ChatMessage) -> tuple[int, int]:
+    """The size of a message in bytes without images, and the number of its images."""
     text, pictures = without_pictures(message)
     return len(msgspec.json.encode(text)), pictures
 
 
-def _left(droppable: list[list[int]], values: list[int], more: int = 0) -> list[int]:
-    """What of `values` is left by each cut."""
+def _remaining(droppable: list[list[int]], values: list[int], more: int = 0) -> list[int]:
+    """The sum of `values` that remains after each cut."""
     gone = (sum(values[at] for at in part) for part in droppable)
     whole = sum(values) + more
     return [whole - lost for lost in accumulate(gone, initial=0)]
 
 
 def _parts(messages: Sequence[ChatMessage]) -> tuple[list[list[int]], set[int]]:
-    """The places of all but system messages in parts, oldest first, and which parts stay."""
+    """The indexes of all but system messages in parts, oldest first, and the parts that stay."""
     roles = [message.get("role") for message in messages]
     newest = max((at for at, role in enumerate(roles) if role == "user"), default=-1)
     parts: list[list[int]] = []
@@ -179,9 +179,9 @@ def _parts(messages: Sequence[ChatMessage]) -> tuple[list[list[int]], set[int]]:
 def _paired(
     messages: Sequence[ChatMessage], parts: list[list[int]], pinned: set[int]
 ) -> tuple[list[list[int]], set[int]]:
-    """The same parts, joined from that of a call to that of its result where these differ."""
+    """Join the parts from that of a call to that of its result where they differ."""
     calls: dict[str, int] = {}  # by id: the part of the newest call
-    bridges = [0] * (len(parts) + 1)  # above 0 where a part goes on with the one before it
+    bridges = [0] * (len(parts) + 1)  # above 0 where a part is joined with the previous one
     for number, part in enumerate(parts):
         for at in part:
             calls |= dict.fromkeys(_call_ids(messages[at]), number)
@@ -201,5 +201,5 @@ def _paired(
 
 def _call_ids(message: ChatMessage) -> list[str]:
     calls = message.get("tool_calls")
-    given = [call.get("id") for call in calls if is_object(call)] if is_list(calls) else []
-    return [str(one) for one in given if one]
+    ids = [call.get("id") for call in calls if is_object(call)] if is_list(calls) else []
+    return [str(id) for id in ids if id]

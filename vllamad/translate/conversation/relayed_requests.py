@@ -1,7 +1,7 @@
-"""The conversation of a relayed request, conformed to what the model's template accepts.
+"""Rewrites the conversation of a relayed request to the form that the model's template accepts.
 
-Each API has its own form of a conversation. It is read into messages of OpenAI's chat API, which
-`conform` rewrites, and written back. A conversation that the template accepts stays as it is.
+The conversation of each API is read into messages of OpenAI's chat API, rewritten by `conform`, and
+written back. A conversation that the template accepts is left unchanged.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ RequestBody = dict[str, object]
 
 _CALLS = ("function_call", "custom_tool_call")
 _RESULTS = ("function_call_output", "custom_tool_call_output")
-# Where the client's own item is kept beside what it was read into.
+# The key under which a message keeps the client's item that it was read from.
 _ITEM = "item"
 
 
 def conform_request(path: str, body: RequestBody, rules: TemplateRules) -> RequestBody:
-    """The request `body` for `path` with a conversation that a template with `rules` accepts."""
+    """Rewrite the conversation of `body`, a request for `path`, to the form `rules` accept."""
     if rules == ACCEPTS_ALL:
         return body
     match path:
@@ -40,26 +40,26 @@ def _objects(value: object) -> list[ChatMessage]:
 
 
 def _chat(body: RequestBody, rules: TemplateRules) -> RequestBody:
-    given = _objects(body.get("messages"))
-    return body | {"messages": conform(given, rules)} if given else body
+    messages = _objects(body.get("messages"))
+    return body | {"messages": conform(messages, rules)} if messages else body
 
 
 # Anthropic: results and calls are blocks of a user's and of an assistant's message.
 
 
 def _anthropic(body: RequestBody, rules: TemplateRules) -> RequestBody:
-    given: list[ChatMessage] = []
+    messages: list[ChatMessage] = []
     if system := body.get("system"):
-        given.append({"role": "system", "content": system})
+        messages.append({"role": "system", "content": system})
     for message in _objects(body.get("messages")):
-        given += _from_anthropic(message)
-    written = conform(given, rules)
-    if written == given:
+        messages += _from_anthropic(message)
+    conformed = conform(messages, rules)
+    if conformed == messages:
         return body
     rest = {name: value for name, value in body.items() if name != "system"}
-    if written and role_of(written[0]) == "system":
-        rest["system"] = written.pop(0)["content"]
-    return rest | {"messages": _to_anthropic(written)}
+    if conformed and role_of(conformed[0]) == "system":
+        rest["system"] = conformed.pop(0)["content"]
+    return rest | {"messages": _to_anthropic(conformed)}
 
 
 def _from_anthropic(message: ChatMessage) -> list[ChatMessage]:
@@ -71,28 +71,28 @@ def _from_anthropic(message: ChatMessage) -> list[ChatMessage]:
     rest: list[ChatMessage] = []
     for block in blocks:
         if block.get("type") == "tool_result":
-            words, pictures = _without_pictures(block.get("content", ""))
+            text, images = _split_images(block.get("content", ""))
             result: ChatMessage = {"role": "tool", "tool_call_id": block.get("tool_use_id")}
-            results.append(result | {"content": words, _ITEM: block})
-            rest += pictures
+            results.append(result | {"content": text, _ITEM: block})
+            rest += images
     rest += [block for block in blocks if block.get("type") not in ("tool_result", "tool_use")]
     calls: list[ChatMessage] = [
         {"id": block.get("id"), "type": "function", "function": _function(block)}
         for block in blocks
         if block.get("type") == "tool_use"
     ]
-    said: ChatMessage = {"role": message.get("role"), "content": rest}
+    remaining: ChatMessage = {"role": message.get("role"), "content": rest}
     if calls:
-        said["tool_calls"] = calls
-    return [*results, said] if rest or calls or not results else results
+        remaining["tool_calls"] = calls
+    return [*results, remaining] if rest or calls or not results else results
 
 
-def _without_pictures(content: object) -> tuple[object, list[ChatMessage]]:
-    """A result's content and its pictures, which the engine puts into a user's turn behind it."""
-    pictures = [block for block in _objects(content) if block.get("type") == "image"]
-    if not pictures:
+def _split_images(content: object) -> tuple[object, list[ChatMessage]]:
+    """Split the images off a result's content: the engine puts them into a user turn after it."""
+    images = [block for block in _objects(content) if block.get("type") == "image"]
+    if not images:
         return content, []
-    return [block for block in _objects(content) if block.get("type") != "image"], pictures
+    return [block for block in _objects(content) if block.get("type") != "image"], images
 
 
 def _function(block: ChatMessage) -> ChatMessage:
@@ -110,9 +110,9 @@ def _to_anthropic(messages: list[ChatMessage]) -> list[ChatMessage]:
             block |= {"tool_use_id": message.get("tool_call_id"), "content": content}
             written.append({"role": "user", "content": [block]})
         elif calls := calls_of(message):
-            said = content if is_list(content) else _texts("text", content)
+            blocks = content if is_list(content) else _texts("text", content)
             uses = [_tool_use(call) for call in calls]
-            written.append({"role": "assistant", "content": [*said, *uses]})
+            written.append({"role": "assistant", "content": [*blocks, *uses]})
         else:
             written.append({"role": message.get("role"), "content": content})
     return written
@@ -121,33 +121,33 @@ def _to_anthropic(messages: list[ChatMessage]) -> list[ChatMessage]:
 def _tool_use(call: ChatMessage) -> ChatMessage:
     function = call.get("function")
     fields = function if is_object(function) else {}
-    given = msgspec.json.decode(str(fields.get("arguments")))
-    return {"type": "tool_use", "id": call["id"], "name": fields.get("name"), "input": given}
+    arguments = msgspec.json.decode(str(fields.get("arguments")))
+    return {"type": "tool_use", "id": call["id"], "name": fields.get("name"), "input": arguments}
 
 
 def _texts(kind: str, content: object) -> list[ChatMessage]:
     return [{"type": kind, "text": content}] if content else []
 
 
-# Responses: calls, results and thoughts are items beside the messages.
+# Responses: calls, results and reasoning are items beside the messages.
 
 
 def _responses(body: RequestBody, rules: TemplateRules) -> RequestBody:
     if rules.alternates:
-        # The engine joins an assistant's words to an unanswered call before them: one turn less.
+        # The engine joins an assistant's text to an unanswered call before it: one turn less.
         rules = msgspec.structs.replace(rules, paired=True)
-    asked = body.get("input")
-    items = _objects(asked) if is_list(asked) else [{"role": "user", "content": asked}]
-    given = _read_items(body.get("instructions"), items)
-    written = conform(given, rules)
-    if written == given:
+    value = body.get("input")
+    items = _objects(value) if is_list(value) else [{"role": "user", "content": value}]
+    messages = _read_items(body.get("instructions"), items)
+    conformed = conform(messages, rules)
+    if conformed == messages:
         return body
-    # Once more: the engine also joins items that only stand side by side now.
-    written = conform(_read_items(None, _items_of(written)), rules)
+    # Again: the engine also joins items that have become adjacent.
+    conformed = conform(_read_items(None, _items_of(conformed)), rules)
     rest = {name: value for name, value in body.items() if name != "instructions"}
-    if written and role_of(written[0]) == "system":
-        rest["instructions"] = _in_words(written.pop(0)["content"])
-    return rest | {"input": _items_of(written)}
+    if conformed and role_of(conformed[0]) == "system":
+        rest["instructions"] = _joined_text(conformed.pop(0)["content"])
+    return rest | {"input": _items_of(conformed)}
 
 
 def _items_of(messages: list[ChatMessage]) -> list[ChatMessage]:
@@ -165,10 +165,10 @@ def _read_items(instructions: object, items: list[ChatMessage]) -> list[ChatMess
 
 
 def _read_item(item: ChatMessage, messages: list[ChatMessage]) -> None:
-    """Add an item to the messages; the engine joins an assistant's thoughts, words and calls."""
+    """Add an item to the messages; an assistant's reasoning, text and calls become one message."""
     kind = item.get("type", "message")
     last = messages[-1] if messages else {}
-    speaks = last if role_of(last) == "assistant" else None
+    assistant = last if role_of(last) == "assistant" else None
     if kind in _RESULTS:
         id, output = item.get("call_id"), item.get("output", "")
         messages.append({"role": "tool", "tool_call_id": id, "content": output, _ITEM: item})
@@ -176,18 +176,18 @@ def _read_item(item: ChatMessage, messages: list[ChatMessage]) -> None:
         arguments = item.get("arguments", item.get("input"))
         function = {"name": item.get("name"), "arguments": str(arguments)}
         call = {"id": item.get("call_id"), "function": function, _ITEM: item}
-        if speaks is None:
+        if assistant is None:
             messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         else:
-            speaks["tool_calls"] = [*calls_of(speaks), call]
+            assistant["tool_calls"] = [*calls_of(assistant), call]
     elif kind == "reasoning":
-        thought = _in_words(item.get("content") or item.get("summary"))
-        if speaks and not speaks.get("reasoning"):
-            speaks["reasoning"] = thought
+        reasoning = _joined_text(item.get("content") or item.get("summary"))
+        if assistant and not assistant.get("reasoning"):
+            assistant["reasoning"] = reasoning
         else:
-            messages.append({"role": "assistant", "content": "", "reasoning": thought})
-    elif item.get("role") == "assistant" and speaks and not speaks.get("content"):
-        speaks["content"] = item.get("content")
+            messages.append({"role": "assistant", "content": "", "reasoning": reasoning})
+    elif item.get("role") == "assistant" and assistant and not assistant.get("content"):
+        assistant["content"] = item.get("content")
     else:
         messages.append({"role": item.get("role"), "content": item.get("content")})
 
@@ -195,24 +195,24 @@ def _read_item(item: ChatMessage, messages: list[ChatMessage]) -> None:
 def _items(message: ChatMessage) -> list[ChatMessage]:
     role, content = role_of(message), message.get("content")
     if role == "tool":
-        return [_kept(message) | {"call_id": message.get("tool_call_id"), "output": content}]
+        return [_client_item(message) | {"call_id": message.get("tool_call_id"), "output": content}]
     items: list[ChatMessage] = []
-    if thought := message.get("reasoning"):
-        said = [{"type": "reasoning_text", "text": thought}]
-        items.append({"type": "reasoning", "id": "rs_0", "summary": [], "content": said})
+    if reasoning := message.get("reasoning"):
+        parts = [{"type": "reasoning_text", "text": reasoning}]
+        items.append({"type": "reasoning", "id": "rs_0", "summary": [], "content": parts})
     if role == "assistant":
-        text = _in_words(content)
-        no_marks: list[object] = []
-        said = [{"type": "output_text", "text": text, "annotations": no_marks}]
+        text = _joined_text(content)
+        no_annotations: list[object] = []
+        parts = [{"type": "output_text", "text": text, "annotations": no_annotations}]
         if text or not (items or calls_of(message)):
-            items.append({"type": "message", "role": role, "content": said})
+            items.append({"type": "message", "role": role, "content": parts})
     else:
         items.append({"type": "message", "role": role, "content": _input_parts(content)})
-    return items + [_kept(call) | {"call_id": call["id"]} for call in calls_of(message)]
+    return items + [_client_item(call) | {"call_id": call["id"]} for call in calls_of(message)]
 
 
-def _kept(message: ChatMessage) -> ChatMessage:
-    """The client's item of a call or a result, or one for a result that it did not send."""
+def _client_item(message: ChatMessage) -> ChatMessage:
+    """The client's item of a call or result; a new item for a result that it did not send."""
     item = message.get(_ITEM)
     return item if is_object(item) else {"type": "function_call_output"}
 
@@ -227,7 +227,7 @@ def _input_parts(content: object) -> object:
     ]
 
 
-def _in_words(content: object) -> str:
+def _joined_text(content: object) -> str:
     if not is_list(content):
         return str(content or "")
     return "\n\n".join(filter(None, map(text_of, content)))

@@ -1,6 +1,6 @@
-"""Rules of a chat template, as `models/checkpoint/template_probe.py` finds them.
+"""The rules of a chat template, as `models/checkpoint/template_probe.py` finds them.
 
-Each rule is a guard that published templates have. The defaults accept everything.
+Each rule is a check in published templates. The defaults accept everything.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ CallIds = Literal["any", "alnum9", "kimi"]
 
 
 class TemplateRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What one template, or one renderer of the engine's own, accepts.
+    """The conversations that one template, or a renderer of the engine, accepts.
 
-    Refusing and leaving out are the same to it: a template that drops a system message without a
-    word accepts none.
+    A template that silently drops a system message counts as one that refuses it.
     """
 
-    system: System = "anywhere"  # first: one, before everything else
-    developer: bool = True  # knows this role
+    system: System = "anywhere"  # first: one, before all others
+    developer: bool = True  # accepts this role
     user: User = "anywhere"  # required: at least one user turn; first: before any other turn
     alternates: bool = False  # user and assistant must take turns
-    blank: bool = True  # takes a turn without words
-    parts: bool = True  # writes all words of a content that comes in several parts
+    blank: bool = True  # accepts a turn without content
+    parts: bool = True  # renders all text of a content with several parts
     ends_with_user: bool = False  # the last turn must not be the assistant's
-    tools: bool = True  # writes tool calls and their results
-    call_text: bool = True  # writes an assistant's words beside its calls
+    tools: bool = True  # renders tool calls and their results
+    call_text: bool = True  # renders an assistant's text beside its calls
     one_call: bool = False  # at most one call a turn
     paired: bool = False  # every call must have its result, every result its call
     call_ids: CallIds = "any"  # alnum9: nine letters and digits; kimi: functions.NAME:NUMBER
 
 
 ACCEPTS_ALL = TemplateRules()
-# What mistral-common validates, with which vLLM renders checkpoints in Mistral's own layout.
+# The validation of mistral-common, with which vLLM renders checkpoints in Mistral's layout.
 MISTRAL_COMMON = TemplateRules(
     system="first", developer=False, user="first", alternates=True, blank=False, parts=False,
     ends_with_user=True, call_text=False, paired=True, call_ids="alnum9",
 )  # fmt: skip
-# What vLLM's own encoder of DeepSeek V3.2 takes while it thinks: it drops developers' messages
-# before the last user turn, and refuses an assistant's last turn.
+# vLLM's encoder of DeepSeek V3.2 with thinking: it drops developer messages before the last user
+# turn, and refuses an assistant's last turn.
 DEEPSEEK_V32 = TemplateRules(developer=False, ends_with_user=True, paired=True)
 STRICTEST = TemplateRules(
     system="none", developer=False, user="first", alternates=True, blank=False,

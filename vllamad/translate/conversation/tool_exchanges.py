@@ -1,4 +1,4 @@
-"""Tool calls and their results in the form that a template accepts.
+"""Rewrites tool calls and their results to the form that a template accepts.
 
 An exchange is an assistant's message with calls and the results that follow it.
 """
@@ -16,7 +16,7 @@ from vllamad.translate.conversation.turns import (
     FILLER,
     ChatMessage,
     calls_of,
-    has_words,
+    has_content,
     join_contents,
     make_message,
     role_of,
@@ -27,9 +27,9 @@ _ALNUM9: Final = re.compile(r"[A-Za-z0-9]{9}")
 
 
 def rewrite_exchanges(messages: list[ChatMessage], rules: TemplateRules) -> list[ChatMessage]:
-    """The conversation with every exchange rewritten to what `rules` accept.
+    """Rewrite every exchange of a conversation to the form that `rules` accept.
 
-    Results stand in the order of their calls, and say the id of the call they answer.
+    Results get the order of their calls, and the id of the call they answer.
     """
     written: list[ChatMessage] = []
     counted = at = 0
@@ -46,12 +46,12 @@ def rewrite_exchanges(messages: list[ChatMessage], rules: TemplateRules) -> list
                 at += 1
             exchange = _Exchange(message, calls, messages[first:at], counted)
             counted += len(calls)
-            written += exchange.as_words() if not rules.tools else exchange.as_calls(rules)
+            written += exchange.as_text() if not rules.tools else exchange.as_calls(rules)
     return written
 
 
 class _Exchange:
-    """One message with calls; `counted` calls came before it in the conversation."""
+    """One message with calls and their results; `counted` calls precede it."""
 
     def __init__(
         self,
@@ -68,31 +68,31 @@ class _Exchange:
         for result in results:
             self._match(result)
 
-    def as_words(self) -> list[ChatMessage]:
-        """All of it as text, for a template that writes no calls."""
+    def as_text(self) -> list[ChatMessage]:
+        """The exchange as text, for a template that renders no calls."""
         rest = {key: value for key, value in self._message.items() if key != "tool_calls"}
-        said = join_contents([self._message.get("content"), *map(_call_in_words, self._calls)])
+        text = join_contents([self._message.get("content"), *map(_call_as_text, self._calls)])
         results = [result for results in self._results for result in results]
-        return [rest | {"content": said}, *map(_result_in_words, [*results, *self._orphans])]
+        return [rest | {"content": text}, *map(_result_as_text, [*results, *self._orphans])]
 
     def as_calls(self, rules: TemplateRules) -> list[ChatMessage]:
         head = self._message
         written: list[ChatMessage] = []
-        if not rules.call_text and has_words(head):
-            # The user's turn keeps the two apart: the engine joins what stands side by side.
-            spoken = {key: value for key, value in head.items() if key != "tool_calls"}
-            written += [spoken, make_message("user")]
+        if not rules.call_text and has_content(head):
+            # A user turn separates the two: the engine joins adjacent assistant messages.
+            text_only = {key: value for key, value in head.items() if key != "tool_calls"}
+            written += [text_only, make_message("user")]
             head = make_message("assistant", "")
         answers = [self._answers(at, rules) for at in range(len(self._calls))]
         calls: list[object] = [
-            call | {"id": _spelled(call, rules.call_ids, self._counted + at)}
+            call | {"id": _template_id(call, rules.call_ids, self._counted + at)}
             for at, call in enumerate(self._calls)
         ]
         if rules.one_call:
             for at, (call, results) in enumerate(zip(calls, answers, strict=True)):
                 start = make_message("assistant", "") if at else head
-                one: ChatMessage = {**start, "tool_calls": [call]}
-                written += [one, *results]
+                single: ChatMessage = {**start, "tool_calls": [call]}
+                written += [single, *results]
         else:
             every: ChatMessage = {**head, "tool_calls": calls}
             written.append(every)
@@ -112,12 +112,13 @@ class _Exchange:
             self._orphans.append(result)
 
     def _answers(self, at: int, rules: TemplateRules) -> list[ChatMessage]:
-        """The results of call number `at` under the id that the call gets."""
-        id = _spelled(self._calls[at], rules.call_ids, self._counted + at)
+        """The results of call number `at`, with the rewritten id of the call."""
+        id = _template_id(self._calls[at], rules.call_ids, self._counted + at)
         results = self._results[at]
         if rules.paired and len(results) > 1:
             results = [
-                results[0] | {"content": join_contents([one.get("content") for one in results])}
+                results[0]
+                | {"content": join_contents([result.get("content") for result in results])}
             ]
         if not results and (rules.paired or rules.one_call):
             results = [make_message("tool")]
@@ -125,7 +126,7 @@ class _Exchange:
 
 
 def _ids(calls: list[ChatMessage]) -> list[str]:
-    """Ids as the client gave them, where each is there and its only one."""
+    """The ids of calls: those of the client, made unique, with missing ones filled in."""
     ids: list[str] = []
     for at, call in enumerate(calls):
         id = str(call.get("id") or "")
@@ -133,8 +134,8 @@ def _ids(calls: list[ChatMessage]) -> list[str]:
     return ids
 
 
-def _spelled(call: ChatMessage, form: CallIds, number: int) -> str:
-    """The id of a call in the form of its family; the same for one id wherever it is said."""
+def _template_id(call: ChatMessage, form: CallIds, number: int) -> str:
+    """The id of a call in the form of its model family; one id always gives the same result."""
     id = str(call["id"])
     if form == "kimi":
         return f"functions.{_function(call)[0]}:{number}"
@@ -146,29 +147,29 @@ def _alnum9(id: str) -> str:
 
 
 def _orphan(result: ChatMessage, rules: TemplateRules) -> ChatMessage:
-    """A result whose call is not there."""
+    """A result without its call, in the form that the rules accept."""
     if rules.paired or not rules.tools:
-        return _result_in_words(result)
+        return _result_as_text(result)
     if rules.call_ids == "alnum9":
         return result | {"tool_call_id": _alnum9(str(result.get("tool_call_id")))}
     return result
 
 
 def _function(call: ChatMessage) -> tuple[str, str]:
-    """Name and arguments, as text."""
+    """The name and the arguments of a call, as texts."""
     function = call.get("function")
     fields = function if is_object(function) else {}
-    given = fields.get("arguments")
-    arguments = given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+    value = fields.get("arguments")
+    arguments = value if isinstance(value, str) else msgspec.json.encode(value or {}).decode()
     return str(fields.get("name") or ""), arguments
 
 
-def _call_in_words(call: ChatMessage) -> str:
+def _call_as_text(call: ChatMessage) -> str:
     name, arguments = _function(call)
     return f"Tool call: {name} {arguments}"
 
 
-def _result_in_words(result: ChatMessage) -> ChatMessage:
+def _result_as_text(result: ChatMessage) -> ChatMessage:
     content = result.get("content")
     if content is None or isinstance(content, str):
         return make_message("user", f"Tool result: {content or FILLER}")

@@ -1,7 +1,7 @@
-"""The parts of a chat message that its rewriting needs: role, words, calls.
+"""Reading and building chat messages: role, text, tool calls.
 
-Messages have the form of OpenAI's chat API. A content part that is no text is never looked into,
-so it may be of any API.
+Messages have the form of OpenAI's chat API. Content parts other than text are never read, so they
+may have the form of any API.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from vllamad.translate.go.json_decoder import is_list, is_object
 
 ChatMessage = dict[str, object]
 
-FILLER: Final = "..."  # the words of a turn that a template demands and that no one said
+FILLER: Final = "..."  # the text of a turn that a template requires and the conversation lacks
 _TEXTS: Final = ("text", "input_text", "output_text")
-_THOUGHTS: Final = ("thinking", "reasoning")  # parts that are not said aloud
+_THOUGHTS: Final = ("thinking", "reasoning")  # parts that are not part of the answer
 _APART: Final = "\n\n"
 
 
@@ -29,15 +29,15 @@ def calls_of(message: ChatMessage) -> list[ChatMessage]:
     return [call for call in calls if is_object(call)] if is_list(calls) else []
 
 
-def has_words(message: ChatMessage) -> bool:
-    """Whether the content has any text, picture or sound."""
-    return any(map(_says_something, _parts(message.get("content"))))
+def has_content(message: ChatMessage) -> bool:
+    """True if the content has any text, image or audio."""
+    return any(map(_part_has_content, _parts(message.get("content"))))
 
 
 def with_single_text(message: ChatMessage) -> ChatMessage:
-    """The message with its content as one text where that is parts of text and nothing else.
+    """The message with its text parts joined into one text; unchanged if it has other parts.
 
-    A line each, as vLLM joins them.
+    Parts are joined with newlines, as vLLM joins them.
     """
     content = message.get("content")
     if not is_list(content) or not all(map(is_text, content)):
@@ -58,17 +58,19 @@ def make_message(role: str, content: object = FILLER) -> ChatMessage:
 
 
 def join_contents(contents: Sequence[object]) -> object:
-    """Contents put together: texts with a blank line between, anything else as a list of parts."""
+    """Join contents: texts with a blank line between them, other contents as a list of parts."""
     if all(content is None or isinstance(content, str) for content in contents):
         return _APART.join(str(content) for content in contents if content)
     return [part for content in contents for part in _parts(content)]
 
 
 def merge_messages(first: ChatMessage, second: ChatMessage) -> ChatMessage:
-    """Two messages of one role as one, with the calls of both."""
+    """Merge two messages of one role, with the calls of both."""
     both = first | {key: value for key, value in second.items() if key not in first}
     both["content"] = join_contents([first.get("content"), second.get("content")])
-    if thoughts := [str(one["reasoning"]) for one in (first, second) if one.get("reasoning")]:
+    if thoughts := [
+        str(message["reasoning"]) for message in (first, second) if message.get("reasoning")
+    ]:
         both["reasoning"] = _APART.join(thoughts)
     return both
 
@@ -79,7 +81,7 @@ def _parts(content: object) -> list[object]:
     return [{"type": "text", "text": content}] if content else []
 
 
-def _says_something(part: object) -> bool:
+def _part_has_content(part: object) -> bool:
     if is_text(part):
         return bool(text_of(part).strip())
     return not (is_object(part) and part.get("type") in _THOUGHTS)

@@ -1,1 +1,1 @@
-"""vLLM's side of the translation: its events, its refusals, and limits of one worker."""
+"""The side of vLLM: its events and refusals, and the limits of one worker."""

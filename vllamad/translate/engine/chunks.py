@@ -1,6 +1,6 @@
-"""What can one event of vLLM's stream hold? Chat and completion chunks, usage, errors.
+"""The events of vLLM's stream: chat and completion chunks, usage, errors.
 
-Unknown fields are ignored, so a newer engine may say more.
+Unknown fields are ignored, so that a newer engine may send more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NO_IDS = msgspec.Raw(b"null")
 
 
 class Logprob(msgspec.Struct, omit_defaults=True):
-    """A token with its probability, in the one shape OpenAI's chat route and Ollama share."""
+    """A token with its probability, in the form that OpenAI's chat route and Ollama share."""
 
     token: str
     logprob: float
@@ -26,7 +26,7 @@ class Logprob(msgspec.Struct, omit_defaults=True):
 
 
 class Logprobs(msgspec.Struct):
-    """`content` is the chat route's form, the others are the completion route's."""
+    """Log probabilities: `content` of the chat route, the other fields of the completion route."""
 
     content: list[Logprob] | None = None
     tokens: list[str] = []
@@ -50,12 +50,12 @@ class CallPiece(msgspec.Struct):
 class Delta(msgspec.Struct):
     content: str | None = None
     reasoning: str | None = None
-    reasoning_content: str | None = None  # what older engines call `reasoning`
+    reasoning_content: str | None = None  # the name of `reasoning` in older engines
     tool_calls: list[CallPiece] | None = None
 
 
 class Choice(msgspec.Struct):
-    """`delta` in the chat route, `text` in the completion route, as are the prompt's ids."""
+    """A choice: `delta` of the chat route; `text` and the prompt's ids of the completion route."""
 
     delta: Delta | None = None
     text: str | None = None
@@ -79,7 +79,7 @@ class Usage(msgspec.Struct):
 
 
 class Metrics(msgspec.Struct):
-    """The engine's own clock, milliseconds; only with --enable-per-request-metrics."""
+    """Times measured by the engine, in milliseconds; only with --enable-per-request-metrics."""
 
     time_to_first_token_ms: float | None = None
     generation_time_ms: float | None = None
@@ -103,7 +103,7 @@ _chunks = msgspec.json.Decoder(Chunk)
 
 
 def read_chunk(payload: bytes) -> Chunk:
-    """Read one event. Raises EngineRefused for what is no chunk."""
+    """Read one event. Raises EngineRefused if it is no chunk."""
     try:
         return _chunks.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -111,13 +111,13 @@ def read_chunk(payload: bytes) -> Chunk:
 
 
 def ids_in(raw: msgspec.Raw) -> bytes:
-    """The token ids of a JSON list as its text between the brackets; b"" for none."""
+    """The text between the brackets of a JSON list of token ids; b"" if there are none."""
     text = bytes(raw)
     return text[1:-1] if text.startswith(b"[") else b""
 
 
 def read_logprobs(logprobs: Logprobs | None, top: int) -> tuple[Logprob, ...]:
-    """Give the tokens of a chunk in Ollama's shape, each with at most `top` alternatives."""
+    """The tokens of a chunk in Ollama's form, each with at most `top` alternatives."""
     if logprobs is None:
         return ()
     if logprobs.content is not None:
@@ -137,6 +137,6 @@ def read_logprobs(logprobs: Logprobs | None, top: int) -> tuple[Logprob, ...]:
 
 
 def _best(alternatives: dict[str, float] | None, top: int) -> list[Logprob]:
-    """The completion route may add the sampled token to its `top`: keep the likeliest."""
+    """The likeliest `top` tokens: the completion route may add the sampled token to them."""
     ranked = sorted((alternatives or {}).items(), key=lambda item: -item[1])
     return [Logprob(token, logprob, list(token.encode())) for token, logprob in ranked[:top]]

@@ -1,6 +1,6 @@
-"""What of a relayed request depends on its model and the worker that will answer it?
+"""Fits a relayed request to its model and to the worker that answers it.
 
-The counterpart of `requests.py` for routes whose requests are the engine's own.
+The counterpart of `ollama/to_engine.py` for routes whose requests have the engine's form.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from vllamad.errors import NotSupported
 from vllamad.translate.go.json_decoder import is_list, is_object
 from vllamad.translate.ollama.to_engine import ModelTraits
 
-# What each API calls its media: what a model takes, and the capability that says so.
-_SENSES = {
+# The content types of media in each API: the kind of input, and the capability it requires.
+_MEDIA = {
     "image_url": ("image", "vision"),
     "input_image": ("image", "vision"),
     "image": ("image", "vision"),
@@ -23,17 +23,17 @@ _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 class AnswerForm(NamedTuple):
-    """What is made of an answer beyond what the engine can be asked for."""
+    """The changes to a response that the engine cannot make itself."""
 
     copies: int = 1  # of each choice
-    muted: bool = False  # the prompt is read, and nothing is said
+    muted: bool = False  # the response is empty; the prompt is only read
 
 
 PLAIN = AnswerForm()
 
 
 def check_tools(body: dict[str, object], traits: ModelTraits) -> None:
-    """Refuse tools that may be called, where the model cannot; raises NotSupported."""
+    """Refuse tools that may be called if the model cannot call them. Raises NotSupported."""
     choice = body.get("tool_choice")
     kind = choice.get("type") if is_object(choice) else choice
     if body.get("tools") and kind != "none" and "tools" not in traits.capabilities:
@@ -41,11 +41,11 @@ def check_tools(body: dict[str, object], traits: ModelTraits) -> None:
 
 
 def check_media(body: dict[str, object], traits: ModelTraits) -> None:
-    """Refuse pictures and sound where the model takes none, as /api does; raises NotSupported."""
+    """Refuse images and audio that the model does not accept. Raises NotSupported, as on /api."""
     for kind in _kinds([body.get("messages"), body.get("input")]):
-        sense, capability = _SENSES[kind]
+        media, capability = _MEDIA[kind]
         if capability not in traits.capabilities:
-            raise NotSupported(f"this model does not support {sense} input")
+            raise NotSupported(f"this model does not support {media} input")
 
 
 def fit_to_worker(
@@ -53,8 +53,8 @@ def fit_to_worker(
 ) -> dict[str, object]:
     """Fit an allowed request to its worker: the name, the limits, the switch for thinking.
 
-    More tokens than the context holds are no more than it holds, a negative number is as many as
-    it holds: vLLM refuses both, Ollama neither. `context_length` is in tokens.
+    A limit above the context length, or below zero, becomes the context length: vLLM refuses both,
+    Ollama neither. `context_length` is in tokens.
     """
     fields = body | {"model": served_name}
     for name in _LIMITS:
@@ -64,24 +64,24 @@ def fit_to_worker(
         least, limit = fields.get("min_tokens"), fields.get(name)
         if isinstance(least, int) and isinstance(limit, int):
             fields["min_tokens"] = min(least, limit)
-    wanted = _wants_thinking(fields)
+    thinks = _wants_thinking(fields)
     if "thinking" not in traits.capabilities:
-        fields.pop("thinking", None)  # let through: clients ask every model for it
+        fields.pop("thinking", None)  # not refused: clients send it to every model
         return fields
     if is_object(thinking := fields.get("thinking")) and thinking.get("type") == "enabled":
-        # Not every model's parser can count against a budget; vLLM refuses one it cannot keep.
+        # vLLM refuses a thinking budget that the model's parser cannot count.
         fields["thinking"] = {"type": "adaptive"}
-    if wanted is not None and not traits.always_thinks:
-        # Two names for one switch: which one a template knows differs, and it ignores the other.
-        fields["chat_template_kwargs"] = {"enable_thinking": wanted, "thinking": wanted}
+    if thinks is not None and not traits.always_thinks:
+        # Two names for one switch: a template knows one of them and ignores the other.
+        fields["chat_template_kwargs"] = {"enable_thinking": thinks, "thinking": thinks}
     return fields
 
 
 def take_answer_form(body: dict[str, object]) -> tuple[dict[str, object], AnswerForm]:
-    """A request as the engine takes it, and what is left to be done with the answer.
+    """Split a request into one that the engine accepts and the changes to its response.
 
-    The engine refuses several answers where all are greedy, and so alike, and an answer of no
-    tokens, unless it only repeats the prompt.
+    The engine refuses several greedy choices, which are equal, and a response of no tokens unless
+    it repeats the prompt.
     """
     fields, copies = dict(body), 1
     several = fields.get("n")
@@ -95,19 +95,19 @@ def take_answer_form(body: dict[str, object]) -> tuple[dict[str, object], Answer
 
 
 def _kinds(value: object) -> Iterator[str]:
-    """The kinds of media in messages, wherever content stands in them."""
+    """The types of media in messages, at any depth of their content."""
     if is_list(value):
         for item in value:
             yield from _kinds(item)
     elif is_object(value):
-        if (kind := value.get("type")) in _SENSES:
+        if (kind := value.get("type")) in _MEDIA:
             yield str(kind)
         yield from _kinds(value.get("content"))
         yield from _kinds(value.get("output"))
 
 
 def _wants_thinking(fields: dict[str, object]) -> bool | None:
-    """What the client says of it, in the words of any of the APIs; None for nothing."""
+    """True or false as the fields of any API switch thinking; None if they do not."""
     if is_object(thinking := fields.get("thinking")):
         return thinking.get("type") != "disabled"
     effort = fields.get("reasoning_effort")

@@ -1,7 +1,7 @@
-"""What a model adds to a relayed request: its system message, history and parameters.
+"""Adds the system message, history and parameters of a model to a relayed request.
 
-The counterpart, for the routes of `/v1`, of what `requests.py` makes of them: there the request is
-ours to build, here it is the client's, and what the client says itself stays.
+The counterpart of `ollama/to_engine.py` for the routes of `/v1`, whose requests the client builds:
+fields of the client win over those of the model.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay
+from vllamad.translate.conversation.relayed_requests import RequestBody
 from vllamad.translate.go.json_decoder import is_list, is_object
 from vllamad.translate.ollama.options import sampling
-
-Body = dict[str, object]
 
 _SAMPLED: Final = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
@@ -22,7 +21,7 @@ _SAMPLED: Final = {
     "num_predict": "max_tokens", "num_ctx": "max_tokens",
 }  # fmt: skip
 
-# What each route calls the fields of completions, where it has them.
+# The names of the fields of completions on each route that has them.
 _FIELDS: Final = {
     "/v1/chat/completions": {field: field for field in _SAMPLED.values()},
     "/v1/completions": {field: field for field in _SAMPLED.values()},
@@ -36,17 +35,21 @@ _FIELDS: Final = {
 }  # fmt: skip
 
 
-# Where Ollama samples with the options of the model, and with its own defaults below them.
+# The routes where Ollama adds the options of the model, and its defaults below them.
 _OLLAMA_DEFAULTS: Final = {"/v1/messages": ("temperature", "top_p", "top_k")}
 
 
 def add_model_defaults(
-    path: str, body: Body, overlay: Overlay, context_length: int, stored: Mapping[str, object]
-) -> Body:
-    """Add what `overlay` says to a request for `path`, wherever the client says nothing of it.
+    path: str,
+    body: RequestBody,
+    overlay: Overlay,
+    context_length: int,
+    stored: Mapping[str, object],
+) -> RequestBody:
+    """Add the settings of `overlay` to a request for `path` where the client sets none.
 
-    `stored` are the model's options, those of its checkpoint included: on `/v1/messages` they, and
-    Ollama's defaults, stand for what the client leaves out.
+    `stored` are the model's options, with those of its checkpoint: on `/v1/messages` they and
+    Ollama's defaults replace missing fields.
     """
     defaults = _OLLAMA_DEFAULTS.get(path, ())
     if defaults:
@@ -57,27 +60,27 @@ def add_model_defaults(
     return _parameters(path, body, overlay, context_length) | _messages(path, body, overlay)
 
 
-def _parameters(path: str, body: Body, overlay: Overlay, context_length: int) -> Body:
+def _parameters(path: str, body: RequestBody, overlay: Overlay, context_length: int) -> RequestBody:
     fields = _FIELDS.get(path, {})
-    own = sampling(overlay.parameters, {}, context_length)
+    sampled = sampling(overlay.parameters, {}, context_length)
     named = {_SAMPLED[name] for name in overlay.parameters if name in _SAMPLED}
     if "max_completion_tokens" in body:
         named.discard("max_tokens")
-    return {fields[name]: own[name] for name in named & fields.keys() & own.keys()} | body
+    return {fields[name]: sampled[name] for name in named & fields.keys() & sampled.keys()} | body
 
 
-def _messages(path: str, body: Body, overlay: Overlay) -> Body:
+def _messages(path: str, body: RequestBody, overlay: Overlay) -> RequestBody:
     history: list[object] = [
         {"role": turn.role, "content": turn.content} for turn in overlay.messages
     ]
-    given = body.get("messages")
-    fields: Body = {"messages": [*history, *given]} if is_list(given) else {}
+    messages = body.get("messages")
+    fields: RequestBody = {"messages": [*history, *messages]} if is_list(messages) else {}
     if not overlay.system:
         return fields
     match path:
-        case "/v1/chat/completions" if is_list(given) and not any(map(_is_system, given[:1])):
-            system: Body = {"role": "system", "content": overlay.system}
-            return {"messages": [system, *history, *given]}
+        case "/v1/chat/completions" if is_list(messages) and not any(map(_is_system, messages[:1])):
+            system: RequestBody = {"role": "system", "content": overlay.system}
+            return {"messages": [system, *history, *messages]}
         case "/v1/messages" | "/v1/messages/count_tokens":
             return fields | {"system": body.get("system") or overlay.system}
         case "/v1/responses":

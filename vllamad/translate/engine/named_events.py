@@ -1,7 +1,7 @@
-"""An engine's answer in events that name their kind: OpenAI's Responses, Anthropic's messages.
+"""The passthrough of responses in named events: OpenAI's Responses, Anthropic's messages.
 
-Deltas are passed on as they are. The answer as a whole, which some events hold, is rebuilt: it gets
-the keys that the API requires, and keeps no others.
+Deltas are passed on unchanged. The whole response, which some events contain, is rebuilt: it gets
+the keys that the API requires, and no others.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from vllamad.translate.go.json_decoder import is_object
 from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 _LAST = frozenset({"message_stop", "response.completed", "response.failed", "response.incomplete"})
-# The events that hold the answer as far as it is known: its model and its usage.
-_HOLDING = _LAST | {"message_start", "message_delta", "response.created", "response.in_progress"}
-_HOLDERS = ("message", "response")
+# The events that contain the response so far, with its model and its usage.
+_WITH_RESPONSE = _LAST | {
+    "message_start",
+    "message_delta",
+    "response.created",
+    "response.in_progress",
+}
+_RESPONSE_KEYS = ("message", "response")
 
 
 _MESSAGE = frozenset({
@@ -55,7 +60,7 @@ class _Counted(msgspec.Struct):
     usage: _Usage | None = None
 
 
-class _Holding(_Counted):
+class _ResponseEvent(_Counted):
     response: _Counted | None = None
 
 
@@ -64,7 +69,7 @@ class _Numbered(msgspec.Struct):
 
 
 class NamedEventPassthrough(OpenAIPassthrough, ABC):
-    """One answer of either API; the name of an event is always also in its data."""
+    """One response of either API; the data of every event repeats its name."""
 
     _now_ns = 0
 
@@ -74,7 +79,7 @@ class NamedEventPassthrough(OpenAIPassthrough, ABC):
         return super().feed(data, now_ns)
 
     def finish(self, now_ns: int) -> bytes:
-        """The end of the engine's answer, at `now_ns` nanoseconds since the epoch."""
+        """End the response at `now_ns` nanoseconds since the epoch."""
         self._now_ns = now_ns
         return super().finish(now_ns)
 
@@ -87,54 +92,54 @@ class NamedEventPassthrough(OpenAIPassthrough, ABC):
             return self.fail(engine_refusal(500, payload))
         if kind == "error":
             return self.fail(engine_refusal(500, payload))
-        self._seen(payload)
-        if kind in _HOLDING:
+        self._read_event(payload)
+        if kind in _WITH_RESPONSE:
             self._count(payload)
-            payload = self._renamed(payload)
+            payload = self._rename(payload)
         elif kind == "content_block_start":
-            payload = _signed(payload)
+            payload = _with_signature(payload)
         self.complete = kind in _LAST
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), payload)
 
     def _count(self, payload: bytes) -> None:
         try:
-            holding = msgspec.json.decode(payload, type=_Holding)
+            event = msgspec.json.decode(payload, type=_ResponseEvent)
         except msgspec.DecodeError:
-            return  # not ours to judge
-        usage = holding.usage or (holding.response and holding.response.usage)
+            return  # passed on unread
+        usage = event.usage or (event.response and event.response.usage)
         if usage:
             cached = usage.cache_creation_input_tokens + usage.cache_read_input_tokens
             self.prompt_tokens = usage.input_tokens + cached
             self.completion_tokens = usage.output_tokens
 
-    def _renamed(self, payload: bytes) -> bytes:
-        # Not by the first find: what the client sent comes back before the name.
+    def _rename(self, payload: bytes) -> bytes:
+        # Decoded, as the client's own text may stand before the name.
         try:
             fields = msgspec.json.decode(payload, type=Fields)
         except msgspec.DecodeError:
             return payload
-        for holder in _HOLDERS:
-            if holder in fields:
-                fields[holder] = msgspec.Raw(self._renamed(bytes(fields[holder])))
+        for key in _RESPONSE_KEYS:
+            if key in fields:
+                fields[key] = msgspec.Raw(self._rename(bytes(fields[key])))
         if "model" in fields:
-            fields["model"] = msgspec.Raw(msgspec.json.encode(self._asked_name))
+            fields["model"] = msgspec.Raw(msgspec.json.encode(self._requested_name))
             fields = self._rebuilt(fields)
         return msgspec.json.encode(fields)
 
     @abstractmethod
     def _rebuilt(self, fields: Fields) -> Fields:
-        """The answer as a whole with the keys of its API."""
+        """Give a whole response the keys of its API."""
         ...
 
-    def _seen(self, payload: bytes) -> None:
-        """An event is about to be passed on."""
+    def _read_event(self, payload: bytes) -> None:
+        """Read an event that is about to be passed on."""
 
 
 class MessagesPassthrough(NamedEventPassthrough):
-    """An answer of `/v1/messages`."""
+    """A response of `/v1/messages`."""
 
     def _rebuilt(self, fields: Fields) -> Fields:
-        kept = {"stop_reason": _NULL, "stop_sequence": _NULL} | _only(fields, _MESSAGE)
+        kept = {"stop_reason": _NULL, "stop_sequence": _NULL} | _pick(fields, _MESSAGE)
         if b'"chatcmpl-' in bytes(fields.get("id", _NULL)):
             kept["id"] = msgspec.Raw(bytes(fields["id"]).replace(b"chatcmpl-", b"msg_"))
         return kept
@@ -144,25 +149,25 @@ class MessagesPassthrough(NamedEventPassthrough):
 
 
 class ResponsesPassthrough(NamedEventPassthrough):
-    """An answer of `/v1/responses`."""
+    """A response of `/v1/responses`."""
 
     _latest = b"{}"
 
-    def _seen(self, payload: bytes) -> None:
+    def _read_event(self, payload: bytes) -> None:
         self._latest = payload
 
     def _rebuilt(self, fields: Fields) -> Fields:
-        kept = {"error": _NULL, "completed_at": _NULL} | _only(fields, _RESPONSE)
+        kept = {"error": _NULL, "completed_at": _NULL} | _pick(fields, _RESPONSE)
         if bytes(kept.get("metadata", _NULL)) == b"null":
             kept["metadata"] = msgspec.Raw(b"{}")
         if bytes(kept.get("status", _NULL)) == b'"completed"':
             kept["completed_at"] = msgspec.Raw(b"%d" % (self._now_ns // 1_000_000_000))
         if "usage" in kept:
-            kept["usage"] = _counts(kept["usage"])
+            kept["usage"] = _allowed_usage(kept["usage"])
         return kept
 
     def _error(self, error: VllamadError) -> bytes:
-        """As OpenAI documents it, and with the `error` by which its clients know a failure."""
+        """The event that OpenAI documents, with the `error` key that its clients look for."""
         number = msgspec.json.decode(self._latest, type=_Numbered).sequence_number
         fault = {"message": error.message, "type": "api_error", "param": None, "code": None}
         event = {"type": "error", "sequence_number": number + 1, "error": fault}
@@ -170,8 +175,8 @@ class ResponsesPassthrough(NamedEventPassthrough):
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
-def _signed(payload: bytes) -> bytes:
-    """The start of a content block; that of a thought has a `signature`, empty as vLLM's are."""
+def _with_signature(payload: bytes) -> bytes:
+    """The start of a content block; a thinking block gets a `signature`, empty as vLLM's are."""
     start = msgspec.json.decode(payload, type=dict[str, object])
     block = start.get("content_block")
     if not is_object(block) or block.get("type") != "thinking":
@@ -179,18 +184,18 @@ def _signed(payload: bytes) -> bytes:
     return msgspec.json.encode(start | {"content_block": {"signature": ""} | block})
 
 
-def _only(fields: Fields, allowed: frozenset[str]) -> Fields:
+def _pick(fields: Fields, allowed: frozenset[str]) -> Fields:
     return {key: value for key, value in fields.items() if key in allowed}
 
 
-def _counts(usage: msgspec.Raw) -> msgspec.Raw:
-    """A usage without the details that only vLLM counts."""
+def _allowed_usage(usage: msgspec.Raw) -> msgspec.Raw:
+    """The usage without the details that only vLLM has."""
     fields = msgspec.json.decode(usage, type=Fields | None)
     if fields is None:
         return usage
     for name, allowed in _DETAILS.items():
         if details := msgspec.json.decode(fields.get(name, _NULL), type=Fields | None):
-            fields[name] = msgspec.Raw(msgspec.json.encode(_only(details, allowed)))
+            fields[name] = msgspec.Raw(msgspec.json.encode(_pick(details, allowed)))
     return msgspec.Raw(msgspec.json.encode(fields))
 
 

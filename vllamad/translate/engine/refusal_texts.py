@@ -1,7 +1,7 @@
-"""An engine's refusal in words of ours: a table of the refusals that are known.
+"""Messages for an engine's refusals: a table of the known ones.
 
-An engine's own texts name its flags, its paths, pydantic's insides and what the client sent. None
-is passed on. An unknown text becomes one sentence, with the field where the engine names one.
+An engine's texts name its flags, its paths, pydantic's types and the client's input. None is passed
+on. An unknown text becomes one sentence, with the field if the engine names one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ NO_GRAMMAR = "invalid format: the engine cannot build a grammar of it"
 
 _NO_INPUT = "this model does not support {} input"
 
-# By vLLM 0.32. The groups of an expression fill the sentence: numbers and names of an API's fields.
+# Of vLLM 0.32. The groups of an expression fill the message: numbers and names of API fields.
 _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), told)
-    for pattern, told in (
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
         (r"maximum context length|longer than the maximum model length", TOO_LONG),
         (r"exceeds the pre-allocated encoder cache|requested output tokens .* longer", TOO_LONG),
         (r"\btoken id (-?\d{1,20}) is out of vocabulary", "token id {} is out of vocabulary"),
@@ -65,21 +65,21 @@ _LONGEST = 160  # characters for the log
 
 
 class RefusalText(NamedTuple):
-    """What a client reads, and what the log gets of a text that nobody foresaw, else ""."""
+    """The message for the client; `unknown` is an unknown text for the log, else ""."""
 
-    told: str
+    message: str
     unknown: str = ""
 
 
 def explain_refusal(message: str, param: str = "") -> RefusalText:
-    """Put an engine's refusal into words of ours; `param` is the field it names, if any."""
-    for pattern, told in () if "validation error" in message[:40] else _KNOWN:
-        if found := pattern.search(message):
-            return RefusalText(told.format(*filter(None, found.groups())))
+    """Translate an engine's refusal; `param` is the field it names, if any."""
+    for pattern, text in () if "validation error" in message[:40] else _KNOWN:
+        if match := pattern.search(message):
+            return RefusalText(text.format(*filter(None, match.groups())))
     named = _FIELD.fullmatch(param)
     return RefusalText(f"invalid value for '{named[1]}'" if named else REFUSED, _outline(message))
 
 
 def _outline(message: str) -> str:
-    """The text without what it quotes: a client's words do not belong into the log."""
+    """The text without its quotations: a client's input must not reach the log."""
     return " ".join(_QUOTED.sub("…", message).split())[:_LONGEST] or "no text"

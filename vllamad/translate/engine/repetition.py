@@ -1,8 +1,8 @@
-"""The end of an answer that only repeats itself, where the client set no limit.
+"""Stops a response that only repeats itself, where the client set no limit.
 
-Ollama ends an answer after 30 alike pieces in a row. vLLM looks for patterns of several tokens too,
-by one count for all of them. Such patterns are the loops of small models, but also what people ask
-for (a row of zeros), so the count is higher than Ollama's. An engine too old for it ignores it.
+Ollama stops after 30 equal pieces in a row. vLLM also finds patterns of several tokens, with one
+count for all of them. A pattern may be a loop of a small model or a legitimate response (a row of
+zeros), so the count is higher than Ollama's. An engine that is too old for the field ignores it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def stop_repetition(call: EngineCall, repetitions: int, *, limited: bool) -> EngineCall:
-    """`call` with its answer ended after a pattern stood so many times in a row.
+    """Make the engine stop after `repetitions` of a pattern in a row.
 
-    Unchanged where the client set a limit of its own, where `repetitions` is 0, and for a route
-    whose requests have no field for it.
+    `call` is unchanged if the client set a limit, if `repetitions` is 0, and for a route without
+    the field.
     """
     if limited or not repetitions or call.path not in (CHAT, COMPLETIONS):
         return call
@@ -27,7 +27,7 @@ def stop_repetition(call: EngineCall, repetitions: int, *, limited: bool) -> Eng
 
 
 def has_limit(body: dict[str, object], context_length: int) -> bool:
-    """Whether a relayed request limits its answer to less than the context, in tokens."""
+    """True if a relayed request limits its response to less than the context, in tokens."""
     limits = [body.get(name) for name in _LIMITS]
     return any(
         isinstance(limit, int) and 0 <= limit < (context_length or limit + 1) for limit in limits

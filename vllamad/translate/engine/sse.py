@@ -1,4 +1,4 @@
-"""What did the engine send? Bytes into the data of server-sent events, whatever the cuts."""
+"""The reader of server-sent events: bytes of any chunking become the data of events."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ MAX_EVENT = 16 << 20  # bytes
 
 
 class EventReader:
-    """Collects one stream's bytes and gives out each event's data once it is whole."""
+    """Collects the bytes of one stream and returns the data of each event once it is complete."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was just received; return the data of every event it completed.
+        """Add received bytes; return the data of every event that they complete.
 
-        Comments, other fields and events without data give nothing. Raises EngineRefused for
-        an event that is too large.
+        Comments, other fields and events without data are skipped. Raises EngineRefused for an
+        event that is too large.
         """
         if self._pieces:
             self._pieces.append(data)
             self._size += len(data)
-            if b"\n" not in data and b"\r" not in data:  # nothing ends here: do not join yet
+            if b"\n" not in data and b"\r" not in data:  # no line ends here: do not join yet
                 self._refuse_excess()
                 return []
             data = b"".join(self._pieces)
@@ -35,7 +35,7 @@ class EventReader:
         return _events(whole) if blank else []
 
     def _feed_odd_line_ends(self, data: bytes) -> list[bytes]:
-        """CR LF, or CR alone, ends a line too; a CR at the very end may be half of one."""
+        """Handle CR LF and CR as line ends; a CR at the very end may be half of a CR LF."""
         half = data.endswith(b"\r")
         lines = data[: len(data) - half].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         whole, blank, rest = lines.rpartition(b"\n\n")
@@ -65,7 +65,7 @@ def _events(text: bytes) -> list[bytes]:
 
 
 def _data(event: bytes) -> bytes | None:
-    """Join the data lines of one event; other fields and comments do not matter to us."""
+    """Join the data lines of one event; other fields and comments are skipped."""
     lines = [
         line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")
     ]

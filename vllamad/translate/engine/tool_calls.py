@@ -1,4 +1,4 @@
-"""Which tools did the model call? Fragments into whole calls, arguments into objects."""
+"""Assembles tool calls from fragments, and reads their arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vllamad.translate.go import json_decoder
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A whole call; arguments keep the model's order."""
+    """A complete call; arguments keep the model's order."""
 
     id: str
     name: str
@@ -24,7 +24,7 @@ class _Parts(msgspec.Struct):
 
 
 class CallBuffer:
-    """The calls of one answer, as far as they have come."""
+    """The calls of one response, as far as they are received."""
 
     def __init__(self) -> None:
         self._parts: dict[int, _Parts] = {}
@@ -38,9 +38,9 @@ class CallBuffer:
                 parts.arguments += piece.function.arguments or ""
 
     def take_whole(self, *, cut_short: bool) -> tuple[ToolCall, ...]:
-        """Give out every call, in the engine's order.
+        """Take out every call, in the engine's order.
 
-        An answer `cut_short` by its token limit may end inside a call: that one is left out.
+        A response that is `cut_short` by its token limit may end inside a call, which is left out.
         Raises EngineRefused for arguments that are no object.
         """
         calls: list[ToolCall] = []
@@ -59,7 +59,7 @@ class CallBuffer:
 
 
 def _object(text: str) -> dict[str, object] | None:
-    """Read arguments; no text is no arguments, and some models quote the object once more."""
+    """Read arguments; empty text is no arguments, and some models encode the object twice."""
     if not text.strip():
         return {}
     try:

@@ -1,6 +1,6 @@
-"""How long is "5m"? Go's duration strings, and Ollama's `keep_alive` built on them.
+"""Reads Go's duration strings ("5m"), and Ollama's `keep_alive` built on them.
 
-Knows no settings; every error text is the one Go or Ollama prints.
+Knows no settings; each error text is the one that Go or Ollama prints.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TERM = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 def parse_duration(text: str) -> float:
     """Read a Go duration string ("1h30m", "300ms", "-1m", "0") as seconds.
 
-    Raises BadInput with Go's literal text; also for one longer than any that makes sense.
+    Raises BadInput with Go's literal text, also for a text of more than 1,000 characters.
     """
     if len(text) > _MAX_TEXT:
         raise _invalid(text[:_MAX_TEXT])
@@ -38,7 +38,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_keep_alive(value: object) -> float | None:
-    """Read a `keep_alive` field as seconds, math.inf for ever, None for not given.
+    """Read a `keep_alive` field as seconds, math.inf for ever, None where the field is absent.
 
     Raises BadInput with Ollama's literal text.
     """
@@ -81,7 +81,7 @@ def _nanoseconds(whole: str, digits: str, fraction: str, unit: str) -> int:
     if unit not in _NANOSECONDS:
         raise BadInput(f"time: unknown unit {_quoted(unit)} in duration {_quoted(whole)}")
     size = _NANOSECONDS[unit]
-    part = fraction[:18]  # beyond that nothing reaches a nanosecond
+    part = fraction[:18]  # the digits after these are less than a nanosecond
     return int(digits or "0") * size + int(part or "0") * size // 10 ** len(part)
 
 

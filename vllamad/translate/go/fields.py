@@ -1,6 +1,6 @@
-"""How do JSON values become the fields of a request? As Go's decoder does it, with its words.
+"""Reads JSON values into fields as Go's decoder does, and refuses them in its words.
 
-Keys match whatever their case, null means absent, unknown keys are ignored. Knows no request.
+Keys match in any case, null is absent, unknown keys are ignored. Knows no request.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from vllamad.errors import BadInput
 from vllamad.translate.go.json_decoder import is_list, is_object
 
 T = TypeVar("T")
-Read = Callable[[object, str], T]  # a value and where it stands: "ChatRequest.messages.role"
+Read = Callable[[object, str], T]  # takes a value and its path: "ChatRequest.messages.role"
 
 
 def read_fields(
     value: object, where: str, go_type: str, table: Mapping[str, Read[object]]
 ) -> dict[str, object]:
-    """Read an object's fields by `table`, key in lower case to reader; null fields are left out.
+    """Read an object's fields by `table`, from keys in lower case to readers; null is absent.
 
     Raises BadInput for the first misfit in the order of the document.
     """
@@ -33,7 +33,7 @@ def read_fields(
 
 
 def lowered(value: Mapping[str, object]) -> dict[str, object]:
-    """An object with its keys in lower case and without nulls; of alike keys the last wins."""
+    """Return an object with keys in lower case and without nulls; of equal keys the last wins."""
     return {key.lower(): item for key, item in value.items() if item is not None}
 
 
@@ -56,7 +56,7 @@ def integer(value: object, where: str) -> int:
 
 
 def whole(value: object, where: str) -> int:
-    """A whole number, spelled with or without a fraction of 0: JSON knows no difference."""
+    """Read a whole number, written with or without a fraction of 0: to JSON both are the same."""
     return integer(int(value) if isinstance(value, float) and value.is_integer() else value, where)
 
 
@@ -77,6 +77,12 @@ def mapping(value: object, where: str) -> dict[str, object]:
     return value
 
 
+def string_map(value: object, where: str) -> dict[str, str]:
+    if not is_object(value):
+        raise misfit(value, where, "map[string]string")
+    return {name: string(item, where) for name, item in value.items() if item is not None}
+
+
 def anything(value: object, where: str) -> object:
     return value
 
@@ -95,7 +101,7 @@ def list_of(read: Read[T], go_type: str, limit: int) -> Read[list[T]]:
 
 
 def misfit(value: object, where: str, go_type: str, kind: str = "") -> BadInput:
-    """Say what did not fit where, in the words of Go's encoding/json."""
+    """Name the value that does not fit and its place, in the words of Go's encoding/json."""
     field = f"Go struct field {where} of type" if "." in where else "Go value of type"
     return BadInput(f"json: cannot unmarshal {kind or _kind(value)} into {field} {go_type}")
 
@@ -111,7 +117,7 @@ def _kind(value: object) -> str:
 
 
 def go_type(value: object) -> str:
-    """What Go calls the type of a decoded value that is no string."""
+    """Name the Go type of a decoded value that is not a string."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):

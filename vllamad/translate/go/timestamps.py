@@ -1,6 +1,6 @@
-"""How is a moment printed? RFC 3339 the way Go does it, from nanoseconds since the epoch.
+"""Prints moments as Go does: RFC 3339 in UTC, from nanoseconds since the epoch.
 
-Has no clock: callers say what time it is. Everything is UTC.
+Has no clock: callers pass the time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from math import inf
 
 _SECOND = 1_000_000_000
-_LONGEST = (1 << 63) - 1  # nanoseconds: how far ahead Ollama puts "for ever"
+_LONGEST = (1 << 63) - 1  # nanoseconds: how far ahead Ollama's "for ever" is
 _LAST = 253_402_300_799  # seconds: the end of the year 9999, where datetime ends
 
 
@@ -23,7 +23,7 @@ def rfc3339(now_ns: int) -> str:
 
 
 def expires_at(now_ns: int, expires_in: float | None) -> str:
-    """Print when a model leaves; None or math.inf seconds is for ever, about 292 years ahead."""
+    """Print when a model is unloaded; None or math.inf is for ever: about 292 years ahead."""
     if expires_in is None or expires_in == inf:
         return rfc3339(now_ns + _LONGEST)
     return rfc3339(now_ns + int(expires_in * _SECOND))

@@ -1,6 +1,6 @@
-"""Which uploaded files shall become what? The `files` and `adapters` of a request to create.
+"""Checks the `files` and `adapters` of a request to create: uploaded files by name and digest.
 
-Knows names and digests as texts, not what is in the files.
+Knows names and digests as texts, not the content of the files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vllamad.errors import BadInput
 from vllamad.translate.go.json_decoder import quoted
 
 MAX_FILES: Final = 1_000  # the largest checkpoints have two hundred
-_NAME_LIMIT: Final = 255  # bytes of one part of a name: what filesystems take
+_NAME_LIMIT: Final = 255  # bytes of one part of a name, the limit of filesystems
 
 _ADAPTER_FILES: Final = {"adapter_config.json", "adapter_model.safetensors"}
 _GGUF: Final = (
@@ -24,7 +24,7 @@ _NO_WEIGHTS: Final = "unknown type: none of the files is a .safetensors file"
 
 
 def check_files(files: Mapping[str, str]) -> None:
-    """Refuse names that could lead elsewhere, and empty digests. Raises BadInput."""
+    """Refuse names that could leave the folder, and empty digests. Raises BadInput."""
     if len(files) > MAX_FILES:
         raise BadInput(f"cannot take {len(files)} files, at most {MAX_FILES}")
     for name in files:
@@ -41,14 +41,14 @@ def check_files(files: Mapping[str, str]) -> None:
 
 
 def checkpoint_of(files: Mapping[str, str]) -> dict[str, str]:
-    """The files of a checkpoint, each with its SHA-256 in hex. Raises BadInput for what is none."""
+    """Return a checkpoint's files with their SHA-256 in hex. Raises BadInput for other files."""
     if not any(name.endswith(".safetensors") for name in files):
         raise BadInput(_GGUF if any(name.endswith(".gguf") for name in files) else _NO_WEIGHTS)
     return {name: _hex(digest) for name, digest in files.items()}
 
 
 def adapter_of(files: Mapping[str, str]) -> Adapter:
-    """The adapter that is made of these files. Raises BadInput."""
+    """Return the adapter made of these files. Raises BadInput."""
     by_name = {name.rpartition("/")[2]: digest for name, digest in files.items()}
     if set(by_name) != _ADAPTER_FILES or len(files) != len(_ADAPTER_FILES):
         raise BadInput("only one adapter is currently supported")

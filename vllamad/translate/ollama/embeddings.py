@@ -1,7 +1,7 @@
-"""Texts into vectors: what is asked on `/api/embed` and its kin, and how the vectors are spelled.
+"""Requests for embeddings, on `/api/embed`, `/api/embeddings` and `/v1/embeddings`, and responses.
 
-The engine is asked for the bytes of its floats, not for their decimals: a fifth as long, and read
-at once. Knows no models and does no I/O.
+The engine sends its floats as bytes, not as decimals: that is a fifth as long, and faster to read.
+Knows no models and does no I/O.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import msgspec
 from vllamad.errors import BadInput, EngineRefused
 from vllamad.translate.engine.request_fields import read_request
 from vllamad.translate.error_bodies import FAILED
-from vllamad.translate.go.fields import Read, anything, boolean, integer, mapping, string
+from vllamad.translate.go.fields import integer
 from vllamad.translate.go.json_decoder import is_list
-from vllamad.translate.ollama.request import decode_request, keep_alive
+from vllamad.translate.go.struct_reader import BodyReader, Int
+from vllamad.translate.ollama.request import KeepAlive
 from vllamad.translate.ollama.to_engine import EngineCall
 
 PATH = "/v1/embeddings"
@@ -30,35 +31,35 @@ NO_TOKENS = (
 )
 
 _AROUND = 4  # tokens that a tokenizer may put around a text
-_SHORTEST_LENGTH = 1e-12  # of a vector; a shorter one stays as it is but for its scale
+_SHORTEST_LENGTH = 1e-12  # of a vector; a shorter one is divided by this
 
 Vector = tuple[float, ...]  # float32 values
 
 
-class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True):
+class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `/api/embed`."""
 
     model: str = ""
     input: object = None
     truncate: bool = True
-    dimensions: int = 0
-    keep_alive: float | None = None
+    dimensions: Int = 0
+    keep_alive: KeepAlive | None = None
     options: dict[str, object] = {}
 
     def texts(self) -> list[str]:
-        """What to embed; nothing only loads. Raises BadInput for what is no text."""
+        """Return the texts to embed; none only loads the model. Raises BadInput for other types."""
         if self.input is None or self.input == "":
             return []
         texts = self.input if is_list(self.input) else [self.input]
         return [_text(text) for text in texts]
 
 
-class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `/api/embeddings`, the older form."""
 
     model: str = ""
     prompt: str = ""
-    keep_alive: float | None = None
+    keep_alive: KeepAlive | None = None
     options: dict[str, object] = {}
 
 
@@ -73,11 +74,11 @@ class OpenAIRequest(NamedTuple):
 
     @property
     def has_tokens(self) -> bool:
-        return any(is_list(one) for one in self.inputs)
+        return any(is_list(item) for item in self.inputs)
 
 
 class Vectors(NamedTuple):
-    """An engine's answer."""
+    """The vectors of an engine's response."""
 
     vectors: list[Vector]
     prompt_tokens: int
@@ -85,30 +86,30 @@ class Vectors(NamedTuple):
 
 def decode_embed(body: bytes) -> EmbedRequest:
     """Read the body of `/api/embed`. Raises BadInput with Ollama's text."""
-    return decode_request(body, EmbedRequest, _EMBED)
+    return _EMBED.read(body)
 
 
 def decode_embeddings(body: bytes) -> EmbeddingRequest:
     """Read the body of `/api/embeddings`. Raises BadInput with Ollama's text."""
-    return decode_request(body, EmbeddingRequest, _EMBEDDINGS)
+    return _EMBEDDINGS.read(body)
 
 
 def decode_openai(body: bytes) -> OpenAIRequest:
     """Read the body of `/v1/embeddings`. Raises BadInput."""
-    name, asked, _ = read_request(body, "EmbedRequest", frozenset())
-    form = asked.get("encoding_format") or "float"
+    model, fields, _ = read_request(body, "EmbedRequest", frozenset())
+    form = fields.get("encoding_format") or "float"
     if not isinstance(form, str) or form.lower() not in ("float", "base64"):
         raise BadInput(
             f"Invalid value for 'encoding_format' = {form}. Supported values: ['float', 'base64']."
         )
-    inputs = asked.get("input")
+    inputs = fields.get("input")
     if inputs is None or inputs == []:
         raise BadInput("invalid input")
-    truncate_to = _number(asked, "truncate_prompt_tokens")
+    truncate_to = _number(fields, "truncate_prompt_tokens")
     return OpenAIRequest(
-        model=name,
+        model=model,
         inputs=_openai_inputs(inputs),
-        dimensions=_number(asked, "dimensions") or 0,
+        dimensions=_number(fields, "dimensions") or 0,
         base64=form.lower() == "base64",
         truncate_to=None if truncate_to is None else max(truncate_to, -1),
     )
@@ -117,7 +118,7 @@ def decode_openai(body: bytes) -> OpenAIRequest:
 def embeddings_call(
     inputs: list[str] | list[object], *, served_name: str, truncate_to: int | None
 ) -> EngineCall:
-    """Build the call that embeds `inputs`, cut to so many tokens, -1 for what the model takes."""
+    """Build the call that embeds `inputs`, cut to `truncate_to` tokens; -1 is the model's limit."""
     body: dict[str, object] = {
         "model": served_name,
         "input": inputs,
@@ -128,27 +129,27 @@ def embeddings_call(
     return EngineCall(path=PATH, body=body)
 
 
-def cut_to(limit: int, asked: int | None) -> int | None:
-    """To how many tokens inputs are cut; -1 for what the model takes, None for not cut.
+def cut_to(limit: int, requested: int | None) -> int | None:
+    """Return how many tokens inputs are cut to; -1 is the model's limit, None does not cut.
 
-    `limit` is how many may be kept at most, 0 for as many as the model takes.
+    `limit` is the most tokens to keep, 0 for the model's limit.
     """
-    if asked is None or not limit:
-        return asked
-    return limit if asked < 0 else min(asked, limit)
+    if requested is None or not limit:
+        return requested
+    return limit if requested < 0 else min(requested, limit)
 
 
 def longest(text: str) -> int:
-    """How many tokens a text has at most: one for each of its bytes, and those around it."""
+    """Return the most tokens a text can have: one for each byte, and those around it."""
     return len(text.encode(errors="replace")) + _AROUND
 
 
 def read_vectors(body: bytes, count: int) -> Vectors:
-    """Read the engine's answer to a call with `count` inputs. Raises EngineRefused."""
+    """Read the engine's response to a call with `count` inputs. Raises EngineRefused."""
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        response = msgspec.json.decode(body, type=_Response)
         vectors = [
-            struct.unpack(f"<{len(one.embedding) // 4}f", one.embedding) for one in answer.data
+            struct.unpack(f"<{len(item.embedding) // 4}f", item.embedding) for item in response.data
         ]
     except (msgspec.DecodeError, struct.error) as error:
         raise EngineRefused(FAILED, status=500) from error
@@ -156,19 +157,19 @@ def read_vectors(body: bytes, count: int) -> Vectors:
         raise EngineRefused(FAILED, status=500)
     if not all(map(isfinite, (hypot(*vector) for vector in vectors))):
         raise EngineRefused("embedding contains NaN or Inf values", status=400)
-    return Vectors(vectors, answer.usage.prompt_tokens)
+    return Vectors(vectors, response.usage.prompt_tokens)
 
 
 def unit(vector: Vector, dimensions: int = 0) -> Vector:
-    """Scale a vector to length 1; of more than `dimensions` only so many are kept, 0 for all."""
+    """Scale a vector to length 1, cut to its first `dimensions`; 0 keeps all."""
     kept = vector[:dimensions] if dimensions > 0 else vector
     length = max(hypot(*kept), _SHORTEST_LENGTH)
     return _as_float32([value / length for value in kept])
 
 
 def decimals(vector: Vector) -> str:
-    """Spell a vector in JSON, each float32 with the fewest digits that tell it from any other."""
-    texts = _printed(vector, 6)  # six digits always survive, nine always tell
+    """Write a vector in JSON, each float32 with the fewest digits that identify it."""
+    texts = _printed(vector, 6)  # nine digits identify each float32, six at least are needed
     doubtful = list(range(len(vector)))
     for digits in (7, 8, 9):
         read = _as_float32([float(texts[index]) for index in doubtful])
@@ -183,21 +184,21 @@ def decimals(vector: Vector) -> str:
 
 def embed_reply(
     model: str,
-    found: Vectors,
+    result: Vectors,
     *,
     dimensions: int = 0,
     total_duration: int = 0,
     load_duration: int = 0,
 ) -> bytes:
     """The reply of `/api/embed`; durations are nanoseconds."""
-    spelled = ",".join(decimals(unit(vector, dimensions)) for vector in found.vectors)
+    rows = ",".join(decimals(unit(vector, dimensions)) for vector in result.vectors)
     return msgspec.json.encode(
         _EmbedReply(
             model=model,
-            embeddings=msgspec.Raw(f"[{spelled}]".encode()),
+            embeddings=msgspec.Raw(f"[{rows}]".encode()),
             total_duration=total_duration,
             load_duration=load_duration,
-            prompt_eval_count=found.prompt_tokens,
+            prompt_eval_count=result.prompt_tokens,
         )
     )
 
@@ -205,20 +206,20 @@ def embed_reply(
 def embeddings_reply(vector: Vector) -> bytes:
     """The reply of `/api/embeddings`: each float32 with the digits of its double precision.
 
-    Ollama's engine brings every vector to length 1 itself; vLLM only where the model says so.
+    Ollama's engine scales each vector to length 1; vLLM only where the model says so.
     """
     return msgspec.json.encode({"embedding": unit(vector)})
 
 
-def openai_reply(asked: OpenAIRequest, found: Vectors) -> bytes:
+def openai_reply(request: OpenAIRequest, result: Vectors) -> bytes:
     """The reply of `/v1/embeddings`, newline included."""
-    units = [unit(vector, asked.dimensions) for vector in found.vectors]
+    units = [unit(vector, request.dimensions) for vector in result.vectors]
     data = [
-        {"object": "embedding", "embedding": _openai_vector(vector, asked.base64), "index": index}
+        {"object": "embedding", "embedding": _openai_vector(vector, request.base64), "index": index}
         for index, vector in enumerate(units)
     ]
-    usage = {"prompt_tokens": found.prompt_tokens, "total_tokens": found.prompt_tokens}
-    body = {"object": "list", "data": data, "model": asked.model, "usage": usage}
+    usage = {"prompt_tokens": result.prompt_tokens, "total_tokens": result.prompt_tokens}
+    body = {"object": "list", "data": data, "model": request.model, "usage": usage}
     return msgspec.json.encode(body) + b"\n"
 
 
@@ -238,7 +239,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     data: list[_Item]
     usage: _Usage
 
@@ -250,11 +251,11 @@ def _text(value: object) -> str:
 
 
 def _openai_inputs(inputs: object) -> list[object]:
-    """A text, texts, a list of token ids, or such lists: always as a list of inputs."""
+    """Return the inputs as a list: of one text, texts, one list of token ids, or such lists."""
     if isinstance(inputs, str) or _is_tokens(inputs):
         return [inputs]
     if is_list(inputs) and (
-        all(isinstance(one, str) for one in inputs) or all(map(_is_tokens, inputs))
+        all(isinstance(item, str) for item in inputs) or all(map(_is_tokens, inputs))
     ):
         return inputs
     raise BadInput("invalid input type")
@@ -264,8 +265,8 @@ def _is_tokens(value: object) -> bool:
     return is_list(value) and bool(value) and all(type(token) is int for token in value)
 
 
-def _number(asked: dict[str, object], name: str) -> int | None:
-    value = asked.get(name)
+def _number(fields: dict[str, object], name: str) -> int | None:
+    value = fields.get(name)
     return None if value is None else integer(value, f"EmbedRequest.{name}")
 
 
@@ -275,7 +276,7 @@ def _as_float32(values: list[float]) -> Vector:
 
 
 def _printed(values: Vector | list[float], digits: int) -> list[str]:
-    """One format for all: several times as fast as one for each."""
+    """Print all with one format: several times as fast as one format for each."""
     return (f"%.{digits}g " * len(values) % tuple(values)).split()
 
 
@@ -285,18 +286,5 @@ def _openai_vector(vector: Vector, base64: bool) -> bytes | msgspec.Raw:
     return msgspec.Raw(decimals(vector).encode())
 
 
-_EMBED: dict[str, Read[object]] = {
-    "model": string,
-    "input": anything,
-    "truncate": boolean,
-    "dimensions": integer,
-    "keep_alive": keep_alive,
-    "options": mapping,
-}
-
-_EMBEDDINGS: dict[str, Read[object]] = {
-    "model": string,
-    "prompt": string,
-    "keep_alive": keep_alive,
-    "options": mapping,
-}
+_EMBED = BodyReader(EmbedRequest)
+_EMBEDDINGS = BodyReader(EmbeddingRequest)

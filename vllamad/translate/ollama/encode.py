@@ -1,6 +1,6 @@
-"""How is one piece of an answer spelled? Ollama's JSON objects, keys in its order.
+"""Writes the pieces of an answer as Ollama's JSON objects, with keys in Ollama's order.
 
-Works on text that is already JSON-escaped, so that what the engine escaped is copied as it is.
+Works on JSON-escaped text, so that text which the engine escaped is copied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vllamad.translate.engine.tool_calls import ToolCall
 
 
 class AnswerPiece(NamedTuple):
-    """What one line says. Texts are JSON-escaped, without quotes."""
+    """The content of one line. Texts are JSON-escaped, without quotes."""
 
     content: bytes = b""
     thinking: bytes = b""
@@ -23,17 +23,17 @@ class AnswerPiece(NamedTuple):
 
 
 class Truncated(NamedTuple):
-    """How much of a conversation was dropped because it is longer than the context."""
+    """The part of a conversation that was dropped because it exceeds the context."""
 
     messages: int = 0
-    tokens: int = 0  # of a `context` given back
+    tokens: int = 0  # of the `context` in a request
 
 
 NOTHING_TRUNCATED = Truncated()
 
 
 class LastLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What only the last line says: durations in nanoseconds, zero left out.
+    """The fields of the last line only: durations in nanoseconds, zero left out.
 
     Ollama's has no `truncated_...`; its clients ignore keys that they do not know.
     """
@@ -49,7 +49,7 @@ class LastLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Spelling(NamedTuple):
-    """How one route spells its lines; `around_*` is what stands before and after a bare text."""
+    """The form of one route's lines; `around_*` are the bytes before and after a bare text."""
 
     around_content: tuple[bytes, bytes]
     around_thinking: tuple[bytes, bytes]
@@ -69,12 +69,12 @@ GENERATE = Spelling(
 
 
 def opening(model: str) -> bytes:
-    """What every line begins with, up to the time."""
+    """Return the first bytes of each line, up to the time."""
     return b'{"model":%b,"created_at":"' % msgspec.json.encode(model)
 
 
 def line(spelling: Spelling, start: bytes, piece: AnswerPiece) -> bytes:
-    """Spell one line of a stream; `start` is the opening with the time."""
+    """Write one line of a stream; `start` is the opening with the time."""
     return start + spelling.around_content[0] + _rest(spelling, piece, b"", b"") + b"\n"
 
 
@@ -86,9 +86,9 @@ def last(
     ending: LastLine,
     context: bytes = b"",
 ) -> bytes:
-    """Spell the object that ends an answer, without a newline; it may carry a whole answer.
+    """Write the object that ends an answer, without a newline; it may carry a whole answer.
 
-    `context` is the conversation as token ids, a comma between two of them.
+    `context` is the conversation as token ids, separated by commas.
     """
     done_reason = b',"done_reason":%b' % msgspec.json.encode(reason) if reason else b""
     if context:
@@ -99,18 +99,18 @@ def last(
 
 
 def settled(spelling: Spelling, start: bytes, reason: str) -> bytes:
-    """Spell the answer to a request that only loads or unloads: one object, streamed or not."""
+    """Write the response to a request that only loads or unloads: one object, streamed or not."""
     return last(spelling, start, AnswerPiece(), reason, LastLine())
 
 
 def rendered(spelling: Spelling, start: bytes, prompt: str, images: int) -> bytes:
-    """Spell the answer to whoever only asks what the engine would be given: one object."""
-    said = b',"message":{"role":"","content":""}' if spelling.is_chat else b',"response":""'
+    """Write the response to `_debug_render_only`, with the prompt for the engine: one object."""
+    empty = b',"message":{"role":"","content":""}' if spelling.is_chat else b',"response":""'
     info: dict[str, object] = {"rendered_template": prompt}
     if images:
         info["image_count"] = images
-    told = msgspec.json.encode(info)
-    return start + b'"' + said + b',"done":false,"_debug_info":' + told + b"}"
+    debug_info = msgspec.json.encode(info)
+    return start + b'"' + empty + b',"done":false,"_debug_info":' + debug_info + b"}"
 
 
 def _rest(

@@ -1,41 +1,34 @@
-"""What did an Ollama client ask of the library? The bodies of copy, delete, create, pull and push.
+"""The bodies of `/api/copy`, `/api/delete`, `/api/create`, `/api/pull` and `/api/push`.
 
 Checks only what the body alone can tell, in Ollama's order. Knows no models.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
+from msgspec import Meta
 
 from vllamad.core.overlay import Overlay, Turn
 from vllamad.errors import BadInput
 from vllamad.protocol.control import Progress
 from vllamad.translate.go import json_decoder
-from vllamad.translate.go.fields import (
-    Read,
-    anything,
-    boolean,
-    list_of,
-    mapping,
-    misfit,
-    read_fields,
-    string,
-)
+from vllamad.translate.go.fields import string
+from vllamad.translate.go.struct_reader import BodyReader, ReadWith
 from vllamad.translate.ollama.create_files import adapter_of, check_files
 from vllamad.translate.ollama.options import check_options, is_option
-from vllamad.translate.ollama.request import MAX_MESSAGES, decode_request
+from vllamad.translate.ollama.request import MAX_MESSAGES
 
 
-class CopyRequest(msgspec.Struct, frozen=True, kw_only=True):
+class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `/api/copy`."""
 
     source: str = ""
     destination: str = ""
 
 
-class NamedRequest(msgspec.Struct, frozen=True, kw_only=True):
+class NamedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body that names a model; `name` is the older spelling of `model`."""
 
     model: str = ""
@@ -51,13 +44,31 @@ class DeleteRequest(NamedRequest, frozen=True, kw_only=True):
 
 
 class PullRequest(NamedRequest, frozen=True, kw_only=True):
-    """The body of `/api/pull`; the hub is configured, so `insecure` and the like change nothing."""
+    """The body of `/api/pull`; the hub is configured, so the last three have no effect."""
 
     stream: bool = True
+    insecure: bool = False
+    username: str = ""
+    password: str = ""
 
 
 class PushRequest(PullRequest, frozen=True, kw_only=True):
     """The body of `/api/push`."""
+
+
+class CreateMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One turn of a conversation that every conversation with the new model begins with."""
+
+    GO_TYPE: ClassVar[str] = "api.Message"
+
+    role: str = ""
+    content: str = ""
+
+
+def _read_license(value: object, where: str) -> list[str]:
+    """Read one text or several; any other value fails as one text, as in Ollama."""
+    texts = value if json_decoder.is_list(value) else [value]
+    return [string(text, where) for text in texts if text is not None]
 
 
 class CreateRequest(NamedRequest, frozen=True, kw_only=True):
@@ -68,15 +79,16 @@ class CreateRequest(NamedRequest, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     adapters: dict[str, str] = {}
     template: str = ""
-    license: list[str] = []
+    license: Annotated[list[str], ReadWith(_read_license)] = []
     system: str = ""
     parameters: dict[str, object] = {}
-    messages: list[Turn] = []
+    messages: Annotated[list[CreateMessage], Meta(max_length=MAX_MESSAGES)] = []
     info: dict[str, object] = {}
     quantize: str = ""
     quantization: str = ""
     renderer: str = ""
     parser: str = ""
+    requires: object = None  # a version of Ollama: has no effect here
     draft_files: dict[str, str] = {}
     draft_quantize: str = ""
     remote_host: str = ""
@@ -84,27 +96,27 @@ class CreateRequest(NamedRequest, frozen=True, kw_only=True):
 
 def decode_copy(body: bytes) -> CopyRequest:
     """Read the body of `/api/copy`. Raises BadInput with Ollama's text, as all of these do."""
-    return decode_request(body, CopyRequest, {"source": string, "destination": string})
+    return _COPY.read(body)
 
 
 def decode_delete(body: bytes) -> DeleteRequest:
-    return decode_request(body, DeleteRequest, _NAMED)
+    return _DELETE.read(body)
 
 
 def decode_pull(body: bytes) -> PullRequest:
-    return decode_request(body, PullRequest, _PULL)
+    return _PULL.read(body)
 
 
 def decode_push(body: bytes) -> PushRequest:
-    return decode_request(body, PushRequest, _PULL)
+    return _PUSH.read(body)
 
 
 def decode_create(body: bytes) -> CreateRequest:
-    return decode_request(body, CreateRequest, _CREATE)
+    return _CREATE.read(body)
 
 
 def check_create(request: CreateRequest) -> None:
-    """Refuse what could never become a model here. The name and the base are for the caller."""
+    """Refuse files that can never become a model. The caller checks the name and the base."""
     for files in (request.files, request.adapters):
         check_files(files)
     if request.draft_quantize and not request.draft_files:
@@ -112,7 +124,7 @@ def check_create(request: CreateRequest) -> None:
 
 
 def overlay_of(request: CreateRequest) -> Overlay:
-    """What a model made by this request adds to its base, or to its files. Raises BadInput."""
+    """Return what the new model adds to its base or to its files. Raises BadInput."""
     _refuse_unsupported(request)
     if not request.base and not request.files:
         raise BadInput("neither 'from' or 'files' was specified")
@@ -122,7 +134,9 @@ def overlay_of(request: CreateRequest) -> Overlay:
         system=request.system,
         template=request.template,
         parameters=_parameters(request.parameters),
-        messages=tuple(request.messages),
+        messages=tuple(
+            Turn(role=message.role, content=message.content) for message in request.messages
+        ),
         licenses=tuple(text for text in request.license if text),
         capabilities=_capabilities(request.info),
         adapter=adapter_of(request.adapters) if request.adapters else None,
@@ -130,20 +144,20 @@ def overlay_of(request: CreateRequest) -> Overlay:
 
 
 def unknown_parameters(overlay: Overlay) -> list[str]:
-    """Those that mean nothing to us; they are kept, as Ollama keeps them."""
+    """Return the parameters without effect here; they are stored, as in Ollama."""
     return [name for name in overlay.parameters if not is_option(name)]
 
 
 def progress_line(progress: Progress) -> bytes:
-    """One step in Ollama's words, newline included; what is empty or zero is left out."""
+    """Write one step in Ollama's words, newline included; empty or zero fields are left out."""
     step = {
         "status": progress.status,
         "digest": progress.digest,
         "total": progress.total,
         "completed": progress.completed,
     }
-    told = {key: value for key, value in step.items() if value or key == "status"}
-    return msgspec.json.encode(told) + b"\n"
+    filled = {key: value for key, value in step.items() if value or key == "status"}
+    return msgspec.json.encode(filled) + b"\n"
 
 
 def _refuse_unsupported(request: CreateRequest) -> None:
@@ -157,7 +171,7 @@ def _refuse_unsupported(request: CreateRequest) -> None:
 
 
 def _parameters(parameters: dict[str, object]) -> dict[str, object]:
-    """As given. Ollama would find a wrong type only when the model runs."""
+    """Check the parameters now; Ollama finds a wrong type only when the model runs."""
     try:
         check_options(parameters)
     except BadInput as error:
@@ -170,7 +184,7 @@ _LENGTHS: Final = ("context_length", "embedding_length")
 
 
 def _capabilities(info: dict[str, object]) -> tuple[str, ...]:
-    """What the client says the model can do; all else in `info` the files say themselves."""
+    """Return the capabilities in `info`; its other fields are checked, and read from the files."""
     for key in _TEXTS:
         if not isinstance(info.get(key) or "", str):
             raise BadInput(f"info field {json_decoder.quoted(key)} must be a string")
@@ -178,58 +192,18 @@ def _capabilities(info: dict[str, object]) -> tuple[str, ...]:
         value = info.get(key) or 0
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise BadInput(f"info field {json_decoder.quoted(key)} must be a non-negative integer")
-    given = info.get("capabilities")
-    if given is None:
+    capabilities = info.get("capabilities")
+    if capabilities is None:
         return ()
-    if not json_decoder.is_list(given) or not all(isinstance(item, str) for item in given):
+    if not json_decoder.is_list(capabilities) or not all(
+        isinstance(item, str) for item in capabilities
+    ):
         raise BadInput('info field "capabilities" must be a list of strings')
-    return tuple(str(item) for item in given)
+    return tuple(str(item) for item in capabilities)
 
 
-def _files(value: object, where: str) -> dict[str, str]:
-    if not json_decoder.is_object(value):
-        raise misfit(value, where, "map[string]string")
-    return {name: string(item, where) for name, item in value.items() if item is not None}
-
-
-def _license(value: object, where: str) -> list[str]:
-    """Ollama takes one text or several, and nothing else for one."""
-    if json_decoder.is_list(value):
-        return [string(item, where) for item in value if item is not None]
-    return [string(value, where)]
-
-
-def _turn(value: object, where: str) -> Turn:
-    fields = read_fields(value, where, "api.Message", {"role": string, "content": string})
-    return msgspec.convert({"role": ""} | fields, Turn)
-
-
-_NAMED: Final[dict[str, Read[object]]] = {"model": string, "name": string}
-
-_PULL: Final[dict[str, Read[object]]] = _NAMED | {
-    "stream": boolean,
-    "insecure": boolean,
-    "username": string,
-    "password": string,
-}
-
-_CREATE: Final[dict[str, Read[object]]] = _NAMED | {
-    "stream": boolean,
-    "from": string,
-    "files": _files,
-    "adapters": _files,
-    "template": string,
-    "license": _license,
-    "system": string,
-    "parameters": mapping,
-    "messages": list_of(_turn, "[]api.Message", MAX_MESSAGES),
-    "info": mapping,
-    "quantize": string,
-    "quantization": string,
-    "renderer": string,
-    "parser": string,
-    "requires": anything,
-    "draft_files": _files,
-    "draft_quantize": string,
-    "remote_host": string,
-}
+_COPY: Final = BodyReader(CopyRequest)
+_DELETE: Final = BodyReader(DeleteRequest)
+_PULL: Final = BodyReader(PullRequest)
+_PUSH: Final = BodyReader(PushRequest)
+_CREATE: Final = BodyReader(CreateRequest)

@@ -1,4 +1,4 @@
-"""How are Ollama's messages spelled for vLLM? Images, tool calls and their answers, thinking."""
+"""Writes Ollama's messages as vLLM reads them: images, tool calls, tool results, thinking."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from vllamad.translate.ollama.request import Message
 
 
 class _Call(msgspec.Struct):
-    """A tool call that no tool message has answered yet."""
+    """A tool call without its result so far."""
 
     id: str
     name: str
 
 
 def engine_messages(messages: list[Message]) -> list[dict[str, object]]:
-    """Spell messages as vLLM reads them.
+    """Write messages as vLLM reads them.
 
     Calls without an id get one, and tool messages without one are matched to the calls before
     them, by name, else by position.
     """
-    spelled: list[dict[str, object]] = []
+    written: list[dict[str, object]] = []
     open_calls: list[_Call] = []
     for turn, message in enumerate(messages):
         fields: dict[str, object] = {"role": message.role, "content": _content(message)}
@@ -31,13 +31,13 @@ def engine_messages(messages: list[Message]) -> list[dict[str, object]]:
             if message.tool_calls:
                 fields["tool_calls"] = _tool_calls(message, turn)
                 open_calls = [
-                    _Call(_id(message, index, turn), call.name)
+                    _Call(_id(message, index, turn), call.function.name)
                     for index, call in enumerate(message.tool_calls)
                 ]
         if message.role == "tool":
             fields |= _tool_answer(message, open_calls)
-        spelled.append(fields)
-    return spelled
+        written.append(fields)
+    return written
 
 
 def _content(message: Message) -> str | list[dict[str, object]]:
@@ -61,8 +61,8 @@ def _tool_calls(message: Message, turn: int) -> list[dict[str, object]]:
             "id": _id(message, index, turn),
             "type": "function",
             "function": {
-                "name": call.name,
-                "arguments": msgspec.json.encode(call.arguments).decode(),
+                "name": call.function.name,
+                "arguments": msgspec.json.encode(call.function.arguments).decode(),
             },
         }
         for index, call in enumerate(message.tool_calls)

@@ -1,7 +1,7 @@
-"""What does a Modelfile say? Ollama's grammar; knows no files and no models.
+"""Reads a Modelfile by Ollama's grammar; knows no files and no models.
 
 # comment
-FROM smollm2:135m                 a model, or a path: the caller's to tell apart
+FROM smollm2:135m                 a model or a path; the caller decides which
 PARAMETER temperature 0.2         values are words, "quoted" or triple-quoted over many lines
 SYSTEM You are terse.
 """
@@ -36,9 +36,9 @@ _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE"
 
 
 class Modelfile(msgspec.Struct, frozen=True, kw_only=True):
-    """All a Modelfile says, as `/api/create` takes it; `deprecated` parameters are left out."""
+    """A Modelfile as `/api/create` takes it; `deprecated` names parameters that are left out."""
 
-    sources: tuple[str, ...]  # what FROM names: never none
+    sources: tuple[str, ...]  # the values of FROM, at least one
     adapters: tuple[str, ...] = ()
     draft: str = ""
     template: str = ""
@@ -53,9 +53,9 @@ class Modelfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statement(NamedTuple):
-    """One statement; `name` is the parameter's or the role of a message, else empty."""
+    """One statement; `name` is that of a parameter or the role of a message, else empty."""
 
-    line: int  # where it begins, from 1
+    line: int  # its first, counted from 1
     command: str
     name: str
     value: str
@@ -64,16 +64,16 @@ class Statement(NamedTuple):
 def parse_modelfile(text: str) -> Modelfile:
     """Read a Modelfile. Raises BadInput that names the line."""
     statements = list(_statements(text.removeprefix("\ufeff").replace("\r\n", "\n")))
-    if not any(one.command == "from" for one in statements):
+    if not any(statement.command == "from" for statement in statements):
         raise BadInput("no FROM line", hint="begin with FROM and the model to start from")
 
     def values(command: str) -> tuple[str, ...]:
-        return tuple(one.value for one in statements if one.command == command)
+        return tuple(statement.value for statement in statements if statement.command == command)
 
     def last(command: str) -> str:
         return values(command)[-1] if values(command) else ""
 
-    given = [one for one in statements if one.command == "parameter"]
+    settings = [statement for statement in statements if statement.command == "parameter"]
     return Modelfile(
         sources=values("from"),
         adapters=values("adapter"),
@@ -81,29 +81,31 @@ def parse_modelfile(text: str) -> Modelfile:
         template=last("template"),
         system=last("system"),
         licenses=values("license"),
-        parameters=_parameters([one for one in given if one.name not in DEPRECATED]),
+        parameters=_parameters([setting for setting in settings if setting.name not in DEPRECATED]),
         messages=tuple(
-            Turn(role=one.name, content=one.value) for one in statements if one.command == "message"
+            Turn(role=statement.name, content=statement.value)
+            for statement in statements
+            if statement.command == "message"
         ),
         renderer=last("renderer"),
         parser=last("parser"),
         requires=_requires(statements),
-        deprecated=tuple(one.name for one in given if one.name in DEPRECATED),
+        deprecated=tuple(setting.name for setting in settings if setting.name in DEPRECATED),
     )
 
 
 def typed_parameter(name: str, text: str) -> object:
-    """The value of an option, written as text, in the option's type. Raises BadInput.
+    """Read the value of an option from text. Raises BadInput.
 
-    One whose type is an array gives one element.
+    For an option whose type is an array, the text is one element.
     """
-    wanted = option_type(name)
-    if wanted is None:
+    kind = option_type(name)
+    if kind is None:
         raise BadInput(f"unknown parameter '{name}'")
     try:
-        return _READ[wanted](text)
+        return _READ[kind](text)
     except (ValueError, OverflowError) as error:
-        raise BadInput(f"cannot set {name} to {text!r}: it is no {_TOLD[wanted]}") from error
+        raise BadInput(f"cannot set {name} to {text!r}: it is no {_IN_WORDS[kind]}") from error
 
 
 def _statements(text: str) -> Iterator[Statement]:
@@ -115,13 +117,13 @@ def _statements(text: str) -> Iterator[Statement]:
             at = _line_end(text, at)
         else:
             line = text.count("\n", 0, at) + 1
-            with_line = _Cursor(text, at, line)
-            yield with_line.statement()
-            at = with_line.at
+            cursor = _Cursor(text, at, line)
+            yield cursor.statement()
+            at = cursor.at
 
 
 class _Cursor:
-    """A place in the text, at the beginning of a statement that stands on `line`."""
+    """A position in the text, at the start of a statement on `line`."""
 
     def __init__(self, text: str, at: int, line: int) -> None:
         self._text = text
@@ -146,18 +148,18 @@ class _Cursor:
         return Statement(self._line, command, name, value)
 
     def _word(self) -> str:
-        found = _WORD.match(self._text, self.at)
-        assert found is not None  # it matches nothing, too
-        after = self._text[found.end() : found.end() + 1]
+        word = _WORD.match(self._text, self.at)
+        assert word is not None  # the pattern matches the empty string too
+        after = self._text[word.end() : word.end() + 1]
         if after and not after.isspace():
-            raise self._wrong(f"cannot read {self._text[self.at : found.end() + 1]!r}")
-        space = _SPACE.match(self._text, found.end())
+            raise self._wrong(f"cannot read {self._text[self.at : word.end() + 1]!r}")
+        space = _SPACE.match(self._text, word.end())
         assert space is not None
         self.at = space.end()
-        return found[0]
+        return word[0]
 
     def _value(self, command: str) -> str:
-        """To the end of the line, or to the line that ends with the closing quote."""
+        """Read to the end of the line, or of the line with the closing quote."""
         end = _line_end(self._text, self.at)
         while (value := _unquoted(self._text[self.at : end].strip())) is None:
             if end == len(self._text):
@@ -176,7 +178,7 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _unquoted(text: str) -> str | None:
-    """The text without its quotes; None while they are open."""
+    """Return the text without its quotes; None while a quote is open."""
     for quote in (_TRIPLE, '"'):
         if text.startswith(quote):
             closed = len(text) >= 2 * len(quote) and text.endswith(quote)
@@ -185,27 +187,27 @@ def _unquoted(text: str) -> str | None:
 
 
 def _parameters(statements: list[Statement]) -> dict[str, object]:
-    """Of one name the last counts; those that are lists grow."""
-    found: dict[str, object] = {}
+    """Collect parameters: the last of a name counts, and lists collect all."""
+    single: dict[str, object] = {}
     lists: dict[str, list[object]] = {}
-    for one in statements:
+    for statement in statements:
         try:
-            value = typed_parameter(one.name, one.value)
+            value = typed_parameter(statement.name, statement.value)
         except BadInput as error:
-            raise BadInput(f"line {one.line}: {error.message}") from error
-        if option_type(one.name) == "array":
-            lists.setdefault(one.name, []).append(value)
+            raise BadInput(f"line {statement.line}: {error.message}") from error
+        if option_type(statement.name) == "array":
+            lists.setdefault(statement.name, []).append(value)
         else:
-            found[one.name] = value
-    return found | lists
+            single[statement.name] = value
+    return single | lists
 
 
 def _requires(statements: list[Statement]) -> str:
-    for one in statements:
-        if one.command == "requires" and not _VERSION.fullmatch(one.value):
-            raise BadInput(f"line {one.line}: requires must be a version, as 0.14.0")
-    found = [one.value for one in statements if one.command == "requires"]
-    return found[-1].removeprefix("v") if found else ""
+    requirements = [statement for statement in statements if statement.command == "requires"]
+    for statement in requirements:
+        if not _VERSION.fullmatch(statement.value):
+            raise BadInput(f"line {statement.line}: requires must be a version, as 0.14.0")
+    return requirements[-1].value.removeprefix("v") if requirements else ""
 
 
 def _boolean(text: str) -> bool:
@@ -220,4 +222,4 @@ _READ: Final[dict[str, Callable[[str], object]]] = {
     "boolean": _boolean,
     "array": str,
 }
-_TOLD: Final = {"float32": "number", "integer": "whole number", "boolean": "true or false"}
+_IN_WORDS: Final = {"float32": "number", "integer": "whole number", "boolean": "true or false"}

@@ -1,4 +1,4 @@
-"""What do an Ollama `options` object and a model's stored parameters mean to vLLM's sampler?
+"""Turns Ollama's `options`, and a model's stored parameters, into vLLM's sampling fields.
 
 Options that only llama.cpp has are checked for their type and then ignored. Knows no model.
 """
@@ -14,9 +14,9 @@ from vllamad.translate.go.json_decoder import is_list, quoted
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024  # characters
 _LARGEST_SEED = (1 << 63) - 1
-_LARGEST_TOP_K = (1 << 31) - 1  # more is no number to vLLM
+_LARGEST_TOP_K = (1 << 31) - 1  # vLLM refuses more
 
-# The types that Ollama checks. Everything else in `options` is ignored.
+# The types that Ollama checks. Other keys of `options` are ignored.
 _TYPES = {
     "temperature": "float32", "top_k": "integer", "top_p": "float32", "min_p": "float32",
     "typical_p": "float32", "repeat_penalty": "float32", "repeat_last_n": "integer",
@@ -26,7 +26,7 @@ _TYPES = {
     "num_thread": "integer", "draft_num_predict": "integer",
 }  # fmt: skip
 
-# What vLLM takes of each of its fields, for requests of every API.
+# The range that vLLM takes for each field, for the requests of all APIs.
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
     "top_k": (0, _LARGEST_TOP_K),
@@ -51,7 +51,7 @@ _DEFAULTS: dict[str, object] = {
     "num_predict": -1,
 }
 
-# How generation_config.json calls what Ollama has options for.
+# From the keys of generation_config.json to Ollama's options.
 _GENERATION_CONFIG = {
     "temperature": "temperature",
     "top_k": "top_k",
@@ -74,17 +74,17 @@ def check_options(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def is_option(name: str) -> bool:
-    """Is that one of the options Ollama knows?"""
+    """Return true for the name of an option of Ollama's."""
     return name in _TYPES
 
 
 def option_type(name: str) -> str | None:
-    """float32, integer, boolean or array; None for no option."""
+    """Return float32, integer, boolean or array; None for an unknown option."""
     return _TYPES.get(name)
 
 
 def from_generation_config(config: Mapping[str, object]) -> dict[str, object]:
-    """Spell a checkpoint's generation_config as options; what is no number is left out."""
+    """Turn a checkpoint's generation_config into options; values of other types are left out."""
     return {
         option: value
         for name, option in _GENERATION_CONFIG.items()
@@ -97,15 +97,15 @@ def from_generation_config(config: Mapping[str, object]) -> dict[str, object]:
 def sampling(
     stored: Mapping[str, object], requested: Mapping[str, object], context_length: int
 ) -> dict[str, object]:
-    """Spell options as vLLM's request fields: defaults, then stored, then requested.
+    """Turn options into vLLM's request fields: defaults, then stored, then requested.
 
-    Every field is sent, so that vLLM's own defaults never matter; values vLLM would refuse are
+    Every field is sent, so that vLLM's defaults have no effect; values that vLLM would refuse are
     brought into its range. `context_length` is the worker's, in tokens, at least 1.
 
     Raises BadInput.
     """
     options = _DEFAULTS | check_options(stored) | check_options(requested)
-    # Ollama looks back over a window, vLLM over everything; a window of 0 is off in both.
+    # Ollama penalizes tokens in a window, vLLM all tokens; a window of 0 turns both off.
     unpenalized = options.get("repeat_last_n") == 0
     return in_range({
         "temperature": options["temperature"],
@@ -128,53 +128,53 @@ def in_range(fields: Mapping[str, object]) -> dict[str, object]:
     above 0 and a negative seed are off, empty stop strings are dropped. Raises BadInput for too
     many or too long stop strings.
     """
-    kept = dict(fields)
+    bounded = dict(fields)
     for name, (low, high) in _RANGES.items():
-        if isinstance(value := kept.get(name), int | float):
-            kept[name] = min(max(value, low), high)
-    if kept.get("top_p") == 0:  # vLLM wants more than zero; nothing but the likeliest is greedy
-        kept |= {"top_p": 1.0, "temperature": 0.0}
-    if kept.get("seed") == -1:
-        del kept["seed"]
-    if isinstance(penalty := kept.get("repetition_penalty"), int | float) and penalty <= 0:
-        kept["repetition_penalty"] = 1.0
+        if isinstance(value := bounded.get(name), int | float):
+            bounded[name] = min(max(value, low), high)
+    if bounded.get("top_p") == 0:  # vLLM refuses 0; only the likeliest token is greedy
+        bounded |= {"top_p": 1.0, "temperature": 0.0}
+    if bounded.get("seed") == -1:
+        del bounded["seed"]
+    if isinstance(penalty := bounded.get("repetition_penalty"), int | float) and penalty <= 0:
+        bounded["repetition_penalty"] = 1.0
     for name in _STOPS:
-        if stop := _stops(kept.pop(name, None)):
-            kept[name] = stop
-    return kept
+        if stop := _stops(bounded.pop(name, None)):
+            bounded[name] = stop
+    return bounded
 
 
 def predicts_nothing(stored: Mapping[str, object], requested: Mapping[str, object]) -> bool:
-    """Does `num_predict` 0 ask for the prompt to be read and nothing to be said?"""
+    """Return true for `num_predict` 0: the prompt is read, and the answer is empty."""
     return (check_options(stored) | check_options(requested)).get("num_predict") == 0
 
 
 def sets_limit(options: Mapping[str, object]) -> bool:
-    """Does `num_predict` limit the answer?"""
+    """Return true if `num_predict` limits the answer."""
     limit = options.get("num_predict")
     return isinstance(limit, int | float) and limit >= 0
 
 
 def kept_first(options: Mapping[str, object]) -> int:
-    """`num_keep`: of a context that is cut, so many of its first tokens stay."""
+    """Return `num_keep`: how many first tokens stay when a context is cut."""
     kept = options.get("num_keep")
     return int(kept) if isinstance(kept, int | float) else 4
 
 
 def _typed(name: str, value: object) -> object:
-    wanted = _TYPES[name]
+    kind = _TYPES[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted == "float32" and number:
+    if kind == "float32" and number:
         return value
-    if wanted == "integer" and isinstance(value, int | float) and number:
+    if kind == "integer" and isinstance(value, int | float) and number:
         return int(value)
-    if wanted == "boolean" and isinstance(value, bool):
+    if kind == "boolean" and isinstance(value, bool):
         return value
-    if wanted == "array" and is_list(value):
+    if kind == "array" and is_list(value):
         if all(isinstance(item, str) for item in value):
             return value
         raise BadInput(f"option {quoted(name)} must be of an array of strings", status=500)
-    raise BadInput(f"option {quoted(name)} must be of type {wanted}", status=500)
+    raise BadInput(f"option {quoted(name)} must be of type {kind}", status=500)
 
 
 def _number(options: Mapping[str, object], name: str) -> float:
@@ -184,19 +184,19 @@ def _number(options: Mapping[str, object], name: str) -> float:
 
 
 def _max_tokens(options: Mapping[str, object], context_length: int) -> int:
-    """At least the one token vLLM insists on; negative is "until the context is full".
+    """Return the limit of the answer: at least 1, as vLLM requires; negative fills the context.
 
-    A `num_ctx` bounds it at ten times as many, as in Ollama. Never left out: vLLM's completions
-    route would then stop after 16 tokens.
+    A `num_ctx` bounds it at ten times as many, as in Ollama. It is always sent, since vLLM's
+    completions route stops after 16 tokens without it.
     """
-    wanted, num_ctx = int(_number(options, "num_predict")), options.get("num_ctx")
+    requested, num_ctx = int(_number(options, "num_predict")), options.get("num_ctx")
     bound = 10 * num_ctx if isinstance(num_ctx, int) and num_ctx > 0 else context_length
     limit = min(bound, context_length)
-    return limit if wanted < 0 else min(max(wanted, 1), limit)
+    return limit if requested < 0 else min(max(requested, 1), limit)
 
 
 def _stops(value: object) -> list[object]:
-    """Stop strings, of one or a list, without the empty ones, which vLLM refuses."""
+    """Return the stop strings, of one or a list, without empty ones, which vLLM refuses."""
     listed = value if is_list(value) else [value]
     stops = [stop for stop in listed if stop is not None and stop != ""]
     if len(stops) > MAX_STOPS:

@@ -1,7 +1,7 @@
-"""What to tell the client: the engine's chunks into Ollama lines, fed piece by piece.
+"""Turns the engine's chunks into Ollama's lines, piece by piece.
 
-Has no clock and does no I/O: the caller says what time it is, sends what comes out, and asks
-`failed`, `started` and `complete` how it stands.
+Has no clock and does no I/O: the caller passes the time, sends the lines, and reads `failed`,
+`started` and `complete`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from vllamad.translate.ollama.stream_fast_path import DIGITS
 DONE = b"[DONE]"
 
 _BACKSLASH = 0x5C
-_REASONS = {"length": "length", "abort": ""}  # everything else, "repetition" too, is a stop
+_REASONS = {"length": "length", "abort": ""}  # all others, "repetition" too, are a stop
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):
-    """When things happened to one request: monotonic nanoseconds, 0 for never."""
+    """The times of one request's events: monotonic nanoseconds, 0 for never."""
 
     received: int
     granted: int
@@ -66,14 +66,14 @@ class Reply:
         muted: bool = False,
         truncated: Truncated = NOTHING_TRUNCATED,
     ) -> None:
-        """Echo `model`; leave thinking out if not `thinking`; say nothing at all if `muted`.
+        """Echo `model`; leave thinking out unless `thinking`; leave all text out if `muted`.
 
-        Muted is for `num_predict` 0, where the engine makes one token that is not shown, but is
-        counted, as in Ollama.
+        `muted` is for `num_predict` 0, where the engine makes one token that is counted, as in
+        Ollama, but not shown.
         """
         self.failed: VllamadError | None = None
-        self.started = False  # has a line come out? Then it is too late for a status
-        self.complete = False  # has the engine said that nothing more comes?
+        self.started = False  # a line was returned: too late for a status
+        self.complete = False  # the engine has ended its stream
         self._spelling = spelling
         self._opening = encode.opening(model)
         self._stream = stream
@@ -85,7 +85,7 @@ class Reply:
         self._template = stream_fast_path.NONE
         self._calls = CallBuffer()
         self._collected: list[AnswerPiece] = []
-        self._context: list[bytes] = []  # token ids, if the engine tells them
+        self._context: list[bytes] = []  # token ids, if the engine sends them
         self._has_thought = self._thought_begun = self._answer_begun = False
         self._finish_reason = ""
         self._usage = Usage()
@@ -113,7 +113,7 @@ class Reply:
                 ids = b""
                 if middle:
                     text, _, ids = text.partition(middle)
-                # An escaped quote needs a look; an escape may not reach into the suffix.
+                # An escaped quote is parsed; an escape must not reach into the suffix.
                 if text and b'"' not in text and text[-1] != _BACKSLASH and not ids.strip(DIGITS):
                     out.append(head + text + tail)
                     if ids:
@@ -127,7 +127,7 @@ class Reply:
         return b"".join(out)
 
     def fail(self, error: VllamadError) -> bytes:
-        """End the answer with `error`; return its line, b"" while a status can still say it."""
+        """End the answer with `error`; return its line, or b"" while a status can carry it."""
         if self.failed is not None:
             return b""
         self.failed = error
@@ -137,7 +137,7 @@ class Reply:
     def finish(self, now_ns: int, times: Times) -> bytes:
         """End the answer: the `done` line, or the whole answer as one object if not streamed.
 
-        If the engine went silent without finishing, that is a failure, as with `fail`.
+        If the engine's stream ended without a finish reason, this fails as `fail` does.
         """
         if self.failed is not None:
             return b""
@@ -156,14 +156,16 @@ class Reply:
         return answer + b"\n" if self._stream else answer
 
     def _copying(self, start: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-        """What the fast path compares an event with, and what it writes around the text."""
-        known = self._template
+        """Return the bytes around the text: of an event, to compare, and of our line, to write."""
+        template = self._template
         spelling = self._spelling
-        before, after = spelling.around_thinking if known.is_thinking else spelling.around_content
-        return known.prefix, known.middle, known.suffix, start + before, after
+        before, after = (
+            spelling.around_thinking if template.is_thinking else spelling.around_content
+        )
+        return template.prefix, template.middle, template.suffix, start + before, after
 
     def _parse(self, payload: bytes, start: bytes) -> bytes:
-        """Translate one event, whatever it is."""
+        """Translate one event of any kind."""
         if self.failed is not None or self.complete:
             return b""
         if payload == DONE:
@@ -198,9 +200,9 @@ class Reply:
         return line
 
     def _remember(self, chunk: Chunk, choice: Choice) -> None:
-        """Keep the token ids: the prompt's, which come once, and those of what was said."""
-        said = (chunk.prompt_token_ids, choice.prompt_token_ids, choice.token_ids)
-        for raw in said[:2] if self._muted else said:
+        """Keep the token ids: the prompt's, which come once, and those of the answer."""
+        ids_of = (chunk.prompt_token_ids, choice.prompt_token_ids, choice.token_ids)
+        for raw in ids_of[:2] if self._muted else ids_of:
             if ids := ids_in(raw):
                 self._context.append(ids)
 
@@ -208,7 +210,7 @@ class Reply:
         learned = stream_fast_path.learn(payload, chunk)
         if learned is None:
             return
-        # Before it has begun, blanks are still to be dropped; and an unwanted thought always.
+        # Leading blanks are dropped first, and thoughts always where the client wants none.
         begun = self._thought_begun if learned.is_thinking else self._answer_begun
         if begun and (self._thinking or not learned.is_thinking):
             self._template = learned
@@ -222,7 +224,7 @@ class Reply:
         )
 
     def _trimmed(self, content: str, thinking: str) -> tuple[str, str]:
-        """Without the blank lines that models put around their thoughts, as Ollama has it."""
+        """Drop the blank lines that models put around their thoughts, as Ollama does."""
         self._has_thought = self._has_thought or bool(thinking)
         if not self._thought_begun:
             thinking = thinking.lstrip()
@@ -233,7 +235,7 @@ class Reply:
         return content, thinking
 
     def _say(self, piece: AnswerPiece, start: bytes) -> bytes:
-        """A line for a piece that says something; without a stream it is kept for the end."""
+        """Return the line of a piece that is not empty; unless streamed, keep it for the end."""
         if self._muted or not any(piece):
             return b""
         if self._stream:
@@ -242,7 +244,7 @@ class Reply:
         return b""
 
     def _ending(self, times: Times) -> LastLine:
-        """Durations by the engine's own clock where it tells them; never zero."""
+        """Return counts and durations, by the engine's clock where it sends them; never zero."""
         first = times.first_token or times.ended
         last = times.last_token or first
         metrics = self._metrics

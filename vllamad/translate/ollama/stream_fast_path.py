@@ -1,8 +1,8 @@
-"""Do two events differ in their text alone? Then the second need not be parsed.
+"""Copies the text of an event that differs from an earlier one in its text alone.
 
-The bytes of a plain chunk before and after its text are the same for a whole stream. What stands
-between them is already JSON-escaped and is copied into our line as it is. If token ids were asked
-for, they differ too, and are cut out as they are.
+The bytes of a plain chunk before and after its text are the same for a whole stream. The text
+between them is already JSON-escaped, so it is copied into our line without parsing. Token ids, if
+requested, differ too, and are cut out the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from vllamad.translate.engine.chunks import Chunk, ids_in, read_chunk
 
-DIGITS = b"0123456789,"  # what a list of token ids consists of
+DIGITS = b"0123456789,"  # the bytes of a list of token ids
 
 _KEYS = (b'"content":"', b'"text":"', b'"reasoning":"', b'"reasoning_content":"')
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -21,9 +21,9 @@ _IDS = re.compile(rb'"token_ids":\[([0-9,]++)\]')
 
 
 class Template(msgspec.Struct, frozen=True):
-    """The bytes around the text of a plain chunk, and which text that is.
+    """The bytes around the text of a plain chunk, and the kind of that text.
 
-    `middle` is what stands between the text and the token ids, b"" where there are no ids.
+    `middle` are the bytes between the text and the token ids, b"" without ids.
     """
 
     prefix: bytes
@@ -32,45 +32,45 @@ class Template(msgspec.Struct, frozen=True):
     is_thinking: bool
 
 
-# No event begins like this, so nothing matches it.
+# No event begins with this byte, so that no event matches.
 NONE = Template(b"\0", b"", b"\0", False)
 
 
 def learn(payload: bytes, chunk: Chunk) -> Template | None:
-    """Find the template of a chunk that says nothing but one text, else None.
+    """Return the template of a chunk with one text and nothing else; None for another chunk.
 
-    A template is believed only after another text put into it was read back as exactly that.
+    A template counts only if another text in its place is read back as exactly that text.
     """
     plain = _plain_text(chunk)
     if plain is None:
         return None
     for key in _KEYS:
         begin = payload.find(key) + len(key)
-        found = _REST_OF_STRING.match(payload, begin) if begin >= len(key) else None
-        if found is not None:
-            prefix, (middle, suffix) = payload[:begin], _around_ids(payload[found.end() :])
-            told = read_chunk(prefix + b"x" + middle + (b"7,8" if middle else b"") + suffix)
-            ids = ids_in(told.choices[0].token_ids) if told.choices else b""
-            if _plain_text(told) == (plain[0], "x") and ids == (b"7,8" if middle else b""):
+        text = _REST_OF_STRING.match(payload, begin) if begin >= len(key) else None
+        if text is not None:
+            prefix, (middle, suffix) = payload[:begin], _around_ids(payload[text.end() :])
+            trial = read_chunk(prefix + b"x" + middle + (b"7,8" if middle else b"") + suffix)
+            ids = ids_in(trial.choices[0].token_ids) if trial.choices else b""
+            if _plain_text(trial) == (plain[0], "x") and ids == (b"7,8" if middle else b""):
                 return Template(prefix, middle, suffix, plain[0])
     return None
 
 
 def _around_ids(rest: bytes) -> tuple[bytes, bytes]:
-    """What stands before and after the token ids; (b"", all of it) where there are none."""
-    found = _IDS.search(rest)
-    return (rest[: found.start(1)], rest[found.end(1) :]) if found else (b"", rest)
+    """Split at the token ids into the bytes before and after; (b"", rest) without ids."""
+    ids = _IDS.search(rest)
+    return (rest[: ids.start(1)], rest[ids.end(1) :]) if ids else (b"", rest)
 
 
 def _plain_text(chunk: Chunk) -> tuple[bool, str] | None:
-    """Give the one text of a chunk that says nothing else, and whether it is thinking."""
+    """Return the only text of a chunk, with true for thinking; None for another chunk."""
     if len(chunk.choices) != 1 or chunk.usage or chunk.metrics or chunk.error is not None:
         return None
     choice = chunk.choices[0]
     if choice.finish_reason or choice.logprobs or (choice.delta and choice.delta.tool_calls):
         return None
     if ids_in(chunk.prompt_token_ids) or ids_in(choice.prompt_token_ids):
-        return None  # only the first event has them
+        return None  # only in the first event
     if bool(choice.content) == bool(choice.thinking):
         return None
     return bool(choice.thinking), choice.content or choice.thinking

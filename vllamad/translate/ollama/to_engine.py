@@ -1,7 +1,7 @@
-"""What to ask the engine: an Ollama request into one call of vLLM's OpenAI routes.
+"""Turns an Ollama request into one call of vLLM's OpenAI routes.
 
-Built key by key, so nothing a client invents gets through. Knows no I/O and no catalog: what is
-known of the model comes in as `ModelTraits`.
+The call is built key by key, so that unknown keys of a client never reach the engine. Does no I/O:
+the caller passes the model's properties as `ModelTraits`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _OF_CHAT = frozenset({
 
 
 class ModelTraits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request's meaning depends on, of the model it names."""
+    """The properties of the model that a request's meaning depends on."""
 
     full_name: str  # with host, namespace and tag, as two of Ollama's messages print it
     capabilities: frozenset[str]
-    always_thinks: bool = False  # has no switch for it, if it thinks at all
+    always_thinks: bool = False  # if it thinks: has no switch for it
     system: str = ""
     stored: dict[str, object] = {}  # options: the model's parameters over its generation_config
     history: list[Message] = []
-    fim: FimTokens | None = None  # how it is asked to fill in the middle
-    writes_bos: bool = False  # its template begins with the token that begins a text
-    rules: TemplateRules = ACCEPTS_ALL  # what its template accepts
+    fim: FimTokens | None = None  # its tokens to fill in the middle
+    writes_bos: bool = False  # its template begins with the token for the begin of a text
+    rules: TemplateRules = ACCEPTS_ALL  # the rules of its template
 
 
 class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,22 +54,22 @@ class EngineCall(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self.body)
 
     def blamed_for(self, error: EngineRefused) -> BadInput | None:
-        """The fault of this request behind an error that the engine calls its own, if there is one.
+        """Return the request's fault behind an internal error of the engine, or None.
 
-        vLLM looks at a grammar twice, and knows no word for what it finds only the second time.
+        vLLM checks a grammar twice, and calls a fault found by the second check its own error.
         """
         if error.message == INTERNAL and not _GRAMMARS.isdisjoint(self.body):
             return BadInput(NO_GRAMMAR)
         return None
 
-    def going_on(self, tokens: list[int], asked: Generation) -> EngineCall:
-        """The same of the completion route, with the prompt as token ids in place of messages."""
+    def continue_from_tokens(self, tokens: list[int], request: Generation) -> EngineCall:
+        """Make the same call on the completion route, with token ids in place of messages."""
         fields = {key: value for key, value in self.body.items() if key not in _OF_CHAT}
-        return EngineCall(path=COMPLETIONS, body=fields | {"prompt": tokens} | _logprobs(asked))
+        return EngineCall(path=COMPLETIONS, body=fields | {"prompt": tokens} | _logprobs(request))
 
 
 def check(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
-    """Refuse what this model can never answer, in Ollama's order, before anything is loaded.
+    """Refuse requests that this model can never answer, in Ollama's order, before it is loaded.
 
     Raises BadInput or NotSupported with Ollama's text.
     """
@@ -113,7 +113,7 @@ def generate_call(
 ) -> EngineCall:
     """Build the call that answers `/api/generate`, raw or through the template. Raises BadInput.
 
-    A given `context` leaves the model's own history out; its tokens are the caller's to put back.
+    With a `context` the model's own history is left out; the caller puts the tokens back.
     """
     if request.raw or request.suffix:
         body = _common(request, traits, served_name, context_length) | _logprobs(request)
@@ -127,7 +127,7 @@ def generate_call(
     if system := request.system or traits.system:
         messages.insert(0, Message(role="system", content=system))
     if request.context:
-        # Nobody would tell its thoughts from its answer.
+        # Nothing would separate its thoughts from its answer.
         request = msgspec.structs.replace(request, think=False)
     body = _chat_body(request, traits, messages, served_name, context_length)
     return EngineCall(path=CHAT, body=body)
@@ -143,7 +143,7 @@ def _chat_body(
     body = _common(request, traits, served_name, context_length)
     body |= {"messages": engine_messages(messages)}
     if messages[-1].role == "assistant" and messages[-1].content and not messages[-1].tool_calls:
-        # Ollama goes on with the assistant's last words; vLLM would begin a new turn.
+        # Ollama continues the assistant's last message; vLLM would begin a new turn.
         body |= {"add_generation_prompt": False, "continue_final_message": True}
     if request.logprobs:
         body["logprobs"] = True
@@ -155,7 +155,7 @@ def _chat_body(
 def _common(
     request: Generation, traits: ModelTraits, served_name: str, context_length: int
 ) -> dict[str, object]:
-    """What chat and completions share. Always a stream: it can be cancelled, and timed."""
+    """Return the fields that chat and completions share; a stream can be cancelled and timed."""
     body: dict[str, object] = {
         "model": served_name,
         "stream": True,
@@ -165,29 +165,29 @@ def _common(
     if response_format := _response_format(request.format):
         body["response_format"] = response_format
     if isinstance(request, GenerateRequest) and not request.raw:
-        body["return_token_ids"] = True  # of which the last line's context is made
+        body["return_token_ids"] = True  # for the context in the last line
     return body
 
 
 def _logprobs(request: Generation) -> dict[str, object]:
-    """As the completion route has them: how many, and at least one."""
+    """Return the field of the completion route: a number, at least 1."""
     return {"logprobs": max(request.top_logprobs, 1)} if request.logprobs else {}
 
 
 def _thinking(think: bool | str | None, traits: ModelTraits) -> dict[str, object]:
-    """Turn a thinking model's thinking on, unless it was asked not to; others have no switch."""
+    """Turn a thinking model's thinking on unless `think` is false; others have no switch."""
     if "thinking" not in traits.capabilities:
         return {}
     if traits.always_thinks:
-        # Told not to think, a parser would take the thought for the answer. What has levels and
-        # no switch is gpt-oss, which knows three.
+        # With thinking off, a parser would take the thought for the answer. The model with
+        # levels and no switch is gpt-oss, which has three.
         if not isinstance(think, str):
             return {}
         return {"reasoning_effort": "high" if think == "max" else think}
-    wanted = think is not False
-    # Two names for one switch: which one a template knows differs, and it ignores the other.
+    enabled = think is not False
+    # Two names for one switch: a template knows one of them and ignores the other.
     fields: dict[str, object] = {
-        "chat_template_kwargs": {"enable_thinking": wanted, "thinking": wanted}
+        "chat_template_kwargs": {"enable_thinking": enabled, "thinking": enabled}
     }
     if isinstance(think, str):
         fields["reasoning_effort"] = think
@@ -197,7 +197,7 @@ def _thinking(think: bool | str | None, traits: ModelTraits) -> dict[str, object
 def _response_format(value: object) -> dict[str, object] | None:
     """Read `format`: nothing, "json" or a JSON schema.
 
-    Raises BadInput: with status 400 for what is wrong in a schema, 500 for what is none.
+    Raises BadInput: with status 400 for a fault in a schema, 500 for any other value.
     """
     if value is None or value == "":
         return None
@@ -223,7 +223,7 @@ def _check_raw(request: GenerateRequest) -> None:
 
 
 def _check_context(request: GenerateRequest, traits: ModelTraits) -> None:
-    """What comes after token ids goes without a template, and so without its parsers."""
+    """Refuse fields that need a template or a parser: a call with token ids has neither."""
     if not request.context or request.suffix:
         return
     if min(request.context) < 0:
@@ -235,7 +235,7 @@ def _check_context(request: GenerateRequest, traits: ModelTraits) -> None:
 
 
 def images_of(request: GenerateRequest | ChatRequest) -> list[Image]:
-    """All pictures and sounds of a request."""
+    """Return all images and sounds of a request."""
     if isinstance(request, ChatRequest):
         return [image for message in request.messages for image in message.images]
     return request.images
@@ -243,7 +243,7 @@ def images_of(request: GenerateRequest | ChatRequest) -> list[Image]:
 
 def _check_media(request: GenerateRequest | ChatRequest, traits: ModelTraits) -> None:
     for image in images_of(request):
-        sense = "audio" if image.media_type.startswith("audio/") else "vision"
-        if sense not in traits.capabilities:
-            kind = "audio" if sense == "audio" else "image"
+        capability = "audio" if image.media_type.startswith("audio/") else "vision"
+        if capability not in traits.capabilities:
+            kind = "audio" if capability == "audio" else "image"
             raise NotSupported(f"this model does not support {kind} input")

@@ -1,1 +1,1 @@
-"""OpenAI's API: the fields that reach the engine, and the keys of the replies."""
+"""OpenAI's API: the fields that reach the engine, and the keys of the responses."""

@@ -1,7 +1,7 @@
-"""Which fields of an OpenAI request reach the engine? A list of what is allowed, nothing else.
+"""The fields of an OpenAI request that reach the engine: an allowlist.
 
-Each has its type, told in Go's words as Ollama tells it, so that no engine has to. A client brings
-no chat template, embeddings or priorities.
+Each field has its type; errors are in Go's words as Ollama's are, before the engine sees the
+request. A client cannot send chat templates, embeddings or priorities.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vllamad.translate.go.fields import (
     string,
     whole,
 )
-from vllamad.translate.openai.chat_messages import read_message
+from vllamad.translate.openai.chat_messages import read_chat_message
 from vllamad.translate.openai.chat_tools import hosted_kinds, read_tools, with_tool_choice
 
 MAX_CHOICES = 16
@@ -71,23 +71,23 @@ def encode_model(entry: ListedModel) -> bytes:
 
 
 def chat_request(body: bytes) -> tuple[str, dict[str, object]]:
-    """Read a `/v1/chat/completions` body: the model asked for, and the body for the engine.
+    """Read a `/v1/chat/completions` body: the model's name, and the body for the engine.
 
-    The caller puts the worker's own name into `model`, and takes LEFT_OUT out. Raises BadInput.
+    The caller puts the worker's served name into `model`, and removes LEFT_OUT. Raises BadInput.
     """
-    name, asked, kept = _read(body, _CHAT_STRUCT, _CHAT)
-    refuse_unsupported(asked, _REFUSED)
+    name, request, kept = _read(body, _CHAT_STRUCT, _CHAT)
+    refuse_unsupported(request, _REFUSED)
     check_bounds(kept, "top_logprobs", 0, MAX_LOGPROBS)
     if not kept.get("logprobs"):
         kept.pop("top_logprobs", None)  # as Ollama does; the engine refuses it
     if not kept.get("messages"):
         raise BadInput("[] is too short - 'messages'")
-    said, reasoning = kept.pop("reasoning_effort", None), asked.get("reasoning")
+    effort, reasoning = kept.pop("reasoning_effort", None), request.get("reasoning")
     if json_decoder.is_object(reasoning):
-        said = lowered(reasoning).get("effort") or said
-    if (wanted := read_effort(said)) is not None:
-        kept["reasoning_effort"] = wanted
-    if left_out := hosted_kinds(asked.get("tools")):
+        effort = lowered(reasoning).get("effort") or effort
+    if (effort := read_effort(effort)) is not None:
+        kept["reasoning_effort"] = effort
+    if left_out := hosted_kinds(request.get("tools")):
         return name, with_tool_choice(kept) | {LEFT_OUT: left_out}
     return name, with_tool_choice(kept)
 
@@ -104,19 +104,19 @@ def completion_request(body: bytes) -> tuple[str, dict[str, object]]:
 def _read(
     body: bytes, struct: str, table: dict[str, Read[object]]
 ) -> tuple[str, dict[str, object], dict[str, object]]:
-    """Read what chat and completions share; gives what `read_request` gives."""
-    name, asked, allowed = read_request(body, struct, frozenset(table))
+    """Read the fields that chat and completions share; returns the same as `read_request`."""
+    name, request, allowed = read_request(body, struct, frozenset(table))
     kept = read_fields(allowed, struct, f"openai.{struct}", table)
     check_bounds(kept, "n", 1, MAX_CHOICES)
     if not kept.get("stream"):
         kept.pop("stream_options", None)
     if kept.get("response_format") is None:
         kept.pop("response_format", None)
-    return name, asked, kept
+    return name, request, kept
 
 
 def _prompt(value: object, where: str) -> object:
-    """A text, texts, token ids, or lists of them."""
+    """Read a prompt: a text, a list of texts, token ids, or a list of token ids."""
     if isinstance(value, str) or _are_tokens(value):
         return value
     if not json_decoder.is_list(value):
@@ -134,8 +134,8 @@ def _is_text(value: object) -> bool:
 
 
 def _are_tokens(value: object) -> bool:
-    """Is that a list of token ids? Raises BadInput for one below zero."""
-    if not json_decoder.is_list(value) or not all(type(one) is int for one in value):
+    """True for a list of token ids. Raises BadInput for an id below zero."""
+    if not json_decoder.is_list(value) or not all(type(item) is int for item in value):
         return False
     if value and (lowest := min(cast("list[int]", value))) < 0:
         raise BadInput(f"prompt has a token id below zero: {lowest}")
@@ -143,7 +143,7 @@ def _are_tokens(value: object) -> bool:
 
 
 def _biases(value: object, where: str) -> dict[str, object]:
-    """Token ids, as keys, to what is added to their logits."""
+    """Read the biases that are added to the logits, by token id."""
     if not json_decoder.is_object(value):
         raise misfit(value, where, "map[string]float64")
     for token, bias in value.items():
@@ -154,17 +154,17 @@ def _biases(value: object, where: str) -> dict[str, object]:
 
 
 def _response_format(value: object, where: str) -> dict[str, object] | None:
-    """The form of the answer as the engine takes it; None for one without."""
-    asked = lowered(value) if json_decoder.is_object(value) else None
-    if asked is None:
+    """The response format as the engine expects it; None for plain text."""
+    fields = lowered(value) if json_decoder.is_object(value) else None
+    if fields is None:
         raise misfit(value, where, "openai.ResponseFormat")
-    if json_decoder.is_object(inner := asked.get("json_schema")):
-        asked["json_schema"] = inner = lowered(inner)
-    check_answer_format(asked, "response_format")
-    if asked["type"] == "text":
+    if json_decoder.is_object(inner := fields.get("json_schema")):
+        fields["json_schema"] = inner = lowered(inner)
+    check_answer_format(fields, "response_format")
+    if fields["type"] == "text":
         return None
     schema = inner.get("schema") if json_decoder.is_object(inner) else None
-    if asked["type"] == "json_object" or not json_decoder.is_object(schema):
+    if fields["type"] == "json_object" or not json_decoder.is_object(schema):
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "schema", "schema": relaxed(schema)}}
 
@@ -180,7 +180,7 @@ _STREAM_OPTIONS: dict[str, Read[object]] = {
 
 
 def _sampling(real: str) -> dict[str, Read[object]]:
-    """What both routes take; `real` is what Ollama calls its numbers there."""
+    """The fields that both routes share; `real` is the Go type of their numbers in Ollama."""
     return {
         "frequency_penalty": number(real),
         "ignore_eos": boolean,
@@ -212,7 +212,7 @@ _CHAT_STRUCT, _CHAT = (
         "include_reasoning": boolean,
         "logprobs": boolean,
         "max_completion_tokens": whole,
-        "messages": list_of(read_message, "[]openai.Message", MAX_MESSAGES),
+        "messages": list_of(read_chat_message, "[]openai.Message", MAX_MESSAGES),
         "parallel_tool_calls": boolean,
         "reasoning_effort": anything,
         "tool_choice": anything,

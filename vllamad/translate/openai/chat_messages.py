@@ -1,7 +1,7 @@
-"""Which messages of `/v1/chat/completions` reach the engine? Rebuilt key by key, each of its type.
+"""The messages of `/v1/chat/completions`, checked and rebuilt key by key for the engine.
 
-Pictures and sound come inside the request, never by address. Whether a model's template takes the
-conversation is `roles.py`'s business.
+Images and audio are inline, never URLs. `conversation/roles.py` fits the conversation to the
+model's template.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MAX_TOOL_CALLS = 512  # in one message
 _AUDIO = re.compile(r"[a-z0-9]{1,10}")  # a format: wav, mp3, flac ...
 
 
-def read_message(value: object, where: str) -> dict[str, object]:
-    """Read one message, null fields left out but for `content`. Raises BadInput."""
+def read_chat_message(value: object, where: str) -> dict[str, object]:
+    """Read one message; null fields are left out except `content`. Raises BadInput."""
     fields = read_fields(value, where, "openai.Message", _MESSAGE)
-    # The engine asks for a role, a template may ignore one.
+    # The engine requires a role, which a template may ignore.
     fields.setdefault("role", "")
     fields.setdefault("content", fields.pop("refusal", None))
     return fields
@@ -51,7 +51,7 @@ def _content(value: object, where: str) -> object:
 
 
 def _part(value: object) -> dict[str, object]:
-    """Rebuild one content part: text, an inline picture or inline sound, never an address."""
+    """Rebuild one content part: text, an inline image or inline audio, never a URL."""
     part = lowered(value) if json_decoder.is_object(value) else {}
     match part.get("type"):
         case "text" if isinstance(text := part.get("text"), str):
@@ -78,7 +78,7 @@ def _audio(value: object) -> dict[str, object]:
 
 
 def _tool_call(value: object, where: str) -> dict[str, object]:
-    """A call the assistant made earlier; the engine asks for its id and its arguments."""
+    """Read an earlier call of the assistant; the engine requires its id and arguments."""
     call = read_fields(value, where, "openai.ToolCall", {"id": string, "function": anything})
     function = read_fields(
         call.get("function", {}), f"{where}.function", "openai.ToolCallFunction", _FUNCTION
@@ -91,7 +91,7 @@ def _tool_call(value: object, where: str) -> dict[str, object]:
 
 
 def _arguments(value: object, where: str) -> str:
-    """Their JSON text; some clients send the object itself."""
+    """The JSON text of a call's arguments; some clients send the object itself."""
     if json_decoder.is_object(value):
         return msgspec.json.encode(value).decode()
     if not isinstance(value, str):

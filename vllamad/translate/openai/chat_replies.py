@@ -1,7 +1,7 @@
-"""An engine's answers of chat and completions with the keys of OpenAI's API, and no others.
+"""Responses of chat and completions with the keys of OpenAI's API, and no others.
 
-What the engine adds for itself (its clock, token ids, transfers) stays here. Each event is read and
-written anew: about a microsecond more than passing it on as it is, and a quarter fewer bytes.
+The engine's own keys (its clock, token ids, transfers) are removed. Each event is decoded and
+encoded: about a microsecond more than passing it on unchanged, and a quarter fewer bytes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ class _Usage(Struct, omit_defaults=True):
     completion_tokens_details: _Reasoned | None = None
 
     def counted(self, copies: int) -> tuple[int, int]:
-        """Tokens of the prompt and of `copies` alike answers; all three counts are set."""
-        prompt, said = self.prompt_tokens or 0, (self.completion_tokens or 0) * copies
-        self.prompt_tokens, self.completion_tokens, self.total_tokens = prompt, said, prompt + said
-        return prompt, said
+        """Count the prompt's tokens and those of `copies` equal answers; sets all three counts."""
+        prompt, completion = self.prompt_tokens or 0, (self.completion_tokens or 0) * copies
+        self.prompt_tokens, self.completion_tokens = prompt, completion
+        self.total_tokens = prompt + completion
+        return prompt, completion
 
 
 class _Function(Struct, omit_defaults=True):
@@ -56,7 +57,7 @@ class _Delta(Struct, omit_defaults=True):
     role: str | None = None
     content: str | None = None
     reasoning: str | None = None
-    reasoning_content: str | None = None  # what older engines call `reasoning`
+    reasoning_content: str | None = None  # the name of `reasoning` in older engines
     tool_calls: list[_CallPiece] | None = None
 
 
@@ -65,18 +66,18 @@ class _Logprobs(Struct):
 
 
 class _Choice(Struct, omit_defaults=True):
-    """What the choices of all answers have; null is said for a reason that is not there yet."""
+    """The common part of all choices; `finish_reason` is null until the end."""
 
     index: int
     finish_reason: str | UnsetType | None = UNSET
 
     def name_reason(self) -> None:
-        """Name the reason as the API names it."""
+        """Map the reason to one of the API's."""
         if self.finish_reason and self.finish_reason not in _REASONS:
             self.finish_reason = "stop"
 
     def mute(self) -> None:
-        """Leave nothing said but the end: the limit was none."""
+        """Remove the content: the client asked for no tokens."""
         if self.finish_reason:
             self.finish_reason = "length"
 
@@ -141,8 +142,8 @@ class _TextChoice(_Choice, kw_only=True, omit_defaults=False):
 C = TypeVar("C", bound=_Choice)
 
 
-class _Answer(Struct, Generic[C], omit_defaults=True):
-    """A whole answer, or one event of it."""
+class _Response(Struct, Generic[C], omit_defaults=True):
+    """A whole response, or one event of it."""
 
     id: str
     object: str
@@ -153,8 +154,8 @@ class _Answer(Struct, Generic[C], omit_defaults=True):
     usage: _Usage | None = None
 
 
-class _Reply(OpenAIPassthrough):
-    """One answer; an event or an object that cannot be read ends it with an error."""
+class _CheckedPassthrough(OpenAIPassthrough):
+    """One response; an event or an object that cannot be read ends it with an error."""
 
     _whole: ClassVar[msgspec.json.Decoder[Any]]
     _piece: ClassVar[msgspec.json.Decoder[Any]]
@@ -162,77 +163,77 @@ class _Reply(OpenAIPassthrough):
     def finish(self, now_ns: int) -> bytes:
         if self._stream:
             return super().finish(now_ns)
-        answer = _read(self._whole, bytes(self._body))
-        if answer is None:
+        response = _read(self._whole, bytes(self._body))
+        if response is None:
             return self.fail(_unreadable())
         self.started = True
-        answer.choices = self._told(answer)
-        return _encoder.encode(answer)
+        response.choices = self._client_choices(response)
+        return _encoder.encode(response)
 
-    def _said(self, payload: bytes) -> bytes:
-        answer = _read(self._piece, payload)
-        if answer is None:
+    def _translate(self, payload: bytes) -> bytes:
+        response = _read(self._piece, payload)
+        if response is None:
             return self.fail(_unreadable())
-        if self._form is PLAIN and answer.usage is None and _goes_on(answer.choices):
-            answer.model = self._asked_name  # the many events in the middle
-            return b"data: %b\n\n" % _encoder.encode(answer)
-        choices = self._told(answer)
+        if self._form is PLAIN and response.usage is None and _is_middle_event(response.choices):
+            response.model = self._requested_name  # most events take this path
+            return b"data: %b\n\n" % _encoder.encode(response)
+        choices = self._client_choices(response)
         if not self._shows_usage:
-            answer.usage = None
+            response.usage = None
             if not choices:
                 return b""
         if len(choices) < 2:
-            return b"data: %b\n\n" % _encoder.encode(answer)
-        return b"".join(_event(answer, choice) for choice in choices)
+            return b"data: %b\n\n" % _encoder.encode(response)
+        return b"".join(_event(response, choice) for choice in choices)
 
-    def _told(self, answer: _Answer[Any]) -> list[Any]:
-        """The choices for the client, and its name and counts in the rest."""
-        answer.model = self._asked_name
+    def _client_choices(self, response: _Response[Any]) -> list[Any]:
+        """The choices for the client; sets the requested name and the counts."""
+        response.model = self._requested_name
         copies, muted = self._form
-        if answer.usage is not None:
-            self.prompt_tokens, self.completion_tokens = answer.usage.counted(copies)
-        for choice in answer.choices:
+        if response.usage is not None:
+            self.prompt_tokens, self.completion_tokens = response.usage.counted(copies)
+        for choice in response.choices:
             choice.name_reason()
             if muted:
                 choice.mute()
         if copies == 1:
-            return answer.choices
+            return response.choices
         return [
             msgspec.structs.replace(choice, index=choice.index * copies + at)
-            for choice in answer.choices
+            for choice in response.choices
             for at in range(copies)
         ]
 
 
-class ChatReply(_Reply):
-    """An answer of `/v1/chat/completions`."""
+class ChatReply(_CheckedPassthrough):
+    """A response of `/v1/chat/completions`."""
 
-    _whole = msgspec.json.Decoder(_Answer[_MessageChoice])
-    _piece = msgspec.json.Decoder(_Answer[_DeltaChoice])
+    _whole = msgspec.json.Decoder(_Response[_MessageChoice])
+    _piece = msgspec.json.Decoder(_Response[_DeltaChoice])
 
 
-class CompletionReply(_Reply):
-    """An answer of `/v1/completions`."""
+class CompletionReply(_CheckedPassthrough):
+    """A response of `/v1/completions`."""
 
-    _whole = msgspec.json.Decoder(_Answer[_TextChoice])
+    _whole = msgspec.json.Decoder(_Response[_TextChoice])
     _piece = _whole
 
 
-def _read(decoder: msgspec.json.Decoder[Any], payload: bytes) -> _Answer[Any] | None:
+def _read(decoder: msgspec.json.Decoder[Any], payload: bytes) -> _Response[Any] | None:
     try:
         return decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _goes_on(choices: list[_Choice]) -> bool:
-    """Is there one choice, without a reason to end?"""
+def _is_middle_event(choices: list[_Choice]) -> bool:
+    """True for one choice without a finish reason."""
     return len(choices) == 1 and not choices[0].finish_reason
 
 
-def _event(answer: _Answer[Any], choice: _Choice) -> bytes:
-    answer.choices = [choice]
-    return b"data: %b\n\n" % _encoder.encode(answer)
+def _event(response: _Response[Any], choice: _Choice) -> bytes:
+    response.choices = [choice]
+    return b"data: %b\n\n" % _encoder.encode(response)
 
 
 def _unreadable() -> EngineRefused:

@@ -1,7 +1,6 @@
-"""Which tools of `/v1/chat/completions` may the model call, and which must it?
+"""The tools of `/v1/chat/completions` and the choice among them.
 
-Tools that are no functions run on servers of OpenAI's own: they are left out, and so is a choice
-among them.
+Tools other than functions run on OpenAI's servers: they are left out, and so is a choice of them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def read_tools(value: object, where: str) -> list[Tool]:
 
 
 def hosted_kinds(value: object) -> list[str]:
-    """The kinds of the tools that `read_tools` leaves out, each once, in order."""
+    """The kinds of the tools that `read_tools` leaves out, each once, sorted."""
     listed = [lowered(tool) for tool in (value if is_list(value) else []) if is_object(tool)]
     return sorted({str(tool["type"])[:40] for tool in listed if _is_hosted(tool)})
 
@@ -43,10 +42,9 @@ def _is_hosted(tool: Tool) -> bool:
 
 
 def with_tool_choice(fields: dict[str, object]) -> dict[str, object]:
-    """A request's fields with the choice among its tools as the engine takes it.
+    """Rewrite `tool_choice` in a request's fields to the form that the engine expects.
 
-    Without tools there is none. Raises BadInput for a function that is not there, and for words
-    that mean nothing.
+    It is removed if there are no tools. Raises BadInput for an unknown function or value.
     """
     given = cast("list[Tool]", fields.get("tools", []))
     choice = fields.get("tool_choice")
@@ -78,18 +76,18 @@ def _word(choice: str) -> str:
 
 
 def _allowed(given: list[Tool], value: object) -> dict[str, object]:
-    """OpenAI's choice among some of the tools: the others are left out."""
-    asked = lowered(value) if is_object(value) else {}
-    listed = asked.get("tools")
-    names = {_name(one) for one in listed if is_object(one)} if is_list(listed) else ()
-    some = [tool for tool in given if _name(tool) in names]
-    if not some:
+    """Read OpenAI's choice of allowed tools: the other tools are left out."""
+    allowed = lowered(value) if is_object(value) else {}
+    listed = allowed.get("tools")
+    names = {_name(tool) for tool in listed if is_object(tool)} if is_list(listed) else ()
+    chosen = [tool for tool in given if _name(tool) in names]
+    if not chosen:
         raise BadInput("tool_choice: none of the allowed tools is in tools")
-    return {"tools": some, "tool_choice": _word(str(asked.get("mode", "auto")))}
+    return {"tools": chosen, "tool_choice": _word(str(allowed.get("mode", "auto")))}
 
 
 def _name(value: dict[str, object]) -> object:
-    """The name of a function, where it stands in `function` or, as some clients have it, beside."""
+    """The name of a function, in `function` or, from some clients, at the top level."""
     function = value.get("function", value)
     return function.get("name") if is_object(function) else None
 

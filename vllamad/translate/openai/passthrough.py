@@ -1,6 +1,6 @@
-"""An engine's OpenAI answer passed on as it is, but for the model's name and a sudden end.
+"""The passthrough of an engine's OpenAI response, with the model's name replaced.
 
-Has no clock and does no I/O; the counterpart of `replies.py` for `/v1`.
+Has no clock and does no I/O; the counterpart of `ollama/stream.py` for `/v1`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vllamad.translate.engine.sse import EventReader
 from vllamad.translate.error_bodies import STOPPED, engine_refusal
 
 DONE = b"[DONE]"
-_NO_CHOICES = b'"choices":[]'  # only the event that carries the usage has none
+_NO_CHOICES = b'"choices":[]'  # only the event with the usage has no choices
 
 
 class _Usage(msgspec.Struct):
@@ -34,12 +34,12 @@ class _Failure(msgspec.Struct):
 
 
 class OpenAIPassthrough:
-    """One answer; `stream` says whether it is events or one JSON object.
+    """One response; with `stream` it is events, else one JSON object.
 
-    The engine writes its own name of the model; the client gets back the one it asked for. An
-    engine that breaks off ends the stream with an error event, and no `[DONE]`. The engine is
-    always asked for the usage, for our own log: without `usage` the client does not see it. What
-    `form` says is done by answers that know the keys of their API.
+    The engine writes its served name of the model; the client gets the name it requested. An engine
+    that breaks off ends the stream with an error event, without `[DONE]`. The engine always sends
+    the usage, for our log; without `usage` it is hidden from the client. Subclasses that know the
+    keys of their API apply `form`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OpenAIPassthrough:
         *,
         stream: bool,
         served_name: str,
-        asked_name: str,
+        requested_name: str,
         usage: bool = True,
         form: AnswerForm = PLAIN,
     ) -> None:
@@ -59,14 +59,14 @@ class OpenAIPassthrough:
         self._stream = stream
         self._shows_usage = usage
         self._form = form
-        self._name = b'"model":%b' % msgspec.json.encode(served_name)
-        self._asked_name = asked_name
-        self._asked = b'"model":%b' % msgspec.json.encode(asked_name)
+        self._served_model = b'"model":%b' % msgspec.json.encode(served_name)
+        self._requested_name = requested_name
+        self._requested_model = b'"model":%b' % msgspec.json.encode(requested_name)
         self._events = EventReader()
         self._body = bytearray()
 
     def feed(self, data: bytes, now_ns: int) -> bytes:
-        """Pass on what the engine wrote. `now_ns` is not needed: nothing here tells the time."""
+        """Pass on bytes of the engine. `now_ns` is unused: these events have no time of ours."""
         if not self._stream:
             self._body += data
             return b""
@@ -77,16 +77,16 @@ class OpenAIPassthrough:
         return out
 
     def finish(self, now_ns: int) -> bytes:
-        """The end of the engine's answer: the object, or nothing where events said it all."""
+        """End the response: the object, or nothing where it was sent as events."""
         if not self._stream:
             self.started = True
             body = bytes(self._body)
             self._count(body)
-            return self._renamed(body)
+            return self._rename(body)
         return b"" if self.complete else self.fail(WorkerLost(STOPPED))
 
     def fail(self, error: VllamadError) -> bytes:
-        """End with `error`: its event, b"" while a status can still say it."""
+        """End with `error`: its event, or b"" while an HTTP status can still be sent."""
         if self.failed is not None:
             return b""
         self.failed = error
@@ -98,37 +98,39 @@ class OpenAIPassthrough:
 
     def _event(self, payload: bytes) -> bytes:
         if self.failed is not None:
-            return b""  # not even a `[DONE]` follows an error
+            return b""  # no event follows an error, not even `[DONE]`
         if payload.startswith(b'{"error"'):
             return self.fail(engine_refusal(_code(payload), payload))
         if payload == DONE:
             self.complete = True
             return b"data: [DONE]\n\n"
-        return self._said(payload)
+        return self._translate(payload)
 
-    def _said(self, payload: bytes) -> bytes:
-        """What the client gets for an event that is neither an error nor the end."""
+    def _translate(self, payload: bytes) -> bytes:
+        """Translate an event that is neither an error nor the end."""
         if _NO_CHOICES in payload:
             self._count(payload)
             if not self._shows_usage:
                 return b""
-        return b"data: %b\n\n" % self._renamed(payload)
+        return b"data: %b\n\n" % self._rename(payload)
 
     def _count(self, payload: bytes) -> None:
         try:
             usage = msgspec.json.decode(payload, type=_Counted).usage or _Usage()
         except msgspec.DecodeError:
-            return  # not ours to judge
+            return  # passed on unread
         self.prompt_tokens = usage.prompt_tokens
         self.completion_tokens = usage.completion_tokens
 
-    def _renamed(self, payload: bytes) -> bytes:
-        # The name stands before anything the model says, so the first find is the right one.
-        return payload if self._name == self._asked else payload.replace(self._name, self._asked, 1)
+    def _rename(self, payload: bytes) -> bytes:
+        # The name comes before any text of the model, so the first match is the right one.
+        if self._served_model == self._requested_model:
+            return payload
+        return payload.replace(self._served_model, self._requested_model, 1)
 
 
 def _code(payload: bytes) -> int:
-    """The status an error event of the engine stands for."""
+    """The HTTP status of an error event of the engine."""
     try:
         return msgspec.json.decode(payload, type=_Failure).error.code
     except msgspec.DecodeError:

@@ -1,8 +1,7 @@
-"""The fields of an OpenAI Responses request that reach the engine: what is allowed, nothing else.
+"""The fields of an OpenAI Responses request that reach the engine: an allowlist.
 
-Nothing is kept between two requests: what would need a memory is refused. Hosted tools, and the
-items of a history that tell of their work, are left out: a client that sends them cannot send
-less.
+Nothing is stored between two requests: a request that needs stored state is refused. Hosted tools
+and the items of their calls are left out, not refused: many clients cannot omit them.
 """
 
 from __future__ import annotations
@@ -71,10 +70,10 @@ _REQUEST: dict[str, Read[object]] = {
     "truncation": string,
     "user": string,
 }
-_NO_MEMORY = "responses are not stored, send the whole conversation as input"
+_NOT_STORED = "responses are not stored, send the whole conversation as input"
 _REFUSED = {
-    "previous_response_id": _NO_MEMORY,
-    "conversation": _NO_MEMORY,
+    "previous_response_id": _NOT_STORED,
+    "conversation": _NOT_STORED,
     "background": "a response ends with its connection",
     "prompt": "no prompts are stored, send instructions and input",
 }
@@ -89,7 +88,7 @@ _ITEMS = {
     "reasoning": frozenset({"content", "id", "status", "summary", "type"}),
 }  # fmt: skip
 _TOOLS = ("function", "custom", "namespace")
-_WORDS = ("none", "auto", "required")
+_CHOICES = ("none", "auto", "required")
 _TEXT_FILE = re.compile(r"data:text/[\w.+-]+(?:;charset=[\w-]+)?;base64,", re.IGNORECASE)
 
 Item = dict[str, object]
@@ -98,7 +97,7 @@ Item = dict[str, object]
 def responses_request(body: bytes) -> tuple[str, dict[str, object]]:
     """Read a `/v1/responses` body: the model's name, and the body for the engine.
 
-    The caller puts the worker's own name into `model`, and takes out LEFT_OUT: the kinds of tools,
+    The caller puts the worker's served name into `model`, and removes LEFT_OUT: the kinds of tools,
     items and parts that are left out. Raises BadInput.
     """
     left_out: set[str] = set()
@@ -113,39 +112,39 @@ def responses_request(body: bytes) -> tuple[str, dict[str, object]]:
         kept["reasoning"] = reasoning | {"effort": read_effort(reasoning.get("effort"))}
     include = request.get("include")
     if json_decoder.is_list(include) and _LOGPROBS in include:
-        kept["include"] = [_LOGPROBS]  # the rest names what hosted tools would have found
+        kept["include"] = [_LOGPROBS]  # the other values ask for results of hosted tools
     fields: dict[str, object] = {"input": _input(request.get("input"), left_out), "store": False}
     fields |= _with_tools(kept, left_out)
     return name, (fields | {LEFT_OUT: sorted(left_out)} if left_out else fields)
 
 
 def _with_tools(fields: dict[str, object], left_out: set[str]) -> dict[str, object]:
-    """The fields with the client's own tools, and with a choice among these or none."""
+    """Keep the tools that run at the client, and a choice of one of them."""
     tools = fields.get("tools")
-    own: list[Item] = []
+    client_tools: list[Item] = []
     for at, value in enumerate(tools if json_decoder.is_list(tools) else ()):
         tool = lowered(value) if json_decoder.is_object(value) else {}
         if not isinstance(kind := tool.get("type"), str):
             raise BadInput(f"tools[{at}]: missing required 'type' field")
         if kind in _TOOLS:
-            own.append(tool)
+            client_tools.append(tool)
         else:
             left_out.add(f"tool {kind[:40]}")
-    if not own:
+    if not client_tools:
         return without_tools(fields)
-    fields = fields | {"tools": own}
-    if not _is_among(fields.get("tool_choice"), own):
+    fields = fields | {"tools": client_tools}
+    if not _is_among(fields.get("tool_choice"), client_tools):
         del fields["tool_choice"]
     return fields
 
 
 def _is_among(choice: object, tools: list[Item]) -> bool:
-    """True for a choice that the engine can make among `tools`, and where there is none."""
+    """True if `choice` is absent, or one that the engine can make among `tools`."""
     if choice is None or isinstance(choice, str):
-        return choice in (None, *_WORDS)
+        return choice in (None, *_CHOICES)
     chosen = lowered(choice) if json_decoder.is_object(choice) else {}
-    alike = (tool for tool in tools if tool.get("type") == chosen.get("type"))
-    return any(tool.get("name") == chosen.get("name") for tool in alike)
+    same_type = (tool for tool in tools if tool.get("type") == chosen.get("type"))
+    return any(tool.get("name") == chosen.get("name") for tool in same_type)
 
 
 def _input(value: object, left_out: set[str]) -> object:
@@ -173,7 +172,7 @@ def _item(value: object, left_out: set[str]) -> Item | None:
     if not isinstance(kind, str):
         raise BadInput("input item missing required 'type' field")
     if kind == "item_reference":
-        raise BadInput(f"item_reference is not supported: {_NO_MEMORY}")
+        raise BadInput(f"item_reference is not supported: {_NOT_STORED}")
     if kind not in _ITEMS or _is_sealed(kind, fields):
         left_out.add(f"item {kind[:40]}")
         return None
@@ -207,7 +206,7 @@ def _parts(values: list[object], left_out: set[str]) -> list[Item]:
 
 
 def _part(value: object, left_out: set[str]) -> Item | None:
-    """Rebuild one content part: text or an inline picture; None for one that is left out."""
+    """Rebuild one content part: text or an inline image; None for one that is left out."""
     part = lowered(value) if json_decoder.is_object(value) else {}
     kind = part.get("type")
     if not isinstance(kind, str):
@@ -234,7 +233,7 @@ def _part(value: object, left_out: set[str]) -> Item | None:
 
 
 def _file_text(part: Item) -> str | None:
-    """The text of a file that came along as a data URI, under its name; None for another file."""
+    """The name and text of a file that is a text data URI; None for any other file."""
     data = part.get("file_data")
     head = _TEXT_FILE.match(data) if isinstance(data, str) else None
     if head is None:
@@ -245,7 +244,7 @@ def _file_text(part: Item) -> str | None:
 
 
 def _join(message: Item) -> None:
-    """Make one part of an assistant's words: the engine reads no more than the first."""
+    """Join an assistant's text into one part: the engine reads only the first."""
     parts = message.get("content")
     if json_decoder.is_list(parts):
         texts = [str(part.get("text") or "") for part in parts if json_decoder.is_object(part)]

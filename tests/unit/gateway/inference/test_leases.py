@@ -14,9 +14,17 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.fakes.lease_house import LeaseHouse, lease_house
 from tests.fakes.workers import FakeProcess
-from vllamad.errors import DoesNotFit, LoadFailed, ModelNotFound, ServerBusy, Unavailable
+from vllamad.errors import (
+    DoesNotFit,
+    LoadFailed,
+    ModelNotFound,
+    ServerBusy,
+    Unavailable,
+    VllamadError,
+)
 from vllamad.gateway.inference import leases
 from vllamad.protocol.lease import Answer, Done, Granted, Refused, Revoked, Waiting, encode
+from vllamad.protocol.problem import Problem
 
 GRANT = Granted(endpoint="/run/w/1/s", served_name="a", context_length=4096)
 Script = Callable[[trio.SocketStream], Awaitable[None]]
@@ -112,8 +120,9 @@ async def test_what_runs_can_be_asked_and_let_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [LoadFailed, DoesNotFit, ServerBusy, Unavailable])
-async def test_a_refusal_keeps_its_kind(tmp_path: Path, kind: type[Exception]) -> None:
-    refused = Refused(kind=kind.kind, message="cannot load a: no room", hint="free some")  # type: ignore[attr-defined]
+async def test_a_refusal_keeps_its_kind(tmp_path: Path, kind: type[VllamadError]) -> None:
+    error = kind("cannot load a: no room", hint="free some")
+    refused = Refused(problem=Problem.of(error))
     async with supervisor(tmp_path, saying(Waiting(why="loading"), refused)) as path:
         with pytest.raises(kind, match="cannot load a: no room"):
             async with lease(path):

@@ -25,7 +25,7 @@ MISSING = BadInput("model is required")
 def context(tmp_path: Path) -> Context:
     """A gateway that knows the models `a` and `org/b`; of all the rest `find` needs nothing."""
     models = fake_home(tmp_path, models=("a", "org/b")) / "state" / "models"
-    return cast("Context", SimpleNamespace(catalog=InstalledModels(models, {})))
+    return cast("Context", SimpleNamespace(installed_models=InstalledModels(models, {})))
 
 
 @pytest.mark.parametrize(

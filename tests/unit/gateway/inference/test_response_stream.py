@@ -14,7 +14,6 @@ from quart import Response
 from tests.fakes.raw_client import Server, parse, serving
 from tests.fakes.raw_engine import CHUNKED_HEAD, Exchange, Script, raw_engine
 from vllamad.errors import VllamadError
-from vllamad.gateway.errors import status_of
 from vllamad.gateway.inference.response_stream import (
     OllamaStreamEncoder,
     read_whole,
@@ -44,7 +43,9 @@ class App(GatewayApp):
         self.limits = limits
         self.reason = ""
         self.gone = trio.Event()
-        self.make_output = lambda: OpenAIPassthrough(stream=True, served_name="m", asked_name="m")
+        self.make_output = lambda: OpenAIPassthrough(
+            stream=True, served_name="m", requested_name="m"
+        )
         self.add_url_rule("/stream", view_func=self.stream, methods=["POST"])
         self.add_url_rule("/collect", view_func=self.read_whole, methods=["POST"])
         self.register_error_handler(VllamadError, self.refused)
@@ -67,11 +68,11 @@ class App(GatewayApp):
         return await stream_response(await self.send_request(self.make_output()), SSE)
 
     async def read_whole(self) -> Response:
-        output = OpenAIPassthrough(stream=False, served_name="m", asked_name="m")
+        output = OpenAIPassthrough(stream=False, served_name="m", requested_name="m")
         return Response(await read_whole(await self.send_request(output)))
 
     async def refused(self, error: VllamadError) -> Response:
-        return Response(error.message, status=status_of(error))
+        return Response(error.message, status=error.status)
 
 
 @asynccontextmanager
@@ -451,7 +452,7 @@ async def test_a_bug_in_the_translation_ends_one_answer_and_no_other(
         await exchange.event(b"[DONE]")
 
     async with relaying(tmp_path, script, by_hub=by_hub) as (server, app, exchanges):
-        app.make_output = lambda: Buggy(stream=True, served_name="m", asked_name="m")
+        app.make_output = lambda: Buggy(stream=True, served_name="m", requested_name="m")
         async with server.client() as bad, server.client() as good:
             for client in (bad, good):
                 await client.say(CLOSING)

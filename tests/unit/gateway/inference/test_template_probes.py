@@ -27,7 +27,7 @@ def installed(tmp_path) -> InstalledModel:
 
 
 def installed_at(tmp_path: Path, folder: Path) -> InstalledModel:
-    model_store.add(tmp_path / "models", parse_model_name("a"), folder, source="test")
+    model_store.add_model(tmp_path / "models", parse_model_name("a"), folder, source="test")
     found = InstalledModels(tmp_path / "models", {}).find("a")
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""Which models hear, by their config.json; and what is promised of them."""
+"""Which models take audio, by their config.json, and the capabilities that follow."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import BERT, SMOLLM2
+from tests.support.engine_features import engine_features
 from tests.support.whisper import CONFIG as WHISPER
-from vllamad.core.audio import Hearing
-from vllamad.models.checkpoint.audio_config import hearing_of
-from vllamad.models.checkpoint.metadata import ModelFacts, derive
+from vllamad.core.audio import AudioSupport
+from vllamad.models.checkpoint.audio_config import audio_support
+from vllamad.models.checkpoint.metadata import ModelFacts, facts_from
 from vllamad.models.checkpoint.vllm_parsers import capabilities
-from vllamad.protocol.gateway_setup import EngineParsers
 
 ALL = ("av", "soundfile", "torchaudio")
 
 
 def facts(config: dict[str, Any]) -> ModelFacts:
-    return derive(config, {})
+    return facts_from(config, {})
 
 
 @pytest.mark.parametrize(
-    ("config", "hearing"),
+    ("config", "support"),
     [
-        (SMOLLM2, ""),
-        (BERT, ""),
-        ({}, ""),
-        (WHISPER, "only"),
-        ({"architectures": ["CohereAsrForConditionalGeneration"]}, "only"),
-        ({"architectures": ["FunASRForConditionalGeneration"]}, "only"),
-        ({"architectures": ["WhisperForAudioClassification"]}, ""),
+        (SMOLLM2, AudioSupport.NONE),
+        (BERT, AudioSupport.NONE),
+        ({}, AudioSupport.NONE),
+        (WHISPER, AudioSupport.TRANSCRIBE_ONLY),
+        ({"architectures": ["CohereAsrForConditionalGeneration"]}, AudioSupport.TRANSCRIBE_ONLY),
+        ({"architectures": ["FunASRForConditionalGeneration"]}, AudioSupport.TRANSCRIBE_ONLY),
+        ({"architectures": ["WhisperForAudioClassification"]}, AudioSupport.NONE),
         (
             {"architectures": ["VoxtralForConditionalGeneration"], "audio_config": {"a": 1}},
-            "beside",
+            AudioSupport.WITH_TEXT,
         ),
         (
             {"architectures": ["Gemma3nForConditionalGeneration"], "audio_config": {"a": 1}},
-            "beside",
+            AudioSupport.WITH_TEXT,
         ),
-        ({"thinker_config": {"audio_config": {"a": 1}}}, "beside"),
-        ({"architectures": ["GraniteSpeechForConditionalGeneration"]}, "beside"),
-        ({"architectures": ["UltravoxModel"], "audio_config": "x"}, "beside"),
+        ({"thinker_config": {"audio_config": {"a": 1}}}, AudioSupport.WITH_TEXT),
+        ({"architectures": ["GraniteSpeechForConditionalGeneration"]}, AudioSupport.WITH_TEXT),
+        ({"architectures": ["UltravoxModel"], "audio_config": "x"}, AudioSupport.WITH_TEXT),
     ],
 )
-def test_the_files_say_what_a_model_hears(config: dict[str, Any], hearing: Hearing) -> None:
-    assert hearing_of(config) == hearing
-    assert facts(config).hearing == hearing
+def test_config_json_says_how_a_model_takes_audio(
+    config: dict[str, Any], support: AudioSupport
+) -> None:
+    assert audio_support(config) is support
+    assert facts(config).audio is support
 
 
 def test_the_numbers_of_a_whisper_are_those_of_its_decoder() -> None:
@@ -67,10 +69,10 @@ def test_the_numbers_of_a_whisper_are_those_of_its_decoder() -> None:
         (SMOLLM2, ALL, ("completion",)),
     ],
 )
-def test_hearing_is_promised_where_the_engine_reads_sound(
+def test_audio_is_promised_where_the_engine_has_the_packages(
     config: dict[str, Any], there: tuple[str, ...] | None, promised: tuple[str, ...]
 ) -> None:
     engine = None
     if there is not None:
-        engine = EngineParsers(tools=frozenset(), reasoning=frozenset(), sound=frozenset(there))
+        engine = engine_features(audio=there)
     assert capabilities(facts(config), {}, engine) == promised

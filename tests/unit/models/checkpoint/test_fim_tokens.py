@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import QWEN2, SMOLLM2, write_checkpoint
-from vllamad.models.checkpoint.fim_tokens import added_tokens, fim_tokens
+from vllamad.models.checkpoint.fim_tokens import added_tokens, find_fim_tokens
 from vllamad.models.checkpoint.metadata import read_facts
 from vllamad.models.checkpoint.vllm_parsers import capabilities
 from vllamad.translate.content.fill_in_middle import fill_in
@@ -38,7 +38,7 @@ def ids(*tokens: str) -> dict[str, int]:
     ],
 )  # fmt: skip
 def test_every_family_has_its_tokens(model_type, called, tokens, prompt, ends):
-    found = fim_tokens(ids(*tokens), model_type, called)
+    found = find_fim_tokens(ids(*tokens), model_type, called)
     assert found is not None
     assert fill_in(found, "A", "B") == prompt
     assert found.ends == ends
@@ -50,7 +50,7 @@ def test_every_family_has_its_tokens(model_type, called, tokens, prompt, ends):
 )
 def test_others_have_none(model_type, tokens):
     """All of Qwen have the tokens; only the coders were taught to use them."""
-    assert fim_tokens(ids(*tokens), model_type, "Qwen/Qwen2.5-7B-Instruct") is None
+    assert find_fim_tokens(ids(*tokens), model_type, "Qwen/Qwen2.5-7B-Instruct") is None
 
 
 def test_tokens_are_read_from_either_file(tmp_path: Path):

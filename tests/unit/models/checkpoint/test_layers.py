@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.checkpoints import DEEPSEEK_V3, GEMMA3, LLAMA, MISTRAL, QWEN3_NEXT
 from vllamad.core.kv_cache import Layers
-from vllamad.models.checkpoint.metadata import derive
+from vllamad.models.checkpoint.metadata import facts_from
 
 GEMMA2 = {
     "model_type": "gemma2", "num_hidden_layers": 26, "num_attention_heads": 8,
@@ -147,9 +147,9 @@ MAMBA2_STATE = 4 * (64 * 64 * 128 + (64 * 64 + 2 * 128) * 3)
 def test_the_layers_of_real_families_by_what_they_keep(
     config: Mapping[str, object], layers: list[Layers]
 ) -> None:
-    assert list(derive(config, {}).cache) == layers
+    assert list(facts_from(config, {}).cache) == layers
 
 
 def test_what_a_maker_left_out_of_its_files_is_known() -> None:
-    facts = derive(GEMMA3_BARE, {})
+    facts = facts_from(GEMMA3_BARE, {})
     assert (facts.context_length, facts.heads, facts.kv_heads) == (131072, 8, 4)

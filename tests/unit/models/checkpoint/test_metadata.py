@@ -24,7 +24,7 @@ from tests.support.checkpoints import (
     write_safetensors,
 )
 from vllamad.errors import BadInput, HostProblem
-from vllamad.models.checkpoint.metadata import derive, read_facts
+from vllamad.models.checkpoint.metadata import facts_from, read_facts
 from vllamad.models.store import safe_files
 
 
@@ -46,7 +46,7 @@ from vllamad.models.store import safe_files
     ids=lambda value: value["model_type"] if isinstance(value, dict) else str(value),
 )
 def test_the_numbers_of_real_families(config, context, layers, heads, kv_heads, head_dim, kv_bytes):
-    facts = derive(config, {})
+    facts = facts_from(config, {})
     assert facts.context_length == context
     assert (facts.layers, facts.heads, facts.kv_heads) == (layers, heads, kv_heads)
     assert facts.head_dim == head_dim
@@ -75,7 +75,7 @@ def test_a_whole_checkpoint_is_read(tmp_path):
 
 
 def test_a_plain_chat_model_shows_no_sign_of_anything_else():
-    facts = derive(SMOLLM2, {}, template=CHATML_TEMPLATE)
+    facts = facts_from(SMOLLM2, {}, template=CHATML_TEMPLATE)
     assert (facts.is_embedding, facts.has_vision, facts.fim) == (False, False, None)
 
 
@@ -142,7 +142,7 @@ def test_without_a_licence_file_the_card_names_it(tmp_path, card, found):
     ],
 )
 def test_embedding_models_are_known_by_their_architecture(config, embeds):
-    assert derive(config, {}).is_embedding is embeds
+    assert facts_from(config, {}).is_embedding is embeds
 
 
 def test_sentence_transformers_files_make_an_embedding_model_with_its_own_length(tmp_path):
@@ -172,11 +172,11 @@ def test_how_tokens_are_pooled_is_read_from_the_pooling_layer(tmp_path, settings
 
 
 def test_a_classifier_ranks():
-    assert derive({"architectures": ["BertForSequenceClassification"]}, {}).pooling == "rank"
+    assert facts_from({"architectures": ["BertForSequenceClassification"]}, {}).pooling == "rank"
 
 
 def test_vision_is_known_by_its_configuration():
-    facts = derive(GEMMA3, {})
+    facts = facts_from(GEMMA3, {})
     assert facts.has_vision
     assert facts.vision_layers == 27
 
@@ -191,11 +191,11 @@ def test_vision_is_known_by_its_configuration():
     ],
 )
 def test_the_family_is_the_model_type_or_read_from_the_architecture(config, family):
-    assert derive(config, {}).model_type == family
+    assert facts_from(config, {}).model_type == family
 
 
 def test_wrong_types_count_as_absent():
-    facts = derive(
+    facts = facts_from(
         {
             "hidden_size": "big",
             "num_hidden_layers": True,

@@ -12,6 +12,7 @@ from tests.support.checkpoints import (
     QWEN3_TEMPLATE,
     SMOLLM2,
 )
+from tests.support.engine_features import engine_features
 from tests.support.model_families import (
     FAMILIES,
     HERMES,
@@ -21,7 +22,7 @@ from tests.support.model_families import (
     TOOL_PARSERS,
     Family,
 )
-from vllamad.models.checkpoint.metadata import derive
+from vllamad.models.checkpoint.metadata import facts_from
 from vllamad.models.checkpoint.vllm_parsers import (
     REASONING,
     TOOLS,
@@ -30,14 +31,13 @@ from vllamad.models.checkpoint.vllm_parsers import (
     parsers_for,
     usable_parsers,
 )
-from vllamad.protocol.gateway_setup import EngineParsers
 
-ENGINE = EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset({"qwen3"}))
+ENGINE = engine_features(tools=("hermes",), reasoning=("qwen3",))
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_parsers_are_chosen_by_template_and_family(family: Family):
-    facts = derive({"model_type": family.model_type}, {}, template=family.template)
+    facts = facts_from({"model_type": family.model_type}, {}, template=family.template)
     assert parsers_for(facts, {}) == (family.tools, family.reasoning)
 
 
@@ -59,7 +59,7 @@ def test_every_parser_of_the_tables_is_one_of_the_engines():
     ],
 )
 def test_the_operators_own_flags_win(args, chosen):
-    facts = derive(QWEN3, {}, template=QWEN3_TEMPLATE)
+    facts = facts_from(QWEN3, {}, template=QWEN3_TEMPLATE)
     assert parsers_for(facts, args) == chosen
 
 
@@ -74,7 +74,7 @@ def test_the_operators_own_flags_win(args, chosen):
     ],
 )
 def test_capabilities_are_what_the_engine_can_deliver(config, template, offered):
-    assert capabilities(derive(config, {}, template=template), {}, None) == offered
+    assert capabilities(facts_from(config, {}, template=template), {}, None) == offered
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_capabilities_are_what_the_engine_can_deliver(config, template, offered)
         (None, ("completion", "tools", "thinking")),
         (ENGINE, ("completion", "tools", "thinking")),
         (
-            EngineParsers(tools=frozenset({"hermes"}), reasoning=frozenset()),
+            engine_features(tools=("hermes",)),
             ("completion", "tools"),
         ),
-        (EngineParsers(tools=frozenset(), reasoning=frozenset({"hermes"})), ("completion",)),
+        (engine_features(reasoning=("hermes",)), ("completion",)),
     ],
 )
 def test_what_the_engine_has_no_parser_for_is_not_promised(engine, offered):
-    assert capabilities(derive(QWEN3, {}, template=QWEN3_TEMPLATE), {}, engine) == offered
+    assert capabilities(facts_from(QWEN3, {}, template=QWEN3_TEMPLATE), {}, engine) == offered
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_what_the_engine_has_no_parser_for_is_not_promised(engine, offered):
 def test_whether_thinking_can_be_switched_is_read_from_the_template(
     model_type, template, switchable
 ):
-    facts = derive({"model_type": model_type}, {}, template=template)
+    facts = facts_from({"model_type": model_type}, {}, template=template)
     assert can_switch_thinking(facts) == switchable
 
 
 def test_a_parser_the_operator_names_is_believed_to_be_there():
-    facts = derive(QWEN3, {}, template=QWEN3_TEMPLATE)
-    nothing = EngineParsers(tools=frozenset(), reasoning=frozenset())
+    facts = facts_from(QWEN3, {}, template=QWEN3_TEMPLATE)
+    nothing = engine_features()
     args = {"tool_call_parser": "plugged_in"}
     assert usable_parsers(facts, args, nothing) == ("plugged_in", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllamad.errors import HostProblem
-from vllamad.models.hub.download import Fetching, Growing, Moved
+from vllamad.models.hub.download import CountBytes, PartialFile, RepositoryDownload
 from vllamad.models.hub.file_selection import RemoteFile
 
 LATE = b"comes when all is over"
@@ -33,20 +33,20 @@ def test_once_a_file_has_stopped_the_pull_no_other_changes_the_folder(
     over, ended = threading.Event(), threading.Event()
     late, bad = remote("late", LATE), remote("bad", b"bad")
 
-    def fetch(file: RemoteFile, growing: Growing, moved: Moved) -> None:
+    def fetch(file: RemoteFile, growing: PartialFile, moved: CountBytes) -> None:
         if file == bad:
             raise HostProblem("no such file")
         growing.write(LATE)
         assert over.wait(30)
 
-    class Observed(Fetching):
+    class Observed(RepositoryDownload):
         """Holds one file back until the pull is over, and says when that file has ended."""
 
-        def _bring(self, file: RemoteFile):
+        def _store(self, file: RemoteFile):
             try:
                 if file == late and moment == "before its file":
                     assert over.wait(30)
-                return super()._bring(file)
+                return super()._store(file)
             finally:
                 if file == late:
                     ended.set()

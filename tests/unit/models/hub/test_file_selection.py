@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllamad.errors import BadInput, HostProblem
-from vllamad.models.hub.file_selection import RemoteFile, check_space, choose
+from vllamad.models.hub.file_selection import RemoteFile, check_space, choose_files
 
 SHA1, SHA256 = "a" * 40, "b" * 64
 
@@ -18,7 +18,7 @@ def remote(path: str, size: int = 1, digest: str = "", large: bool | None = None
 
 
 def chosen(*paths: str) -> list[str]:
-    return [file.path for file in choose("org/tiny", map(remote, paths))]
+    return [file.path for file in choose_files("org/tiny", map(remote, paths))]
 
 
 def test_the_model_and_what_it_needs_is_chosen_small_files_first():
@@ -53,7 +53,7 @@ def test_a_repository_without_safetensors_is_refused(weights):
 
 @pytest.mark.parametrize("others", [["config.json"], ["model.Q8_0.GGUF", "README.md"]])
 def test_a_repository_of_gguf_files_is_refused_as_such(others):
-    with pytest.raises(BadInput, match="it holds GGUF files, which the engine does not read"):
+    with pytest.raises(BadInput, match="it holds GGUF files, which vllamad does not serve"):
         chosen("model-Q4_K_M.gguf", *others)
 
 
@@ -88,7 +88,7 @@ def test_a_hostile_name_is_refused(path):
 )
 def test_a_file_without_a_true_size_and_digest_is_refused(file):
     with pytest.raises(BadInput, match="gives no size or digest"):
-        choose("org/tiny", [remote("config.json"), remote("model.safetensors"), file])
+        choose_files("org/tiny", [remote("config.json"), remote("model.safetensors"), file])
 
 
 def test_a_repository_with_too_many_files_is_refused():

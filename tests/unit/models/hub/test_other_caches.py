@@ -32,7 +32,7 @@ def test_a_model_in_a_cache_is_listed_and_found_where_it_lies(tmp_path, cache):
     (found,) = models.all()
     assert (found.name, found.folder, found.stored) == ("Org/Tiny-1.5B:latest", snapshot, False)
     assert models.find("org/tiny-1.5b") is found
-    assert models.glance("org/tiny-1.5b") is found
+    assert models.cached("org/tiny-1.5b") is found
     assert not (tmp_path / "models").exists()
 
 
@@ -54,7 +54,7 @@ def test_a_branch_or_tag_is_asked_for_as_a_tag(tmp_path, cache):
 def test_what_is_installed_wins_over_what_is_cached(tmp_path, cache):
     bring(cache, "org/tiny")
     made = write_checkpoint(tmp_path / "own")
-    model_store.add(tmp_path / "models", parse_model_name("org/tiny"), made, source="test")
+    model_store.add_model(tmp_path / "models", parse_model_name("org/tiny"), made, source="test")
     models = looking(tmp_path, cache)
     (listed,) = models.all()
     found = models.find("org/tiny")
@@ -128,21 +128,21 @@ def test_neither_a_model_nor_what_is_none_is_read_twice(tmp_path, cache, monkeyp
 
 
 def test_a_cache_that_is_not_there_is_empty(tmp_path):
-    assert list(other_caches.cached([tmp_path / "none"])) == []
+    assert list(other_caches.list_cached([tmp_path / "none"])) == []
     assert looking(tmp_path, tmp_path / "none").all() == []
 
 
 def test_a_copy_of_a_cached_model_stays_as_long_as_it_does(tmp_path, cache):
     from vllamad.core.overlay import EMPTY_OVERLAY
-    from vllamad.models.store.derived import derive
+    from vllamad.models.store.derived import derive_model
 
     snapshot = bring(cache, "org/tiny")
     models = looking(tmp_path, cache)
     base = models.find("org/tiny")
     assert base is not None
-    derive(tmp_path / "models", base, parse_model_name("pet"), EMPTY_OVERLAY)
+    derive_model(tmp_path / "models", base, parse_model_name("pet"), EMPTY_OVERLAY)
     pet = models.find("pet")
     assert pet is not None
-    assert (pet.folder, pet.stored, pet.runs_as) == (snapshot, True, "org/tiny:latest")
+    assert (pet.folder, pet.stored, pet.worker_name) == (snapshot, True, "org/tiny:latest")
     snapshot.rename(cache / "gone")
     assert [problem for problem in models.problems() if "nor in a cache" in problem]

@@ -19,7 +19,7 @@ from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
 from vllamad.host.shim import descendants
 from vllamad.models.hub.download import AT_ONCE
-from vllamad.models.hub.pull_runner import pull
+from vllamad.models.hub.pull_runner import run_pull
 from vllamad.models.installed import InstalledModels
 from vllamad.models.registry.resolve import Origin
 from vllamad.models.store import model_store
@@ -72,7 +72,7 @@ async def pulled(
         steps.append(step)
 
     with trio.fail_after(60):
-        await pull(models, parse_model_name(name), report, origin, environ=os.environ)
+        await run_pull(models, parse_model_name(name), report, origin, environ=os.environ)
     return steps
 
 
@@ -134,7 +134,7 @@ async def test_other_tools_find_the_files_in_the_cache(hub, models):
         sys.executable, "-c",
         "import sys, huggingface_hub as h; print(h.hf_hub_download('org/tiny', 'config.json',"
         " cache_dir=sys.argv[1], local_files_only=True))",
-        str(model_store.hub(models)),
+        str(model_store.hub_folder(models)),
     ]  # fmt: skip
     found = await trio.run_process(command, capture_stdout=True)
     path = trio.Path(found.stdout.decode().strip())
@@ -185,7 +185,12 @@ async def test_a_cut_connection_is_taken_up_again(hub, models):
         ("org/tiny", (401, "RepoNotFound"), ModelNotFound, "file does not exist"),
         ("org/tiny:v9", (404, "RevisionNotFound"), ModelNotFound, "file does not exist"),
         ("org/tiny", (403, "GatedRepo"), NotAllowed, "cannot pull org/tiny: it is gated"),
-        ("org/tiny", (501, "x"), HostProblem, "cannot pull org/tiny: the hub answered 501"),
+        (
+            "org/tiny",
+            (501, "x"),
+            HostProblem,
+            "cannot pull org/tiny: the hub answered with HTTP status 501",
+        ),
         ("other/repo", None, ModelNotFound, "pull model manifest: file does not exist"),
         ("smollm2:135m", None, ModelNotFound, "pull model manifest: file does not exist"),
         ("evil.example/org/tiny", None, ModelNotFound, "file does not exist"),
@@ -226,7 +231,7 @@ async def test_a_flipped_byte_is_found_and_the_file_fetched_again(hub, models, n
 
 async def test_a_shorter_file_than_announced_is_refused(hub, models):
     hub.serve["model.safetensors"] = FILES["model.safetensors"][:-500]
-    with pytest.raises(HostProblem, match="has another size than the hub announced"):
+    with pytest.raises(HostProblem, match="its size differs from the 1"):
         await pulled(models)
     assert list_manifests(models).manifests == ()
     assert left_over(models) == []
@@ -332,7 +337,7 @@ async def test_a_pull_waits_for_who_changes_its_repository_and_tells_of_what_com
     size = len(FILES["model.safetensors"])
     part = models / f"hub/models--org--tiny/blobs/{hub.etag('model.safetensors')}.incomplete"
     part.parent.mkdir(parents=True)
-    with model_store.changing(models, model_store.repository_folder("org", "tiny")):
+    with model_store.repository_lock(models, model_store.repository_folder("org", "tiny")):
         waiting = await started(models)
         assert waiting.stdout is not None
         heard = await waiting.stdout.receive_some()
@@ -458,10 +463,18 @@ async def test_what_a_library_prints_is_logged_and_not_taken_for_a_step(
 @pytest.mark.parametrize(
     ("variable", "text", "told"),
     [
-        ("HF_HUB_DOWNLOAD_TIMEOUT", "abc", "HF_HUB_DOWNLOAD_TIMEOUT: 'abc' is not a whole number"),
-        ("HF_HUB_ETAG_TIMEOUT", "1.5", "HF_HUB_ETAG_TIMEOUT: '1.5' is not a whole number"),
-        ("HTTPS_PROXY", "nonsense://x:1", "names a proxy or certificates that cannot be used"),
-        ("SSL_CERT_FILE", "/nonexistent", "names a proxy or certificates that cannot be used"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "abc", "HF_HUB_DOWNLOAD_TIMEOUT is 'abc', not a whole number"),
+        ("HF_HUB_ETAG_TIMEOUT", "1.5", "HF_HUB_ETAG_TIMEOUT is '1.5', not a whole number"),
+        (
+            "HTTPS_PROXY",
+            "nonsense://x:1",
+            "the proxy or certificates in the environment are invalid",
+        ),
+        (
+            "SSL_CERT_FILE",
+            "/nonexistent",
+            "the proxy or certificates in the environment are invalid",
+        ),
     ],
 )
 async def test_a_wrong_variable_of_the_hub_s_library_is_named(

@@ -12,7 +12,7 @@ from vllamad.core.variants import FORMATS, KnownModel
 from vllamad.errors import BadInput, ConfigError, ModelNotFound
 from vllamad.models.registry.registry import ModelRegistry, is_gguf
 from vllamad.models.registry.registry_file import SHIPPED, load_registry
-from vllamad.models.registry.resolve import MAIN, origin_in, origin_of
+from vllamad.models.registry.resolve import MAIN, origin_from_name, resolve_origin
 
 KNOWN = load_registry()
 CPU = Machine(host=64 * GIB)
@@ -63,6 +63,7 @@ def test_every_entry_says_what_must_be_known(model: KnownModel) -> None:
 
 @pytest.mark.parametrize("model", KNOWN.models, ids=lambda model: model.name)
 def test_every_variant_that_is_gated_says_so(model: KnownModel) -> None:
+    assert model.variants
     for variant in model.variants:
         assert not variant.repository.startswith(GATED) or variant.gated
 
@@ -114,21 +115,21 @@ def test_the_reckoned_size_is_the_true_one(name: str, form: str, gigabytes: floa
 def test_a_known_name_stands_for_a_repository(
     text: str, machine: Machine, repository: str, variant: str
 ) -> None:
-    origin = origin_of(parse_model_name(text), KNOWN, machine)
+    origin = resolve_origin(parse_model_name(text), KNOWN, machine)
     assert (origin.repository, origin.revision, origin.variant) == (repository, MAIN, variant)
 
 
 def test_a_revision_may_be_pinned() -> None:
-    assert len(origin_of(parse_model_name("bge-m3"), KNOWN, CPU).revision) == 40
+    assert len(resolve_origin(parse_model_name("bge-m3"), KNOWN, CPU).revision) == 40
 
 
 def test_a_longer_context_needs_a_smaller_variant() -> None:
-    origin = origin_of(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9), context=4096)
+    origin = resolve_origin(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9), context=4096)
     assert origin.variant == "bf16"
 
 
 def test_what_came_before_is_told() -> None:
-    origin = origin_of(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9))
+    origin = resolve_origin(parse_model_name("qwen3:8b"), KNOWN, card(24, 8, 9))
     assert len(origin.passed_over) == 1
     assert origin.passed_over[0].startswith("bf16: needs ")
 
@@ -151,35 +152,35 @@ def test_what_came_before_is_told() -> None:
 def test_a_name_with_a_slash_goes_to_the_hub_as_it_is(
     text: str, repository: str, revision: str
 ) -> None:
-    origin = origin_of(parse_model_name(text), KNOWN, CPU)
+    origin = resolve_origin(parse_model_name(text), KNOWN, CPU)
     assert (origin.repository, origin.revision, origin.variant) == (repository, revision, "")
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("qwen3:7b", "qwen3 comes as 0.6b, 1.7b, 4b,"),
-        ("qwen3:8b-gptq", "qwen3 comes as "),
-        ("qwen3:8b-q4_K_M", "qwen3 comes as "),
+        ("qwen3:7b", "qwen3 has the tags 0.6b, 1.7b, 4b,"),
+        ("qwen3:8b-gptq", "qwen3 has the tags "),
+        ("qwen3:8b-q4_K_M", "qwen3 has the tags "),
         ("qwen33", "did you mean qwen3, qwen3.5, qwen2"),
         ("lama3.1", "did you mean llama3.1,"),
         ("mistral-small4", "did you mean mistral-small"),
         ("zzz", "`vllamactl search` lists known names"),
         ("llama3.2-vision", "llama3.2-vision cannot be served: vLLM no longer runs it"),
-        ("example.com/library/qwen3", "a repository of the hub is called org/repo"),
-        ("evil.example/org/tiny", "a repository of the hub is called org/repo"),
+        ("example.com/library/qwen3", "a repository of the hub is written org/repo"),
+        ("evil.example/org/tiny", "a repository of the hub is written org/repo"),
     ],
 )
 def test_an_unknown_name_fails_as_ollama_does_with_what_comes_near(text: str, hint: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        origin_of(parse_model_name(text), KNOWN, CPU)
+        resolve_origin(parse_model_name(text), KNOWN, CPU)
     assert caught.value.message == "pull model manifest: file does not exist"
     assert hint[:40] in caught.value.hint
 
 
 def test_a_pull_without_a_catalogue_takes_only_names_of_the_hub() -> None:
     with pytest.raises(ModelNotFound, match="file does not exist"):
-        origin_in(parse_model_name("smollm2:135m"))
+        origin_from_name(parse_model_name("smollm2:135m"))
 
 
 @pytest.mark.parametrize(
@@ -197,15 +198,15 @@ def test_gguf_is_refused_with_the_repository_to_use_instead(
     text: str, name: str, repository: str
 ) -> None:
     with pytest.raises(BadInput) as caught:
-        origin_of(parse_model_name(text), KNOWN, CPU)
-    assert "it holds GGUF files, which the engine does not read; " in caught.value.message
-    assert caught.value.message.endswith(f"; {repository} holds the same as safetensors")
+        resolve_origin(parse_model_name(text), KNOWN, CPU)
+    assert "it holds GGUF files, which vllamad does not serve; " in caught.value.message
+    assert caught.value.message.endswith(f"; {repository} holds the same model as safetensors")
     assert caught.value.hint == f"pull {name}"
 
 
 def test_gguf_of_an_unknown_model_is_refused_too() -> None:
-    with pytest.raises(BadInput, match=r"which the engine does not read$"):
-        origin_of(parse_model_name("TheBloke/Own-Thing-GGUF"), KNOWN, CPU)
+    with pytest.raises(BadInput, match=r"which vllamad does not serve$"):
+        resolve_origin(parse_model_name("TheBloke/Own-Thing-GGUF"), KNOWN, CPU)
 
 
 @pytest.mark.parametrize(("name", "said"), [("a/b-GGUF", True), ("a/gguf-b", False)])
@@ -257,14 +258,14 @@ def written(tmp_path: Path, text: str, name: str = "catalog.toml") -> Path:
 
 def test_a_file_adds_a_family(tmp_path: Path) -> None:
     known = load_registry([written(tmp_path, MINE)])
-    assert origin_of(parse_model_name("tiny"), known, CPU).repository == "org/tiny"
+    assert resolve_origin(parse_model_name("tiny"), known, CPU).repository == "org/tiny"
     assert known.find(parse_model_name("qwen3:8b")) is not None
 
 
 def test_a_file_adds_a_tag_and_changes_what_is_latest(tmp_path: Path) -> None:
     text = 'qwen3.latest = "mine"\n[qwen3.tags.mine]\nparameters = 1e9\ncontext = 1\nfp8 = "a/b"'
     known = load_registry([written(tmp_path, text)])
-    assert origin_of(parse_model_name("qwen3"), known, CPU).repository == "a/b"
+    assert resolve_origin(parse_model_name("qwen3"), known, CPU).repository == "a/b"
     assert known.find(parse_model_name("qwen3:8b")) is not None
 
 
@@ -277,7 +278,10 @@ def test_a_tag_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_of_two_files_the_later_one_counts(tmp_path: Path) -> None:
     files = [written(tmp_path, MINE), written(tmp_path, MINE.replace("org", "other"), "b.toml")]
-    assert origin_of(parse_model_name("tiny"), load_registry(files), CPU).repository == "other/tiny"
+    assert (
+        resolve_origin(parse_model_name("tiny"), load_registry(files), CPU).repository
+        == "other/tiny"
+    )
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
@@ -298,13 +302,13 @@ def test_a_name_may_be_said_not_to_be_served(tmp_path: Path) -> None:
         (MINE.replace("context = 4096", 'context = "long"'),
          "tiny:1b: expected `int`, got `str` - at `context`"),
         (MINE.replace("bf16", "bf17"), "tiny:1b: object contains unknown field `bf17`"),
-        (MINE.replace('latest = "1b"', 'latest = "2b"'), "tiny: its latest, 2b, is none of its"),
-        (MINE.replace("org/tiny", "tiny"), "tiny:1b: bf16: 'tiny' is no org/repository"),
+        (MINE.replace('latest = "1b"', 'latest = "2b"'), "tiny: latest is 2b, which is not one"),
+        (MINE.replace("org/tiny", "tiny"), "tiny:1b: bf16: 'tiny' is not org/repo"),
         (MINE.replace('bf16 = "org/tiny"', ""), "tiny:1b has no repository"),
-        (MINE.replace("org/tiny", "o/r").replace("tiny", '"a b"'), "a b:1b is no name of a model"),
+        (MINE.replace("org/tiny", "o/r").replace("tiny", '"a b"'), "a b:1b is not a model name"),
         (MINE + 'also = ["1B"]', ""),
         ('[qwen3.tags.x]\nalso = ["8b"]\nparameters = 1\ncontext = 1\nbf16 = "a/b"',
-         "qwen3:8b is there twice"),
+         "the name qwen3:8b occurs twice"),
     ],
 )  # fmt: skip
 def test_a_fault_names_the_file_and_the_field(tmp_path: Path, text: str, fault: str) -> None:

@@ -13,9 +13,9 @@ from vllamad.core.model_name import parse_model_name
 from vllamad.core.overlay import EMPTY_OVERLAY, Overlay, Turn
 from vllamad.errors import HostProblem, ModelNotFound
 from vllamad.models.installed import InstalledModel, InstalledModels
-from vllamad.models.model_info import modelfile, parameters, show
+from vllamad.models.model_info import modelfile_of, parameters, show_response
 from vllamad.models.store import lora, manifests, model_store
-from vllamad.models.store.derived import derive, tidy
+from vllamad.models.store.derived import derive_model, remove_unused_adapters
 
 KIND = Overlay(system="Be kind.", parameters={"top_k": 3})
 
@@ -23,7 +23,7 @@ KIND = Overlay(system="Be kind.", parameters={"top_k": 3})
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     folder = write_checkpoint(tmp_path / "made", SMOLLM2, LICENSE_txt="MIT")
-    model_store.add(tmp_path / "models", parse_model_name("base"), folder, source="a test")
+    model_store.add_model(tmp_path / "models", parse_model_name("base"), folder, source="a test")
     return tmp_path / "models"
 
 
@@ -35,8 +35,8 @@ def find(models: Path, name: str, **settings: ModelSettings) -> InstalledModel:
 
 def make(
     models: Path, name: str, overlay: Overlay = KIND, base: str = "base"
-) -> model_store.Change:
-    return derive(models, find(models, base), parse_model_name(name), overlay)
+) -> model_store.ManifestChange:
+    return derive_model(models, find(models, base), parse_model_name(name), overlay)
 
 
 def test_a_derived_model_has_the_files_of_its_base_and_a_digest_of_its_own(models: Path) -> None:
@@ -44,8 +44,8 @@ def test_a_derived_model_has_the_files_of_its_base_and_a_digest_of_its_own(model
     base, made = find(models, "base"), find(models, "made")
     assert (made.folder, made.size, made.facts) == (base.folder, base.size, base.facts)
     assert made.digest != base.digest
-    assert (made.base, made.runs_as, made.overlay) == ("base:latest", "base:latest", KIND)
-    assert (base.base, base.runs_as) == ("", "base:latest")
+    assert (made.base, made.worker_name, made.overlay) == ("base:latest", "base:latest", KIND)
+    assert (base.base, base.worker_name) == ("", "base:latest")
 
 
 def test_a_copy_is_the_same_model(models: Path) -> None:
@@ -62,11 +62,11 @@ def test_what_is_made_of_what_was_made_has_the_same_base(models: Path) -> None:
 def test_settings_of_its_own_or_a_template_take_a_worker_of_its_own(models: Path) -> None:
     make(models, "set")
     own = ModelSettings(context_length=128)
-    assert find(models, "set", set=own).runs_as == "set:latest"
+    assert find(models, "set", set=own).worker_name == "set:latest"
     assert find(models, "set", base=own).settings == own, "else it has those of its base"
     make(models, "styled", Overlay(template=CHATML_TEMPLATE))
     styled = find(models, "styled")
-    assert styled.runs_as == "styled:latest"
+    assert styled.worker_name == "styled:latest"
     assert styled.facts.chat_template == CHATML_TEMPLATE
 
 
@@ -87,13 +87,15 @@ def test_made_over_its_own_base_it_takes_its_place(models: Path) -> None:
 def test_when_the_base_goes_the_others_go_on_sharing_one_worker(models: Path) -> None:
     for name in ("a", "b", "c"):
         make(models, name)
-    gone = model_store.withdraw(models, parse_model_name("base"))
-    model_store.discard(models, gone.folder)
-    shared = {find(models, name).runs_as for name in ("a", "b", "c")}
+    gone = model_store.remove_name(models, parse_model_name("base"))
+    model_store.discard_snapshot(models, gone.folder)
+    shared = {find(models, name).worker_name for name in ("a", "b", "c")}
     assert len(shared) == 1
     assert shared < {"a:latest", "b:latest", "c:latest"}
     for name in ("a", "b", "c"):
-        model_store.discard(models, model_store.withdraw(models, parse_model_name(name)).folder)
+        model_store.discard_snapshot(
+            models, model_store.remove_name(models, parse_model_name(name)).folder
+        )
     assert not (models / gone.folder).exists()
 
 
@@ -101,10 +103,10 @@ def test_when_the_base_becomes_another_model_the_derived_keeps_its_files(models:
     make(models, "made")
     folder = find(models, "made").folder
     other = write_checkpoint(models.parent / "other", SMOLLM2, LICENSE_txt="BSD")
-    model_store.add(models, parse_model_name("base"), other, source="a test")
+    model_store.add_model(models, parse_model_name("base"), other, source="a test")
     made = find(models, "made")
     assert (made.folder, made.license) == (folder, "MIT")
-    assert made.runs_as == "made:latest"
+    assert made.worker_name == "made:latest"
     assert find(models, "base").license == "BSD"
 
 
@@ -117,25 +119,25 @@ def test_a_name_of_a_model_elsewhere_frees_nothing_of_that_model(models: Path) -
 def test_a_model_of_the_configuration_can_be_a_base(models: Path, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "outside", SMOLLM2)
     settings = {"out": ModelSettings(path=str(folder))}
-    catalog = InstalledModels(models, settings)
-    out = catalog.find("out")
+    installed_models = InstalledModels(models, settings)
+    out = installed_models.find("out")
     assert out is not None
-    assert catalog.is_configured(parse_model_name("OUT"))
-    assert not catalog.is_configured(parse_model_name("base"))
-    derive(models, out, parse_model_name("made"), KIND)
-    made = catalog.find("made")
+    assert installed_models.is_configured(parse_model_name("OUT"))
+    assert not installed_models.is_configured(parse_model_name("base"))
+    derive_model(models, out, parse_model_name("made"), KIND)
+    made = installed_models.find("made")
     assert made is not None
-    assert (made.folder, made.runs_as, made.stored) == (folder, "out:latest", True)
-    derive(models, made, parse_model_name("again"), EMPTY_OVERLAY)
-    with pytest.raises(HostProblem, match="out:latest is no longer in the configuration"):
+    assert (made.folder, made.worker_name, made.stored) == (folder, "out:latest", True)
+    derive_model(models, made, parse_model_name("again"), EMPTY_OVERLAY)
+    with pytest.raises(HostProblem, match="its base out:latest is neither in the configuration"):
         InstalledModels(models, {}).find("again")
 
 
 def test_a_base_that_went_meanwhile_is_not_found(models: Path) -> None:
     base = find(models, "base")
-    model_store.withdraw(models, parse_model_name("base"))
+    model_store.remove_name(models, parse_model_name("base"))
     with pytest.raises(ModelNotFound):
-        derive(models, base, parse_model_name("made"), KIND)
+        derive_model(models, base, parse_model_name("made"), KIND)
 
 
 def test_it_is_described_with_all_it_adds(models: Path) -> None:
@@ -155,13 +157,13 @@ def test_it_is_described_with_all_it_adds(models: Path) -> None:
         "temperature                    0.5",
         "use_mmap                       true",
     ]
-    assert modelfile(made).splitlines() == [
+    assert modelfile_of(made).splitlines() == [
         '# Modelfile generated by "ollama show"', "FROM base:latest",
         'TEMPLATE """{{ "x" }}', '"""', "SYSTEM Be kind.", "PARAMETER seed 3",
         'PARAMETER stop "a"', 'PARAMETER stop "b"', "PARAMETER temperature 0.5",
         "PARAMETER use_mmap true", 'MESSAGE user " hi"', 'LICENSE "MIT', 'BSD"',
     ]  # fmt: skip
-    reply = show(made)
+    reply = show_response(made)
     assert list(reply) == [
         "license", "modelfile", "parameters", "template", "system", "details", "messages",
         "model_info", "capabilities", "modified_at",
@@ -171,9 +173,9 @@ def test_it_is_described_with_all_it_adds(models: Path) -> None:
 def with_adapter(models: Path, tmp_path: Path) -> Overlay:
     """A model and an adapter that fits it."""
     base_of(tmp_path / "fits", SMOLLM2)
-    model_store.add(models, parse_model_name("fits"), tmp_path / "fits", source="a test")
+    model_store.add_model(models, parse_model_name("fits"), tmp_path / "fits", source="a test")
     made = adapter(models)
-    lora.assemble(models, find(models, "fits").folder, made)
+    lora.assemble_adapter(models, find(models, "fits").folder, made)
     return Overlay(adapter=made)
 
 
@@ -181,31 +183,31 @@ def test_an_adapter_adds_to_the_size_and_is_known_to_the_base(models: Path, tmp_
     overlay = with_adapter(models, tmp_path)
     make(models, "tuned", overlay, base="fits")
     tuned, fits = find(models, "tuned"), find(models, "fits")
-    catalog = InstalledModels(models, {})
-    [stored] = catalog.adapters(fits)
+    installed_models = InstalledModels(models, {})
+    [stored] = installed_models.adapters(fits)
     assert tuned.size == fits.size + stored.size
-    assert catalog.adapters(tuned) == (stored,)
-    assert catalog.adapters(find(models, "base")) == ()
-    assert f"ADAPTER sha256:{overlay.adapter.weights}" in modelfile(tuned)  # type: ignore[union-attr]
+    assert installed_models.adapters(tuned) == (stored,)
+    assert installed_models.adapters(find(models, "base")) == ()
+    assert f"ADAPTER sha256:{overlay.adapter.weights}" in modelfile_of(tuned)  # type: ignore[union-attr]
 
 
 def test_a_model_without_its_adapter_cannot_be_used(models: Path, tmp_path: Path) -> None:
     make(models, "tuned", with_adapter(models, tmp_path), base="fits")
-    lora.sweep(models, ())
+    lora.remove_adapters_except(models, ())
     with pytest.raises(HostProblem, match="its adapter is missing"):
         InstalledModels(models, {}).find("tuned")
 
 
 def test_tidying_removes_adapters_that_no_manifest_names(models: Path, tmp_path: Path) -> None:
     make(models, "tuned", with_adapter(models, tmp_path), base="fits")
-    tidy(models)
+    remove_unused_adapters(models)
     assert find(models, "tuned").overlay.adapter
-    bad = manifests.path_of(models, parse_model_name("bad"))
+    bad = manifests.manifest_path(models, parse_model_name("bad"))
     bad.parent.mkdir()
     bad.write_text("{")
-    model_store.withdraw(models, parse_model_name("tuned"))
-    tidy(models)
+    model_store.remove_name(models, parse_model_name("tuned"))
+    remove_unused_adapters(models)
     assert list((models / "adapters").iterdir()), "who knows what the bad one names"
     bad.unlink()
-    tidy(models)
+    remove_unused_adapters(models)
     assert list((models / "adapters").iterdir()) == []

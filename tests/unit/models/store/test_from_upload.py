@@ -50,10 +50,10 @@ def upload(models: Path, folder: Path) -> dict[str, str]:
 def assemble(
     models: Path, files: Mapping[str, str], name: str = "mine", overlay: Overlay = EMPTY_OVERLAY
 ) -> Manifest:
-    made = from_upload.planned(models, parse_model_name(name), files, overlay)
-    with model_store.changing(models, model_store.repository_of(models, made.folder).name):
-        from_upload.lay_out(models, made)
-    return model_store.rename(models, parse_model_name(name), lambda: made).now
+    made = from_upload.plan_manifest(models, parse_model_name(name), files, overlay)
+    with model_store.repository_lock(models, model_store.repository_of(models, made.folder).name):
+        from_upload.lay_out_files(models, made)
+    return model_store.replace_manifest(models, parse_model_name(name), lambda: made).now
 
 
 def refusal(models: Path, files: Mapping[str, str]) -> str:
@@ -71,11 +71,11 @@ def test_an_adapter_may_come_with_the_files(models: Path, tmp_path: Path) -> Non
     (folder / "tokenizer.json").write_text("{}")
     overlay = Overlay(adapter=adapter(models))
     assemble(models, upload(models, folder), overlay=overlay)
-    catalog = InstalledModels(models, {})
-    found = catalog.find("mine")
+    installed_models = InstalledModels(models, {})
+    found = installed_models.find("mine")
     assert found is not None
     assert found.overlay == overlay
-    assert len(catalog.adapters(found)) == 1
+    assert len(installed_models.adapters(found)) == 1
 
 
 def test_what_was_uploaded_is_a_model_with_all_that_was_said_of_it(
@@ -95,6 +95,7 @@ def test_what_was_uploaded_is_a_model_with_all_that_was_said_of_it(
 def test_its_files_are_second_names_that_everybody_may_read(models: Path, folder: Path) -> None:
     files = upload(models, folder)
     place = models / assemble(models, files).folder
+    assert "config.json" in files
     for name, digest in files.items():
         status = (place / name).stat()
         assert status.st_ino == upload_blobs.blob_path(models, f"sha256:{digest}").stat().st_ino
@@ -205,10 +206,10 @@ def test_what_a_killed_one_left_is_removed_by_the_next(models: Path, folder: Pat
 
 def test_a_disk_that_says_no_is_told_of(models: Path, folder: Path) -> None:
     files = upload(models, folder)
-    made = from_upload.planned(models, parse_model_name("mine"), files, EMPTY_OVERLAY)
+    made = from_upload.plan_manifest(models, parse_model_name("mine"), files, EMPTY_OVERLAY)
     upload_blobs.blob_path(models, f"sha256:{files['config.json']}").unlink()  # swept in between
-    with pytest.raises(HostProblem, match="cannot put the model together: No such file"):
-        from_upload.lay_out(models, made)
+    with pytest.raises(HostProblem, match="cannot store the model: No such file"):
+        from_upload.lay_out_files(models, made)
 
 
 def test_a_blob_goes_with_the_last_model_that_is_made_of_it(models: Path, folder: Path) -> None:
@@ -216,9 +217,9 @@ def test_a_blob_goes_with_the_last_model_that_is_made_of_it(models: Path, folder
     place = models / assemble(models, files).folder
     lonely = upload_blobs.blob_path(models, f"sha256:{'1' * 64}")
     lonely.write_bytes(b"x")
-    upload_blobs.release(models, files.values())
+    upload_blobs.release_blobs(models, files.values())
     assert len(list((models / "blobs").iterdir())) == len(files) + 1
     for file in place.iterdir():
         file.unlink()
-    upload_blobs.release(models, [*files.values(), "2" * 64])
+    upload_blobs.release_blobs(models, [*files.values(), "2" * 64])
     assert list((models / "blobs").iterdir()) == [lonely]

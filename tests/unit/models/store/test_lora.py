@@ -12,7 +12,12 @@ from tests.support.checkpoints import SMOLLM2, Shapes
 from vllamad.core.overlay import Adapter
 from vllamad.errors import BadInput
 from vllamad.models.store import lora
-from vllamad.models.store.lora import assemble, on_shelf, shelf, sweep
+from vllamad.models.store.lora import (
+    adapters_folder,
+    assemble_adapter,
+    list_adapters,
+    remove_adapters_except,
+)
 from vllamad.models.store.upload_blobs import blob_path
 
 
@@ -25,15 +30,15 @@ def base(tmp_path: Path) -> Path:
 def test_an_adapter_stands_on_the_shelf_of_its_model(tmp_path: Path, base: Path) -> None:
     models = tmp_path / "models"
     one = adapter(models)
-    place = assemble(models, base, one)
-    assert assemble(models, base, one) == place, "making it twice is making it once"
+    place = assemble_adapter(models, base, one)
+    assert assemble_adapter(models, base, one) == place, "making it twice is making it once"
     assert sorted(path.name for path in place.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
-    [found] = on_shelf(models, base)
+    [found] = list_adapters(models, base)
     assert (found.id, found.folder, found.rank) == (one.id, place, 4)
     assert found.size == blob_path(models, f"sha256:{one.weights}").stat().st_size
-    assert on_shelf(models, tmp_path / "other") == ()
+    assert list_adapters(models, tmp_path / "other") == ()
 
 
 def test_its_files_outlive_their_blobs_and_are_readable_by_the_engine(
@@ -42,16 +47,16 @@ def test_its_files_outlive_their_blobs_and_are_readable_by_the_engine(
     models = tmp_path / "models"
     one = adapter(models)
     blob_path(models, f"sha256:{one.weights}").chmod(0o600)
-    place = assemble(models, base, one)
+    place = assemble_adapter(models, base, one)
     for path in (models / "blobs").glob("*"):
         path.unlink()
     assert (place / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_store_may_be_moved_as_a_whole(tmp_path: Path, base: Path) -> None:
-    assemble(tmp_path / "models", base, adapter(tmp_path / "models"))
+    assemble_adapter(tmp_path / "models", base, adapter(tmp_path / "models"))
     (tmp_path / "models").rename(tmp_path / "moved")
-    assert on_shelf(tmp_path / "moved", tmp_path / "moved" / "hub" / "base")
+    assert list_adapters(tmp_path / "moved", tmp_path / "moved" / "hub" / "base")
 
 
 @pytest.mark.parametrize(
@@ -72,18 +77,18 @@ def test_what_the_engine_could_not_load_is_refused(
 ) -> None:
     models = tmp_path / "models"
     with pytest.raises(BadInput, match=text):
-        assemble(models, base, adapter(models, {**CONFIG, **config}))
-    assert list(shelf(models, base).iterdir()) == [], "and nothing of it is left"
+        assemble_adapter(models, base, adapter(models, {**CONFIG, **config}))
+    assert list(adapters_folder(models, base).iterdir()) == [], "and nothing of it is left"
 
 
 @pytest.mark.parametrize(
     ("shapes", "text"),
     [
-        ({f"x.{Q}.lora_A.weight": ("F32", (4, 7))}, "7 numbers where the model has 6"),
-        ({f"x.{Q}.lora_B.weight": ("F32", (9, 4))}, "9 numbers where the model has 8"),
-        ({"base_model.model.other.lora_A.weight": ("F32", (4, 6))}, "none of its layers"),
-        ({f"{Q}.something": ("F32", (4, 6))}, "none of its layers"),
-        ({f"{Q}.lora_A.weight": ("F32", (24,))}, "none of its layers"),
+        ({f"x.{Q}.lora_A.weight": ("F32", (4, 7))}, "has width 7, in the model 6"),
+        ({f"x.{Q}.lora_B.weight": ("F32", (9, 4))}, "has width 9, in the model 8"),
+        ({"base_model.model.other.lora_A.weight": ("F32", (4, 6))}, "has none of its layers"),
+        ({f"{Q}.something": ("F32", (4, 6))}, "has none of its layers"),
+        ({f"{Q}.lora_A.weight": ("F32", (24,))}, "has none of its layers"),
     ],
 )  # fmt: skip
 def test_an_adapter_of_another_model_is_refused(
@@ -91,43 +96,43 @@ def test_an_adapter_of_another_model_is_refused(
 ) -> None:
     models = tmp_path / "models"
     with pytest.raises(BadInput, match=text):
-        assemble(models, base, adapter(models, shapes=shapes))
+        assemble_adapter(models, base, adapter(models, shapes=shapes))
 
 
 def test_the_layers_of_a_quantised_model_have_other_shapes(tmp_path: Path) -> None:
     models = tmp_path / "models"
     base = base_of(models / "awq", {**SMOLLM2, "quantization_config": {"quant_method": "awq"}})
-    assemble(models, base, adapter(models, shapes={f"{Q}.lora_A.weight": ("F32", (4, 1))}))
+    assemble_adapter(models, base, adapter(models, shapes={f"{Q}.lora_A.weight": ("F32", (4, 1))}))
 
 
 def test_a_blob_that_was_not_uploaded_is_named(tmp_path: Path, base: Path) -> None:
     missing = Adapter(config="0" * 64, weights="1" * 64)
     with pytest.raises(BadInput, match=f'blob "sha256:{"0" * 64}" not found'):
-        assemble(tmp_path / "models", base, missing)
+        assemble_adapter(tmp_path / "models", base, missing)
 
 
 def test_bytes_that_are_no_adapter_are_refused(tmp_path: Path, base: Path) -> None:
     models = tmp_path / "models"
     broken = Adapter(config=blob(models, b"{"), weights=blob(models, b"x" * 20))
     with pytest.raises(BadInput, match=r"adapter_config\.json: it is not a JSON object"):
-        assemble(models, base, broken)
+        assemble_adapter(models, base, broken)
     headless = Adapter(config=adapter(models).config, weights=blob(models, b"\xff" * 20))
     with pytest.raises(BadInput, match=r"adapter_model\.safetensors"):
-        assemble(models, base, headless)
+        assemble_adapter(models, base, headless)
 
 
 def test_an_adapter_that_lost_a_file_is_not_loaded(tmp_path: Path, base: Path) -> None:
-    place = assemble(tmp_path / "models", base, adapter(tmp_path / "models"))
+    place = assemble_adapter(tmp_path / "models", base, adapter(tmp_path / "models"))
     (place / lora.CONFIG).unlink()
-    assert on_shelf(tmp_path / "models", base) == ()
+    assert list_adapters(tmp_path / "models", base) == ()
 
 
 def test_a_sweep_leaves_what_is_used_and_nothing_else(tmp_path: Path, base: Path) -> None:
     models = tmp_path / "models"
     kept, gone = adapter(models), adapter(models, CONFIG | {"r": 2})
-    place = assemble(models, base, kept)
-    assemble(models, base, gone)
-    sweep(models, {kept.id})
-    assert [found.folder for found in on_shelf(models, base)] == [place]
-    sweep(models, ())
+    place = assemble_adapter(models, base, kept)
+    assemble_adapter(models, base, gone)
+    remove_adapters_except(models, {kept.id})
+    assert [found.folder for found in list_adapters(models, base)] == [place]
+    remove_adapters_except(models, ())
     assert list((models / "adapters").iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 
 from vllamad.errors import BadInput, HostProblem
 from vllamad.models.store import upload_blobs
-from vllamad.models.store.upload_blobs import Upload, blob_path, sweep
+from vllamad.models.store.upload_blobs import BlobWriter, blob_path, remove_old_blobs
 
 
 def digest_of(content: bytes) -> str:
@@ -19,7 +19,7 @@ def digest_of(content: bytes) -> str:
 
 
 def upload(models: Path, digest: str, *pieces: bytes) -> None:
-    one = Upload(models, digest)
+    one = BlobWriter(models, digest)
     one.begin()
     try:
         for piece in pieces:
@@ -63,7 +63,7 @@ def test_other_bytes_than_announced_leave_nothing(tmp_path: Path) -> None:
 
 def test_a_blob_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_blobs, "BLOB_LIMIT", 3)
-    with pytest.raises(BadInput, match="over 3 bytes") as raised:
+    with pytest.raises(BadInput, match="more than 3 bytes") as raised:
         upload(tmp_path, digest_of(b"abcd"), b"ab", b"cd")
     assert raised.value.status == 413
     assert stored(tmp_path) == []
@@ -79,7 +79,7 @@ def test_an_upload_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.M
 def test_a_store_that_cannot_be_written_is_a_host_problem(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(HostProblem, match="cannot store the blob"):
-        Upload(tmp_path / "models", digest_of(b"a")).begin()
+        BlobWriter(tmp_path / "models", digest_of(b"a")).begin()
 
 
 def test_a_sweep_takes_what_is_half_written_and_what_nobody_used_for_a_day(tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ def test_a_sweep_takes_what_is_half_written_and_what_nobody_used_for_a_day(tmp_p
     (tmp_path / "blobs" / ".sha256-part").write_text("half")
     yesterday = time.time() - 25 * 3600
     os.utime(blob_path(tmp_path, old), (yesterday, yesterday))
-    sweep(tmp_path)
+    remove_old_blobs(tmp_path)
     assert stored(tmp_path) == [new.replace(":", "-")]
 
 
 def test_a_store_without_blobs_is_swept_too(tmp_path: Path) -> None:
-    sweep(tmp_path)
+    remove_old_blobs(tmp_path)
 
 
 def test_the_blobs_of_an_ollama_server_are_left_alone(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_the_blobs_of_an_ollama_server_are_left_alone(tmp_path: Path) -> None:
     manifest = tmp_path / "manifests/registry.ollama.ai/library/x/latest"
     manifest.parent.mkdir(parents=True)
     manifest.write_text('{"schemaVersion":2,"layers":[]}')
-    sweep(tmp_path)
+    remove_old_blobs(tmp_path)
     assert blob.exists()
     manifest.unlink()
-    sweep(tmp_path)
+    remove_old_blobs(tmp_path)
     assert not blob.exists()

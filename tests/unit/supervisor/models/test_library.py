@@ -75,7 +75,7 @@ async def test_a_model_installed_again_has_another_spec_at_once(
 ) -> None:
     before = await house.library.spec("a")
     folder = write_checkpoint(tmp_path / "other", QWEN2)
-    model_store.add(
+    model_store.add_model(
         tmp_path / "state" / "models", parse_model_name("a"), folder, source="another place"
     )
     after = await house.library.spec("a")

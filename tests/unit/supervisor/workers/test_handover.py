@@ -147,7 +147,7 @@ async def test_a_worker_that_was_kept_is_found_in_whatever_order(
 BAD: dict[str, tuple[Callable[[WorkerFacts], object], str]] = {
     "another version": (
         lambda facts: msgspec.structs.replace(facts, version=2),
-        "its note is of version 2",
+        "its record has version 2",
     ),
     "another home": (
         lambda facts: msgspec.structs.replace(facts, run="/elsewhere"),

@@ -33,6 +33,7 @@ from vllamad.protocol.lease import (
     Waiting,
     encode,
 )
+from vllamad.protocol.problem import Problem
 from vllamad.supervisor.workers.lease_server import LeaseServer, listen
 from vllamad.supervisor.workers.manager import Verdict, Verdicts, WorkerManager
 
@@ -84,9 +85,9 @@ async def test_the_death_of_the_worker_revokes_the_lease_and_ends_the_conversati
 
 async def test_an_unknown_model_is_refused_with_its_kind_and_hint(tmp_path: Path) -> None:
     async with lease_house(tmp_path) as one, one.gateway() as gateway:
-        assert await gateway.ask(Acquire(model="missing")) == Refused(
-            kind="model-not-found", message="model 'missing' not found", hint="pull it"
-        )
+        error = ModelNotFound("model 'missing' not found", hint="pull it")
+        refused = await gateway.ask(Acquire(model="missing"))
+        assert refused == Refused(problem=Problem.of(error))
         assert await gateway.hear() is None
 
 

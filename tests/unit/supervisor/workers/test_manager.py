@@ -86,8 +86,8 @@ async def test_a_model_that_cannot_load_refuses_everyone_who_waits(
         assert isinstance(await verdicts.receive(), Waiting)
         refused = await verdicts.receive()
         assert isinstance(refused, Refused)
-        assert refused.kind == "load-failed"
-        assert "no such file" in refused.message
+        assert refused.problem.kind == "load-failed"
+        assert "no such file" in refused.problem.message
         assert fleet.workers()[0].state == "failed"
 
 
@@ -239,7 +239,7 @@ async def test_an_adapter_that_the_engine_does_not_load_is_refused_and_nothing_e
             assert isinstance(await verdicts.receive(), Waiting)
             refused = await verdicts.receive()
             assert isinstance(refused, Refused)
-            assert refused.message == "cannot load the adapter: bad adapter"
+            assert refused.problem.message == "cannot load the adapter: bad adapter"
         async with fleet.lease(with_lora(LORA), None) as verdicts:
             assert (await granted(verdicts)).served_name == "a"
 
@@ -251,5 +251,5 @@ async def test_forgetting_refuses_who_waits_and_ends_the_load(autojump_clock: Mo
         await fleet.forget("a", ModelNotFound("model 'a' not found"))
         refused = await verdicts.receive()
         assert isinstance(refused, Refused)
-        assert refused.kind == "model-not-found"
+        assert refused.problem.kind == "model-not-found"
         assert lives.alive == 0

@@ -1,15 +1,15 @@
-"""Only what is allowed of an Anthropic request reaches the engine."""
+"""Only the allowed fields of an Anthropic request reach the engine."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.properties import accepted_or_refused, accepts_some
 from vllamad.errors import BadInput
 from vllamad.translate.anthropic.messages import count_request, messages_request
 from vllamad.translate.engine.request_fields import LEFT_OUT
@@ -51,7 +51,7 @@ def test_ordinary_fields_pass_and_the_model_is_left_to_the_caller():
     ["metadata", "service_tier", "chat_template_kwargs", "kv_transfer_params", "vllm_xargs",
      "cache_salt", "mm_payload", "container", "made_up"],
 )  # fmt: skip
-def test_what_could_hurt_or_means_nothing_is_dropped(field):
+def test_fields_that_are_not_allowed_are_dropped(field):
     assert asked(**{field: {"a": 1}}) == {"max_tokens": 5, "messages": [HI]}
 
 
@@ -78,7 +78,7 @@ def test_cache_marks_are_no_part_of_blocks_and_tools():
     }
 
 
-def test_a_picture_is_called_what_its_bytes_are():
+def test_an_image_gets_the_media_type_of_its_bytes():
     source = {"type": "base64", "media_type": "image/webp", "data": PNG}
     assert blocks({"type": "image", "source": source, "x": 1}) == [
         HI | {"content": [{"type": "image", "source": source | {"media_type": "image/png"}}]}
@@ -97,7 +97,7 @@ def test_tools_and_their_results_pass():
     assert asked(messages=messages)["messages"] == messages
 
 
-def test_traces_of_other_servers_are_skipped_and_so_is_a_message_of_nothing_else():
+def test_unsupported_blocks_and_messages_of_only_these_are_left_out():
     skipped = [{"type": kind} for kind in ("server_tool_use", "web_search_tool_result")]
     text = {"type": "text", "text": "hi"}
     kept = asked(
@@ -109,7 +109,7 @@ def test_traces_of_other_servers_are_skipped_and_so_is_a_message_of_nothing_else
     assert kept["messages"] == [{"role": "user", "content": [text]}]
 
 
-def test_empty_tools_are_none():
+def test_an_empty_list_of_tools_is_removed():
     assert "tools" not in asked(tools=[])
 
 
@@ -188,10 +188,12 @@ ANY = st.recursive(
 FIELDS = st.sampled_from(["model", "messages", "max_tokens", "tools", "system", "thinking"])
 
 
+@accepts_some
+@example(body={"messages": [{"role": "user", "content": "hi"}]})
 @given(st.dictionaries(FIELDS, ANY))
 def test_no_json_raises_anything_but_bad_input(body):
     for decode in (messages_request, count_request):
-        with suppress(BadInput):
+        with accepted_or_refused():
             decode(json.dumps({"model": "m", "max_tokens": 1} | body).encode())
 
 
@@ -202,7 +204,7 @@ def left_out_of(**fields: object) -> tuple[dict[str, object], set[str]]:
 
 
 @pytest.mark.case("F5")
-def test_tools_of_the_servers_are_left_out_with_a_choice_of_them():
+def test_server_tools_are_left_out_with_a_choice_of_them():
     search = {"type": "web_search_20250305", "name": "web_search"}
     choice = {"type": "tool", "name": "web_search"}
     kept, left_out = left_out_of(tools=[search, TOOL], tool_choice=choice)
@@ -223,7 +225,7 @@ def test_a_choice_without_tools_is_ignored(tools):
     [({"type": "tool", "name": "f"}, True), ({"type": "tool", "name": "g"}, False),
      ({"type": "any"}, True), ({"type": "zzz"}, False), ({}, False)],
 )  # fmt: skip
-def test_a_choice_that_cannot_be_made_is_left_to_the_model(choice, stays):
+def test_an_impossible_tool_choice_is_removed(choice, stays):
     assert ("tool_choice" in asked(tools=[TOOL], tool_choice=choice)) is stays
 
 
@@ -249,7 +251,7 @@ def test_a_document_that_is_text_keeps_its_text(source, text):
      {"type": "base64", "media_type": "text/plain", "data": "/w=="}, {"type": "text", "data": 1},
      {"type": "content", "content": [1]}, {"type": "content", "content": 1}],
 )  # fmt: skip
-def test_any_other_document_is_left_out_and_told(source):
+def test_any_other_document_is_left_out_and_reported(source):
     hi = {"type": "text", "text": "hi"}
     given = [{"role": "user", "content": [{"type": "document", "source": source}, hi]}]
     kept, left_out = left_out_of(messages=given)
@@ -258,22 +260,27 @@ def test_any_other_document_is_left_out_and_told(source):
 
 
 @pytest.mark.case("F5")
-def test_blocks_that_cannot_be_served_are_left_out_and_told():
-    found = {"type": "search_result", "source": "s", "title": "T", "content": [{"text": "x"}]}
+def test_unsupported_blocks_are_left_out_and_reported():
+    search_result = {
+        "type": "search_result",
+        "source": "s",
+        "title": "T",
+        "content": [{"text": "x"}],
+    }
     hosted = ["tool_reference", "container_upload", "server_tool_use", "new_one"]
     stored = {"type": "image", "source": {"type": "file", "file_id": "f"}}
-    content = [found, stored, *({"type": kind} for kind in hosted)]
+    content = [search_result, stored, *({"type": kind} for kind in hosted)]
     kept, left_out = left_out_of(messages=[{"role": "user", "content": content}])
     text = [{"type": "text", "text": "T\ns\nx"}]
     assert kept["messages"] == [{"role": "user", "content": text}]
     assert left_out == {"image of a stored file"} | {f"block {kind}" for kind in hosted}
 
 
-def test_a_message_of_nothing_that_can_be_served_leaves_an_empty_user_message():
+def test_unsupported_messages_alone_leave_an_empty_user_message():
     assert blocks({"type": "container_upload"}) == [{"role": "user", "content": ""}]
 
 
-def test_a_developer_is_the_system_and_an_unknown_effort_is_left_out():
+def test_a_developer_message_becomes_system_and_an_unknown_effort_is_removed():
     given = [{"role": "developer", "content": "s"}, HI]
     kept = asked(messages=given, output_config={"Effort": "minimal"})
     assert kept["messages"] == [{"role": "system", "content": "s"}, HI]
@@ -300,5 +307,5 @@ def test_a_result_without_content_is_empty():
          " into Go struct field MessagesRequest.messages.role of type string"),
     ],
 )  # fmt: skip
-def test_a_wrong_type_is_told_in_anthropics_types(body, text):
+def test_a_wrong_type_is_refused_with_anthropics_type(body, text):
     assert refusal_of(body) == text

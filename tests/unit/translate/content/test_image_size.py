@@ -1,4 +1,4 @@
-"""The size of a picture is read from its header, whatever the rest is."""
+"""The size of an image is read from its header alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a conversation is cut: whole turns, pairs together, and few counts."""
+"""Cuts drop whole turns, keep calls with their results, and take few counts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def places(messages: list[ChatMessage]) -> str:
         ("", [""]),
     ],
 )
-def test_the_oldest_turns_go_whole(roles: str, kept: list[str]):
+def test_the_oldest_turns_are_dropped_whole(roles: str, kept: list[str]):
     messages = numbered(roles)
     cuts = Cuts(messages)
     assert [places(cuts.kept(cut)) for cut in range(cuts.last + 1)] == kept
@@ -123,12 +123,12 @@ def tokens_of(messages: list[ChatMessage], density: int) -> int:
 
 
 def searched(cuts: Cuts, limit: int, density: int) -> tuple[int, int]:
-    """The best cut, and how many counts it took."""
+    """The best cut, and the number of counts."""
     search = Search(cuts, limit)
     counts = 0
     while (cut := search.next()) is not None:
         counts += 1
-        search.told(cut, tokens_of(cuts.kept(cut), density))
+        search.record_count(cut, tokens_of(cuts.kept(cut), density))
     return search.best, counts
 
 
@@ -156,7 +156,7 @@ def keeps_what_belongs_together(messages: list[ChatMessage], percent: int, densi
 
 
 def pairs(messages: list[ChatMessage]) -> list[tuple[ChatMessage, ChatMessage]]:
-    """Each result with the newest call before it that has its id."""
+    """Pairs of each result and the newest earlier call with its id."""
     calls: dict[object, ChatMessage] = {}
     found: list[tuple[ChatMessage, ChatMessage]] = []
     for message in messages:
@@ -168,7 +168,7 @@ def pairs(messages: list[ChatMessage]) -> list[tuple[ChatMessage, ChatMessage]]:
 
 
 @pytest.mark.case("F1")
-def test_any_conversation_keeps_what_belongs_together():
+def test_a_cut_never_separates_a_call_from_its_result():
     CUT.clear()
     keeps_what_belongs_together()
     assert CUT, "no conversation was cut between all and nothing"
@@ -176,7 +176,7 @@ def test_any_conversation_keeps_what_belongs_together():
 
 @pytest.mark.parametrize("length", [1, 50, 2000])
 @pytest.mark.parametrize("limit", [300, 8000, 120_000])
-def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit: int):
+def test_equal_messages_are_cut_after_few_counts(length: int, limit: int):
     words = "word " * length
     messages: list[ChatMessage] = [
         {"role": LETTERS["ua"[at % 2]], "content": words} for at in range(9_999)
@@ -187,20 +187,20 @@ def test_a_conversation_of_like_messages_is_cut_by_few_counts(length: int, limit
     while (cut := search.next()) is not None:
         tokens = 10 + sum(5 + str(message["content"]).count(" ") for message in cuts.kept(cut))
         counted.append(tokens)
-        search.told(cut, tokens)
+        search.record_count(cut, tokens)
     assert len(counted) <= COUNTS
     assert max(counted) <= 8 * limit + 2 * (5 + length), "a whole that is far too long is not read"
     kept = 10 + (5 + length) * len(cuts.kept(search.best))
     assert kept <= limit or search.best == cuts.last
-    wanted = min(limit, 10 + (5 + length) * 9_999)
-    assert kept >= 0.85 * wanted - 2 * (5 + length)
+    expected = min(limit, 10 + (5 + length) * 9_999)
+    assert kept >= 0.85 * expected - 2 * (5 + length)
 
 
-def test_a_refused_count_is_not_a_small_number():
+def test_a_refused_count_leaves_the_conversation_whole():
     cuts = Cuts(numbered("uauau"))
     search = Search(cuts, 50)
     assert search.next() == 0
-    search.told(0, None)
+    search.record_count(0, None)
     assert search.next() is None
     assert search.best == 0
 
@@ -210,11 +210,11 @@ def test_a_refusal_after_a_fit_leaves_the_fit():
     search = Search(cuts, 100)
     first = search.next()
     assert first
-    search.told(first, 50)
+    search.record_count(first, 50)
     second = search.next()
     assert second is not None
     assert second < first
-    search.told(second, None)
+    search.record_count(second, None)
     assert search.next() is None
     assert search.best == first
 
@@ -232,5 +232,5 @@ def test_a_refusal_after_a_fit_leaves_the_fit():
         (-5, 4, []),
     ],
 )
-def test_token_ids_are_cut_after_the_first_that_stay(room: int, keep: int, left: list[int]):
+def test_token_ids_are_dropped_after_the_kept_ones(room: int, keep: int, left: list[int]):
     assert cut_context([*range(9)], room, keep) == left

@@ -1,4 +1,4 @@
-"""Any valid conversation renders with any family's template, and nothing said in it is lost."""
+"""Any valid conversation renders with any template, without loss."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ REPORTED = {
 @pytest.mark.case("F2", "F3")
 @every
 @pytest.mark.parametrize("conversation", REPORTED)
-def test_a_conversation_that_was_refused_renders(family: str, conversation: str) -> None:
+def test_a_refused_conversation_renders_once_conformed(family: str, conversation: str) -> None:
     messages = REPORTED[conversation]
     prompt = rendered(family, conform(messages, RULES[family]))
+    assert messages
     for message in messages:
         assert str(message["content"]) in prompt
 
 
-def test_the_strict_ones_among_the_templates_refuse_them_as_they_are() -> None:
+def test_strict_templates_refuse_the_unchanged_conversations() -> None:
     refusing: set[str] = set()
     for family in FAMILIES:
         for messages in REPORTED.values():
@@ -75,7 +76,7 @@ _numbers = st.integers(0, 10**6)
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[ChatMessage]:
-    """Valid conversations: any order of roles, calls with results, words that occur once."""
+    """Valid conversations: any order of roles, calls with results, unique words."""
     messages: list[ChatMessage] = []
     count = 0
 
@@ -91,8 +92,8 @@ def conversations(draw: st.DrawFn) -> list[ChatMessage]:
             calls = [call(id, "f", f'{{"a":"{words()}"}}') for id in ids]
             text = words() if draw(st.booleans()) else ""
             messages.append({"role": "assistant", "content": text, "tool_calls": calls})
-            told = draw(st.permutations(ids))[: draw(st.integers(0, len(ids)))]
-            messages += [say("tool", words(), tool_call_id=id) for id in told]
+            named_ids = draw(st.permutations(ids))[: draw(st.integers(0, len(ids)))]
+            messages += [say("tool", words(), tool_call_id=id) for id in named_ids]
         elif kind == "blank":
             messages.append({"role": draw(st.sampled_from(["user", "assistant"])), "content": ""})
         else:
@@ -101,10 +102,10 @@ def conversations(draw: st.DrawFn) -> list[ChatMessage]:
 
 
 def nonces(messages: list[ChatMessage]) -> set[str]:
-    """The words of a conversation, those in the arguments of calls included; ids are no words."""
-    said = [str(message["content"]) for message in messages]
-    said += [str(one["function"]) for message in messages for one in calls_of(message)]
-    return {word for text in said for word in re.findall(r"word\d+x\d+y", text)}
+    """The texts of a conversation with the arguments of its calls, but without ids."""
+    texts = [str(message["content"]) for message in messages]
+    texts += [str(item["function"]) for message in messages for item in calls_of(message)]
+    return {word for text in texts for word in re.findall(r"word\d+x\d+y", text)}
 
 
 @every
@@ -128,13 +129,13 @@ def test_nothing_is_lost_by_the_strictest_rules(
     assert conform(written, rules) == written
 
 
-def test_what_accepts_everything_is_given_it_as_it_is() -> None:
-    said = REPORTED["a system message later on"]
-    assert conform(said, ACCEPTS_ALL) is said
+def test_a_template_without_rules_gets_the_conversation_unchanged() -> None:
+    conversation = REPORTED["a system message later on"]
+    assert conform(conversation, ACCEPTS_ALL) is conversation
     assert conform([], STRICTEST) == []
 
 
-def test_ids_are_spelled_alike_in_calls_and_results_over_a_whole_conversation() -> None:
+def test_a_call_and_its_result_have_the_same_id() -> None:
     long = "call_that_is_longer_than_nine"
     messages = [
         say("user"),
@@ -144,7 +145,7 @@ def test_ids_are_spelled_alike_in_calls_and_results_over_a_whole_conversation() 
         say("user"),
     ]
     written = conform(messages, TemplateRules(call_ids="alnum9"))
-    calls = [one["id"] for one in calls_of(written[1])]
+    calls = [item["id"] for item in calls_of(written[1])]
     assert [message["tool_call_id"] for message in written[2:4]] == calls
     assert [message["content"] for message in written[2:4]] == ["first", "second"]
     assert calls[1] == "Abc123xyz"
@@ -161,20 +162,20 @@ def test_kimis_ids_count_over_the_conversation() -> None:
         say("tool", "y", name="go"),
     ]
     written = conform(messages, TemplateRules(call_ids="kimi"))
-    ids = [one["id"] for message in written for one in calls_of(message)]
+    ids = [item["id"] for message in written for item in calls_of(message)]
     assert ids == ["functions.go:0", "functions.stop:1", "functions.go:2"]
     assert written[2]["tool_call_id"] == "functions.go:0"
     assert written[4]["tool_call_id"] == "functions.go:2"
 
 
-def test_the_assistant_goes_on_with_its_own_last_words() -> None:
+def test_a_continued_assistant_message_stays_the_last() -> None:
     messages = [say("user"), say("assistant", "It is")]
     rules = TemplateRules(ends_with_user=True)
     assert conform(messages, rules, continues=True) == messages
     assert [role_of(message) for message in conform(messages, rules)][-1] == "user"
 
 
-def test_pictures_stay_where_words_are_put_before_them() -> None:
+def test_images_keep_their_place_after_inserted_text() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:"}}
     messages = [say("system", "one"), say("user") | {"content": [picture]}]
     [written] = conform(messages, TemplateRules(system="none"))
@@ -242,7 +243,9 @@ def kinds(message: ChatMessage) -> str:
 
 
 def blocks(messages: list[ChatMessage], kind: str) -> list[ChatMessage]:
-    contents = [cast("list[ChatMessage]", one["content"]) for one in messages if kinds(one) != "x"]
+    contents = [
+        cast("list[ChatMessage]", item["content"]) for item in messages if kinds(item) != "x"
+    ]
     return [
         block
         for content in contents
@@ -252,7 +255,7 @@ def blocks(messages: list[ChatMessage], kind: str) -> list[ChatMessage]:
     ]
 
 
-def test_without_system_messages_that_of_messages_is_in_the_first_user_turn() -> None:
+def test_the_anthropic_system_prompt_moves_into_the_first_user_turn() -> None:
     body = conform_request(
         "/v1/messages/count_tokens",
         {"system": [{"type": "text", "text": "s"}], "messages": [say("user", "u")]},
@@ -300,9 +303,9 @@ def test_a_conversation_of_responses_conforms() -> None:
     assert any(item["type"] == "reasoning" for item in items)
 
 
-def test_a_question_alone_is_a_conversation_too() -> None:
-    asked: dict[str, object] = {"instructions": "be brief", "input": "why?"}
-    body = conform_request("/v1/responses", asked, TemplateRules(system="none"))
+def test_a_plain_text_input_is_one_user_message() -> None:
+    request: dict[str, object] = {"instructions": "be brief", "input": "why?"}
+    body = conform_request("/v1/responses", request, TemplateRules(system="none"))
     assert body == {"input": [{"type": "message", "role": "user", "content": "be brief\n\nwhy?"}]}
 
 
@@ -315,7 +318,7 @@ def test_a_question_alone_is_a_conversation_too() -> None:
         ("/v1/chat/completions", {"messages": "x"}),
     ],
 )
-def test_what_is_accepted_stays_as_it_is(path: str, body: dict[str, object]) -> None:
+def test_an_accepted_conversation_stays_unchanged(path: str, body: dict[str, object]) -> None:
     assert conform_request(path, body, ACCEPTS_ALL) is body
     assert conform_request(path, body, TemplateRules(blank=False)) == body
 
@@ -329,7 +332,7 @@ CALLS: list[ChatMessage] = [
 ]
 
 
-def test_calls_and_results_are_text_where_a_template_writes_none() -> None:
+def test_calls_and_results_become_text_for_a_template_without_tools() -> None:
     parts = [{"type": "image_url"}]
     messages = [*CALLS, say("tool", tool_call_id="b") | {"content": parts}]
     written = conform(messages, TemplateRules(tools=False))
@@ -344,7 +347,7 @@ def test_calls_and_results_are_text_where_a_template_writes_none() -> None:
     ]
 
 
-def test_a_result_without_its_call_stays_a_result_where_that_is_accepted() -> None:
+def test_a_result_without_its_call_stays_where_rules_accept_it() -> None:
     alone = [say("user"), say("tool", "x", tool_call_id="a long id")]
     assert conform(alone, TemplateRules(developer=False)) == alone
     [_, nine] = conform(alone, TemplateRules(call_ids="alnum9"))
@@ -362,14 +365,14 @@ def test_one_call_a_turn_and_each_with_one_result() -> None:
     assert written[-1]["content"] == "Tool result: orphan"
 
 
-def test_a_system_message_without_words_goes_where_it_is_not_accepted() -> None:
+def test_an_empty_system_message_is_dropped_where_none_is_accepted() -> None:
     empty: ChatMessage = {"role": "system", "content": ""}
     rules = TemplateRules(system="none")
     assert conform([empty, say("user")], rules) == [say("user")]
     assert [role_of(message) for message in conform([empty], rules)] == ["user"]
 
 
-def test_thoughts_are_joined_with_the_words_they_belong_to() -> None:
+def test_reasoning_is_merged_with_its_message() -> None:
     messages = [
         say("user"),
         say("assistant", "one", reasoning="a"),
@@ -380,19 +383,19 @@ def test_thoughts_are_joined_with_the_words_they_belong_to() -> None:
     assert (written["content"], written["reasoning"]) == ("one\n\ntwo\n\nthree", "a\n\nb")
 
 
-def test_a_turn_of_thoughts_alone_is_blank() -> None:
+def test_a_turn_with_only_reasoning_is_blank() -> None:
     thought: list[object] = [{"type": "thinking", "thinking": "hm"}]
     messages = [say("user"), say("assistant") | {"content": thought}]
     [_, written] = conform(messages, TemplateRules(blank=False))
     assert written["content"] == [*thought, {"type": "text", "text": "..."}]
 
 
-def test_calls_without_words_before_them_join_the_words_in_responses() -> None:
+def test_calls_in_responses_join_the_previous_message() -> None:
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     result = {"type": "function_call_output", "call_id": "c", "output": "x"}
     body: dict[str, object] = {"input": [say("user"), item, item | {"call_id": "d"}, result]}
     made = conform_request("/v1/responses", body, TemplateRules(paired=True, developer=False))
-    assert [one["type"] for one in cast("list[ChatMessage]", made["input"])] == [
+    assert [item["type"] for item in cast("list[ChatMessage]", made["input"])] == [
         "message", "function_call", "function_call", "function_call_output", "function_call_output",
     ]  # fmt: skip
 
@@ -418,36 +421,36 @@ def test_an_unanswered_call_is_answered_where_turns_alternate_in_responses() -> 
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     body: dict[str, object] = {"input": [say("user"), item, say("assistant"), say("user")]}
     made = conform_request("/v1/responses", body, RULES["mistral-v3"])
-    kinds_of = [one.get("role", one["type"]) for one in cast("list[ChatMessage]", made["input"])]
-    # Else the engine joins the call with the words behind it, and a template misses a turn.
+    kinds_of = [item.get("role", item["type"]) for item in cast("list[ChatMessage]", made["input"])]
+    # Else the engine joins the call with the text after it, and a template misses a turn.
     assert kinds_of == [
         "user", "assistant", "user", "function_call", "function_call_output", "assistant", "user",
     ]  # fmt: skip
 
 
-def test_items_that_come_to_stand_side_by_side_in_responses_are_read_as_the_engine_does() -> None:
+def test_items_that_become_adjacent_in_responses_are_read_as_the_engine_does() -> None:
     thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     given: list[object] = [thought, say("developer"), item, say("user")]
     made = conform_request("/v1/responses", {"input": given}, RULES["ministral-2512"])
     items = cast("list[ChatMessage]", made["input"])
-    assert [one.get("role", one["type"]) for one in items] == [
+    assert [item.get("role", item["type"]) for item in items] == [
         "user", "reasoning", "assistant", "function_call", "function_call_output",
         "assistant", "user",
     ]  # fmt: skip
 
 
-def test_thoughts_stand_with_the_words_they_belong_to_in_responses() -> None:
+def test_reasoning_items_stay_before_their_message() -> None:
     thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
     given: list[object] = [say("assistant"), thought, thought, say("user")]
     made = conform_request("/v1/responses", {"input": given}, TemplateRules(user="first"))
     items = cast("list[ChatMessage]", made["input"])
-    assert [one["type"] for one in items] == [
+    assert [item["type"] for item in items] == [
         "message", "reasoning", "message", "reasoning", "message",
     ]  # fmt: skip
 
 
-def test_words_in_parts_are_one_text_where_a_template_reads_the_first_part_alone() -> None:
+def test_text_parts_are_joined_for_a_template_that_reads_only_the_first() -> None:
     parts: list[object] = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     picture: list[object] = [*parts, {"type": "image_url"}]
     messages = [
@@ -460,12 +463,12 @@ def test_words_in_parts_are_one_text_where_a_template_reads_the_first_part_alone
     assert (system["content"], user["content"]) == ("one\ntwo", picture)
 
 
-def test_mistral_common_is_given_a_conversation_that_ends_with_the_user() -> None:
+def test_mistral_common_gets_a_conversation_that_ends_with_the_user() -> None:
     written = conform([say("user"), say("assistant")], MISTRAL_COMMON)
     assert [role_of(message) for message in written] == ["user", "assistant", "user"]
 
 
-def test_pictures_of_a_result_are_the_users_as_the_engine_has_it() -> None:
+def test_images_of_a_result_move_into_a_user_turn() -> None:
     picture: ChatMessage = {"type": "image", "source": {}}
     text: ChatMessage = {"type": "text", "text": "seen"}
     use: ChatMessage = {"type": "tool_use", "id": "abcdefgh1", "name": "f", "input": {}}
@@ -478,7 +481,7 @@ def test_pictures_of_a_result_are_the_users_as_the_engine_has_it() -> None:
     ]
     made = conform_request("/v1/messages", {"messages": messages}, RULES["ministral-2512"])
     written = cast("list[ChatMessage]", made["messages"])
-    assert [(one["role"], kinds(one)) for one in written] == [
+    assert [(item["role"], kinds(item)) for item in written] == [
         ("user", "text"),
         ("assistant", "tool_use"),
         ("user", "tool_result"),

@@ -1,4 +1,4 @@
-"""What the model and its worker say about a request that is the engine's own."""
+"""The changes that a model and its worker require in a relayed request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fit(traits: ModelTraits = PLAIN, length: int = 100, **body: object) -> dict[
     ("limit", "kept"),
     [(1, 1), (100, 100), (101, 100), (-1, 100), (-2, 100), (0, 0), ("x", "x"), (2.5, 2.5)],
 )
-def test_no_answer_is_longer_than_the_context(name, limit, kept):
+def test_token_limits_are_capped_at_the_context_length(name, limit, kept):
     assert fit(**{name: limit}) == {name: kept}
 
 
@@ -43,7 +43,7 @@ def test_no_answer_is_longer_than_the_context(name, limit, kept):
      ({"type": "function_call_output", "output": [{"type": "input_image"}]}, "image")],
 )  # fmt: skip
 @pytest.mark.parametrize("field", ["messages", "input"])
-def test_media_are_refused_where_a_model_takes_none(part, kind, field) -> None:
+def test_media_are_refused_for_a_model_without_the_capability(part, kind, field) -> None:
     said: list[object] = [{"role": "user", "content": "x"}, {"content": [{"type": "text"}, part]}]
     body: dict[str, object] = {field: said}
     with pytest.raises(NotSupported, match=f"this model does not support {kind} input"):
@@ -52,14 +52,14 @@ def test_media_are_refused_where_a_model_takes_none(part, kind, field) -> None:
     check_media(body, msgspec.structs.replace(PLAIN, capabilities=able))
 
 
-def test_no_answer_has_to_be_longer_than_it_may() -> None:
+def test_min_tokens_never_exceed_the_token_limit() -> None:
     assert fit(max_tokens=5, min_tokens=9) == {"max_tokens": 5, "min_tokens": 5}
     assert fit(max_tokens=5, min_tokens=2) == {"max_tokens": 5, "min_tokens": 2}
 
 
 @pytest.mark.case("B3")
 @pytest.mark.parametrize(
-    ("asked", "sent", "form"),
+    ("client_body", "engine_body", "form"),
     [
         ({}, {}, AnswerForm()),
         ({"n": 3, "temperature": 0}, {"n": 1, "temperature": 0}, AnswerForm(copies=3)),
@@ -74,8 +74,8 @@ def test_no_answer_has_to_be_longer_than_it_may() -> None:
         ({"max_tokens": 0, "echo": True}, {"max_tokens": 0, "echo": True}, AnswerForm()),
     ],
 )  # fmt: skip
-def test_what_the_engine_cannot_be_asked_is_done_with_its_answer(asked, sent, form) -> None:
-    assert take_answer_form(asked) == (sent, form)
+def test_unsupported_counts_are_applied_to_the_response(client_body, engine_body, form) -> None:
+    assert take_answer_form(client_body) == (engine_body, form)
 
 
 def test_an_unknown_context_limits_nothing():
@@ -86,7 +86,7 @@ def test_an_unknown_context_limits_nothing():
     "wish",
     [{"thinking": {"type": "enabled", "budget_tokens": 2000}}, {"thinking": {"type": "disabled"}}],
 )
-def test_a_model_that_does_not_think_is_not_asked_to(wish):
+def test_thinking_is_removed_for_a_model_without_it(wish):
     assert fit(**wish) == {}
 
 
@@ -109,17 +109,17 @@ def switch(on: bool) -> dict[str, object]:
         ({"thinking": 1}, {"thinking": 1}),
     ],
 )  # fmt: skip
-def test_a_model_that_thinks_is_told_whether_to_under_both_names(wish, sent):
+def test_thinking_is_switched_under_both_template_names(wish, sent):
     assert fit(THINKS, **wish) == sent
 
 
-def test_where_there_is_no_switch_nobody_is_told_of_one():
+def test_a_model_that_always_thinks_gets_no_switch():
     always = msgspec.structs.replace(THINKS, always_thinks=True)
     assert fit(always, reasoning_effort="low") == {"reasoning_effort": "low"}
 
 
 @pytest.mark.parametrize("choice", [None, "auto", "required", {"type": "tool", "name": "f"}])
-def test_tools_are_refused_where_the_model_cannot_call_them(choice):
+def test_tools_are_refused_for_a_model_without_tool_calls(choice):
     body: dict[str, object] = {"tools": [{"name": "f"}], "tool_choice": choice}
     with pytest.raises(NotSupported) as refused:
         check_tools(body, PLAIN)
@@ -128,5 +128,5 @@ def test_tools_are_refused_where_the_model_cannot_call_them(choice):
 
 
 @pytest.mark.parametrize("choice", ["none", {"type": "none"}])
-def test_tools_that_must_not_be_called_need_no_such_model(choice):
+def test_tools_with_choice_none_pass_for_any_model(choice):
     check_tools({"tools": [{"name": "f"}], "tool_choice": choice}, PLAIN)

@@ -1,4 +1,4 @@
-"""What a derived model adds to requests of `/v1`, and what it leaves to the client."""
+"""The fields that a derived model adds to requests of `/v1`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def laid(path: str, overlay: Overlay = MADE, **body: Any) -> dict[str, Any]:
     return add_model_defaults(path, body, overlay, 2048, overlay.parameters)
 
 
-def test_nothing_is_added_to_what_is_no_derived_model() -> None:
+def test_a_model_that_is_not_derived_adds_nothing() -> None:
     body: dict[str, object] = {"messages": [HI]}
     assert add_model_defaults("/v1/chat/completions", body, EMPTY_OVERLAY, 2048, {}) is body
 
@@ -39,35 +39,35 @@ def test_a_chat_gets_system_history_and_parameters() -> None:
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-def test_a_system_message_of_the_clients_own_stays_the_only_one(role: str) -> None:
-    own = {"role": role, "content": "mine"}
-    assert laid("/v1/chat/completions", messages=[own, HI])["messages"] == [*HISTORY, own, HI]
+def test_the_clients_system_message_replaces_the_models(role: str) -> None:
+    system = {"role": role, "content": "mine"}
+    assert laid("/v1/chat/completions", messages=[system, HI])["messages"] == [*HISTORY, system, HI]
 
 
-def test_what_the_client_says_stays() -> None:
-    told = laid("/v1/chat/completions", messages=[HI], temperature=0.9, max_completion_tokens=7)
-    assert told["temperature"] == 0.9
-    assert "max_tokens" not in told
+def test_fields_of_the_client_win_over_defaults() -> None:
+    request = laid("/v1/chat/completions", messages=[HI], temperature=0.9, max_completion_tokens=7)
+    assert request["temperature"] == 0.9
+    assert "max_tokens" not in request
 
 
-def test_a_completion_gets_parameters_and_its_prompt_stays_as_it_is() -> None:
-    told = laid("/v1/completions", prompt="x")
-    assert told["prompt"] == "x"
-    assert told["max_tokens"] == 5
-    assert "messages" not in told
+def test_a_completion_gets_parameters_and_keeps_its_prompt() -> None:
+    request = laid("/v1/completions", prompt="x")
+    assert request["prompt"] == "x"
+    assert request["max_tokens"] == 5
+    assert "messages" not in request
 
 
 def test_responses_get_instructions() -> None:
-    told = laid("/v1/responses", input="x")
-    assert told == {
+    request = laid("/v1/responses", input="x")
+    assert request == {
         "input": "x", "instructions": "Be kind.", "temperature": 0.1, "max_output_tokens": 5,
     }  # fmt: skip
     assert laid("/v1/responses", input="x", instructions="mine")["instructions"] == "mine"
 
 
 def test_messages_get_their_system_beside_the_history() -> None:
-    told = laid("/v1/messages", messages=[HI], max_tokens=9)
-    assert told == {
+    request = laid("/v1/messages", messages=[HI], max_tokens=9)
+    assert request == {
         "messages": [*HISTORY, HI], "system": "Be kind.", "temperature": 0.1,
         "top_p": 0.9, "top_k": 40, "stop_sequences": ["a"], "max_tokens": 9,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Clients of Responses and of Anthropic's API get what the engine wrote, in the API's keys."""
+"""Clients of Responses and Anthropic's API get the engine's response with the API's keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recorded(name: str) -> bytes:
 def answer(
     api: type[NamedEventPassthrough], asked: str = SERVED, *, stream: bool = True
 ) -> NamedEventPassthrough:
-    return api(stream=stream, served_name=SERVED, asked_name=asked)
+    return api(stream=stream, served_name=SERVED, requested_name=asked)
 
 
 def data_of(events: bytes) -> list[Any]:
@@ -42,7 +42,7 @@ def data_of(events: bytes) -> list[Any]:
 
 @both
 @pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
-def test_events_are_the_same_whatever_the_cuts(api, name, size) -> None:
+def test_events_are_the_same_for_any_chunking(api, name, size) -> None:
     stream = recorded(f"{name}.sse")
     output = answer(api)
     pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
@@ -54,7 +54,7 @@ def test_events_are_the_same_whatever_the_cuts(api, name, size) -> None:
 
 
 @both
-def test_deltas_pass_as_they_are(api, name) -> None:
+def test_deltas_pass_unchanged(api, name) -> None:
     mark = {"messages": b"content_block_delta", "responses": b"output_text.delta"}[name]
     deltas = {event for event in recorded(f"{name}.sse").split(b"\n\n") if mark in event}
     assert deltas
@@ -75,7 +75,7 @@ HOLDER = {"messages": "message", "responses": "response"}
 
 @pytest.mark.case("F11", "B8")
 @both
-def test_an_answer_has_the_keys_of_the_sdks_types_and_no_others(api, name) -> None:
+def test_a_response_has_the_keys_of_the_sdks_types_and_no_others(api, name) -> None:
     whole = answer(api, stream=False)
     whole.feed(recorded(f"{name}.json"), NOW)
     body = json.loads(whole.finish(NOW))
@@ -95,14 +95,14 @@ def test_each_event_has_the_keys_of_the_sdks_types_and_no_others(api, name) -> N
 
 
 @pytest.mark.case("B8")
-def test_only_a_response_that_is_complete_tells_when() -> None:
+def test_only_a_completed_response_has_completed_at() -> None:
     events = data_of(answer(ResponsesPassthrough).feed(recorded("responses.sse"), NOW))
     held = [event["response"] for event in events if "response" in event]
     assert [response["completed_at"] for response in held] == [None, None, NOW // 10**9]
     assert [response["metadata"] for response in held] == [{}, {}, {}]
 
 
-def test_metadata_of_the_clients_comes_back_and_counts_may_be_absent() -> None:
+def test_metadata_is_returned_and_usage_may_be_absent() -> None:
     response = {"model": "a", "metadata": {"k": "v"}, "usage": {"input_tokens": 1}, "id": "resp_1"}
     output = answer(ResponsesPassthrough, stream=False)
     output.feed(json.dumps(response).encode(), 0)
@@ -111,14 +111,14 @@ def test_metadata_of_the_clients_comes_back_and_counts_may_be_absent() -> None:
     }  # fmt: skip
 
 
-def test_the_id_of_a_message_may_be_another_servers() -> None:
+def test_an_id_of_another_server_passes_unchanged() -> None:
     output = answer(MessagesPassthrough, stream=False)
     output.feed(json.dumps({"model": "a", "id": "msg_7"}).encode(), 0)
     assert json.loads(output.finish(0))["id"] == "msg_7"
 
 
 @both
-def test_the_client_gets_back_the_name_it_asked_for(api, name) -> None:
+def test_the_response_has_the_requested_model_name(api, name) -> None:
     output, whole = answer(api, "SmolLM2:135M"), answer(api, "SmolLM2:135M", stream=False)
     out = output.feed(recorded(f"{name}.sse"), 0)
     whole.feed(recorded(f"{name}.json"), 0)
@@ -127,10 +127,10 @@ def test_the_client_gets_back_the_name_it_asked_for(api, name) -> None:
         assert b'"model":"smollm2:135m"' not in text
 
 
-def test_what_the_client_sent_is_never_renamed() -> None:
+def test_a_model_name_in_the_clients_text_is_not_renamed() -> None:
     response = '"response":{"metadata":{"model":"a"},"model":"a","tools":[{"model":"a"}]}'
     event = f'event: response.created\ndata: {{"type":"response.created",{response}}}\n\n'.encode()
-    output = ResponsesPassthrough(stream=True, served_name="a", asked_name="b")
+    output = ResponsesPassthrough(stream=True, served_name="a", requested_name="b")
     [made] = data_of(output.feed(event, 0))
     assert made["response"] == {
         "metadata": {"model": "a"}, "model": "b", "tools": [{"model": "a"}], "error": None,
@@ -155,20 +155,20 @@ def test_cached_tokens_of_a_prompt_are_counted_too() -> None:
     assert (output.prompt_tokens, output.completion_tokens) == (37, 2)
 
 
-def test_a_count_of_tokens_passes_as_it_is() -> None:
+def test_a_token_count_passes_unchanged() -> None:
     output = answer(MessagesPassthrough, "other", stream=False)
     output.feed(b'{"input_tokens":37}', 0)
     assert output.finish(0) == b'{"input_tokens":37}'
 
 
 @both
-def test_an_object_that_is_none_is_passed_on(api, name) -> None:
+def test_a_body_that_is_no_object_passes_unchanged(api, name) -> None:
     output = answer(api, "other", stream=False)
     output.feed(b"nonsense", 0)
     assert output.finish(0) == b"nonsense"
 
 
-def test_numbers_of_another_shape_are_not_counted() -> None:
+def test_a_usage_of_unknown_form_is_not_counted() -> None:
     output = answer(MessagesPassthrough)
     event = b'event: message_delta\ndata: {"type":"message_delta","usage":{"input_tokens":"x"}}\n\n'
     assert output.feed(event, 0) == event
@@ -176,7 +176,7 @@ def test_numbers_of_another_shape_are_not_counted() -> None:
 
 
 @both
-def test_an_engine_that_breaks_off_is_an_error_and_no_end(api, name) -> None:
+def test_a_broken_off_stream_ends_with_an_error_event(api, name) -> None:
     output = answer(api)
     head = recorded(f"{name}.sse").split(b"\n\n")[:5]
     out = output.feed(b"\n\n".join(head) + b"\n\n", 0) + output.finish(0)
@@ -221,7 +221,7 @@ def test_an_error_of_messages_has_the_type_for_its_status() -> None:
         b"data: [DONE]\n\n",
     ],
 )
-def test_the_engines_own_error_before_anything_else_is_a_status(api, name, event) -> None:
+def test_an_engine_error_before_the_first_event_becomes_a_status(api, name, event) -> None:
     output = answer(api)
     assert output.feed(event, 0) == b""
     assert isinstance(output.failed, EngineRefused)
@@ -238,11 +238,11 @@ def test_the_engines_own_error_before_anything_else_is_a_status(api, name, event
         ("null", "null"),
     ],
 )
-def test_the_start_of_a_thought_has_a_signature(block: str, passed: str) -> None:
+def test_the_start_of_a_thinking_block_has_a_signature(block: str, passed: str) -> None:
     start = '{"type":"content_block_start","index":0,"content_block":%s}'
     event = f"event: content_block_start\ndata: {start % block}\n\n".encode()
-    [found] = data_of(answer(MessagesPassthrough).feed(event, 0))
-    assert found == json.loads(start % passed)
+    [event_data] = data_of(answer(MessagesPassthrough).feed(event, 0))
+    assert event_data == json.loads(start % passed)
 
 
 @both

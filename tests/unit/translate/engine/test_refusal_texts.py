@@ -1,4 +1,4 @@
-"""No text of an engine's reaches a client: what is known has words of ours, the rest a sentence."""
+"""No text of an engine reaches a client: known refusals and unknown ones get our messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vllamad.translate.engine.refusal_texts import (
 pytestmark = pytest.mark.case("B6")
 
 # What vLLM 0.32 writes, by the places in its source that a client's request can reach.
-SAID = [
+KNOWN = [
     ("This model's maximum context length is 2048 tokens. However, your prompt contains 4000",
      TOO_LONG),
     ("The decoder prompt (length 9) is longer than the maximum model length of 8. Make sure that "
@@ -83,9 +83,9 @@ SAID = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "told"), SAID)
-def test_what_is_known_is_told_in_our_words_and_not_logged(said: str, told: str) -> None:
-    assert explain_refusal(said) == (told, "")
+@pytest.mark.parametrize(("text", "message"), KNOWN)
+def test_a_known_refusal_gets_our_message_and_is_not_logged(text: str, message: str) -> None:
+    assert explain_refusal(text) == (message, "")
 
 
 PYDANTIC = (
@@ -95,7 +95,7 @@ PYDANTIC = (
 
 
 @pytest.mark.parametrize(
-    ("param", "told"),
+    ("param", "message"),
     [
         ("body.temperature", "invalid value for 'temperature'"),
         ("tool_choice.function.name", "invalid value for 'tool_choice.function.name'"),
@@ -106,15 +106,15 @@ PYDANTIC = (
         ("--flag", REFUSED),
     ],
 )
-def test_what_is_not_known_names_the_field_alone(param: str, told: str) -> None:
+def test_an_unknown_refusal_names_only_the_field(param: str, message: str) -> None:
     words = explain_refusal(PYDANTIC, param)
-    assert words.told == told
+    assert words.message == message
     assert words.unknown == "1 validation error: …"
 
 
-def test_the_log_has_nothing_of_what_a_client_said() -> None:
-    said = "Failed to apply X on data={'text': 'my secret'} with kwargs={} \"my secret\" it's"
-    assert explain_refusal(said).unknown == "Failed to apply X on data=…"
+def test_the_logged_text_has_nothing_of_the_clients_input() -> None:
+    text = "Failed to apply X on data={'text': 'my secret'} with kwargs={} \"my secret\" it's"
+    assert explain_refusal(text).unknown == "Failed to apply X on data=…"
     assert explain_refusal("Odd: `my secret` and 'my secret' there").unknown == "Odd: … and … there"
     assert explain_refusal("").unknown == "no text"
     assert len(explain_refusal("x " * 500).unknown) <= 160
@@ -122,14 +122,14 @@ def test_the_log_has_nothing_of_what_a_client_said() -> None:
 
 FORBIDDEN = re.compile(r"'loc'|--[a-z]|vllm|pydantic|Traceback|/[a-z]+/|\.py\b|parameter=", re.I)
 PIECES = [
-    *(said for said, _ in SAID), PYDANTIC, "Traceback (most recent call last)",
+    *(text for text, _ in KNOWN), PYDANTIC, "Traceback (most recent call last)",
     'File "/usr/lib/x.py", line 1', "--enable-x", "VLLM_X=1", "pid=7", "parameter=stop",
 ]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=4).map(" ".join),
        st.sampled_from(["", "body.top_p", "x.y"]) | st.text(max_size=20))  # fmt: skip
-def test_no_mark_of_an_engine_is_in_what_is_told(said: str, param: str) -> None:
-    told = explain_refusal(said, param).told
-    assert told
-    assert not FORBIDDEN.search(told)
+def test_no_text_of_the_engine_reaches_the_message(text: str, param: str) -> None:
+    message = explain_refusal(text, param).message
+    assert message
+    assert not FORBIDDEN.search(message)

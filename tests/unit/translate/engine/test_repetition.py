@@ -1,4 +1,4 @@
-"""Answers that only repeat themselves have an end, where the client set none."""
+"""Responses that only repeat themselves stop, unless the client set a limit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def asked(path: str, repetitions: int, *, limited: bool) -> object:
 
 @pytest.mark.case("B1")
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-def test_the_engine_is_asked_to_end_loops(path: str) -> None:
+def test_repetition_detection_is_added_to_the_request(path: str) -> None:
     field = {"max_pattern_size": LONGEST, "min_count": 64}
     assert asked(path, 64, limited=False) == field
     assert asked(path, 1, limited=False) == field | {"min_count": 2}, "vLLM takes no less"
 
 
 @pytest.mark.case("B1")
-def test_where_the_client_set_a_limit_or_nothing_is_to_end_it_is_not() -> None:
+def test_repetition_detection_is_left_out_with_a_limit_or_when_off() -> None:
     assert asked(CHAT, 64, limited=True) is None
     assert asked(CHAT, 0, limited=False) is None
     assert asked("/v1/responses", 64, limited=False) is None

@@ -1,4 +1,4 @@
-"""Events come out whole and once, whatever the cuts."""
+"""Events are complete and read once, for any chunking."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 @given(LINES, ENDS, st.lists(st.integers(0, 100)))
-def test_any_cut_of_the_same_bytes_gives_the_same_events(stream_lines, end, cuts):
+def test_any_chunking_gives_the_same_events(stream_lines, end, cuts):
     stream = b"".join(line + end for line in stream_lines)
     places = [0, *sorted(cuts), len(stream)]
     pieces = [stream[a:b] for a, b in pairwise(places)]

@@ -1,4 +1,4 @@
-"""Tool calls come out whole, in order, with their arguments as objects."""
+"""Tool calls are complete, in order, with their arguments as objects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def whole(*pieces: CallPiece, cut_short: bool = False) -> tuple[ToolCall, ...]:
     return calls
 
 
-def test_fragments_are_put_together_in_the_engines_order():
+def test_fragments_are_joined_in_the_engines_order():
     assert whole(
         piece(1, None, "g", "c2"),
         piece(0, '{"b"', "f", "c1"),
@@ -42,7 +42,7 @@ def test_a_call_without_id_or_arguments_gets_them():
     assert whole(CallPiece(3), piece(3, None, "f")) == (ToolCall("call_00000003", "f", {}),)
 
 
-def test_arguments_that_were_quoted_once_more_are_read():
+def test_arguments_that_are_encoded_twice_are_read():
     assert whole(piece(0, '"{\\"a\\": 1}"', "f", "c")) == (ToolCall("c", "f", {"a": 1}),)
 
 
@@ -63,7 +63,7 @@ def test_a_call_cut_short_by_the_token_limit_is_left_out():
     st.dictionaries(st.text(), st.integers(-(2**63), 2**63) | st.text() | st.lists(st.booleans())),
     st.data(),
 )
-def test_any_cut_of_the_arguments_gives_the_same_object(arguments, data):
+def test_any_split_of_the_arguments_gives_the_same_object(arguments, data):
     text = json.dumps(arguments)
     cut = data.draw(st.integers(0, len(text)))
     (call,) = whole(piece(0, text[:cut], "f", "c"), piece(0, text[cut:]))

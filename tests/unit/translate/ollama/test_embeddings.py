@@ -1,4 +1,4 @@
-"""What is asked for vectors, and how they are spelled to the last digit."""
+"""Requests for embeddings are read as Ollama reads them; vectors are exact to the last digit."""
 
 from __future__ import annotations
 

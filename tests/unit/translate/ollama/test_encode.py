@@ -1,4 +1,4 @@
-"""The answer to a request with nothing to answer is one object."""
+"""The response to a request without a prompt is one object."""
 
 from __future__ import annotations
 

@@ -6,11 +6,12 @@ import pytest
 
 from vllamad.translate.content.images import Image
 from vllamad.translate.ollama.messages_to_engine import engine_messages
-from vllamad.translate.ollama.request import Message, PastToolCall
+from vllamad.translate.ollama.request import Message, PastFunctionCall, PastToolCall
 
 
 def test_calls_become_openai_calls_with_arguments_as_text():
-    call = PastToolCall(id="c1", name="f", arguments={"b": 1, "a": "é"})
+    function = PastFunctionCall(name="f", arguments={"b": 1, "a": "é"})
+    call = PastToolCall(id="c1", function=function)
     assert engine_messages([Message(role="assistant", tool_calls=[call])]) == [
         {
             "role": "assistant",
@@ -43,9 +44,15 @@ def test_an_image_without_text_stands_alone():
     ]
 
 
+CALLS_F = PastFunctionCall(name="f")
+CALLS_G = PastFunctionCall(name="g")
 CALLS = Message(
     role="assistant",
-    tool_calls=[PastToolCall(name="f"), PastToolCall(id="given", name="g"), PastToolCall(name="f")],
+    tool_calls=[
+        PastToolCall(function=CALLS_F),
+        PastToolCall(id="given", function=CALLS_G),
+        PastToolCall(function=CALLS_F),
+    ],
 )
 
 

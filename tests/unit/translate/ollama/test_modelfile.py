@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.properties import accepted_or_refused, accepts_some
 from vllamad.core.overlay import Turn
 from vllamad.errors import BadInput
 from vllamad.translate.ollama.modelfile import Modelfile, parse_modelfile, typed_parameter
@@ -105,9 +104,11 @@ def test_a_parameter_gets_the_type_of_its_option(name: str, text: str, value: ob
     assert typed_parameter(name, text) == value
 
 
+@accepts_some
+@example(text="FROM m")
 @given(st.text())
 def test_whatever_comes_is_read_or_refused(text: str) -> None:
-    with suppress(BadInput):
+    with accepted_or_refused():
         assert parse_modelfile(text).sources
 
 

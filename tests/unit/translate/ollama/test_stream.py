@@ -1,4 +1,4 @@
-"""Whatever the engine sends becomes Ollama's lines: the right ones, once, and an honest end."""
+"""Each stream of the engine becomes Ollama's lines, each once, and ends with done or an error."""
 
 from __future__ import annotations
 

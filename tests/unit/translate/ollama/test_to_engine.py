@@ -142,7 +142,7 @@ def test_a_conversation_goes_on_from_token_ids_without_what_only_chat_has():
     asked = decode_generate(json.dumps(body).encode())
     call = generate_call(asked, THINK, served_name="served", context_length=2048)
     assert call.body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
-    ongoing = call.going_on([1, 2, 3], asked)
+    ongoing = call.continue_from_tokens([1, 2, 3], asked)
     assert ongoing.path == "/v1/completions"
     assert ongoing.body["prompt"] == [1, 2, 3]
     assert ongoing.body["logprobs"] == 3

@@ -1,15 +1,15 @@
-"""Only what is allowed reaches the engine."""
+"""Only the allowed fields of a request reach the engine."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.properties import accepted_or_refused, accepts_some
 from vllamad.errors import BadInput
 from vllamad.translate.engine.request_fields import LEFT_OUT
 from vllamad.translate.openai import chat_fields
@@ -49,12 +49,12 @@ def test_ordinary_fields_pass_and_the_model_is_left_to_the_caller():
      "vllm_xargs", "kv_transfer_params", "documents", "mm_processor_kwargs", "cache_salt",
      "use_beam_search", "structured_outputs", "keep_alive", "made_up"],
 )  # fmt: skip
-def test_what_could_hurt_or_means_nothing_is_dropped(field):
+def test_fields_that_are_not_allowed_are_dropped(field):
     assert chat({field: 1}) == {"messages": [HI]}
 
 
 @pytest.mark.parametrize("field", ["functions", "function_call", "audio", "web_search_options"])
-def test_what_would_change_the_answer_is_not_dropped_but_refused(field):
+def test_unsupported_fields_that_change_the_response_are_refused(field):
     body = {"model": "m", "messages": [HI], field: {"name": "f"}}
     assert refusal_of(chat_request, body).startswith(f"{field} is not supported: ")
     assert chat({field: None}) == {"messages": [HI]}
@@ -66,7 +66,7 @@ def test_null_fields_and_empty_tools_are_dropped():
     }
 
 
-def test_stream_options_have_a_list_of_their_own():
+def test_unknown_stream_options_are_dropped():
     kept = chat({"stream": True, "stream_options": {"include_usage": True, "x": 1}})
     assert kept["stream_options"] == {"include_usage": True}
 
@@ -133,7 +133,7 @@ NOT_BASE64 = "illegal base64 data at input byte 8"
         ("text", "invalid message format"),
     ],
 )
-def test_addresses_and_unknown_parts_are_refused(part, message):
+def test_urls_and_unknown_parts_are_refused(part, message):
     body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
     assert refusal_of(chat_request, body) == message
 
@@ -214,7 +214,7 @@ def wrong(name: str, kind: str, go: str, struct: str = "ChatCompletionRequest") 
         ("messages", "hi", "string", "[]openai.Message"),
     ],
 )
-def test_a_wrong_type_is_told_as_ollama_tells_it(field, value, kind, go):
+def test_a_wrong_type_is_refused_with_ollamas_text(field, value, kind, go):
     body = {"model": "m", "messages": [HI], field: value}
     assert refusal_of(chat_request, body) == wrong(field, kind, go)
 
@@ -235,7 +235,7 @@ def test_a_wrong_type_is_told_as_ollama_tells_it(field, value, kind, go):
          "illegal base64 data at input byte 0"),
     ],
 )  # fmt: skip
-def test_a_bad_message_is_refused_in_our_words(fields, message):
+def test_a_bad_message_is_refused_with_our_text(fields, message):
     body = {"model": "m", "messages": [{"role": "user"} | fields]}
     assert refusal_of(chat_request, body) == message
 
@@ -260,12 +260,12 @@ def test_a_bad_message_is_refused_in_our_words(fields, message):
          "tool_choice: none of the allowed tools is in tools"),
     ],
 )  # fmt: skip
-def test_a_bad_field_is_refused_in_our_words(fields, message):
+def test_a_bad_field_is_refused_with_our_text(fields, message):
     assert refusal_of(chat_request, {"model": "m", "messages": [HI]} | fields) == message
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"),
+    ("sent", "kept"),
     [
         ({"stop": ["", "x", None]}, {"stop": ["x"]}),
         ({"stop": "x"}, {"stop": ["x"]}),
@@ -297,17 +297,17 @@ def test_a_bad_field_is_refused_in_our_words(fields, message):
     ],
 )  # fmt: skip
 @pytest.mark.case("F6")
-def test_what_is_out_of_range_or_means_nothing_is_brought_into_range_or_left_out(asked, kept):
-    assert chat(asked) == kept | {"messages": [HI]}
+def test_numbers_are_clamped_and_unknown_values_left_out(sent, kept):
+    assert chat(sent) == kept | {"messages": [HI]}
 
 
 @pytest.mark.case("F4", "B4")
 @pytest.mark.parametrize("tools", [None, [], [{"type": "web_search"}]])
 @pytest.mark.parametrize("choice", ["auto", "required", "x", {"type": "function"}, 5])
-def test_without_tools_nothing_is_left_of_what_needs_them(tools, choice):
-    asked = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+def test_fields_that_need_tools_are_removed_without_tools(tools, choice):
+    request = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
     left_out = {LEFT_OUT: ["web_search"]} if tools else {}
-    assert chat(asked) == {"messages": [HI]} | left_out
+    assert chat(request) == {"messages": [HI]} | left_out
 
 
 NAMED = {"type": "function", "function": {"name": "f"}}
@@ -325,7 +325,7 @@ NAMED = {"type": "function", "function": {"name": "f"}}
          "required"),
     ],
 )  # fmt: skip
-def test_a_choice_among_tools_is_spelled_for_the_engine(choice, sent):
+def test_a_tool_choice_gets_the_engines_form(choice, sent):
     other = {"type": "function", "function": {"name": "g", "strict": True, "x": 1}}
     kept = chat({"tools": [TOOL, {"type": "web_search"}, other], "tool_choice": choice})
     assert kept["tool_choice"] == sent
@@ -334,13 +334,13 @@ def test_a_choice_among_tools_is_spelled_for_the_engine(choice, sent):
     assert few or kept["tools"][1]["function"] == {"name": "g", "strict": True}
 
 
-def test_a_choice_of_a_tool_that_runs_elsewhere_is_left_to_the_model():
+def test_a_choice_of_a_hosted_tool_is_removed():
     kept = chat({"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}})
     assert kept == {"messages": [HI], "tools": [TOOL], LEFT_OUT: ["web_search"]}
 
 
 @pytest.mark.case("B9")
-def test_keys_count_in_any_case_and_the_last_wins():
+def test_keys_match_in_any_case_and_the_last_wins():
     body = {
         "MODEL": "m",
         "Messages": [{"ROLE": "user", "Content": [{"TYPE": "text", "Text": "x"}]}],
@@ -362,9 +362,9 @@ def test_keys_count_in_any_case_and_the_last_wins():
     }
 
 
-def test_a_message_as_an_answer_gave_it_can_be_sent_back():
+def test_a_message_of_a_response_can_be_sent_back():
     call = {"id": None, "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
-    said = {
+    message = {
         "role": "assistant",
         "content": None,
         "refusal": "no",
@@ -376,7 +376,7 @@ def test_a_message_as_an_answer_gave_it_can_be_sent_back():
     }
     sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
     parts = [{"type": "refusal", "refusal": "no"}, sound]
-    assert chat({"messages": [said, {"role": "user", "content": parts}]})["messages"] == [
+    assert chat({"messages": [message, {"role": "user", "content": parts}]})["messages"] == [
         {
             "role": "assistant",
             "content": "no",
@@ -405,7 +405,7 @@ ALL = (
 
 
 @pytest.mark.parametrize("field", sorted({*ALL} - {"messages", "prompt"}))
-def test_null_is_as_absent(field):
+def test_null_counts_as_absent(field):
     assert chat({field: None}) == {"messages": [HI]}
     body = json.dumps({"model": "m", "prompt": "x", field: None}).encode()
     assert completion_request(body) == ("m", {"prompt": "x"})
@@ -442,14 +442,16 @@ MIXED = "prompt must be a text, a list of texts, or token ids"
         ({"prompt": None}, "prompt is required"),
     ],
 )
-def test_a_completion_is_bounded(fields, message):
+def test_the_limits_of_a_completion_are_checked(fields, message):
     assert refusal_of(completion_request, {"model": "m"} | fields) == message
 
 
 @pytest.mark.parametrize("decode", [chat_request, completion_request])
+@accepts_some
+@example(body=json.dumps({"model": "m", "prompt": "hi", "messages": [HI]}).encode())
 @given(st.binary() | st.text().map(str.encode))
 def test_no_bytes_raise_anything_but_bad_input(decode, body):
-    with suppress(BadInput):
+    with accepted_or_refused():
         decode(body)
 
 
@@ -465,10 +467,12 @@ ANY = st.recursive(
 FIELDS = st.sampled_from(["model", "messages", "n", "logprobs", "stream_options", "reasoning"])
 
 
+@accepts_some
+@example(body={"messages": [HI]})
 @given(st.dictionaries(FIELDS, ANY))
 def test_no_json_raises_anything_but_bad_input(body):
     for decode in (chat_request, completion_request):
-        with suppress(BadInput):
+        with accepted_or_refused():
             decode(json.dumps({"model": "m"} | body).encode())
 
 

@@ -1,4 +1,4 @@
-"""Answers of chat and completions have OpenAI's keys, by its own SDK's types, and no others."""
+"""Responses of chat and completions have the keys of OpenAI's SDK types, and no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REASONING = ("reasoning", "reasoning_content")
 
 
 def reply(kind: type[OpenAIPassthrough], *, stream: bool = True, **more: Any) -> OpenAIPassthrough:
-    return kind(stream=stream, served_name="smollm2:135m", asked_name="Mine", **more)
+    return kind(stream=stream, served_name="smollm2:135m", requested_name="Mine", **more)
 
 
 def passed(output: OpenAIPassthrough, name: str) -> bytes:
@@ -46,7 +46,7 @@ def events(data: bytes) -> list[dict[str, Any]]:
 
 @pytest.mark.case("F11", "B7")
 @pytest.mark.parametrize("name", CHATS)
-def test_chunks_of_a_chat_are_openais(name: str) -> None:
+def test_chat_events_have_only_openais_keys(name: str) -> None:
     data = passed(reply(ChatReply), name)
     extra = {f"choices.delta.{key}" for key in REASONING}
     for event in events(data):
@@ -61,20 +61,20 @@ def said(event: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", CHATS)
-def test_all_that_the_engine_said_is_still_there(name: str) -> None:
+def test_no_content_of_the_engine_is_lost(name: str) -> None:
     before = [json.loads(line[6:]) for line in (RECORDED / name).read_text().split("\n\n")[:-2]]
     after = events(passed(reply(ChatReply), name))
     assert len(before) == len(after)
     for old, new in zip(before, after, strict=True):
         assert (old["id"], old["created"]) == (new["id"], new["created"])
-        for one, other in zip(old["choices"], new["choices"], strict=True):
-            assert {key: v for key, v in one["delta"].items() if v is not None} == other["delta"]
-            assert one["finish_reason"] == other["finish_reason"]
-            assert one["logprobs"] == other.get("logprobs")
+        for before, after in zip(old["choices"], new["choices"], strict=True):
+            assert {key: v for key, v in before["delta"].items() if v is not None} == after["delta"]
+            assert before["finish_reason"] == after["finish_reason"]
+            assert before["logprobs"] == after.get("logprobs")
 
 
 @pytest.mark.case("F11", "B7")
-def test_a_chat_in_one_object_is_openais() -> None:
+def test_a_chat_response_has_only_openais_keys() -> None:
     data = passed(reply(ChatReply, stream=False), "chat.json")
     answer = json.loads(data)
     required = {"choices.logprobs", "choices.message.content", "choices.message.refusal"}
@@ -86,7 +86,7 @@ def test_a_chat_in_one_object_is_openais() -> None:
 
 
 @pytest.mark.case("F11", "B7")
-def test_completions_are_openais() -> None:
+def test_completion_responses_have_only_openais_keys() -> None:
     required, nullable = {"choices.logprobs"}, {"choices.finish_reason"}
     whole = json.loads(passed(reply(CompletionReply, stream=False), "completions.json"))
     assert faults(whole, Completion, required=required) == []
@@ -116,14 +116,14 @@ def test_calls_and_thoughts_of_a_chat_pass() -> None:
     assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 1}
 
 
-def test_a_reason_of_the_engines_own_is_told_as_a_stop() -> None:
+def test_an_unknown_finish_reason_becomes_stop() -> None:
     output = reply(ChatReply, stream=False)
     output.feed(whole(finish_reason="repetition"), 0)
     assert json.loads(output.finish(0))["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.case("B3")
-def test_alike_answers_are_copies() -> None:
+def test_equal_choices_are_copies() -> None:
     form = AnswerForm(copies=3)
     answer = json.loads(passed(reply(ChatReply, stream=False, form=form), "chat.json"))
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
@@ -140,7 +140,7 @@ def test_alike_answers_are_copies() -> None:
     assert (output.prompt_tokens, output.completion_tokens) == (37, 24)
 
 
-def test_copies_of_several_prompts_stand_together() -> None:
+def test_copies_of_one_prompt_are_adjacent() -> None:
     output = reply(CompletionReply, stream=False, form=AnswerForm(copies=2))
     body = json.loads((RECORDED / "completions.json").read_text())
     body["choices"] = [body["choices"][0] | {"index": index} for index in (0, 1)]
@@ -155,7 +155,7 @@ def test_copies_of_several_prompts_stand_together() -> None:
 @pytest.mark.parametrize(
     ("kind", "name"), [(ChatReply, "chat-logprobs"), (CompletionReply, "completions")]
 )
-def test_a_muted_answer_says_nothing_and_ends_by_its_length(kind: Any, name: str) -> None:
+def test_a_muted_response_is_empty_and_ends_by_length(kind: Any, name: str) -> None:
     sent = events(passed(reply(kind, form=AnswerForm(muted=True)), f"{name}.sse"))
     choices = [choice for event in sent for choice in event["choices"]]
     assert not any((choice.get("delta") or choice).get("content") for choice in choices)
@@ -165,14 +165,14 @@ def test_a_muted_answer_says_nothing_and_ends_by_its_length(kind: Any, name: str
 
 
 @pytest.mark.case("B3")
-def test_a_muted_object_has_an_empty_answer() -> None:
+def test_a_muted_object_has_empty_content() -> None:
     form = AnswerForm(muted=True)
     answer = json.loads(passed(reply(ChatReply, stream=False, form=form), "chat.json"))
     [choice] = answer["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
 
 
-def test_the_usage_is_counted_and_shown_only_to_who_asked_for_it() -> None:
+def test_the_usage_is_counted_and_sent_only_on_request() -> None:
     hidden = reply(ChatReply, usage=False)
     assert b'"usage"' not in passed(hidden, "chat.sse")
     assert (hidden.prompt_tokens, hidden.completion_tokens) == (37, 8)
@@ -184,7 +184,7 @@ def test_the_usage_is_counted_and_shown_only_to_who_asked_for_it() -> None:
 
 
 @pytest.mark.parametrize("event", [b"nonsense", b'{"id":1}', b'{"id":"\xff"}', b"[]"])
-def test_an_event_that_cannot_be_read_ends_the_answer_with_an_error(event: bytes) -> None:
+def test_an_unreadable_event_ends_the_stream_with_an_error(event: bytes) -> None:
     output = reply(ChatReply)
     first = (RECORDED / "chat.sse").read_bytes().partition(b"\n\n")[0] + b"\n\n"
     out = output.feed(first + b"data: %b\n\n" % event + first, 0)
@@ -194,7 +194,7 @@ def test_an_event_that_cannot_be_read_ends_the_answer_with_an_error(event: bytes
     assert output.finish(0) == b""
 
 
-def test_an_object_that_cannot_be_read_is_a_refusal() -> None:
+def test_an_unreadable_object_is_refused() -> None:
     output = reply(ChatReply, stream=False)
     output.feed(b'{"id"', 0)
     assert output.finish(0) == b""
@@ -202,7 +202,7 @@ def test_an_object_that_cannot_be_read_is_a_refusal() -> None:
     assert output.failed.status == 500
 
 
-def test_an_engine_that_breaks_off_is_an_error_and_no_done() -> None:
+def test_a_broken_off_stream_ends_with_an_error_and_no_done() -> None:
     output = reply(ChatReply)
     output.feed((RECORDED / "chat.sse").read_bytes()[:600], 0)
     assert b"unexpectedly stopped" in output.finish(0)

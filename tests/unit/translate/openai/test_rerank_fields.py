@@ -1,4 +1,4 @@
-"""Of a request to compare texts only texts and limits get through."""
+"""Only texts and limits of a rerank or score request reach the engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def body(**fields: object) -> bytes:
     return json.dumps(fields).encode()
 
 
-def test_a_rerank_keeps_what_the_engine_may_know():
-    asked = body(
+def test_a_rerank_keeps_the_allowed_fields():
+    request = body(
         **QUERY, documents=["a", {"text": "b"}], top_n=1, truncate_prompt_tokens=-1,
         priority=3, chat_template_kwargs={"x": 1}, top_k=None,
     )  # fmt: skip
-    assert rerank_request(asked) == (
+    assert rerank_request(request) == (
         "m",
         {"query": "q", "documents": ["a", "b"], "top_n": 1, "truncate_prompt_tokens": -1},
     )
@@ -51,8 +51,8 @@ def test_a_rerank_of_no_texts_is_refused(fields, text):
     [("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2")],
 )
 def test_a_score_takes_any_of_the_engines_pairs(left, right):
-    asked = body(model="m", **{left: "a", right: ["b", "c"]}, other=1)
-    assert score_request(asked) == ("m", {left: "a", right: ["b", "c"]})
+    request = body(model="m", **{left: "a", right: ["b", "c"]}, other=1)
+    assert score_request(request) == ("m", {left: "a", right: ["b", "c"]})
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,16 @@
-"""Only what is allowed of a Responses request reaches the engine, and nothing is remembered."""
+"""Only the allowed fields of a Responses request reach the engine, and nothing is stored."""
 
 from __future__ import annotations
 
 import base64
 import json
-from contextlib import suppress
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.properties import accepted_or_refused, accepts_some
 from vllamad.errors import BadInput
 from vllamad.translate.engine.request_fields import LEFT_OUT, keeping_model_name
 from vllamad.translate.openai.responses import responses_request
@@ -51,12 +51,12 @@ def test_ordinary_fields_pass_and_nothing_is_stored():
      "previous_input_messages", "enable_response_messages", "service_tier", "prompt_cache_key",
      "safety_identifier", "made_up"],
 )  # fmt: skip
-def test_what_could_hurt_or_means_nothing_is_dropped(field):
+def test_fields_that_are_not_allowed_are_dropped(field):
     assert asked(**{field: "x"}) == {"input": "hi", "store": False}
 
 
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation", "background", "prompt"])
-def test_what_needs_a_memory_is_refused_but_not_its_absence(field):
+def test_fields_that_need_stored_state_are_refused_unless_empty(field):
     assert refusal_of(**{field: "x"}).startswith(f"{field} is not supported: ")
     assert asked(**{field: None}) == asked(**{field: False}) == asked()
 
@@ -69,11 +69,11 @@ def test_what_needs_a_memory_is_refused_but_not_its_absence(field):
         ("message.output_text.logprobs", None),
     ],
 )
-def test_of_what_to_include_only_logprobs_mean_something(include, kept):
+def test_only_logprobs_of_include_are_kept(include, kept):
     assert asked(include=include).get("include") == kept
 
 
-def test_the_effort_is_spelled_as_vllm_has_it():
+def test_the_effort_gets_vllms_form():
     assert asked(reasoning={"effort": "ultra", "summary": "auto"})["reasoning"] == {
         "effort": "max",
         "summary": "auto",
@@ -88,9 +88,9 @@ def test_a_message_may_do_without_its_type():
     ]
 
 
-def test_an_assistants_words_may_be_a_plain_text():
-    said = {"type": "message", "role": "assistant", "content": "hi"}
-    assert items(said) == [said]
+def test_an_assistants_content_may_be_a_plain_text():
+    message = {"type": "message", "role": "assistant", "content": "hi"}
+    assert items(message) == [message]
 
 
 def test_parts_are_rebuilt():
@@ -110,7 +110,7 @@ def test_parts_are_rebuilt():
     ]
 
 
-def test_an_assistants_words_become_one_part():
+def test_an_assistants_parts_are_joined():
     parts = [
         {"type": "output_text", "text": "The ", "annotations": [], "logprobs": None},
         {"type": "refusal", "refusal": "end"},
@@ -125,7 +125,7 @@ def test_an_assistants_words_become_one_part():
     }
 
 
-def test_an_answer_can_be_sent_back_as_it_came():
+def test_an_output_can_be_sent_back_unchanged():
     reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [
         {"type": "reasoning_text", "text": "hm"}]}  # fmt: skip
     call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
@@ -139,9 +139,9 @@ def test_an_answer_can_be_sent_back_as_it_came():
 
 
 def test_reasoning_without_a_summary_gets_an_empty_one_and_a_sealed_one_is_left_out():
-    said = [{"type": "reasoning_text", "text": "so"}]
-    assert items({"type": "reasoning", "content": said}) == [
-        {"type": "reasoning", "content": said, "summary": []}
+    content = [{"type": "reasoning_text", "text": "so"}]
+    assert items({"type": "reasoning", "content": content}) == [
+        {"type": "reasoning", "content": content, "summary": []}
     ]
     sealed = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
     assert left_out_of(input=[sealed]) == ({"input": "", "store": False}, {"item reasoning"})
@@ -173,7 +173,7 @@ def message(*parts: object) -> list[object]:
          "conversation as input"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_by_its_place(given, text):
+def test_bad_input_is_refused_with_its_path(given, text):
     assert refusal_of(input=given) == text
 
 
@@ -190,7 +190,7 @@ def left_out_of(**fields: object) -> tuple[dict[str, object], set[str]]:
 @pytest.mark.parametrize(
     "tool", ["web_search", "file_search", "mcp", "code_interpreter", "local_shell", "new_one"]
 )
-def test_hosted_tools_are_left_out_and_told(tool):
+def test_hosted_tools_are_left_out_and_reported(tool):
     kept, left_out = left_out_of(tools=[F, {"type": tool}], tool_choice={"type": tool})
     assert kept["tools"] == [F]
     assert "tool_choice" not in kept
@@ -198,7 +198,7 @@ def test_hosted_tools_are_left_out_and_told(tool):
 
 
 @pytest.mark.case("F5", "F4")
-def test_without_a_tool_that_is_left_there_is_no_choice_among_tools():
+def test_the_choice_is_removed_when_no_tool_remains():
     kept, _ = left_out_of(
         tools=[{"type": "web_search"}], tool_choice="required", parallel_tool_calls=True
     )
@@ -213,17 +213,17 @@ def test_without_a_tool_that_is_left_there_is_no_choice_among_tools():
         ({"type": "function", "name": "g"}, False), ({"type": "allowed_tools"}, False), (1, False),
     ],
 )  # fmt: skip
-def test_a_choice_that_cannot_be_made_is_left_to_the_model(choice, stays):
+def test_an_impossible_tool_choice_is_removed(choice, stays):
     assert ("tool_choice" in asked(tools=[F], tool_choice=choice)) is stays
 
 
-def test_a_tool_without_a_type_is_refused_by_its_place():
+def test_a_tool_without_a_type_is_refused_with_its_path():
     assert refusal_of(tools=[F, {}]) == "tools[1]: missing required 'type' field"
     assert refusal_of(tools=[1]) == "tools[0]: missing required 'type' field"
 
 
 @pytest.mark.case("F5")
-def test_items_of_work_done_elsewhere_are_left_out_and_told():
+def test_items_of_hosted_tools_are_left_out_and_reported():
     hosted = ["web_search_call", "local_shell_call", "local_shell_call_output", "mcp_call", "zzz"]
     hi = {"role": "user", "content": "hi"}
     kept, left_out = left_out_of(input=[{"type": kind} for kind in hosted] + [hi])
@@ -262,7 +262,7 @@ def test_schemas_are_vetted():
     assert asked(text={"verbosity": "low"})["text"] == {"verbosity": "low"}
 
 
-def test_what_only_the_engine_takes_for_true_is_refused():
+def test_values_that_only_the_engine_reads_as_true_are_refused():
     assert refusal_of(stream=1) == (
         "json: cannot unmarshal number into Go struct field ResponsesRequest.stream of type bool"
     )
@@ -288,9 +288,11 @@ ANY = st.recursive(
 FIELDS = st.sampled_from(["model", "input", "tools", "include", "reasoning", "top_logprobs"])
 
 
+@accepts_some
+@example(body={"input": "hi"})
 @given(st.dictionaries(FIELDS, ANY))
 def test_no_json_raises_anything_but_bad_input(body):
-    with suppress(BadInput):
+    with accepted_or_refused():
         responses_request(json.dumps({"model": "m"} | body).encode())
 
 
@@ -304,14 +306,16 @@ def test_no_json_raises_anything_but_bad_input(body):
         ("stop", 5, "invalid type for 'stop' field: float64"),
     ],
 )
-def test_a_wrong_type_is_told_as_on_the_other_routes(field: str, value: object, told: str) -> None:
+def test_a_wrong_type_is_refused_as_on_the_other_routes(
+    field: str, value: object, told: str
+) -> None:
     body = {"model": "m", "input": "x", field: value}
     with pytest.raises(BadInput, match=told):
         responses_request(json.dumps(body).encode())
 
 
 @pytest.mark.case("B11")
-def test_a_fault_is_kept_until_the_model_is_found() -> None:
+def test_an_error_is_returned_with_the_model_name() -> None:
     decode = keeping_model_name(responses_request)
     name, fault = decode(b'{"Model":"m"}')
     assert (name, type(fault)) == ("m", BadInput)

@@ -1,4 +1,4 @@
-"""The papers of a package: copyright, the licences of what is bundled, Debian's changelog."""
+"""The metadata files of a package: copyright, licences of bundled packages, Debian's changelog."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ _OURS = "vllamad"
 _TEXTS = re.compile(r"(licen[sc]e|copying|notice|authors)", re.IGNORECASE)
 
 
-def third_party(site: Path, there: str) -> str:
-    """Each bundled package: name, version, licence, and where its texts lie in the package."""
-    found = {one.name: one for one in distributions(path=[str(site)]) if one.name != _OURS}
-    lines = ["Python packages in /usr/lib/vllamad, as they tell of themselves.", ""]
-    for name in sorted(found, key=str.lower):
-        lines.append(f"{name} {found[name].version}: {licence(found[name])}")
-        lines += [f"  {there}/{path}" for path in texts(found[name])]
+def third_party(site: Path, installed_at: str) -> str:
+    """List each bundled package: name, version, licence, and the paths of its licence files."""
+    bundled = {dist.name: dist for dist in distributions(path=[str(site)]) if dist.name != _OURS}
+    lines = ["Python packages in /usr/lib/vllamad, as their own metadata says.", ""]
+    for name in sorted(bundled, key=str.lower):
+        lines.append(f"{name} {bundled[name].version}: {licence(bundled[name])}")
+        lines += [f"  {installed_at}/{path}" for path in license_files(bundled[name])]
     return "\n".join(lines) + "\n"
 
 
-def licence(one: Distribution) -> str:
-    """Of the fields that may tell it, the most exact one that is filled."""
-    told = one.metadata.get("License-Expression") or one.metadata.get("License") or ""
-    if told and "\n" not in told:
-        return told
-    kinds = [kind for kind in one.metadata.get_all("Classifier") or [] if "License ::" in kind]
+def licence(dist: Distribution) -> str:
+    """Return the licence from the most exact metadata field that is set."""
+    field = dist.metadata.get("License-Expression") or dist.metadata.get("License") or ""
+    if field and "\n" not in field:
+        return field
+    kinds = [kind for kind in dist.metadata.get_all("Classifier") or [] if "License ::" in kind]
     names = [kind.rpartition(" :: ")[2] for kind in kinds]
     if not names:
-        raise SystemExit(f"✗ package: cannot tell the licence of {one.name}")
+        raise SystemExit(f"✗ package: cannot find the licence of {dist.name}")
     return ", ".join(names)
 
 
-def texts(one: Distribution) -> Iterator[str]:
-    for path in sorted(one.files or [], key=str):
+def license_files(dist: Distribution) -> Iterator[str]:
+    for path in sorted(dist.files or [], key=str):
         if ".dist-info" in path.parts[0] and _TEXTS.match(path.name):
             yield str(path)
 
 
 def debian_changelog(version: str, maintainer: str) -> str:
-    """One entry: what changed stands in the project's own changelog, beside it."""
+    """Return one entry, which refers to the project's own changelog."""
     made = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     return (
         f"vllamad ({version}) unstable; urgency=medium\n\n"
