@@ -7,9 +7,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
-from tests.support.engine_features import engine_features
 from tests.support.engine_plans import (
     CPU_PLAN,
     CPU_RUNTIME,
@@ -18,6 +16,8 @@ from tests.support.engine_plans import (
     GPU_RUNTIME,
     SPEC,
     WORKPLACE,
+    dashed,
+    with_features,
 )
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.cpu import NumberType
@@ -181,7 +181,8 @@ def test_every_flag_we_pass_of_our_own_accord_is_one_that_vllm_has(plan: Plan) -
 
 def test_what_an_older_version_does_not_know_of_ours_is_left_out() -> None:
     older = with_features(
-        CPU_RUNTIME, flags=dashed(FLAGS_OF_VLLM - {"enable-per-request-metrics", "limit-mm-per-prompt"})
+        CPU_RUNTIME,
+        flags=dashed(FLAGS_OF_VLLM - {"enable-per-request-metrics", "limit-mm-per-prompt"}),
     )
     assert {*flags_of(CPU_RUNTIME, CPU_PLAN)} - {*flags_of(older, CPU_PLAN)} == {
         "enable-per-request-metrics",

