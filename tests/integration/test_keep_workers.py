@@ -162,7 +162,7 @@ def test_one_that_died_meanwhile_is_gone_and_can_be_loaded(manager: Manager) -> 
     manager.start()
     assert manager.daemon.workers() == []
     assert folders(manager.daemon.run) == []
-    assert manager.daemon.logged(LogEvent.WORKER_NOT_ADOPTED, why='"it has ended meanwhile"')
+    assert manager.daemon.logged(LogEvent.WORKER_NOT_ADOPTED, why='"it has ended since"')
     assert manager.daemon.chat("a").status_code == 200
 
 

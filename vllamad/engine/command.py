@@ -1,7 +1,7 @@
-"""A plan spelled as vLLM's flags and environment.
+"""Turns a plan into vLLM's flags and environment.
 
-The only place that knows vLLM's spelling. It neither reads files nor starts anything: what the
-installed version understands, and what the machine offers, come in as data.
+The only place that knows vLLM's flags. It neither reads files nor starts processes: the flags of
+the installed version and the features of the machine come in as data.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ class Workplace:
 
 def command(engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings) -> list[str]:
     """The worker's argument list. Raises RuntimeProblem for a flag this vLLM does not know."""
-    wished = _dashed(settings.args) | _dashed(plan.spec.args)
-    _refuse_bad_wishes(engine, plan, wished)
+    configured = _dashed(settings.args) | _dashed(plan.spec.args)
+    _refuse_bad_args(engine, plan, configured)
     _refuse_missing_packages(engine, plan)
     ours = {
         name: value
         for name, value in _defaults(engine, plan).items()
         if _knows(engine.features, name)
     }
-    if SHARE in wished:
+    if SHARE in configured:
         ours.pop(BYTES, None)
-    flags = {**ours, **wished, **_wiring(plan, place)}
+    flags = {**ours, **configured, **_wiring(plan, place)}
     words = [word for name, value in flags.items() for word in _spell(engine, name, value)]
     return [engine.python, "-P", engine.launcher, *words, *_lora_modules(plan)]
 
@@ -162,9 +162,9 @@ def _defaults(engine: Engine, plan: Plan) -> dict[str, Flag]:
     if plan.context_length:
         flags["max-model-len"] = plan.context_length
     # A parser that the engine does not list comes from the operator, maybe with a plugin.
-    wished = spec.args.values()
+    configured = spec.args.values()
     if spec.tool_parser and (
-        spec.tool_parser in engine.features.tool_parsers or spec.tool_parser in wished
+        spec.tool_parser in engine.features.tool_parsers or spec.tool_parser in configured
     ):
         flags |= {"enable-auto-tool-choice": True, "tool-call-parser": spec.tool_parser}
     if spec.reasoning_parser and spec.reasoning_parser in features.reasoning_parsers:
@@ -218,8 +218,8 @@ def _knows(features: EngineFeatures, name: str) -> bool:
     return features.has_flag(name.partition(".")[0])
 
 
-def _refuse_bad_wishes(engine: Engine, plan: Plan, wished: Mapping[str, Flag]) -> None:
-    for name in wished:
+def _refuse_bad_args(engine: Engine, plan: Plan, configured: Mapping[str, Flag]) -> None:
+    for name in configured:
         if name in OURS:
             raise RuntimeProblem(
                 f"cannot start {plan.model}: --{name} is set by vllamad itself",
@@ -253,7 +253,7 @@ def _spell(engine: Engine, name: str, value: Flag) -> list[str]:
     if value is False:
         return [f"--no-{name}"] if f"--no-{name}" in engine.features.flags else []
     if str(value).startswith("-"):
-        return [f"--{name}={value}"]  # two words would be two flags
+        return [f"--{name}={value}"]  # as two words the value would be read as a flag
     return [f"--{name}", str(value)]
 
 
@@ -295,10 +295,10 @@ _HARDENED = {
 def _on_cpu(
     engine: Engine, plan: Plan, place: Workplace, settings: EngineSettings
 ) -> dict[str, str]:
-    wished = _dashed(settings.args) | _dashed(plan.spec.args)
+    configured = _dashed(settings.args) | _dashed(plan.spec.args)
     # Eager is the model only: vLLM compiles small functions of its sampler all the same, each at
     # the first request that needs it. Measured with logprobs: every stream stands still for 14 s.
-    eager = wished.get("enforce-eager", True)
+    eager = configured.get("enforce-eager", True)
     openmp = {"LD_PRELOAD": engine.openmp} if engine.openmp else {}
     return {
         **({"TORCHDYNAMO_DISABLE": "1"} if eager else _compiled(place)),

@@ -1,6 +1,6 @@
-"""Is the worker ready, is it alive, and does it still make tokens?
+"""Probes one engine over its Unix socket: readiness, liveness, progress.
 
-Speaks to one engine over its Unix socket. Knows nothing of states or restarts.
+The states of a worker and restarts are not known here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import trio
 from vllamad.errors import LoadFailed
 from vllamad.http.engine_client import client_for
 
-_SOUND_RATE = 16_000  # samples a second: what models hear in
+_SOUND_RATE = 16_000  # samples a second: the rate that models expect
 _PAUSE = 0.2  # seconds between two looks while it starts: far below any load time
 
 
@@ -29,16 +29,16 @@ class _Models(msgspec.Struct):
     data: list[_Card] = []
 
 
-class _Said(msgspec.Struct):
+class _ErrorMessage(msgspec.Struct):
     message: str
 
 
 class _Refusal(msgspec.Struct):
-    error: _Said
+    error: _ErrorMessage
 
 
 class EngineProgress(NamedTuple):
-    """Two equal ones in a row, with requests running, mean that nothing moves."""
+    """Counters of an engine; two equal ones in a row, with requests running, mean it is stuck."""
 
     running: float
     tokens: float
@@ -48,28 +48,28 @@ class EngineProgress(NamedTuple):
 async def until_ready(
     endpoint: Path, *, model: str, pooling: bool, transcribes: bool = False
 ) -> int:
-    """Wait for /health and one answer; return the context length the engine settled on.
+    """Wait for /health and one response; return the context length the engine uses.
 
-    Health alone lies: a server can be up and die of its first request (an engine whose JIT may
-    not write executable memory does). Raises LoadFailed when that first request is refused.
+    /health alone does not suffice: a server can be up and die of its first request (an engine
+    whose JIT may not write executable memory does). Raises LoadFailed when that request is refused.
     """
     async with client_for(str(endpoint)) as client:
-        while not await _healthy(client):  # noqa: ASYNC110 - it tells nobody when it is up
+        while not await _healthy(client):  # noqa: ASYNC110 - it sends no signal when it is up
             await trio.sleep(_PAUSE)
-        asked = _silence(client, model) if transcribes else _words(client, model, pooling=pooling)
-        await _answered(client, asked)
+        request = _silence(client, model) if transcribes else _words(client, model, pooling=pooling)
+        await _answered(client, request)
         return await _context_length(client)
 
 
 async def alive(client: httpx.AsyncClient, *, limit: float) -> bool:
-    """Whether /health says 200 within `limit` seconds."""
+    """Whether /health returns 200 within `limit` seconds."""
     with trio.move_on_after(limit):
         return await _healthy(client)
     return False
 
 
 async def progress(client: httpx.AsyncClient, *, limit: float) -> EngineProgress | None:
-    """What the engine has done so far, or None when /metrics does not say in time."""
+    """The engine's counters, or None if /metrics does not return them in time."""
     with trio.move_on_after(limit):
         try:
             lines = (await client.get("/metrics")).text.splitlines()
@@ -90,7 +90,7 @@ def _total(lines: list[str], *names: str) -> float:
 async def _healthy(client: httpx.AsyncClient) -> bool:
     try:
         return (await client.get("/health")).status_code == 200
-    except httpx.TransportError:  # no file yet, nobody listening yet, or just gone
+    except httpx.TransportError:  # no socket yet, no listener yet, or just gone
         return False
 
 
@@ -104,7 +104,7 @@ def _words(client: httpx.AsyncClient, model: str, *, pooling: bool) -> httpx.Req
 
 
 def _silence(client: httpx.AsyncClient, model: str) -> httpx.Request:
-    """A second of it: what only transcribes has no route for words."""
+    """A request with a second of silence: a model that only transcribes has no route for text."""
     content = BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)
@@ -120,9 +120,9 @@ def _silence(client: httpx.AsyncClient, model: str) -> httpx.Request:
     )
 
 
-async def _answered(client: httpx.AsyncClient, asked: httpx.Request) -> None:
+async def _answered(client: httpx.AsyncClient, request: httpx.Request) -> None:
     try:
-        answer = await client.send(asked)
+        answer = await client.send(request)
     except httpx.TransportError as error:
         raise LoadFailed(f"the engine died of its first request: {error}") from error
     if answer.status_code != 200:

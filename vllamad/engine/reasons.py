@@ -1,4 +1,4 @@
-"""What a line of vLLM's log means: why it failed, whether to try again, how far a load has come.
+"""Reads vLLM's log: why it failed, whether another start may succeed, how far a load has come.
 
 Pure functions over text; all of vLLM's wording that we depend on is in the tables below.
 """
@@ -17,7 +17,7 @@ _PREFIX = re.compile(
 )
 _ERROR_LEVEL = re.compile(r"^(?:\S*?\(\S+ pid=\d+\) )?(?:ERROR|CRITICAL) \d\d-\d\d ")
 
-# What is only a remark is never a cause, whatever it quotes: of vLLM, of Python, of glog.
+# A remark is never a cause, even if it quotes one: of vLLM, of Python, of glog.
 _REMARK = re.compile(
     r"^(?:\S*?\(\S+ pid=\d+\) )?\[?(?:WARNING|WARN|INFO|DEBUG)\b"
     r"|^\[?[WI]\d{4} \d\d:"
@@ -34,7 +34,7 @@ _CAUSE = re.compile(
     r"|.*Segfault encountered"
     r"|.*\(src/\w+\.cpp:\d+\)"  # ZeroMQ aborts with its source line
 )
-# True, but only says that something else was wrong.
+# Only says that another error came before.
 _WRAPPER = re.compile(
     r"Engine core initialization failed"
     r"|Worker failed with error"

@@ -1,7 +1,7 @@
-"""Leave to use AMX: asked of the kernel once in each Python process that may run engine code.
+"""Requests permission to use AMX, once in each Python process that may run engine code.
 
 Linux lets a process use AMX tiles only after it has asked (Documentation/arch/x86/xstate.rst); a
-fork inherits the leave, exec loses it. The engine picks its AMX kernels where the CPU lists
+fork inherits the permission, exec loses it. The engine picks its AMX kernels where the CPU lists
 `amx_tile` and never asks: its first tile instruction ends it with SIGILL. A hypervisor may list
 the feature without enabling it; there the engine must see a CPU without AMX.
 
@@ -28,7 +28,7 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 
 def request() -> bool:
-    """Ask the kernel to let this process use AMX tiles; tell whether it does."""
+    """Request AMX tiles for this process; return whether the kernel grants them."""
     kernel = ctypes.CDLL(None, use_errno=True)
     return kernel.syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
 
@@ -48,7 +48,7 @@ def ask(
 
 
 def settle(asking: Callable[[], str] = ask) -> str:
-    """Ask for AMX, and keep it from the engine in this process where it may not be used."""
+    """Request AMX, and hide it from the engine in this process if it may not be used."""
     answer = asking()
     if answer in (REFUSED, UNWANTED):
         _hide()

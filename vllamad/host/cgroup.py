@@ -1,7 +1,6 @@
-"""A cgroup of its own for each worker: where we may make them, what they hold, that they are empty.
+"""One cgroup for each worker: it is made, measured, and emptied here.
 
-Needs cgroup2 and a part of it that was delegated to us, as systemd's Delegate=yes does. Knows
-nothing of models.
+Needs cgroup2 and a part of it that is delegated to us, as systemd's Delegate=yes does.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ import trio
 
 from vllamad.errors import HostProblem
 
-SUPERVISOR = "supervisor"  # where we and the shims are: a worker's end must not be theirs
-_CONTROL = ".control"  # where systemd puts what it runs beside the main process
+SUPERVISOR = "supervisor"  # of the supervisor and the shims, which must survive the end of a worker
+_CONTROL = ".control"  # of processes that systemd runs beside the main process
 _WORKER = "worker-"
-_PAUSE = 0.02  # seconds between two looks at a cgroup that is being emptied: it takes about 30 ms
+_PAUSE = 0.02  # seconds between two checks of a cgroup that is being emptied: it takes about 30 ms
 
 
-def claim(*, keeping: bool, proc: Path = Path("/proc/self")) -> Cgroups:
-    """Take what was delegated to us, and move this process into a part of its own.
+def claim(*, keep_workers: bool, proc: Path = Path("/proc/self")) -> Cgroups:
+    """Take the delegated part of the tree, and move this process into a cgroup of its own.
 
-    With `keeping`, processes of ours may outlive us. Raises HostProblem with the reason why not.
+    With `keep_workers`, workers may outlive this process. Raises HostProblem with the reason.
     """
     mountinfo, own = (proc / "mountinfo").read_text(), (proc / "cgroup").read_text()
     folder = folder_of(mountinfo, own)
@@ -38,13 +37,13 @@ def claim(*, keeping: bool, proc: Path = Path("/proc/self")) -> Cgroups:
         (top / SUPERVISOR / "cgroup.procs").write_text("0")
     except OSError as problem:
         raise HostProblem(f"cannot use {top}: {problem.strerror}") from problem
-    # A cgroup that hands out controllers takes no process itself. Whoever starts us again while
-    # workers live on would fail to, unless it starts us below.
-    return Cgroups(top, memory=(placed or not keeping) and _enable(top, "memory"))
+    # A cgroup that hands out controllers cannot hold a process itself. systemd could not restart us
+    # while workers run on, unless it starts us in a cgroup below.
+    return Cgroups(top, memory=(placed or not keep_workers) and _enable(top, "memory"))
 
 
 def folder_of(mountinfo: str, own: str) -> Path | None:
-    """The folder of a process's cgroup, out of its /proc/PID/mountinfo and /proc/PID/cgroup."""
+    """The folder of a process's cgroup, from its /proc/PID/mountinfo and /proc/PID/cgroup."""
     path = next((line[3:] for line in own.splitlines() if line.startswith("0::/")), None)
     if path is None:
         return None
@@ -68,7 +67,7 @@ def unit_of(own: str) -> tuple[str, bool]:
 
 
 class Cgroups:
-    """The part of the tree that is ours; `memory` says whether that is counted and limited."""
+    """The delegated part of the tree; `memory` says whether memory is counted and limited."""
 
     def __init__(self, top: Path, *, memory: bool) -> None:
         self.top = top
@@ -76,44 +75,44 @@ class Cgroups:
 
     def make(self, name: str, *, memory_max: int = 0) -> Cgroup:
         """An empty cgroup for the worker `name`. Raises HostProblem."""
-        one = Cgroup(self.top / (_WORKER + name), memory_max)
+        cgroup = Cgroup(self.top / (_WORKER + name), memory_max)
         try:
-            one.path.mkdir(exist_ok=True)
+            cgroup.path.mkdir(exist_ok=True)
             if self.memory:
-                one.limit()
+                cgroup.limit()
         except OSError as problem:
-            raise HostProblem(f"cannot make {one.path}: {problem.strerror}") from problem
-        return one
+            raise HostProblem(f"cannot make {cgroup.path}: {problem.strerror}") from problem
+        return cgroup
 
     def find(self, name: str) -> Cgroup | None:
-        """That of a worker which a daemon before us has started, if it has one."""
+        """The cgroup of a worker that a previous daemon has started, if it has one."""
         folder = self.top / (_WORKER + name)
         return Cgroup(folder, _number(folder / "memory.max") or 0) if folder.exists() else None
 
-    async def sweep(self, keep: Collection[str], *, limit: float) -> list[str]:
-        """Empty and remove the cgroups of workers other than `keep`; those that had processes."""
-        found: list[str] = []
+    async def sweep(self, in_use: Collection[str], *, limit: float) -> list[str]:
+        """Empty and remove the cgroups of other workers; return those that had processes."""
+        populated: list[str] = []
         for folder in sorted(self.top.glob(_WORKER + "*")):
-            name, one = folder.name.removeprefix(_WORKER), Cgroup(folder, 0)
-            if name in keep:
+            name, cgroup = folder.name.removeprefix(_WORKER), Cgroup(folder, 0)
+            if name in in_use:
                 continue
-            if one.populated():
-                found.append(name)
+            if cgroup.populated():
+                populated.append(name)
             with trio.move_on_after(limit):
-                await one.end()
-            one.remove()
-        return found
+                await cgroup.end()
+            cgroup.remove()
+        return populated
 
 
 class Cgroup:
-    """The cgroup of one worker. What the kernel does not count is None or 0."""
+    """The cgroup of one worker. A value the kernel does not count is None or 0."""
 
     def __init__(self, path: Path, memory_max: int) -> None:
         self.path = path
         self.memory_max = memory_max
 
     def limit(self) -> None:
-        """Set its limits; a worker that lacks memory dies as a whole, not by its parts."""
+        """Set its limits; a worker that runs out of memory is killed as a whole."""
         (self.path / "memory.oom.group").write_text("1")
         if self.memory_max:
             (self.path / "memory.max").write_text(str(self.memory_max))
@@ -133,13 +132,13 @@ class Cgroup:
             return []
 
     async def end(self) -> None:
-        """Kill what is in it, and return when that is nothing."""
+        """Kill its processes, and return when none is left."""
         while self.populated():
             self._kill()
             await trio.sleep(_PAUSE)
 
     def remove(self) -> None:
-        """Remove it, unless somebody is in it."""
+        """Remove it, unless a process is in it."""
         try:
             self.path.rmdir()
         except OSError:
@@ -172,7 +171,7 @@ class Cgroup:
 
 
 def _is_delegated(folder: Path) -> bool:
-    """Whether systemd says so: not all that we could write to is ours."""
+    """Whether systemd marked it as delegated: a writable cgroup need not be ours."""
     for name in ("user.delegate", "trusted.delegate"):
         try:
             if os.getxattr(folder, name) == b"1":
@@ -188,7 +187,7 @@ def _enable(top: Path, controller: str) -> bool:
             return False
         (top / "cgroup.subtree_control").write_text(f"+{controller}")
     except OSError:
-        return False  # somebody else's process is in the top
+        return False  # a process of another program is in the top
     return True
 
 

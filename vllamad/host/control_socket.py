@@ -1,6 +1,6 @@
-"""Who may connect to the control socket, and who did: binding it, and the kernel's word on peers.
+"""Binds the control socket, and asks the kernel for the identity of its peers.
 
-Must not know what is said on it.
+The requests on it are not known here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def bind_control(path: Path, group: str) -> socket.socket:
     """
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        with _only_one(path.parent):
+        with _locked(path.parent):
             _clear_the_way(path)
             return _bound(path, group)
     except OSError as error:
@@ -93,8 +93,8 @@ def bind_control(path: Path, group: str) -> socket.socket:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Generator[None]:
-    """Between looking for a stale socket and listening, no other vllamad may do the same."""
+def _locked(folder: Path) -> Generator[None]:
+    """Hold a lock on `folder`: only one vllamad at a time may replace a stale socket."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

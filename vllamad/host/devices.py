@@ -1,7 +1,4 @@
-"""Main memory and cores of this machine, as seen now; its GPUs are in `host/gpu_detection.py`.
-
-Must not know models.
-"""
+"""Reads main memory and cores of this machine; its GPUs are in `host/gpu_detection.py`."""
 
 from __future__ import annotations
 
@@ -95,7 +92,7 @@ def _old_quotas(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def cpu_name(proc: Path = Path("/proc")) -> str:
-    """What the CPU calls itself, else its architecture."""
+    """The CPU's model name, else its architecture."""
     for line in (proc / "cpuinfo").read_text(errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
@@ -109,16 +106,16 @@ def cpu_key(root: Path = Path("/")) -> str:
     Out of the first processor's lines of /proc/cpuinfo, on x86 and ARM; a virtual machine that
     moves to another kind has another.
     """
-    told: dict[str, str] = {}
+    fields: dict[str, str] = {}
     try:
         with (root / "proc/cpuinfo").open(errors="replace") as lines:
             for line in takewhile(str.strip, lines):
                 name, _, value = line.partition(":")
-                told[name.strip()] = value.strip()
+                fields[name.strip()] = value.strip()
     except OSError:
         pass
-    features = " ".join(sorted((told.get("flags") or told.get("Features") or "").split()))
-    parts = [told.get(name, "") for name in _CPU_NAMES]
+    features = " ".join(sorted((fields.get("flags") or fields.get("Features") or "").split()))
+    parts = [fields.get(name, "") for name in _CPU_NAMES]
     name = next(filter(None, parts), "") or platform.machine()
     return f"{name} {sha256(repr((*parts, features)).encode()).hexdigest()[:12]}"
 

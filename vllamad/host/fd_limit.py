@@ -1,7 +1,4 @@
-"""How many files and sockets may this process have open? Asked of the kernel, and raised.
-
-It must not know what they are used for.
-"""
+"""Raises and reads the limit on open files and sockets of this process."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ ENOUGH: Final = 65_536  # what the unit file grants too; some systems allow absu
 
 
 def raise_limit() -> None:
-    """Allow ourselves as many as we are allowed to: the usual soft limit, 1024, is for select()."""
+    """Raise the soft limit as far as permitted: the usual 1024 is for programs with select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     if soft != resource.RLIM_INFINITY and soft < wanted:

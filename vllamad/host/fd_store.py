@@ -1,7 +1,7 @@
-"""Descriptors that systemd keeps for us while we are gone: see FileDescriptorStoreMax=.
+"""systemd's descriptor store: it holds descriptors while the daemon restarts.
 
-It gives them back after a crash and a restart, and closes them once the service is stopped or has
-failed for good. What they mean is not known here.
+See FileDescriptorStoreMax=. systemd passes them to the next process after a crash or a restart, and
+closes them once the service is stopped or has failed for good. Their meaning is not known here.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _PATIENCE = 2.0  # seconds the service manager may take to read
 
 
 class FdStore:
-    """Where descriptors are put under a name; several may share one."""
+    """A store of descriptors by name; several may share one."""
 
     def __init__(self, address: str) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     async def put(self, name: str, descriptors: Sequence[int]) -> None:
-        """Have these kept, in place of others of that name. Raises HostProblem.
+        """Store descriptors in place of others of that name. Raises HostProblem.
 
-        Whether there is room for them the service manager does not say.
+        systemd does not report whether there was room for them.
         """
-        # FDPOLL=0: even the end of what a descriptor stands for is for us to find.
+        # FDPOLL=0: systemd must not drop a descriptor at its end of file; we check it ourselves.
         state = f"FDSTORE=1\nFDPOLL=0\nFDNAME={STORED}{name}"
         self.remove(name)
         try:
@@ -38,7 +38,7 @@ class FdStore:
             raise HostProblem(f"cannot store descriptors: {problem.strerror}") from problem
 
     def remove(self, name: str) -> None:
-        """Have those of that name closed. One that is lost is found, and removed, another time."""
+        """Remove the descriptors of that name. A lost message is made up for at the next start."""
         try:
             self._send(f"FDSTOREREMOVE=1\nFDNAME={STORED}{name}", (), 0)
         except OSError:
@@ -58,7 +58,7 @@ def open_store(environ: Mapping[str, str]) -> FdStore | None:
 
 
 def stored(environ: Mapping[str, str], pid: int) -> dict[str, list[int]]:
-    """What an earlier process of ours has put, by name; the caller owns them. To be called once."""
+    """The descriptors a previous daemon stored, by name; the caller owns them. Call it once."""
     found: dict[str, list[int]] = {}
     for name, descriptor in passed_descriptors(environ, pid):
         if name.startswith(STORED):

@@ -1,6 +1,6 @@
-"""Which NVIDIA GPUs may we use, and if none, what is missing: card, driver, device nodes, library?
+"""Finds the NVIDIA GPUs that may be used, or what is missing: card, driver, device node, library.
 
-Must not know models, nor wait. Synchronous: NVML answers in milliseconds where the driver is
+It never waits. Synchronous: NVML answers in milliseconds where the driver is
 loaded, callers on the loop use a thread.
 """
 
@@ -25,8 +25,8 @@ class Gpus:
 
     devices: tuple[Device, ...] = ()
     missing: str = ""
-    may_come: bool = False  # the card is there, only its driver is not: it may be loading
-    reboot: bool = False  # the card is there, and of no use before the machine starts anew
+    may_come: bool = False  # the card is there, and its driver may still be loading
+    reboot: bool = False  # the card is there, and unusable until the machine is rebooted
 
 
 class Driver(NamedTuple):

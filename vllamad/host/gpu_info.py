@@ -1,4 +1,4 @@
-"""What the driver says of each NVIDIA GPU, for people; whether one may be used is `nvidia.py`'s.
+"""Describes each NVIDIA GPU for display; which may be used is decided in `gpu_detection.py`.
 
 Synchronous; needs no daemon.
 """

@@ -1,6 +1,6 @@
 """Speaks the journal's native protocol: an event is one datagram of fields, a worker's line too.
 
-systemd.io/JOURNAL_NATIVE_PROTOCOL. Sending neither waits nor raises; what was not taken is told.
+systemd.io/JOURNAL_NATIVE_PROTOCOL. Sending neither waits nor raises; a failed send returns False.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 
 class Journal:
-    """The way to the journal of this machine."""
+    """The connection to the journal of this machine."""
 
     def __init__(self, path: Path = SOCKET) -> None:
         """Raises OSError where there is no journal."""
@@ -78,7 +78,7 @@ class EngineLines:
         self._lines = 0
 
     def send(self, line: str, worker_pid: int) -> None:
-        """Send one line. Of more than 200 in a second only the first, and a word that it is so."""
+        """Send one line. Of more than 200 in a second only the first are sent, and a notice."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._lines = second, 0
@@ -88,12 +88,12 @@ class EngineLines:
         fields = self._fields | ({"WORKER_PID": str(worker_pid)} if worker_pid else {})
         priority = engine_priority(line)
         if self._lines > LINES_PER_SECOND:
-            line, priority = "lines are left out here: `vllamactl logs` has them", 5
+            line, priority = "lines are missing here, `vllamactl logs` has them", 5
         self._journal.send(line, priority, ENGINE_IDENTIFIER, fields)
 
 
 def open_journal(path: Path = SOCKET) -> Journal | None:
-    """The journal, or None where there is none or we may not."""
+    """The journal, or None if there is none or access is denied."""
     try:
         return Journal(path)
     except OSError:

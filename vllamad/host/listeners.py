@@ -1,4 +1,4 @@
-"""The listening sockets: those that systemd handed over, by name, or our own public ones."""
+"""The listening sockets: those that systemd passed, by name, or our own public ones."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def bind_http(listen: Sequence[str]) -> list[socket.socket]:
 
 
 def given(inherited: Mapping[str, Sequence[socket.socket]]) -> Given:
-    """Sort what systemd handed over by the names its units give, never by their order.
+    """Sort the passed sockets by the names that the units give them, never by their order.
 
-    Raises HostProblem for a socket that cannot be what its name says. One of another name is
-    closed: nobody would ever answer on it.
+    Raises HostProblem for a socket of the wrong kind for its name. One with another name is closed:
+    no request on it would be answered.
     """
     for name, sockets in inherited.items():
         for sock in sockets if name not in (HTTP, CONTROL) else ():
@@ -63,12 +63,12 @@ def given(inherited: Mapping[str, Sequence[socket.socket]]) -> Given:
     if len(control) > 1:
         raise _useless(control[1], f"there is one named {CONTROL} already", "one ListenStream=")
     if control and control[0].family != socket.AF_UNIX:
-        raise _useless(control[0], "orders are taken on a Unix socket only", "a path")
+        raise _useless(control[0], "the control socket must be a Unix socket", "a path")
     return Given(http=tuple(http), control=control[0] if control else None)
 
 
 def address_of(sock: socket.socket) -> str:
-    """Where it listens, as people write it."""
+    """The address it listens on, as text."""
     name = sock.getsockname()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host, port = name[:2]
@@ -92,7 +92,7 @@ def _accepts(sock: socket.socket) -> bool:
 
 def _useless(sock: socket.socket, why: str, wanted: str) -> HostProblem:
     return HostProblem(
-        f"cannot use the socket {address_of(sock)} of systemd's: {why}",
+        f"cannot use the socket {address_of(sock)} passed by systemd: {why}",
         hint=f"its .socket unit needs {wanted}",
     )
 

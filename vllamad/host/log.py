@@ -1,7 +1,7 @@
-"""Our own log: how one event becomes one line on stderr.
+"""The daemon's log: one event is one line on stderr, or one entry of the journal.
 
-Over stdlib logging, so that libraries are heard too. Writing a line neither raises nor waits: a
-reader that has stopped reading loses lines, and is told how many. It knows no settings.
+Built on stdlib logging, so that messages of libraries are logged too. Writing neither raises nor
+waits: a reader that stops reading loses lines, and then gets their number. It knows no settings.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def configure(
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-        old.close()  # a reload comes by here again and again
+        old.close()  # a reload configures again
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for ours in ("vllamad", "vllamactl"):
@@ -100,7 +100,7 @@ class LineHandler(logging.Handler):
                     self._lost = 0
             if not self._write(self._line(record)):
                 self._lost += 1
-        except Exception:  # noqa: BLE001  # nothing about logging is worth an error elsewhere
+        except Exception:  # noqa: BLE001  # a failure to log must not fail the caller
             self._lost += 1
 
     def _line(self, record: logging.LogRecord) -> bytes:
@@ -121,7 +121,7 @@ class LineHandler(logging.Handler):
 
 
 class JournalHandler(logging.Handler):
-    """Sends each record to the journal with its fields; what it does not take, to `otherwise`."""
+    """Sends each record with its fields to the journal; if it refuses one, to `otherwise`."""
 
     def __init__(self, journal: Journal, otherwise: logging.Handler) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class JournalHandler(logging.Handler):
 
 
 def message_line(record: logging.LogRecord) -> str:
-    """`worker ready model=smollm2:135m pid=123`: for who keeps time and level elsewhere."""
+    """`worker ready event=worker.ready pid=123`, for a log that has time and level elsewhere."""
     words = [_clip(escape(record.getMessage()))]
     words += [f"{escape(name)}={_quoted(value)}" for name, value in _fields(record).items()]
     return " ".join(words)
@@ -163,7 +163,7 @@ def text_line(record: logging.LogRecord, *, with_time: bool = True) -> str:
 
 
 def json_line(record: logging.LogRecord, *, with_time: bool = True) -> str:
-    """One object; `time`, `level`, `logger`, `message` are ours whatever fields are called."""
+    """One JSON object; no field replaces `time`, `level`, `logger` or `message`."""
     shown: dict[str, Field] = {"time": _timestamp(record.created)} if with_time else {}
     shown |= {
         "level": logging.getLevelName(record.levelno).lower(),
@@ -180,7 +180,7 @@ def json_line(record: logging.LogRecord, *, with_time: bool = True) -> str:
 
 
 def escape(text: str) -> str:
-    """Make control characters visible, so that a line stays one and a terminal stays ours."""
+    """Make control characters visible: one event stays one line, and no terminal is controlled."""
     return _CONTROL.sub(_visible, text)
 
 
@@ -188,7 +188,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Field]:
     given = cast("dict[str, object]", getattr(record, "fields", {}))
     fields = {name: _plain(value) for name, value in given.items() if value is not None}
     if record.exc_info:
-        # What was raised and where stands at the end.
+        # The exception and its line stand at the end.
         trace = logging.Formatter().formatException(record.exc_info)
         fields["traceback"] = escape(trace)[-FIELD_LIMIT:]
     return fields

@@ -1,7 +1,7 @@
-"""Follows the output file of a worker: the last of it in memory, its lines, its size bounded.
+"""Follows the output file of a worker: keeps its tail, passes on its lines, bounds its size.
 
-The worker holds the file open for append and is never blocked; we tail it and rotate it in place.
-Knows nothing of what the lines mean.
+The worker has the file open for append and is never blocked; the file is rotated in place. The
+meaning of the lines is not known here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vllamad.errors import HostProblem
 TAIL = 64 << 10  # bytes kept in memory
 LINE_LIMIT = 8 << 10  # bytes; the rest of a longer line is dropped
 _CHUNK = 64 << 10
-_BACKLOG = 1 << 20  # bytes: a worker that writes more than that while we copy is not listened to
+_BACKLOG = 1 << 20  # bytes: of more output during a rotation only the last lines are read
 _COPY_CHUNK = 1 << 20
 _IN_MODIFY = 2
 
@@ -36,11 +36,11 @@ def worker_log(
     on_line: Callable[[str], None],
     resume: LogPosition | None = None,
 ) -> Generator[WorkerLog]:
-    """Open the log of one life of a worker, before it starts; what is already in it is not ours.
+    """Open the log of an engine process before it starts; older content is not read.
 
-    With `resume` the life goes on where somebody else has stopped reading.
+    With `resume` reading continues where a previous daemon has stopped.
     Rotated files are named `.1` (newest) to `.KEEP`, of which there is at least one; all together
-    take (keep + 1) * max_bytes, plus what a flood adds before we look. Raises HostProblem.
+    take (keep + 1) * max_bytes, plus what a flood adds between two checks. Raises HostProblem.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -54,14 +54,14 @@ def worker_log(
 
 
 class LogPosition(NamedTuple):
-    """Where in its file the output of a life begins, and how far it was read."""
+    """Where the output of an engine process begins in its file, and how far it was read."""
 
     began: int
     read: int
 
 
 class WorkerLog:
-    """The output of a worker as it grows; `keep_up` is the one task that moves it on."""
+    """The growing output of a worker; `follow` is the task that reads it."""
 
     def __init__(
         self,
@@ -79,10 +79,12 @@ class WorkerLog:
         self._max_bytes = max_bytes
         self._keep = keep
         self._on_line = on_line
-        self.on_read: Callable[[int], None] = lambda _: None  # is told how far we have read
+        self.on_read: Callable[[int], None] = lambda _: (
+            None
+        )  # called with the position that was read
         size = os.fstat(descriptor).st_size
         self._began, self._offset = resume or LogPosition(size, size)
-        # A file that is smaller has been rotated since: all of it is of this life.
+        # A smaller file has been rotated since: all of it belongs to this process.
         start = self._began if self._offset >= self._began else 0
         self._offset = self._offset if self._offset <= size else 0
         start = max(start, self._offset - TAIL)
@@ -92,14 +94,14 @@ class WorkerLog:
 
     @property
     def mark(self) -> LogPosition:
-        """Where who goes on with this life begins: with the first line not yet heard."""
+        """The position for a resume: the start of the first line not yet passed on."""
         return LogPosition(self._began, self._offset - len(self._partial))
 
     def tail(self) -> str:
-        """Return the last 64 KiB of this life's output."""
+        """Return the last 64 KiB of this process's output."""
         return self._tail.decode("utf-8", "replace")
 
-    async def keep_up(self) -> None:
+    async def follow(self) -> None:
         """Read and rotate, until cancelled."""
         while True:
             read = self._read()
@@ -116,7 +118,7 @@ class WorkerLog:
             await trio.lowlevel.checkpoint()
 
     def catch_up(self) -> None:
-        """Read to the end at once; of a longer rest only the last 64 KiB. For the end of a life."""
+        """Read to the end at once; of a longer rest only the last 64 KiB. For the end."""
         while self._unread:
             self._read()
         self._offset = max(self._offset, os.fstat(self._descriptor).st_size - _CHUNK)
@@ -165,14 +167,14 @@ class WorkerLog:
 async def follow(path: Path, lines: int) -> AsyncGenerator[bytes]:
     """Yield the last `lines` lines, then all that is added, across rotations, without end.
 
-    Who leaves it early holds it in `contextlib.aclosing`. Raises HostProblem.
+    To leave it early, hold it in `contextlib.aclosing`. Raises HostProblem.
     """
     with _watching(path) as changed, path.open("rb", buffering=0) as file:
         start, offset = await trio.to_thread.run_sync(_last_lines, path, lines)
         yield start
         while True:
             size = os.fstat(file.fileno()).st_size
-            if size < offset:  # rotated: what we have not seen is in the copy
+            if size < offset:  # rotated: the rest is in the copy
                 yield await trio.to_thread.run_sync(_read_from, _older(path, 1), offset)
                 offset = 0
             elif data := os.pread(file.fileno(), _CHUNK, offset):

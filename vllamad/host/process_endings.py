@@ -51,7 +51,7 @@ class Exit(NamedTuple):
 
 
 class Watch:
-    """Made before a process starts: what the kernel counted meanwhile tells why it was killed."""
+    """Explains why a process was killed, from the kernel's counters before and after its run."""
 
     def __init__(self, cgroup: Path | None = None) -> None:
         """Watch a process of this cgroup, else of our own."""
@@ -59,8 +59,8 @@ class Watch:
         self._kills = _oom_kills(self._counter)
         self._largest = _largest_child()
 
-    def told(self, code: int, line: str = "", *, memory: int | None = None) -> str:
-        """Say how it ended, with the line of its output that tells the cause, if one does.
+    def describe(self, code: int, line: str = "", *, memory: int | None = None) -> str:
+        """Describe how it ended, with the line of its output that names the cause, if one does.
 
         `code` is its exit status, or minus a signal. `memory` is what it held at most, in bytes;
         without it the largest child that was waited for meanwhile is taken.

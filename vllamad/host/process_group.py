@@ -43,9 +43,9 @@ async def spawn(
 ) -> AsyncGenerator[ProcessGroup]:
     """Run a group. Leaving the block, for whatever reason, leaves no process of it.
 
-    TERM to the leader, after `term_timeout` KILL to all, and at most `kill_timeout` until nothing
-    is left. Raises HostProblem if it cannot start, or if something will not die: then the shim goes
-    on killing, and `group.gone` waits for its success.
+    TERM to the leader, after `term_timeout` KILL to all, and at most `kill_timeout` until no
+    process is left. Raises HostProblem if it cannot start, or if a process survives: then the shim
+    goes on killing, and `group.gone` waits for its success.
     """
     shim.become_subreaper()
     group = await _start_shim(launch)
@@ -56,24 +56,24 @@ async def spawn(
 
 @asynccontextmanager
 async def adopt(
-    line: WorkerLink, cgroup: Cgroup | None, *, term_timeout: float, kill_timeout: float
+    link: WorkerLink, cgroup: Cgroup | None, *, term_timeout: float, kill_timeout: float
 ) -> AsyncGenerator[ProcessGroup]:
-    """Take over a group from a supervisor that is gone; otherwise as `spawn`."""
-    control = trio.SocketStream(trio.socket.from_stdlib_socket(line.control))
-    group = ProcessGroup(_Orphan(line.shim), control, cgroup)
-    group.pid = line.leader
+    """Adopt a group of a previous supervisor; otherwise as `spawn`."""
+    control = trio.SocketStream(trio.socket.from_stdlib_socket(link.control))
+    group = ProcessGroup(_AdoptedShim(link.shim), control, cgroup)
+    group.pid = link.leader
     try:
         async with _held(group, term_timeout, kill_timeout):
             yield group
     finally:
-        os.close(line.shim)
+        os.close(link.shim)
 
 
 @asynccontextmanager
 async def _held(
     group: ProcessGroup, term_timeout: float, kill_timeout: float
 ) -> AsyncGenerator[None]:
-    """Empty the group at the end, unless it is kept and the end is a cancellation: our own."""
+    """Empty the group at the end, unless it survives a restart and the daemon is cancelled."""
     released = False
     try:
         yield
@@ -117,7 +117,7 @@ async def _start_shim(launch: Launch) -> ProcessGroup:
 
 
 class ResourceUsage(NamedTuple):
-    """Of a whole group; None: nobody counts."""
+    """What a whole group uses; None where the kernel does not count it."""
 
     memory: int  # bytes
     memory_peak: int | None = None
@@ -125,7 +125,7 @@ class ResourceUsage(NamedTuple):
 
 
 class WorkerLink(NamedTuple):
-    """What a group hangs on: it lives while anybody has the control socket open."""
+    """The descriptors that hold a group: it runs while any process has the control socket open."""
 
     control: socket.socket
     shim: int  # a pidfd
@@ -139,12 +139,12 @@ class _Shim(Protocol):
     def pid(self) -> int: ...
 
     async def wait(self) -> int:
-        """Wait for its end; not 0 if that may have left processes of the group to us."""
+        """Wait for its end; not 0 if processes of the group may now be our children."""
         ...
 
 
-class _Orphan:
-    """A shim that another supervisor has started, known by a pidfd."""
+class _AdoptedShim:
+    """A shim that a previous supervisor has started, known by a pidfd."""
 
     def __init__(self, pidfd: int) -> None:
         self.pid = pid_of(pidfd)
@@ -156,9 +156,9 @@ class _Orphan:
 
 
 class ProcessGroup:
-    """A running group: `pid` is its leader. Set `kill_now` while TERM would only be ignored.
+    """A running group: `pid` is its leader. Set `kill_now` where it ignores SIGTERM.
 
-    Set `kept` once others hold its life line too: it then survives that we are cancelled.
+    Set `survives_restart` once its link is stored: it then survives the daemon's cancellation.
     """
 
     def __init__(
@@ -193,9 +193,9 @@ class ProcessGroup:
 
     async def exited(self) -> int:
         """Wait until the leader is gone: its exit code, or minus the signal that ended it."""
-        return (await self.ended()).code
+        return (await self.wait_ended()).code
 
-    async def ended(self) -> Exit:
+    async def wait_ended(self) -> Exit:
         """Wait until the leader is gone, and say how it ended and what memory it held."""
         async with self._reading:
             while self._end is None:
@@ -209,7 +209,7 @@ class ProcessGroup:
         return self._end
 
     async def terminate(self) -> None:
-        """Send TERM to the leader, and to nobody else: it ends its children in order."""
+        """Send TERM to the leader only: it ends its children in order."""
         await self._order(shim.TERM)
 
     def members(self) -> list[tuple[int, str]]:
@@ -233,7 +233,7 @@ class ProcessGroup:
         """Wait until no process of the group is left, however long that takes."""
         killed = await self._shim.wait() != 0
         left = self.cgroup.pids() if self.cgroup else []  # none, unless the shim was killed
-        # What nobody of those maps was last seen when its use was measured.
+        # Segments that no remaining process maps were seen when the usage was last measured.
         shared = self._shared | shared_memory([*left, *strays()] if killed else left)
         if self.cgroup:
             await self.cgroup.end()
@@ -244,8 +244,8 @@ class ProcessGroup:
             self.cgroup.remove()
 
     @contextmanager
-    def line(self) -> Generator[tuple[int, int]]:
-        """Its life line as two descriptors to be given away: control socket, pidfd of the shim."""
+    def link(self) -> Generator[tuple[int, int]]:
+        """Two descriptors to be stored: the control socket, and a pidfd of the shim."""
         pidfd = os.pidfd_open(self._shim.pid)
         try:
             yield self._control.socket.fileno(), pidfd
@@ -253,7 +253,7 @@ class ProcessGroup:
             os.close(pidfd)
 
     def release(self) -> None:
-        """Let go of it; it ends once nobody else holds its life line either."""
+        """Close our end; the group ends once no process has the control socket open."""
         self._control.socket.close()
 
     async def empty(self, term_timeout: float, kill_timeout: float) -> None:
@@ -280,17 +280,17 @@ class ProcessGroup:
         try:
             await self._control.send_all(order)
         except trio.BrokenResourceError:
-            pass  # the shim is gone: whoever waits for it learns that
+            pass  # the shim is gone, which `gone` notices
 
     def _hang_up(self) -> None:
-        """Have the shim kill them all, and still hear what it reports."""
+        """Let the shim kill the whole group, and keep reading its reports."""
         try:
             self._control.socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the shim is gone
 
     async def _report(self) -> tuple[str, str]:
-        """Return what the shim said next, or `gone`."""
+        """Return the shim's next report, or `gone`."""
         while b"\n" not in self._unread:
             try:
                 more = await self._control.receive_some()

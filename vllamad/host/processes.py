@@ -1,7 +1,7 @@
-"""What can be asked of processes, and done with those a killed shim has left to us.
+"""Inspects processes, and ends those that a killed shim has left to the supervisor.
 
-Orphans can reach the supervisor itself only when somebody kills a shim. They are told from our own
-children by their session, so nothing in this process may start a child with a session of its own.
+Orphans become children of the supervisor only when a shim is killed. Their session tells them from
+our own children, so this process must never start a child with a session of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def _ended(pid: int) -> tuple[int, int | None]:
 
 
 async def end_strays() -> None:
-    """Kill and reap what a killed shim left to us, however deep it was."""
+    """Kill and reap the processes that a killed shim left, at any depth."""
     while kill_strays():  # noqa: ASYNC110 - several may die behind one SIGCHLD
         await trio.sleep(0.01)
 
@@ -74,7 +74,7 @@ def _strays() -> list[shim.Process]:
 
 
 def shared_memory(pids: Collection[int]) -> set[str]:
-    """What these, and all below them, have in shared memory and would leave there."""
+    """The shared memory files that these processes and their descendants would leave."""
     if not pids:
         return set()
     tree = [process for process in shim.processes() if process.pid in pids]

@@ -1,7 +1,7 @@
-"""Stands between the supervisor and one worker, so that no process of the worker outlives either.
+"""The process between the supervisor and one worker: no process of the worker outlives either.
 
 Run as `python -I -S shim.py`, standard library only: fd 0 is the control socket, fds 1 and 2 are
-the worker's log. It must not know what a worker is: it starts one command and holds its processes.
+the worker's log. It must not know what a worker is: it starts one command and owns its processes.
 
 In:  one JSON line (`Job`); then TERM bytes; end of file means "kill them all", so that asking for
      it and the death of the supervisor are the same event.
@@ -31,9 +31,9 @@ PR_SET_CHILD_SUBREAPER = 36
 OPENMP = "/dev/shm/__KMP_REGISTERED_LIB_"
 SHARED = ("/dev/shm/psm_", "/dev/shm/sem.mp-", "/dev/shm/vllm_", "/dev/shm/mp-")
 OOM_SCORE = "500"  # the kernel should take a worker before the daemon
-# Ignored signals stay ignored over exec: the leader hears those again, and whatever else Python, or
-# the shell that started us in the background, ignores.
-DEAF = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Ignored signals stay ignored over exec, so `become` restores the default of these, and of those
+# that Python, or the shell that started us in the background, ignores.
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,7 +57,7 @@ class Process(NamedTuple):
 def main() -> None:
     become_subreaper()
     _libc.prctl(PR_SET_NAME, b"vllamad-shim")
-    for number in DEAF:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     wake = wake_on_child()
     job = read_job()
@@ -124,7 +124,7 @@ def become(job: Job, shim: int) -> None:
     os.setsid()
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != shim:
-        return  # the shim died before the line above, and nothing will tell us any more
+        return  # the shim died before prctl: its death signal would never come
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     write("/proc/self/oom_score_adj", OOM_SCORE)
     if job["cgroup"]:
@@ -153,7 +153,7 @@ def watch(leader: int, wake: int, linger: float, shared: set[str]) -> bool:
             if not some_left:
                 return False
             if exited:
-                # Python's resource tracker needs a moment to remove shared memory: nobody else.
+                # Python's resource tracker needs a moment to remove shared memory.
                 until = time.monotonic() + linger
                 shared |= shared_memory(descendants(os.getpid()))
         if CONTROL in ready:
@@ -186,11 +186,11 @@ def kill_all(leader: int, wake: int, cgroup: str, shared: set[str]) -> None:
         if select.select([wake], [], [], pause)[0]:
             os.read(wake, 4096)
         else:
-            pause = min(1.0, pause * 2)  # nobody died: something hangs in the kernel
+            pause = min(1.0, pause * 2)  # no process died: one hangs in the kernel
 
 
 def reap(leader: int) -> tuple[bool, bool]:
-    """Bury the dead. Returns (some children are left, the leader was among the dead)."""
+    """Reap children. Returns (some are left, the leader was reaped)."""
     exited = False
     while True:
         try:
@@ -217,7 +217,7 @@ def write(path: str, text: str) -> None:
 
 
 def kill(process: Process) -> None:
-    """SIGKILL a process with its group: that cannot miss a child which is just being forked."""
+    """SIGKILL a process with its group: that cannot miss a child that is just being forked."""
     foreign = process.group not in (0, os.getpgrp())
     try:
         os.kill(-process.group if foreign else process.pid, signal.SIGKILL)
@@ -240,7 +240,7 @@ def descendants(root: int) -> list[Process]:
 
 
 def shared_memory(tree: list[Process]) -> set[str]:
-    """List the files under /dev/shm that a tree has mapped, and nobody will remove after it.
+    """List the files under /dev/shm that a tree has mapped and would leave.
 
     The names of most carry no pid, so they can be told only while a process still maps them.
     """

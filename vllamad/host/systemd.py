@@ -1,6 +1,7 @@
-"""What systemd wants to hear from a service and hands to it: notify, watchdog, listening sockets.
+"""systemd's side of a service: notifications, watchdog, passed sockets.
 
-Without systemd everything here does nothing. It must not know what the daemon does.
+sdnotify finds the socket and sends; typed messages, a send that never blocks and the barrier are
+added here, in one place. Without systemd everything here does nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ PRIVATE_VARIABLES = frozenset(
         "MAINPID", "MANAGERPID", "MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE",
     }
 )  # fmt: skip
-"""What a worker must never inherit: with these it could speak for the daemon."""
+"""Variables that a worker must never inherit: with these it could act as the daemon."""
 
 STORED = "worker-"
-"""How the names of descriptors begin that are ours, stored by `host/fd_store.py`."""
+"""The prefix of the names of descriptors that `host/fd_store.py` stores."""
 
 _FIRST_FD = 3  # sd_listen_fds(3)
 _STATUS_LIMIT = 512
@@ -41,7 +42,7 @@ class _Notify(Protocol):
 
 
 class Notifier:
-    """Tells the service manager how we fare; never blocks, never raises.
+    """Sends notifications to the service manager; never blocks, never raises.
 
     Without NOTIFY_SOCKET in `environ` there is no manager; where there is one, sdnotify takes its
     address from the process's own environment.
@@ -60,41 +61,41 @@ class Notifier:
             self._socket.setblocking(False)
 
     def ready(self) -> None:
-        """The API and the control socket answer; or: a reload is done."""
+        """Report that the API and the control socket answer, or that a reload is done."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`. Other than ASCII becomes "?": systemd drops it all."""
+        """Send a line for `systemctl status`, in ASCII: systemd drops a line with anything else."""
         plain = text.encode("ascii", "replace").decode()[:_STATUS_LIMIT]
         self._send("STATUS=" + "".join(char if char.isprintable() else " " for char in plain))
 
     def reloading(self) -> None:
-        """A reload begins; `ready` ends it."""
+        """Report the start of a reload; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
     def watchdog(self) -> None:
-        """The loop is alive and has checked itself."""
+        """Feed the watchdog: the event loop is alive and has checked the sockets."""
         self._send("WATCHDOG=1")
 
     def trigger(self) -> None:
-        """We cannot go on: have us ended and restarted as if the watchdog had not been fed."""
+        """Let systemd abort and restart the daemon as if the watchdog had not been fed."""
         self._send("WATCHDOG=trigger")
 
     def errno(self, number: int) -> None:
-        """Why the daemon is about to fail, as an errno."""
+        """Report the errno of the failure that ends the daemon."""
         self._send(f"ERRNO={number}")
 
     def extend_timeout(self, seconds: float) -> None:
-        """Ask for so much more time, from now, to start or to stop."""
+        """Extend the start or stop timeout by `seconds`, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def barrier(self, patience: float = 5.0) -> bool:
-        """Wait until the manager has read all that was said; False: it has not in `patience` s.
+        """Wait until the manager has read all messages; False if it has not in `patience` seconds.
 
-        For the moment before the end: what is read after it may belong to no service any more.
+        Call it before the process ends: systemd ignores messages of processes that are gone.
         """
         if self._socket is None:
             return True
@@ -103,9 +104,9 @@ class Notifier:
             try:
                 socket.send_fds(self._socket, [b"BARRIER=1"], [write])
             finally:
-                os.close(write)  # the manager's is the last one: it closes it when it is there
+                os.close(write)  # the manager closes the last copy once it has read the message
             poll = select.poll()
-            poll.register(read, 0)  # its end is told in any case
+            poll.register(read, 0)  # poll reports a hangup without being asked to
             return bool(poll.poll(patience * 1000))
         except OSError:
             return False
@@ -124,7 +125,7 @@ class Notifier:
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
     """Seconds within which `Notifier.watchdog` must be called, None for no watchdog.
 
-    sd_watchdog_enabled(3): without WATCHDOG_PID it is for whoever sees it.
+    sd_watchdog_enabled(3): without WATCHDOG_PID it applies to every process that sees it.
     """
     microseconds = _number(environ.get("WATCHDOG_USEC", ""))
     if not microseconds or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
@@ -133,7 +134,7 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 def passed_descriptors(environ: Mapping[str, str], pid: int) -> list[tuple[str, int]]:
-    """What systemd passed to us, with the names: sd_listen_fds_with_names(3)."""
+    """The descriptors systemd passed, with their names: sd_listen_fds_with_names(3)."""
     if environ.get("LISTEN_PID") != str(pid):
         return []
     names = environ.get("LISTEN_FDNAMES", "").split(":")
@@ -148,18 +149,18 @@ def passed_descriptors(environ: Mapping[str, str], pid: int) -> list[tuple[str, 
 def inherited_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
     """The listening sockets systemd opened for us, by FileDescriptorName=; the caller owns them.
 
-    To be called once; what we had it store for us, and what is no socket, is left alone.
+    Call it once. Descriptors of our store, and those that are not sockets, are left alone.
     """
     found: dict[str, list[socket.socket]] = {}
     for name, descriptor in passed_descriptors(environ, pid):
         if name.startswith(STORED):
             continue
         try:
-            # By itself socket.socket finds out family and type.
-            one = socket.socket(fileno=descriptor)
+            # socket.socket finds out family and type.
+            sock = socket.socket(fileno=descriptor)
         except OSError:
             continue
-        found.setdefault(name, []).append(one)
+        found.setdefault(name, []).append(sock)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What systemd is about to do with the unit we are part of: stop it, or restart it?"""
+"""Finds the systemd job of the daemon's own unit: a stop or a restart."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vllamad.host.cgroup import unit_of
 _PATIENCE = 1.0  # seconds: the stop does not wait for this
 
 
-async def pending_job(own: str | None = None) -> str:
+async def pending_job(cgroup: str | None = None) -> str:
     """The type of our unit's job (`stop`, `restart`, ...); empty if it cannot be known in time.
 
-    `own` is what /proc/self/cgroup says.
+    `cgroup` is the content of /proc/self/cgroup.
     """
-    if own is None:
-        own = await trio.Path("/proc/self/cgroup").read_text()
-    unit, of_user = unit_of(own)
+    if cgroup is None:
+        cgroup = await trio.Path("/proc/self/cgroup").read_text()
+    unit, of_user = unit_of(cgroup)
     systemctl = shutil.which("systemctl")
     if not unit or systemctl is None:
         return ""

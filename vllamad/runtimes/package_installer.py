@@ -309,7 +309,7 @@ def failure_reason(watch: Watch | None, code: int, output: str) -> str:
     """Why a program failed: the signal that killed it, or what it said."""
     if code >= 0 or watch is None:
         return output_reason(output)
-    return watch.told(code, _error_line(output))
+    return watch.describe(code, _error_line(output))
 
 
 def output_reason(output: str) -> str:

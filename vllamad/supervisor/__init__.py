@@ -1,1 +1,4 @@
-"""The control plane: one process that owns every worker."""
+"""The control plane: the process that starts, schedules and stops every worker.
+
+It parses nothing that a client sends; that is `gateway`, which it never imports.
+"""

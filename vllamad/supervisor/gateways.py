@@ -1,8 +1,8 @@
-"""Keeps n gateways alive: a gateway that dies is replaced, whatever ended it.
+"""Runs the gateways: a gateway that dies is replaced, and a reload replaces all of them.
 
-Gateways parse what strangers send, so they are expected to die; nothing is lost with one but the
-requests it was answering. The listening sockets are held here and inherited, so that no connection
-is refused in between. Those of other settings take the place of the old ones the same way.
+Gateways parse untrusted input, so they may die; only the requests of that gateway are lost. The
+supervisor holds the listening sockets and gateways inherit them, so no connection is refused while
+one is replaced.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON
 log = logging.getLogger(__name__)
 
 _GATEWAY: Final = (sys.executable, "-P", "-m", "vllamad", "--gateway")
-_STEADY: Final = 10.0  # seconds of life after which a death is an accident, not a habit
-_SLOWEST: Final = 5.0
+_STEADY: Final = 10.0  # seconds of life that reset the delay before a restart
+_MAX_DELAY: Final = 5.0  # seconds before a restart
 _GRACE: Final = 5.0  # seconds a gateway gets beyond its drain limit to end its streams
-_START_LIMIT: Final = 60.0  # seconds until all new ones must serve
-_RETIRE_LIMIT: Final = 5.0  # until an old one has heard that it is one
+_START_LIMIT: Final = 60.0  # seconds until all gateways of a generation must serve
+_RETIRE_LIMIT: Final = 5.0  # seconds a gateway gets to stop accepting
 _REAP_LIMIT: Final = 5.0  # a killed process is gone within milliseconds
 
 
@@ -56,108 +56,110 @@ class Gateways:
 
     @property
     def pids(self) -> Sequence[int]:
-        """Those that take connections, or will in a moment."""
+        """The gateways that accept connections, or will once started."""
         return self._newest.pids
 
     def serve(self, launch: GatewayLaunch, count: int) -> bool:
-        """Whether it is just such gateways that serve now."""
+        """Whether the current gateways have exactly this launch and number."""
         return (self._newest.launch, self._newest.count) == (launch, count)
 
     async def run(self) -> None:
-        """Keep them alive until `stop`; return when the last one is gone."""
+        """Run gateways until `stop`; return when the last one is gone."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._newest.run)
-            # `renew` starts those that come after them here.
+            # `renew` starts later generations in this nursery.
 
     def stop(self) -> None:
-        """Let each finish its streams within the drain limit; then it is killed."""
+        """Let each gateway finish its streams within the drain limit, then kill it."""
         for generation in (*self._retired, self._newest):
             generation.stop()
 
     async def renew(self, launch: GatewayLaunch, count: int) -> None:
-        """Have others take over; return when none of the old ones takes a connection any more.
+        """Replace all gateways; return when no old one accepts connections any more.
 
-        What the old ones are answering, they answer to its end. Raises HostProblem where the new
-        ones do not come to serve; the old ones then stay.
+        The old ones finish the requests they have. Raises HostProblem if the new ones do not
+        serve in time; the old ones then stay.
         """
-        assert self._nursery is not None, "they are renewed only while they run"
+        assert self._nursery is not None, "gateways are replaced only while they run"
         old, new = self._newest, _Generation(launch, count)
         self._nursery.start_soon(new.run)
         self._newest = new
-        self._retired = [one for one in self._retired if one.pids] + [old]
+        self._retired = [past for past in self._retired if past.pids] + [old]
         with trio.move_on_after(_START_LIMIT) as patience:
-            await new.until(lambda told: told.serving)
+            await new.until(lambda gateway: gateway.serving)
         if patience.cancelled_caught:
             new.stop()
             self._newest = old
-            raise HostProblem(f"cannot start gateways: none serves after {_START_LIMIT:.0f} s")
+            raise HostProblem(
+                f"cannot start gateways: no gateway serves after {_START_LIMIT:.0f} s"
+            )
         old.retire()
         with trio.move_on_after(_RETIRE_LIMIT):
-            await old.until(lambda told: told.closed)
+            await old.until(lambda gateway: gateway.closed)
 
 
 @dataclass(slots=True)
-class _Told:
-    """What a gateway said on its pipe."""
+class _Gateway:
+    """One gateway process, and what it reported on its pipe."""
 
     process: trio.Process
     serving: bool = False
-    closed: bool = False  # it takes no more connections
+    closed: bool = False  # it accepts no more connections
 
 
 class _Generation:
-    """The gateways with the same settings, from their start to the end of the last one."""
+    """The gateways of one launch, from their start to the end of the last one."""
 
     def __init__(self, launch: GatewayLaunch, count: int) -> None:
         self.launch = launch
         self.count = count
-        self._leaving = trio.Event()  # none is replaced any more
-        self._stopping = trio.Event()  # and there is a limit
-        self._told: dict[int, _Told] = {}
-        self._news = trio.Event()
+        self._leaving = trio.Event()  # set: a gateway that ends is not replaced
+        self._stopping = trio.Event()  # set: the drain limit applies
+        self._gateways: dict[int, _Gateway] = {}
+        self._changed = trio.Event()
 
     @property
     def pids(self) -> Sequence[int]:
-        return sorted(self._told)
+        return sorted(self._gateways)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(self.count):
-                nursery.start_soon(self._keep, number)
+                nursery.start_soon(self._run_one, number)
 
     def stop(self) -> None:
         self._leaving.set()
         self._stopping.set()
-        for told in self._told.values():
-            told.process.terminate()
+        for gateway in self._gateways.values():
+            gateway.process.terminate()
 
     def retire(self) -> None:
-        """Take no more connections, and end with the last answer."""
+        """Let each accept no more connections, and exit after its last response."""
         self._leaving.set()
-        for told in self._told.values():
-            told.process.send_signal(RETIRE)
+        for gateway in self._gateways.values():
+            gateway.process.send_signal(RETIRE)
 
-    async def until(self, so: Callable[[_Told], bool]) -> None:
-        """Wait until that is so of every one there is to be."""
-        while not all(map(so, self._told.values())) or (
-            len(self._told) < self.count and not self._leaving.is_set()
+    async def until(self, condition: Callable[[_Gateway], bool]) -> None:
+        """Wait until `condition` holds for every gateway of this generation."""
+        while not all(map(condition, self._gateways.values())) or (
+            len(self._gateways) < self.count and not self._leaving.is_set()
         ):
-            self._news = trio.Event()
-            await self._news.wait()
+            self._changed = trio.Event()
+            await self._changed.wait()
 
-    async def _keep(self, number: int) -> None:
+    async def _run_one(self, number: int) -> None:
         delay = 0.1
         while not self._leaving.is_set():
             born = trio.current_time()
             try:
                 orderly, how = await self._live(number)
-            except OSError as error:  # no memory or descriptor for another process, just now
+            except OSError as error:  # out of memory or descriptors at the moment
                 orderly, how = False, f"cannot start: {error.strerror}"
             if self._leaving.is_set():
                 return
             lived = trio.current_time() - born
-            delay = 0.1 if lived >= _STEADY else min(_SLOWEST, delay * 2)
+            delay = 0.1 if lived >= _STEADY else min(_MAX_DELAY, delay * 2)
             if not orderly:
                 event(
                     log,
@@ -170,7 +172,7 @@ class _Generation:
                 )
             with trio.move_on_after(delay):
                 await self._leaving.wait()
-            # Whoever ended it in order may be about to end us too: then it is nothing to tell.
+            # A terminal or systemd may be about to stop the supervisor too: then it is not logged.
             if orderly and not self._leaving.is_set():
                 event(
                     log,
@@ -183,7 +185,7 @@ class _Generation:
                 )
 
     async def _live(self, number: int) -> tuple[bool, str]:
-        """One gateway from its start to its end: whether that was an orderly one, and how."""
+        """Run one gateway: whether its end was an orderly one, and how it ended."""
         watch = Watch()
         read, write = os.pipe()
         async with trio.lowlevel.FdStream(read) as pipe:
@@ -191,27 +193,27 @@ class _Generation:
                 process = await trio.lowlevel.open_process(
                     self.launch.argv,
                     stdin=subprocess.PIPE,
-                    stdout=2,  # nothing of ours: what a library prints goes where our log does
+                    stdout=2,  # what a library prints goes to the log
                     pass_fds=(*self.launch.sockets, write),
                     env={**self.launch.environment, TOLD_ON: str(write)},
                     process_group=0,  # Ctrl-C and kill -PGID are for the supervisor only
                 )
             finally:
                 os.close(write)
-            code, memory = await self._while_it_lives(number, process, pipe)
-        return code in (0, -signal.SIGTERM, -signal.SIGINT), watch.told(code, memory=memory)
+            code, memory = await self._supervise(number, process, pipe)
+        return code in (0, -signal.SIGTERM, -signal.SIGINT), watch.describe(code, memory=memory)
 
-    async def _while_it_lives(
+    async def _supervise(
         self, number: int, process: trio.Process, pipe: trio.abc.ReceiveStream
     ) -> Exit:
         assert process.stdin is not None
-        told = self._told[process.pid] = _Told(process)
+        gateway = self._gateways[process.pid] = _Gateway(process)
         if self._leaving.is_set():  # while it was being started
             process.terminate()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, told, pipe)
-                await self._tell(process.stdin)
+                nursery.start_soon(self._read_reports, gateway, pipe)
+                await self._send_settings(process.stdin)
                 event(
                     log,
                     logging.INFO,
@@ -228,20 +230,20 @@ class _Generation:
             with trio.move_on_after(_REAP_LIMIT, shield=True):
                 await process.stdin.aclose()
                 await process.wait()
-            del self._told[process.pid]
-            self._news.set()
+            del self._gateways[process.pid]
+            self._changed.set()
 
-    async def _listen(self, told: _Told, output: trio.abc.ReceiveStream) -> None:
-        heard = b""
-        while piece := await output.receive_some():
-            heard += piece
-            told.serving = SERVING in heard
-            self._news.set()
-        told.closed = True
-        self._news.set()
+    async def _read_reports(self, gateway: _Gateway, pipe: trio.abc.ReceiveStream) -> None:
+        received = b""
+        while piece := await pipe.receive_some():
+            received += piece
+            gateway.serving = SERVING in received
+            self._changed.set()
+        gateway.closed = True
+        self._changed.set()
 
-    async def _tell(self, pipe: trio.abc.SendStream) -> None:
-        """Say what there is to know. The pipe then stays open: its end tells of ours."""
+    async def _send_settings(self, pipe: trio.abc.SendStream) -> None:
+        """Send the settings. The pipe stays open; the gateway exits when it closes."""
         try:
             await pipe.send_all(self.launch.settings + b"\n")
         except trio.BrokenResourceError:

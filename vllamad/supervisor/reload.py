@@ -1,6 +1,6 @@
-"""Another configuration without a restart: what differs is applied, nobody is cut off.
+"""Reloads the configuration: differences are applied without a restart or a broken stream.
 
-What a difference takes is decided in `config/changes.py`, whether a worker must be replaced in
+The effect of a changed key is decided in `config/changes.py`, whether a worker must be replaced in
 `core/launch.py`. A configuration with a fault changes nothing.
 """
 
@@ -18,7 +18,7 @@ from vllamad.config.settings import Settings
 from vllamad.core.launch import Spec
 from vllamad.core.scheduler import Limits
 from vllamad.errors import ConfigError, ModelNotFound, VllamadError
-from vllamad.host import log as own_log
+from vllamad.host import log as daemon_log
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
@@ -33,39 +33,38 @@ from vllamad.supervisor.workers.manager import WorkerManager
 
 log = logging.getLogger(__name__)
 
-_HINT = "nothing has changed: the configuration before stays in force"
+_HINT = "nothing has changed: the previous configuration stays in force"
 
 Apply = Callable[[Settings], Awaitable[list[str]]]
 
 
 class Reloader:
-    """Reloads when asked, one time after the other."""
+    """Carries out requested reloads, one after the other."""
 
     def __init__(self, notify: Notifier, read: Callable[[], Settings]) -> None:
         """`read` reads every source anew, in a thread. Raises ConfigError."""
         self.problem = ""  # why the last attempt failed
         self._notify = notify
         self._read = read
-        self._waiting: Attempt | None = None
-        self._news = trio.Event()
+        self._scheduled: Attempt | None = None
+        self._requested = trio.Event()
 
     def request(self) -> Attempt:
-        """Have it done soon; whoever asks before it is begun asks for the same."""
-        if self._waiting is None:
-            self._waiting = Attempt()
-            self._news.set()
-        return self._waiting
+        """Schedule a reload; requests made before it starts share it."""
+        if self._scheduled is None:
+            self._scheduled = Attempt()
+            self._requested.set()
+        return self._scheduled
 
     async def run(self, present: Callable[[], Settings], apply: Apply) -> None:
-        """Do what is asked for, until cancelled.
+        """Carry out reloads until cancelled.
 
-        `apply` makes the given settings those in force, and says which models' workers go by
-        others and are replaced.
+        `apply` puts the given settings in force, and returns the models whose workers it replaces.
         """
         while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            attempt, self._waiting = self._waiting, None
+            await self._requested.wait()
+            self._requested = trio.Event()
+            attempt, self._scheduled = self._scheduled, None
             assert attempt is not None
             self._notify.reloading()
             try:
@@ -109,27 +108,27 @@ class Reloader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """All that goes by the settings."""
+    """The parts of the daemon that depend on the settings."""
 
     daemon: Daemon
     fleet: WorkerManager
     library: Library
     engines: EngineRuntimes
-    lives: VllmLauncher
+    launcher: VllmLauncher
     gateways: Gateways
     launch: Callable[[Settings], GatewayLaunch]
     background: trio.Nursery
 
 
 async def apply(parts: Parts, new: Settings) -> list[str]:
-    """Make `new` the settings in force; the models whose workers are replaced when idle.
+    """Put `new` in force; return the models whose workers are replaced when idle.
 
-    Raises, with nothing changed, ConfigError where they are none for our sockets, and HostProblem
-    where no gateways come to serve with them.
+    With nothing changed it raises ConfigError if they do not permit our sockets, and HostProblem
+    if the new gateways do not serve.
     """
     old = parts.daemon.settings
     parts.engines.settings = new
-    await parts.engines.look()  # a launch tells gateways what its parsers can tell apart
+    await parts.engines.look()  # a launch has the parsers of the engine
     try:
         launch, count = parts.launch(new), new.server.gateways
         if not parts.gateways.serve(launch, count):
@@ -137,14 +136,14 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
     except VllamadError:
         parts.engines.settings = old
         raise
-    own_log.configure(new.logging.format, new.logging.level)
+    daemon_log.configure(new.logging.format, new.logging.level)
     parts.daemon.settings = new
-    parts.lives.configure(new)
+    parts.launcher.configure(new)
     parts.library.configure(new)
     parts.fleet.measured(parts.engines.machine)
-    wanted = await _specs(parts)
-    parts.fleet.change_limits(limits_of(new), {spec.model: spec.keep_alive for spec in wanted})
-    outdated = [spec for spec in wanted if parts.fleet.outdated(spec)]
+    specs = await _specs(parts)
+    parts.fleet.change_limits(limits_of(new), {spec.model: spec.keep_alive for spec in specs})
+    outdated = [spec for spec in specs if parts.fleet.outdated(spec)]
     for spec in outdated:
         keep_alive = parts.fleet.requested_keep_alive(spec.model)
         parts.background.start_soon(replace, parts.fleet, parts.library, spec.model, keep_alive)
@@ -154,7 +153,7 @@ async def apply(parts: Parts, new: Settings) -> list[str]:
 
 
 async def preload(fleet: WorkerManager, library: Library, names: Sequence[str]) -> None:
-    """Load what nobody has asked for yet, one after the other, and keep it."""
+    """Load these models one after the other, and keep them loaded."""
     for name in names:
         try:
             await fleet.load(await library.spec(name), inf)
@@ -172,7 +171,7 @@ async def preload(fleet: WorkerManager, library: Library, names: Sequence[str]) 
 async def replace(
     fleet: WorkerManager, library: Library, model: str, keep_alive: float | None
 ) -> None:
-    """Load a model again as it is configured now; its worker of other settings makes way."""
+    """Load a model with its present settings; its worker with the previous ones is stopped."""
     try:
         await fleet.load(await library.spec(model), keep_alive)
     except VllamadError as error:
@@ -181,24 +180,24 @@ async def replace(
 
 def limits_of(settings: Settings) -> Limits:
     """The scheduler's part of the settings."""
-    own = settings.scheduler
+    configured = settings.scheduler
     return Limits(
-        keep_alive=own.keep_alive,
-        max_loaded=own.max_loaded_models,
-        max_queue=own.max_queue,
-        max_running=own.max_running,
-        queue_timeout=own.queue_timeout,
+        keep_alive=configured.keep_alive,
+        max_loaded=configured.max_loaded_models,
+        max_queue=configured.max_queue,
+        max_running=configured.max_running,
+        queue_timeout=configured.queue_timeout,
         failed_cooldown=settings.worker.failed_cooldown,
     )
 
 
 async def _specs(parts: Parts) -> list[Spec]:
-    """What every worker there is would be started with now; those of models gone are let go."""
+    """The spec each worker would be started with now; workers of removed models are unloaded."""
     specs: list[Spec] = []
     for worker in parts.fleet.workers():
         try:
             specs.append(await parts.library.spec(worker.model))
-        except ModelNotFound:  # it was a folder that is no longer in the configuration
+        except ModelNotFound:  # a configured folder that was removed from the configuration
             parts.fleet.unload(worker.model)
         except VllamadError as error:
             event(

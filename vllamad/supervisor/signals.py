@@ -1,6 +1,6 @@
-"""What the outside asks by signals: to stop, to stop at once, to reload.
+"""Turns signals into requests: stop, stop now, reload.
 
-It must not know how any of it is done.
+How these are carried out is not known here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import trio
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.host.systemd import Notifier
-from vllamad.supervisor.status_text import ask_for_time
+from vllamad.supervisor.status_text import extend_timeout
 
 log = logging.getLogger(__name__)
 
-_START_LIMIT = 600.0  # seconds for which the manager is asked for more time to start
+_START_LIMIT = 600.0  # seconds; systemd is asked for more start time no longer than that
 
 
 class SignalRequests:
-    """What was asked so far."""
+    """The requests that signals have made so far."""
 
     def __init__(self, notify: Notifier, starting: trio.CancelScope, *, terminal: bool) -> None:
-        """At a `terminal` a hangup is its end, and ours."""
+        """When run from a `terminal`, SIGHUP stops the daemon instead of reloading it."""
         self.stop = trio.Event()
         self.stop_since = 0.0
         self._notify = notify
@@ -34,16 +34,16 @@ class SignalRequests:
         self._terminal = terminal
 
     def prepared(self) -> None:
-        """What may take its time before we serve is done: ask for no more of it."""
+        """End the requests for more start time: preparation is over."""
         self._starting.cancel()
 
-    async def heed(
+    async def handle(
         self,
         signals: AsyncIterator[int],
         reload: Callable[[], object],
         everything: trio.CancelScope,
     ) -> None:
-        """Do as the signals say; a second one to stop means: now."""
+        """Handle signals; a second stop signal stops everything now."""
         async for number in signals:
             if number == signal.SIGHUP and not self._terminal:
                 reload()
@@ -61,15 +61,15 @@ class SignalRequests:
 async def listen_for_signals(
     notify: Notifier, reload: Callable[[], object], *, terminal: bool = False
 ) -> AsyncGenerator[SignalRequests]:
-    """Heed signals for as long as the block lasts; by default each would end us as we stand."""
-    heeded = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    """Handle signals until the end of the block; by default each would kill the daemon."""
+    handled = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A script that runs us in the background has it ignored: its own Ctrl-C is not for us.
-        heeded.remove(signal.SIGINT)
-    with trio.open_signal_receiver(*heeded) as signals:
+        # A shell ignores it for a background job: Ctrl-C is meant for the foreground one.
+        handled.remove(signal.SIGINT)
+    with trio.open_signal_receiver(*handled) as signals:
         async with trio.open_nursery() as nursery:
-            starting: trio.CancelScope = await nursery.start(ask_for_time, notify, _START_LIMIT)
-            one = SignalRequests(notify, starting, terminal=terminal)
-            nursery.start_soon(one.heed, signals, reload, nursery.cancel_scope)
-            yield one
+            starting: trio.CancelScope = await nursery.start(extend_timeout, notify, _START_LIMIT)
+            requests = SignalRequests(notify, starting, terminal=terminal)
+            nursery.start_soon(requests.handle, signals, reload, nursery.cancel_scope)
+            yield requests
             nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
-"""What is the daemon doing, in one line for `systemctl status`; and when is it worth saying?
+"""The line for `systemctl status`: its text, and when a changed one is sent.
 
-It must not know how a line is sent; `host/systemd.py` does.
+How a line is sent is in `host/systemd.py`.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from vllamad.core.lifecycle import State
 from vllamad.host.systemd import Notifier
 from vllamad.protocol.control import WorkerInfo
 
-_GLANCE = 1.0  # seconds between two looks
-_NUMBERS = 5.0  # seconds before a line is said again of which only numbers are others
-_MORE_TIME = 15.0  # seconds asked for at once while something takes its time
+_INTERVAL = 1.0  # seconds between two checks
+_NUMBERS = 5.0  # seconds before a line is sent again in which only numbers have changed
+_MORE_TIME = 15.0  # seconds requested at a time
 _REASON_LIMIT = 100
 
 
-async def tell(notify: Notifier, say: Callable[[], str]) -> None:
-    """Say what goes on whenever it changes: words within a second, numbers within five."""
-    said, at = "", -inf
+async def send_status(notify: Notifier, status_line: Callable[[], str]) -> None:
+    """Send the status line when it changes: words within a second, numbers within five."""
+    sent, at = "", -inf
     while True:
-        text, now = say(), trio.current_time()
-        if text != said and (_words(text) != _words(said) or now >= at + _NUMBERS):
+        text, now = status_line(), trio.current_time()
+        if text != sent and (_words(text) != _words(sent) or now >= at + _NUMBERS):
             notify.status(text)
-            said, at = text, now
-        await trio.sleep(_GLANCE)
+            sent, at = text, now
+        await trio.sleep(_INTERVAL)
 
 
-async def ask_for_time(
+async def extend_timeout(
     notify: Notifier,
     limit: float,
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Put off the manager's own limit on starting or stopping, until cancelled or for `limit` s."""
+    """Extend systemd's start or stop timeout until cancelled, at most for `limit` seconds."""
     with trio.move_on_after(limit) as scope:
         task_status.started(scope)
         while True:
@@ -47,11 +47,11 @@ async def ask_for_time(
 
 
 def serving(workers: list[WorkerInfo], *, waiting_for: str = "", problem: str = "") -> str:
-    """While it serves: what is on its way or going, then what is there."""
+    """The line while serving: workers in transition first, then the counts of ready ones."""
     ready = [worker for worker in workers if worker.state == State.READY]
     requests = sum(worker.leases for worker in ready)
     parts = [f"waiting for the NVIDIA driver: {waiting_for}"] if waiting_for else []
-    parts += [_one(worker) for worker in workers if worker.state != State.READY]
+    parts += [_worker_text(worker) for worker in workers if worker.state != State.READY]
     parts += [f"serving: {_count(len(ready), 'model')}, {_count(requests, 'request')}"]
     parts += [f"the changed configuration is not in force: {problem[:_REASON_LIMIT]}"] * bool(
         problem
@@ -60,13 +60,13 @@ def serving(workers: list[WorkerInfo], *, waiting_for: str = "", problem: str = 
 
 
 def stopping(workers: list[WorkerInfo], since: float) -> str:
-    """While it stops, for `since` seconds by now: what it still waits for."""
+    """The line while stopping, `since` seconds after the request: what is left."""
     requests = sum(worker.leases for worker in workers)
     left = _count(requests, "request") if requests else _count(len(workers), "worker")
     return f"stopping: {left} left, {since:.0f} s"
 
 
-def _one(worker: WorkerInfo) -> str:
+def _worker_text(worker: WorkerInfo) -> str:
     model, since, why = worker.model, f"{worker.since:.0f} s", worker.reason[:_REASON_LIMIT]
     match worker.state:
         case State.STARTING:
@@ -79,8 +79,8 @@ def _one(worker: WorkerInfo) -> str:
             return f"{model} {worker.state}, {since}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _words(text: str) -> str:

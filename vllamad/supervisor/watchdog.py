@@ -1,4 +1,4 @@
-"""Is the daemon itself well? What readiness and the watchdog are based on."""
+"""Checks of the daemon itself: readiness, and the watchdog's ping."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vllamad.protocol.lease import ListRunning, encode_message
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 5.0  # seconds a part of ours may take to answer
+_PATIENCE = 5.0  # seconds a socket of ours may take to answer
 _PAUSE = 0.05
-_QUIET_INTERVAL = 10.0  # seconds between two looks where no watchdog waits for us
+_QUIET_INTERVAL = 10.0  # seconds between two checks without a watchdog
 
 
 async def until_serving(http: socket.socket, control: Path) -> None:
@@ -39,8 +39,8 @@ async def broker_answers(path: Path) -> bool:
     return await answers(partial(trio.open_unix_socket, path), encode_message(ListRunning()))
 
 
-async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question: bytes) -> bool:
-    """Whether anything at all comes back in time."""
+async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], request: bytes) -> bool:
+    """Whether at least one byte comes back in time."""
     with trio.move_on_after(_PATIENCE):
         try:
             stream = await connect()
@@ -48,7 +48,7 @@ async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question:
             return False
         async with stream:
             try:
-                await stream.send_all(question)
+                await stream.send_all(request)
                 return bool(await stream.receive_some(1))
             except trio.BrokenResourceError:
                 return False
@@ -56,10 +56,10 @@ async def answers(connect: Callable[[], Awaitable[trio.SocketStream]], question:
 
 
 async def beat(notify: Notifier, interval: float | None, *, broker: Path, control: Path) -> None:
-    """Feed the watchdog as long as the loop, the broker and the control socket are well.
+    """Feed the watchdog while the event loop, the lease socket and the control socket answer.
 
-    The ping is sent only after both sockets have answered: a loop that turns but serves nobody is
-    as dead as one that is stuck.
+    The ping is sent only after both sockets have answered: an event loop that runs but serves
+    no request needs a restart like one that hangs.
     """
     pause = interval / 3 if interval else _QUIET_INTERVAL
     while True:
@@ -70,17 +70,17 @@ async def beat(notify: Notifier, interval: float | None, *, broker: Path, contro
 
 async def guarded(
     notify: Notifier,
-    own: Callable[..., Awaitable[None]],
+    run: Callable[..., Awaitable[None]],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the owner of all state; if a bug ends it, have systemd end and restart all of us.
+    """Run the worker manager; if a bug ends it, let systemd abort and restart the daemon.
 
-    Whoever unwinds from here acts on a state of which nothing is sure any more, for as long as
-    workers take to stop. The watchdog's way is short, and leaves every stack in the journal.
+    An orderly stop would act on a state that may be wrong, for as long as workers take to stop.
+    The watchdog's abort is immediate, and leaves every stack in the journal.
     """
     try:
-        await own(task_status=task_status)
+        await run(task_status=task_status)
     except* Exception:
         log.exception(
             "the worker manager failed, the daemon restarts", extra=named(LogEvent.DAEMON_BROKEN)

@@ -95,13 +95,13 @@ def test_from_wherever_it_was_started_the_supervisor_has_a_part_of_its_own(
 ) -> None:
     fake.delegate()
     fake.runs_in(path)
-    assert claim(keeping=False, proc=fake.proc).top == fake.top
+    assert claim(keep_workers=False, proc=fake.proc).top == fake.top
     assert (fake.top / "supervisor" / "cgroup.procs").read_text() == "0"
 
 
 def test_what_is_not_delegated_is_not_taken_though_we_could(fake: Tree) -> None:
     with pytest.raises(HostProblem, match=r"/unit is not delegated"):
-        claim(keeping=False, proc=fake.proc)
+        claim(keep_workers=False, proc=fake.proc)
     assert list(fake.top.iterdir()) == []
 
 
@@ -109,13 +109,13 @@ def test_what_cannot_be_written_to_is_not_taken(fake: Tree) -> None:
     fake.delegate()
     (fake.top / "supervisor").write_text("in the way")
     with pytest.raises(HostProblem, match=r"cannot use .*/unit: "):
-        claim(keeping=False, proc=fake.proc)
+        claim(keep_workers=False, proc=fake.proc)
 
 
 def test_without_cgroup2_there_is_nothing_to_take(fake: Tree) -> None:
     (fake.proc / "mountinfo").write_text("")
     with pytest.raises(HostProblem, match="no cgroup2 is mounted"):
-        claim(keeping=False, proc=fake.proc)
+        claim(keep_workers=False, proc=fake.proc)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_memory_is_counted_where_that_does_not_stand_in_the_way_of_a_restart(
     fake.delegate()
     fake.runs_in(path)
     (fake.top / "cgroup.controllers").write_text("cpu memory pids\n")
-    assert claim(keeping=keeping, proc=fake.proc).memory is memory
+    assert claim(keep_workers=keeping, proc=fake.proc).memory is memory
     assert (fake.top / "cgroup.subtree_control").exists() is memory
 
 
 def test_without_a_controller_memory_is_not_counted(fake: Tree) -> None:
     fake.delegate()
     (fake.top / "cgroup.controllers").write_text("\n")
-    assert not claim(keeping=False, proc=fake.proc).memory
+    assert not claim(keep_workers=False, proc=fake.proc).memory
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ import sys
 from pathlib import Path
 from vllamad.host.cgroup import claim
 Path(sys.argv[1], "cgroup.procs").write_text("0")
-print(claim(keeping=False).top)
+print(claim(keep_workers=False).top)
 print(Path("/proc/self/cgroup").read_text())
 """
 

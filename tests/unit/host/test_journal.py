@@ -192,7 +192,7 @@ def test_of_a_flood_only_so_much_reaches_the_journal(reader, journal, monkeypatc
         lines.send(f"line {number}", 0)
         seen += reader.entries()
     assert len(seen) == LINES_PER_SECOND + 1
-    assert "left out" in seen[-1]["MESSAGE"]
+    assert "missing here" in seen[-1]["MESSAGE"]
     monkeypatch.setattr("vllamad.host.journal.time.monotonic", lambda: 6.0)
     lines.send("later", 0)
     assert reader.entry()["MESSAGE"] == "later"

@@ -192,7 +192,7 @@ def test_what_cannot_be_what_its_name_says_is_refused_by_its_address(
     with pytest.raises(HostProblem, match="it is not listening"):
         given({"http": [bound]})
     tcp = opened(socket.AF_INET, ("127.0.0.1", 0))
-    with pytest.raises(HostProblem, match="on a Unix socket only"):
+    with pytest.raises(HostProblem, match="must be a Unix socket"):
         given({"ctl": [tcp]})
     two = [opened(socket.AF_UNIX, str(tmp_path / name)) for name in ("one", "two")]
     with pytest.raises(HostProblem, match="there is one named ctl already"):

@@ -43,7 +43,7 @@ async def following(
 ) -> AsyncGenerator[WorkerLog]:
     with worker_log(path, max_bytes=max_bytes, keep=keep, on_line=hear, resume=resume) as log:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(log.keep_up)
+            nursery.start_soon(log.follow)
             yield log
             nursery.cancel_scope.cancel()
 

@@ -37,7 +37,7 @@ CRASHES = {
 def test_a_crash_is_told_by_its_signal(number: signal.Signals) -> None:
     watch = Watch()
     done = subprocess.run([sys.executable, "-S", "-c", CRASHES[number]], check=False)
-    told = watch.told(done.returncode, "OSError: why")
+    told = watch.describe(done.returncode, "OSError: why")
     assert told.startswith(f"killed by {number.name} (")
     assert told.endswith(": OSError: why")
 
@@ -45,7 +45,7 @@ def test_a_crash_is_told_by_its_signal(number: signal.Signals) -> None:
 def test_a_bus_error_tells_what_shared_memory_has() -> None:
     assert re.fullmatch(
         r"killed by SIGBUS \(bus error\): /dev/shm has \d+ MiB of \d+ MiB free",
-        Watch().told(-signal.SIGBUS),
+        Watch().describe(-signal.SIGBUS),
     )
 
 
@@ -53,7 +53,9 @@ def test_a_machine_without_shared_memory_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_endings, "_SHM", tmp_path / "shm")
-    assert Watch().told(-signal.SIGBUS).endswith("shm cannot be asked: No such file or directory")
+    assert (
+        Watch().describe(-signal.SIGBUS).endswith("shm cannot be asked: No such file or directory")
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_a_machine_without_shared_memory_says_so(
     ],
 )
 def test_an_end_is_told_in_one_wording(code: int, line: str, told: str) -> None:
-    assert Watch().told(code, line) == told
+    assert Watch().describe(code, line) == told
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_a_kill_tells_its_memory_and_whether_the_kernel_did_it(
     counter.write_text(before)
     watch = Watch(tmp_path / "below")  # the nearest that counts is one above
     counter.write_text(after)
-    assert watch.told(-9, memory=812 << 20) == f"killed by SIGKILL: {told}it had 812 MiB"
+    assert watch.describe(-9, memory=812 << 20) == f"killed by SIGKILL: {told}it had 812 MiB"
 
 
 def test_a_cgroup_that_is_gone_accuses_nobody(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_a_cgroup_that_is_gone_accuses_nobody(tmp_path: Path) -> None:
     counter.write_text("oom_kill 0\n")
     watch = Watch(tmp_path)
     counter.unlink()
-    assert watch.told(-9, memory=0) == "killed by SIGKILL: it had 0 MiB"
+    assert watch.describe(-9, memory=0) == "killed by SIGKILL: it had 0 MiB"
 
 
 def test_the_largest_child_since_is_what_it_had() -> None:
@@ -105,7 +107,7 @@ def test_the_largest_child_since_is_what_it_had() -> None:
     watch = Watch()
     held = process_endings._largest_child()
     done = subprocess.run([sys.executable, "-S", "-c", code], check=False)
-    told = watch.told(done.returncode)
+    told = watch.describe(done.returncode)
     assert told.startswith("killed by SIGKILL")
     if held < 300 << 20:  # else a test before this one has waited for a larger one
         assert re.search(r"it had 3\d\d MiB$", told)

@@ -11,7 +11,8 @@ import pytest
 
 from vllamad.config.settings import ApiKey, Paths, ServerSettings, Settings
 from vllamad.errors import ConfigError, HostProblem
-from vllamad.supervisor.run import close_own, prepare_folders, sockets
+from vllamad.supervisor.folders import prepare_folders
+from vllamad.supervisor.public_sockets import close_own, open_sockets
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def systemd(path: Path) -> socket.socket:
 
 
 def test_our_own_sockets_are_closed_and_unlinked(settings: Settings) -> None:
-    with sockets(settings, {}) as (control, http):
+    with open_sockets(settings, {}) as (control, http):
         assert stat.S_ISSOCK(settings.paths.control.stat().st_mode)
         assert [sock.getsockname()[0] for sock in http] == ["127.0.0.1", "127.0.0.2"]
         close_own(http, {})
@@ -47,7 +48,7 @@ def test_our_own_sockets_are_closed_and_unlinked(settings: Settings) -> None:
 
 def test_systemds_sockets_are_used_and_their_files_stay(settings: Settings, tmp_path: Path) -> None:
     inherited = {"ctl": [systemd(tmp_path / "c")], "http": [systemd(tmp_path / "h")]}
-    with sockets(settings, inherited) as (control, http):
+    with open_sockets(settings, inherited) as (control, http):
         assert [control] == inherited["ctl"]
         assert http == inherited["http"]
         close_own(http, inherited)
@@ -67,11 +68,11 @@ def test_a_public_socket_of_systemds_needs_what_one_of_ours_would(
     wanted = replace(settings, server=server, api_keys=keys)
     with socket.create_server(("0.0.0.0", 0)) as public:
         if good:
-            with sockets(wanted, {"http": [public]}) as (_, http):
+            with open_sockets(wanted, {"http": [public]}) as (_, http):
                 assert http == [public]
             return
-        told = r"a socket of systemd's: cannot listen on 0\.0\.0\.0:\d+: the API asks"
-        with pytest.raises(ConfigError, match=told), sockets(wanted, {"http": [public]}):
+        told = r"a socket passed by systemd: cannot listen on 0\.0\.0\.0:\d+: the API asks"
+        with pytest.raises(ConfigError, match=told), open_sockets(wanted, {"http": [public]}):
             pass
     assert not settings.paths.control.exists()
 
@@ -80,7 +81,7 @@ def test_an_address_that_cannot_be_had_leaves_no_control_socket(settings: Settin
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         wanted = Settings(paths=settings.paths, server=ServerSettings(listen=(taken,)))
-        with pytest.raises(HostProblem, match="cannot listen on"), sockets(wanted, {}):
+        with pytest.raises(HostProblem, match="cannot listen on"), open_sockets(wanted, {}):
             pass
     assert not settings.paths.control.exists()
 

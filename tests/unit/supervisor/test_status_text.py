@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from vllamad.host.systemd import Notifier
 from vllamad.protocol.control import WorkerInfo
-from vllamad.supervisor.status_text import ask_for_time, serving, stopping, tell
+from vllamad.supervisor.status_text import extend_timeout, send_status, serving, stopping
 
 
 class Heard(Notifier):
@@ -85,7 +85,7 @@ async def test_words_are_told_at_once_and_numbers_now_and_then(autojump_clock: M
         return f"loading, {seconds:.0f} s" if seconds < 11.5 else "serving"
 
     with trio.move_on_after(30.5):
-        await tell(heard, say)
+        await send_status(heard, say)
     assert heard.words == [
         (0, "STATUS=loading, 0 s"),
         (5, "STATUS=loading, 5 s"),
@@ -98,7 +98,7 @@ async def test_time_is_asked_for_again_and_again_but_not_for_ever(
     autojump_clock: MockClock,
 ) -> None:
     heard = Heard()
-    await ask_for_time(heard, 12)
+    await extend_timeout(heard, 12)
     assert heard.words == [(at, "EXTEND_TIMEOUT_USEC=15000000") for at in (0, 5, 10)]
     assert trio.current_time() - heard.began == 12
 
@@ -106,6 +106,6 @@ async def test_time_is_asked_for_again_and_again_but_not_for_ever(
 async def test_no_more_time_is_asked_for_once_it_is_not_needed(autojump_clock: MockClock) -> None:
     heard = Heard()
     async with trio.open_nursery() as nursery:
-        scope: trio.CancelScope = await nursery.start(ask_for_time, heard, 100)
+        scope: trio.CancelScope = await nursery.start(extend_timeout, heard, 100)
         scope.cancel()
     assert len(heard.words) <= 1

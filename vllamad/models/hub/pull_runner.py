@@ -76,7 +76,7 @@ async def run_pull(
     if last.error is not None:
         raise last.error.error()
     if not last.done:
-        how = watch.told(code, printed.reason(), memory=memory)
+        how = watch.describe(code, printed.reason(), memory=memory)
         raise HostProblem(f"cannot pull {name.display()}: its process ended: {how}")
 
 

@@ -1,4 +1,4 @@
-"""What the control plane asks of the installed models: specs to load, lists to show, pulls."""
+"""The installed models for the control plane: specs to load, lists to show, pulls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vllamad.supervisor.workers.worker_paths import log_file
 
 
 class Library:
-    """The installed models, for the loop: reading files happens in threads."""
+    """Installed models, for the event loop: files are read in threads."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Library:
         measured: Callable[[Machine], None],
         environ: Mapping[str, str],
     ) -> None:
-        """`measured` is told of the machine before every spec that was made for it."""
+        """`measured` receives the machine before each spec that is made for it."""
         self._settings = settings
         self._installed_models = installed_models
         self._engines = engines
@@ -46,7 +46,7 @@ class Library:
         self._made: dict[str, tuple[float, InstalledModel, Spec]] = {}  # by name: when, of what
 
     def configure(self, settings: Settings) -> None:
-        """Go by other settings from now on."""
+        """Use other settings from now on."""
         self._settings = settings
         self._installed_models.configure(settings.models, self._engines.features, settings.caches)
         self._made.clear()
@@ -62,12 +62,11 @@ class Library:
         return found
 
     async def spec(self, name: str, *, to_load: bool = True) -> Spec:
-        """What loading that model takes, on this machine as it is, or just was.
+        """The spec for loading that model on this machine, at most a moment old.
 
-        What is only shown (not `to_load`) does not wait for measurements.
-
-        It is asked for every request, and almost always there is nothing to load. Raises what
-        `find` does, and RuntimeProblem where nothing can be loaded at all.
+        It is needed for every request, and almost always the model is loaded already. Without
+        `to_load` it does not wait for measurements. Raises the errors of `find`, and RuntimeProblem
+        if no model can be loaded at all.
         """
         now = trio.current_time()
         at, seen, spec = self._made.get(name, (0.0, None, None))
@@ -104,7 +103,7 @@ class Library:
         )
 
     async def _memory(self, found: InstalledModel) -> ModelMemory:
-        """What it takes; without a runtime that could run it, what its files say."""
+        """The memory it needs; without a runtime, only the numbers in its files."""
         facts = found.facts
         known = ModelMemory(weights=facts.weight_bytes, kv_per_token=facts.kv_bytes_per_token)
         try:
@@ -124,13 +123,15 @@ class Library:
         )
 
     async def log_file(self, name: str) -> Path:
-        """Where the output of that model's workers is, whether or not it is there yet."""
+        """The path of the output of that model's workers; the file may not exist yet."""
         return log_file(self._settings.paths.logs, (await self.find(name)).worker_name)
 
     async def fetch(self, name: ModelName, report: Report) -> None:
-        """Bring a model from the hub into the store: what a pull is."""
+        """Pull a model from the hub into the store."""
         try:
-            if self._installed_models.is_configured(name):  # there is nothing to bring
+            if self._installed_models.is_configured(
+                name
+            ):  # a configured folder: there is nothing to pull
                 await self.find(name.display())
                 origin = None
             else:
@@ -148,10 +149,10 @@ class Library:
 
 
 def hub_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a pull's process gets: ours without what is systemd's, with the hub and its token."""
-    told = {"HF_ENDPOINT": settings.hub.endpoint, "HF_TOKEN": settings.hub_token}
+    """The environment of a pull: ours without systemd's variables, with the hub's token."""
+    hub = {"HF_ENDPOINT": settings.hub.endpoint, "HF_TOKEN": settings.hub_token}
     kept = {name: value for name, value in environ.items() if name not in PRIVATE_VARIABLES}
-    return kept | {name: value for name, value in told.items() if value}
+    return kept | {name: value for name, value in hub.items() if value}
 
 
 def _info(model: InstalledModel) -> ModelInfo:

@@ -24,9 +24,9 @@ def spec_of(
     engine: EngineFeatures | None = None,
     own: EngineSettings | None = None,
 ) -> Spec:
-    """What loading `installed` on `machine` would take, with `adapters` for whoever wants them.
+    """The spec for loading `installed` on `machine`, with all `adapters` that requests may name.
 
-    `own` is what the operator wishes of every engine.
+    `own` holds the configured settings of every engine.
     """
     every = own or EngineSettings()
     facts, settings = installed.facts, installed.settings
@@ -73,7 +73,7 @@ def spec_of(
 def _numbers(
     need: Need, machine: Machine, facts: ModelFacts, args: Mapping[str, Flag]
 ) -> NumberType:
-    """What it is computed in; GPUs are left to the engine."""
+    """The number type to compute in; with GPUs the engine chooses."""
     if asked := args.get("dtype"):
         return NumberType(name=str(asked), why="set in args")
     if machine.devices:
@@ -87,7 +87,7 @@ def _numbers(
 
 
 def _widened(need: Need, facts: ModelFacts) -> Need:
-    """The same in float32: weights that are stored in 16 bits take twice as much."""
+    """The need in float32: weights that are stored in 16 bits take twice as much."""
     times = 2 if facts.quantization in ("BF16", "F16") else 1
     return replace(need, weights=need.weights * times, kv_element=4)
 
@@ -99,6 +99,6 @@ def _usable_audio(support: AudioSupport, engine: EngineFeatures | None) -> Audio
 
 
 def _context_for(need: Need, machine: Machine, *, asked: bool) -> int:
-    """The longest context that the engine admits; what an operator asked of GPUs is not cut."""
+    """The longest context that the engine admits; a configured length is not cut on GPUs."""
     held = longest_context(need, machine)
     return need.context_length if machine.devices and (asked or not held) else held

@@ -1,4 +1,4 @@
-"""Looking after what is installed: verify and prune, each in a thread that reports as it goes."""
+"""Verifies and prunes installed models, each in a thread that reports its progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Report = Callable[[Progress], Awaitable[None]]
 
 
 async def verify(models: Path, model: str, report: Report) -> None:
-    """Hash the files of `model`, or of all models; what is bad is told, and not raised."""
+    """Hash the files of `model`, or of all models; a damaged file is reported, not raised."""
     name = parse_model_name(model) if model else None
     await report(Progress(status="verifying"))
     await _in_thread(partial(verification.verify_store, models, name), report)
@@ -30,9 +30,9 @@ async def prune(models: Path, report: Report, *, dry_run: bool) -> None:
 
 
 async def _in_thread(work: Callable[[Callable[[Progress], None]], None], report: Report) -> None:
-    """Whoever asked may leave: the next report ends the thread."""
+    """Run `work` in a thread; if the client leaves, the next report ends it."""
 
-    def tell(step: Progress) -> None:
+    def report_step(step: Progress) -> None:
         trio.from_thread.run(report, step)
 
-    await trio.to_thread.run_sync(work, tell)
+    await trio.to_thread.run_sync(work, report_step)

@@ -1,4 +1,4 @@
-"""Orders that change what is installed: copy, create, delete. One at a time, each to its end.
+"""Changes of the installed models: copy, create, delete. One at a time, each to its end.
 
 The loop's side of `models/store/derived.py` and `models/store/from_upload.py`: disk work happens in
 threads, and a worker whose files go is stopped before they do.
@@ -27,7 +27,7 @@ Report = Callable[[Progress], Awaitable[None]]
 
 
 class ModelChanges:
-    """Changes the store; the only one in this process that does, but for pulls."""
+    """Changes the model store; in this process only pulls change it too."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class ModelChanges:
                 await self._put(found, name, found.overlay)
 
     async def create(self, model: str, base: str, overlay: Overlay, report: Report) -> None:
-        """Let `model` mean `base` under `overlay`; a base that is not here is pulled first.
+        """Let `model` mean `base` under `overlay`; a base that is not installed is pulled first.
 
-        Raises ModelNotFound for what no hub has, BadInput for an adapter that does not fit.
+        Raises ModelNotFound for a base the hub lacks, BadInput for an adapter that does not fit.
         """
         name = self._own(model)
         if await trio.to_thread.run_sync(self._installed_models.find, base) is None:
@@ -83,8 +83,8 @@ class ModelChanges:
     ) -> None:
         """Let `model` mean uploaded files, name to SHA-256, under `overlay`.
 
-        Nothing is reported before the files are seen to be a model. Raises BadInput where they are
-        none; Unavailable while the model's repository is being pulled.
+        Nothing is reported before the files are known to be a model. Raises BadInput if they are
+        not; Unavailable while the model's repository is being pulled.
         """
         name = self._own(model)
         async with self._one_at_a_time:
@@ -110,7 +110,7 @@ class ModelChanges:
         await report(Progress(status="success", done=True))
 
     async def delete(self, model: str) -> None:
-        """Take `model` out: nobody new gets it, who uses it may finish, then its files go.
+        """Delete `model`: new requests are refused, running ones finish, then its files go.
 
         Raises ModelNotFound; Unavailable while its repository is being pulled.
         """
@@ -124,7 +124,7 @@ class ModelChanges:
                 shown = name.display() if before is None else _shown(before)
                 if before and await trio.to_thread.run_sync(
                     model_store.is_used, self._models, before.folder
-                ):  # somebody may wait for it under another name
+                ):  # requests may wait for it under another name
                     await self._fleet.stop(shown, "its name is gone")
                 else:
                     gone = ModelNotFound(f"model '{model}' not found")
@@ -138,20 +138,20 @@ class ModelChanges:
                 await self._fleet.stop(_shown(before), "it is another model now")
 
     async def _refuse_others(self, name: ModelName) -> None:
-        """Raise BadInput for a model that lies in a cache of other tools."""
+        """Raise BadInput for a model that is in the cache of another tool."""
         found = await trio.to_thread.run_sync(self._installed_models.find, name.canonical())
         if found is not None:
             raise BadInput(
-                f"cannot delete {name.display()}: it lies in a cache that other tools use too",
+                f"cannot delete {name.display()}: it is in a cache that other tools use too",
                 hint=f"remove {found.folder.parents[1]} with the tool that brought it",
             )
 
     def _own(self, text: str) -> ModelName:
-        """The name, if it is ours to change."""
+        """The parsed name. Raises BadInput if the configuration defines that model."""
         name = parse_model_name(text)
         if self._installed_models.is_configured(name):
             raise BadInput(
-                f"cannot change {name.display()}: the configuration says what it is",
+                f"cannot change {name.display()}: the configuration defines it",
                 hint="remove its section from the configuration first",
             )
         return name
@@ -160,9 +160,9 @@ class ModelChanges:
     async def _freeing(
         self, before: Manifest | None, made: Manifest | None = None
     ) -> AsyncGenerator[None]:
-        """Afterwards, whatever happens, no file is left that only `before` used.
+        """At the end of the block remove the files that only `before` used.
 
-        Nor one of `made`, if nothing came of it.
+        And those of `made`, if it did not become a model.
         """
         with _changing(self._models, before, made):
             try:

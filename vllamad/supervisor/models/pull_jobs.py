@@ -1,6 +1,6 @@
-"""One pull for each model, however many ask for it: whoever comes late sees how far it has come.
+"""Runs at most one pull for each model; all requests for it follow the same pull.
 
-A pull ends with the last of those who listen, after a moment, unless one wanted it to go on.
+A pull is cancelled shortly after its last listener has left, unless one of them detached it.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from vllamad.protocol.control import Progress
 
 log = logging.getLogger(__name__)
 
-GRACE = 5.0  # seconds for a client to come back to a pull that nobody listens to
+GRACE = 5.0  # seconds a pull without listeners goes on
 
 Report = Callable[[Progress], Awaitable[None]]
 Fetch = Callable[[ModelName, Report], Awaitable[None]]
 
 
 class PullJobs:
-    """All pulls of one daemon; `fetch` does one, in its own process."""
+    """All pulls of one daemon; `fetch` carries out one, in its own process."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._going: dict[str, _Pull] = {}
+        self._running: dict[str, _Pull] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be where pulls live, until cancelled."""
+        """Run pulls until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
 
     async def attend(self, name: ModelName, report: Report, *, detach: bool = False) -> None:
-        """Have a model pulled, or join the pull that goes on; `report` hears every step of it.
+        """Pull a model, or join its running pull; `report` receives every step.
 
-        Raises what stopped it. With `detach` it goes on when everybody has left.
+        Raises the error that ended it. With `detach` it goes on without listeners.
         """
         assert self._nursery is not None, "pulls are attended only while they run"
-        while (pull := self._going.get(name.key())) and pull.scope.cancel_called:
-            await pull.gone.wait()  # it is just being called off
+        while (pull := self._running.get(name.key())) and pull.scope.cancel_called:
+            await pull.gone.wait()  # it is being cancelled
         if pull is None:
-            pull = self._going[name.key()] = _Pull()
+            pull = self._running[name.key()] = _Pull()
             self._nursery.start_soon(self._carry_out, name, pull)
         pull.detached = pull.detached or detach
         pull.listeners += 1
         try:
-            await pull.tell(report)
+            await pull.follow(report)
         finally:
             pull.listeners -= 1
             if not pull.listeners and not pull.detached and not pull.gone.is_set():
@@ -64,7 +64,7 @@ class PullJobs:
         event(log, logging.INFO, "pull started", LogEvent.PULL_STARTED, model=model)
         try:
             with pull.scope:
-                await self._fetch(name, pull.hear)
+                await self._fetch(name, pull.record)
         except VllamadError as error:
             pull.problem = error
         except Exception as error:
@@ -72,7 +72,7 @@ class PullJobs:
                 "internal error in a pull", extra=named(LogEvent.INTERNAL_ERROR, model=model)
             )
             pull.problem = HostProblem(f"cannot pull {model}: internal error: {error!r}")
-        del self._going[name.key()]
+        del self._running[name.key()]
         pull.end()
         reason = pull.problem.message if pull.problem else None
         reason = "abandoned by all clients" if pull.scope.cancelled_caught else reason
@@ -92,7 +92,7 @@ class PullJobs:
 
 
 class _Pull:
-    """What one pull has said so far: the last word on each file, and on everything else."""
+    """The progress of one pull: the latest state of each file and of each other step."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -100,26 +100,26 @@ class _Pull:
         self.detached = False
         self.gone = trio.Event()
         self.problem: VllamadError | None = None
-        self._said: dict[str, tuple[int, Progress]] = {}
+        self._steps: dict[str, tuple[int, Progress]] = {}
         self._count = 0
         self._news = trio.Event()
 
-    async def hear(self, step: Progress) -> None:
+    async def record(self, step: Progress) -> None:
         self._count += 1
-        self._said[step.digest or step.status] = self._count, step
+        self._steps[step.digest or step.status] = self._count, step
         self._wake()
 
     def end(self) -> None:
         self.gone.set()
         self._wake()
 
-    async def tell(self, report: Report) -> None:
-        """Report what was said and what will be; to who is slow, only the last word on a file."""
+    async def follow(self, report: Report) -> None:
+        """Replay past progress, then follow; slow listeners get only the latest state of a file."""
         seen = 0
         while True:
             news, over = self._news, self.gone.is_set()
             fresh = sorted(
-                (said for said in self._said.values() if said[0] > seen), key=lambda said: said[0]
+                (step for step in self._steps.values() if step[0] > seen), key=lambda step: step[0]
             )
             for number, step in fresh:
                 await report(step)

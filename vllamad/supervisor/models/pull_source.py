@@ -1,4 +1,4 @@
-"""Where a pull brings a name from: the catalogue as it is now, for the machine as it is now."""
+"""Finds the repository for a pull: the registry is read anew, for the machine as it is now."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 async def origin_for(name: ModelName, settings: Settings, engines: EngineRuntimes) -> Origin:
-    """Find the repository for `name`; of a known model, that of the variant that suits us.
+    """Find the repository for `name`; for a known model, that of the variant for this machine.
 
-    Raises ModelNotFound, BadInput, and ConfigError for a catalogue of the operator's.
+    Raises ModelNotFound, BadInput, and ConfigError for a fault in an operator's registry file.
     """
     machine = await engines.hardware()
     own = [

@@ -1,1 +1,1 @@
-"""Workers: their schedule carried out, their lives, their leases, their handover."""
+"""Workers: the manager that carries out the schedule, their processes, leases and handover."""

@@ -1,7 +1,7 @@
-"""Context lengths that an engine said it admits, where it refused what was planned.
+"""Context lengths that engines named when they refused the planned one.
 
-Kept in the cache folder, so that later loads, of later daemons too, begin with them. What is kept
-says what it holds for: another model, engine, size of cache or setting is another question.
+Stored in the cache folder, so that later loads, of later daemons too, begin with them. The key has
+the model, the engine, the size of the cache and the settings: another of these is another entry.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from vllamad.host.log import event
 log = logging.getLogger(__name__)
 
 FILE = "context_lengths.json"
-KEPT = 500  # the newest
+MAX_ENTRIES = 500  # the newest stay
 
 
 def remembered(plan: Plan, engine: str, cache: Path) -> Plan:
-    """The plan with the length the engine admits, and that kept; `engine` names its version.
+    """The plan with the length the engine admits; `engine` names its version.
 
-    A plan that has one already is what the engine has just said.
+    A plan with a length that the engine has just named is stored.
     """
     key = _key(plan, engine)
     known = _read(cache / FILE)
     if not plan.admitted:
         return plan.shortened(known[key]) if key in known else plan
     known.pop(key, None)
-    _write(cache / FILE, dict([*known.items(), (key, plan.admitted)][-KEPT:]))
+    _write(cache / FILE, dict([*known.items(), (key, plan.admitted)][-MAX_ENTRIES:]))
     return plan
 
 
 def _key(plan: Plan, engine: str) -> str:
     spec, need = plan.spec, plan.spec.need
     # Hashed, since settings may be secrets: flags and variables change what an engine admits.
-    wishes = json.dumps([spec.args, spec.env], sort_keys=True)
+    options = json.dumps([spec.args, spec.env], sort_keys=True)
     parts = (
         spec.digest or spec.folder,
         engine,
         need.gpus,
         need.kv_element,
         plan.placement.kv_cache,
-        sha256(wishes.encode()).hexdigest()[:12],
+        sha256(options.encode()).hexdigest()[:12],
     )
     return " ".join(map(str, parts))
 
 
 def _read(path: Path) -> dict[str, int]:
-    """What is kept; nothing where the file is not there, or not what we write."""
+    """The stored lengths; empty if the file is missing or invalid."""
     try:
-        told = cast("object", json.loads(path.read_bytes()))
+        content = cast("object", json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return {}
-    known = cast("dict[str, object]", told) if isinstance(told, dict) else {}
+    known = cast("dict[str, object]", content) if isinstance(content, dict) else {}
     return {key: value for key, value in known.items() if type(value) is int and value > 0}
 
 

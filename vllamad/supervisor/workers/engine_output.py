@@ -1,4 +1,4 @@
-"""What the lines of one life of an engine mean: how far it is, why it died; and for the journal."""
+"""Reads the output of one engine process: its load phase, why it died; feeds the journal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vllamad.host.log_files import LogPosition, WorkerLog, worker_log
 
 
 class EngineOutput:
-    """What the lines of one life mean."""
+    """The meaning of the lines of one engine process."""
 
     def __init__(self, journal: EngineLines | None) -> None:
         self.fatal = trio.Event()
@@ -56,7 +56,7 @@ class EngineOutput:
 def worker_output(
     path: Path, settings: LogSettings, journal: EngineLines | None, resume: LogPosition | None
 ) -> Generator[tuple[WorkerLog, EngineOutput]]:
-    """Open the log of one life, or of the rest of one, and make sense of it."""
+    """Open the log of one engine process, or resume it, and read its lines."""
     output = EngineOutput(journal)
     limit, keep = settings.max_bytes, settings.keep
     with worker_log(

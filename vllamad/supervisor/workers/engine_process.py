@@ -1,7 +1,7 @@
-"""One life of a real engine: its folder, its log, its processes, its probes.
+"""Runs one vLLM process: its folder, its log, its process group, its probes.
 
-Where the floors meet: a plan is spelled by `engine/command.py`, spawned by `host/process_group.py`
-and asked by `engine/probe.py`. When a life's block is left no process and no file of it remains.
+`engine/command.py` turns a plan into a command, `host/process_group.py` starts it and
+`engine/probe.py` checks it. When the block is left, no process and no file of it remains.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ENGINE_PROCESSES = "VLLM::"  # how vLLM titles its core and workers
 
 
 class VllmLauncher:
-    """Starts engines; the only maker of `Life` outside the tests."""
+    """Starts vLLM processes."""
 
     def __init__(
         self,
@@ -50,17 +50,17 @@ class VllmLauncher:
         environ: Mapping[str, str],
         journal: Journal | None = None,
         cgroups: Cgroups | None = None,
-        keeping: Handover | None = None,
+        handovers: Handover | None = None,
     ) -> None:
         self._settings = settings
-        self._keeping = keeping or Handover(None, {})
+        self._handovers = handovers or Handover(None, {})
         self._cgroups = cgroups
         self._engines = engines
         self._environ = environ
         self._journal = journal
 
     def configure(self, settings: Settings) -> None:
-        """Go by other settings from the next start on."""
+        """Use other settings from the next start on."""
         self._settings = settings
 
     def log_file(self, model: str) -> Path:
@@ -72,25 +72,25 @@ class VllmLauncher:
 
     @asynccontextmanager
     async def live(self, plan: Plan) -> AsyncGenerator[VllmProcess]:
-        """Start an engine for `plan`, or go on with one that a daemon before us has started.
+        """Start an engine for `plan`, or adopt the one that a previous daemon has started.
 
-        Leaving the block ends it and waits until it is gone; but one that is kept is let go when
-        we are cancelled.
+        Leaving the block ends it and waits until it is gone. One that survives a restart is
+        released instead, if the block is left by the daemon's cancellation.
         """
         settings, place = self._settings, self._place(plan.model)
-        keeper = self._keeping.keeper(plan.model)
+        handover = self._handovers.of(plan.model)
         lines = EngineLines(self._journal, plan.model) if self._journal else None
         group: ProcessGroup | None = None
         try:
-            opened = await self._open(plan, place, keeper.survivor)
-            mark = keeper.survivor.mark if keeper.survivor else None
+            opened = await self._open(plan, place, handover.survivor)
+            mark = handover.survivor.log_position if handover.survivor else None
             path = self.log_file(plan.model)
             with worker_output(path, settings.logging, lines, mark) as (file, output):
                 async with _emptied(opened) as group, trio.open_nursery() as nursery:
                     output.pid = group.pid
-                    nursery.start_soon(file.keep_up)
-                    with keeper.forgetting():
-                        yield VllmProcess(plan, place, group, output, settings, keeper)
+                    nursery.start_soon(file.follow)
+                    with handover.forgotten_at_end():
+                        yield VllmProcess(plan, place, group, output, settings, handover)
                     nursery.cancel_scope.cancel()
                 file.catch_up()
         finally:
@@ -104,8 +104,8 @@ class VllmLauncher:
                     worker_pid=group.pid,
                 )
             else:
-                keeper.forget()
-                shutil.rmtree(place.run, ignore_errors=True)  # vLLM leaves its sockets behind
+                handover.forget()
+                shutil.rmtree(place.run, ignore_errors=True)  # vLLM does not remove its sockets
 
     def _place(self, model: str) -> Workplace:
         paths = self._settings.paths
@@ -114,13 +114,13 @@ class VllmLauncher:
     async def _open(
         self, plan: Plan, place: Workplace, survivor: AdoptedWorker | None
     ) -> AbstractAsyncContextManager[ProcessGroup]:
-        settings, own, groups = self._settings, self._settings.worker, self._cgroups
+        settings, limits, groups = self._settings, self._settings.worker, self._cgroups
         if survivor:
             return adopt(
-                survivor.line,
+                survivor.link,
                 groups.find(survivor.name) if groups else None,
-                term_timeout=own.stop_timeout,
-                kill_timeout=own.kill_timeout,
+                term_timeout=limits.stop_timeout,
+                kill_timeout=limits.kill_timeout,
             )
         engine = await self._engines.engine()
         plan = remembered(
@@ -141,19 +141,19 @@ class VllmLauncher:
             cgroup=self._cgroup(worker_id(plan.model), plan),
         )
         _make_folder(place, plan)
-        return spawn(launch, term_timeout=own.stop_timeout, kill_timeout=own.kill_timeout)
+        return spawn(launch, term_timeout=limits.stop_timeout, kill_timeout=limits.kill_timeout)
 
     def _cgroup(self, name: str, plan: Plan) -> Cgroup | None:
-        wanted = plan.spec.memory_max or self._settings.worker.memory_max
-        if wanted and not (self._cgroups and self._cgroups.memory):
+        limit = plan.spec.memory_max or self._settings.worker.memory_max
+        if limit and not (self._cgroups and self._cgroups.memory):
             event(
                 log, logging.WARNING, "memory_max is not enforced without cgroups", model=plan.model
             )
-        return self._cgroups.make(name, memory_max=wanted) if self._cgroups else None
+        return self._cgroups.make(name, memory_max=limit) if self._cgroups else None
 
 
 class VllmProcess:
-    """A started engine; see `supervisor.worker.Life`."""
+    """A started vLLM process; see the protocol `EngineProcess`."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class VllmProcess:
         group: ProcessGroup,
         output: EngineOutput,
         settings: Settings,
-        keeper: WorkerHandover,
+        handover: WorkerHandover,
     ) -> None:
         self.endpoint = place.endpoint
         self._plan = plan
@@ -170,7 +170,7 @@ class VllmProcess:
         self._output = output
         self._settings = settings.worker
         self._paths = settings.paths
-        self._keeper = keeper
+        self._handover = handover
         self._held: int | None = None  # bytes, when it was last measured
         self._watch = Watch(group.cgroup.path if group.cgroup else None)
 
@@ -187,8 +187,8 @@ class VllmProcess:
         return self._group.survives_restart
 
     async def wait_ready(self) -> int:
-        if self._keeper.survivor:
-            return await self._still_there(self._keeper.survivor)
+        if self._handover.survivor:
+            return await self._confirm_adopted(self._handover.survivor)
         return await probe.until_ready(
             self.endpoint,
             model=self._plan.model,
@@ -197,7 +197,7 @@ class VllmProcess:
         )
 
     async def wait_exited(self) -> str:
-        reason = await first_of(self._exited, self._past_saving)
+        reason = await first_of(self._exited, self._start_failed)
         return self._starved() or reason
 
     async def wait_unhealthy(self) -> str:
@@ -224,18 +224,20 @@ class VllmProcess:
                 run=str(self.endpoint.parent),
                 log_file=str(file.path),
             )
-            await self._keeper.keep(self._group, file, facts, keep_alive)
+            await self._handover.store(self._group, file, facts, keep_alive)
 
     def record_keep_alive(self, keep_alive: float | None) -> None:
-        self._keeper.record_keep_alive(keep_alive)
+        self._handover.record_keep_alive(keep_alive)
 
-    async def _still_there(self, survivor: AdoptedWorker) -> int:
+    async def _confirm_adopted(self, survivor: AdoptedWorker) -> int:
         settings = self._settings
         async with client_for(str(self.endpoint)) as client:
             for _ in range(settings.probe_misses):
                 if await probe.alive(client, limit=settings.probe_timeout):
                     return survivor.facts.context_length
-        raise LoadFailed(f"no answer to {settings.probe_misses} health probes after our restart")
+        raise LoadFailed(
+            f"no answer to {settings.probe_misses} health probes after the restart of vllamad"
+        )
 
     def _starved(self) -> str:
         group = self._group.cgroup
@@ -244,21 +246,21 @@ class VllmProcess:
         return starved(group.memory_peak(), group.memory_max)
 
     async def _exited(self) -> str:
-        """A leader that ends in order may do so because a process below it was killed."""
-        code, memory = await self._group.ended()
+        """The leader may exit in order because one of its child processes was killed."""
+        code, memory = await self._group.wait_ended()
         killed = code if code < 0 else -self._output.child_signal()
         if killed:
             memory = max(memory or 0, self._held or 0) or None
-            return self._watch.told(killed, self._output.reason(), memory=memory)
+            return self._watch.describe(killed, self._output.reason(), memory=memory)
         return self._output.reason() or f"the engine ended by itself: exit status {code}"
 
-    async def _past_saving(self) -> str:
-        """A start that fails late can leave everything alive and deaf to TERM."""
+    async def _start_failed(self) -> str:
+        """A start that fails late can leave all processes alive, and they ignore SIGTERM."""
         await self._output.fatal.wait()
-        return self._output.reason() or "the engine says that it failed to start"
+        return self._output.reason() or "the engine reported that it failed to start"
 
     async def _core_died(self) -> str:
-        """Streams of vLLM stay silent for seconds after its core is gone: watch the core itself."""
+        """Watch the core itself: vLLM's streams stay silent for seconds after it has died."""
         cores = {
             pid: comm for pid, comm in self._group.members() if comm.startswith(_ENGINE_PROCESSES)
         }
@@ -267,12 +269,12 @@ class VllmProcess:
         pid, code = await first_exit(cores)
         died = cores[pid].removeprefix(_ENGINE_PROCESSES)
         # The kernel keeps 15 characters of a name.
-        what = "the engine core" if died.startswith("EngineCor") else f"the engine's {died}"
+        process = "the engine core" if died.startswith("EngineCor") else f"the engine's {died}"
         reason = self._output.reason()
         killed = -self._output.child_signal() if code is None else min(code, 0)
         if killed:
-            reason = self._watch.told(killed, reason, memory=self._held)
-        return f"{what} died: {reason}" if reason else f"{what} died"
+            reason = self._watch.describe(killed, reason, memory=self._held)
+        return f"{process} died: {reason}" if reason else f"{process} died"
 
     async def _unresponsive(self) -> str:
         settings = self._settings
@@ -285,7 +287,7 @@ class VllmProcess:
         return f"no answer to {misses} health probes"
 
     async def _stuck(self) -> str:
-        """Health only knows that the core lives; a core that hangs makes no tokens."""
+        """/health reports only that the core lives; a core that hangs makes no tokens."""
         limit = self._settings.stuck_timeout
         moved_at, before = trio.current_time(), None
         async with client_for(str(self.endpoint)) as client:
@@ -313,7 +315,7 @@ def _make_folder(place: Workplace, plan: Plan) -> None:
 async def _emptied(
     opened: AbstractAsyncContextManager[ProcessGroup],
 ) -> AsyncGenerator[ProcessGroup]:
-    """What will not die is waited for: its memory is not free before it is gone."""
+    """Wait for processes that survive SIGKILL: their memory is not free before they are gone."""
     group: ProcessGroup | None = None
     try:
         async with opened as group:

@@ -1,7 +1,7 @@
-"""Workers that outlive the daemon: what is written down of one, and what the next daemon finds.
+"""Workers that survive a restart of the daemon: how one hands them over and the next adopts them.
 
-The service manager keeps, for each worker, the end of its shim's control socket that is ours, a
-pidfd of the shim, and a note in memory. While it does the worker lives; see docs/decisions/0008.
+For each worker systemd's descriptor store holds our end of its shim's control socket, a pidfd of
+the shim, and a record in memory. As long as it does, the worker runs; see docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from vllamad.supervisor.workers.worker_paths import log_file, run_folder, worker
 log = logging.getLogger(__name__)
 
 VERSION = 1
-_HEAD = 64  # bytes at the front of a note: all that changes
-_KINDS = ("control", "shim", "note")
+_HEAD = 64  # bytes at the start of a record: the fields that change
+_KINDS = ("control", "shim", "record")
 
 
 class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not change while a worker serves."""
+    """The fields of a record that do not change while the worker is ready."""
 
     version: int = VERSION
     plan: Plan
@@ -50,7 +50,7 @@ class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HandoverRecord:
-    """Facts of one worker, and what changes, in memory that lives as long as a descriptor of it."""
+    """The record of one worker, in memory that lives as long as a descriptor of it is open."""
 
     def __init__(
         self, descriptor: int, *, keep_alive: float | None = None, log_read: int = 0
@@ -65,82 +65,82 @@ class HandoverRecord:
         os.pwrite(self.descriptor, text, _HEAD)
         self._write_head()
 
-    def keep_alive(self, asked: float | None) -> None:
-        """Write down how long the last request that said so wants it to stay."""
-        if asked != self._keep_alive:
-            self._keep_alive = asked
+    def keep_alive(self, seconds: float | None) -> None:
+        """Record the keep-alive of the last request that set one."""
+        if seconds != self._keep_alive:
+            self._keep_alive = seconds
             self._write_head()
 
     def log_read(self, offset: int) -> None:
-        """Write down how far its log has been read."""
+        """Record how far its log has been read."""
         if offset != self._log_read:
             self._log_read = offset
             self._write_head()
 
     def read(self) -> tuple[WorkerFacts, LogPosition, float | None]:
-        """All of it. Raises ValueError, LookupError or TypeError if it is not what we write."""
+        """Read the record. Raises ValueError, LookupError or TypeError if it is invalid."""
         size = os.fstat(self.descriptor).st_size
         head, _, text = os.pread(self.descriptor, size, 0).partition(b"\n")
-        told = json.loads(text)
-        if told["version"] != VERSION:
-            raise ValueError(f"its note is of version {told['version']}")
-        facts = msgspec.convert(told, WorkerFacts)
+        content = json.loads(text)
+        if content["version"] != VERSION:
+            raise ValueError(f"its record has version {content['version']}")
+        facts = msgspec.convert(content, WorkerFacts)
         keep_alive, log_read = msgspec.convert(json.loads(head), tuple[float | None, int])
         return facts, LogPosition(facts.log_began, log_read), keep_alive
 
     def _write_head(self) -> None:
-        """In one write within one page: whoever kills us in it leaves the old or the new."""
+        """Write the header in one write within a page: a crash leaves the old or the new value."""
         head = json.dumps([self._keep_alive, self._log_read]).encode()
         os.pwrite(self.descriptor, head.ljust(_HEAD - 1) + b"\n", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptedWorker:
-    """A worker of a daemon that is gone, alive and ready."""
+    """A running worker that a previous daemon has started."""
 
     name: str
-    line: WorkerLink
-    note: HandoverRecord
+    link: WorkerLink
+    record: HandoverRecord
     facts: WorkerFacts
     keep_alive: float | None
-    mark: LogPosition
+    log_position: LogPosition
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """Where workers are kept from now on, if anywhere, and those that were, by their models."""
+    """The store that workers are handed to, if there is one, and those it held, by model."""
 
     store: FdStore | None
     survivors: dict[str, AdoptedWorker]
 
-    def keeper(self, model: str) -> WorkerHandover:
-        """Who keeps the worker of `model`: the one that survived, or else one yet to be started."""
+    def of(self, model: str) -> WorkerHandover:
+        """The handover of `model`'s worker, be it adopted or yet to be started."""
         return WorkerHandover(self.store, worker_id(model), self.survivors.pop(model, None))
 
 
 class WorkerHandover:
-    """Sees to it that one worker can outlive us."""
+    """Hands one worker to the store, and takes it back when the worker is to end."""
 
     def __init__(self, store: FdStore | None, name: str, survivor: AdoptedWorker | None) -> None:
         self.survivor = survivor
         self._store = store
         self._name = name
-        self._note = survivor.note if survivor else None
+        self._record = survivor.record if survivor else None
         self._group: ProcessGroup | None = None
 
-    async def keep(
+    async def store(
         self, group: ProcessGroup, file: WorkerLog, facts: WorkerFacts, keep_alive: float | None
     ) -> None:
-        """Give its life line away, where there is somebody to hold it."""
+        """Store the worker's descriptors, if there is a store."""
         if self._store is None:
             return
-        if self._note is None:
+        if self._record is None:
             memory = os.memfd_create("vllamad-worker")
-            self._note = HandoverRecord(memory, keep_alive=keep_alive, log_read=file.mark.read)
-            self._note.write(facts)
+            self._record = HandoverRecord(memory, keep_alive=keep_alive, log_read=file.mark.read)
+            self._record.write(facts)
             try:
-                with group.line() as line:
-                    await self._store.put(self._name, (*line, self._note.descriptor))
+                with group.link() as link:
+                    await self._store.put(self._name, (*link, self._record.descriptor))
             except (HostProblem, OSError) as problem:
                 why = str(problem)
                 event(
@@ -156,18 +156,19 @@ class WorkerHandover:
         file.on_read = self._note_log_read
 
     def record_keep_alive(self, keep_alive: float | None) -> None:
-        if self._note:
-            self._note.keep_alive(keep_alive)
+        if self._record:
+            self._record.keep_alive(keep_alive)
 
     def _note_log_read(self, offset: int) -> None:
-        if self._note:
-            self._note.log_read(offset)
+        if self._record:
+            self._record.log_read(offset)
 
     @contextmanager
-    def forgetting(self) -> Generator[None]:
-        """Forget the worker at the end of the block, unless that is our own cancellation.
+    def forgotten_at_end(self) -> Generator[None]:
+        """Forget the worker at the end of the block, unless it is left by cancellation.
 
-        Before it is ended, not after: if we are killed meanwhile, nobody takes over what is dying.
+        That comes before the worker is ended: if the daemon is killed in between, the next one must
+        not adopt a dying worker.
         """
         try:
             yield
@@ -177,21 +178,21 @@ class WorkerHandover:
         self.forget()
 
     def forget(self) -> None:
-        """It is to end, or has ended: nobody shall find it. May be said again."""
+        """Remove the worker from the store; a second call has no effect."""
         if self._store:
             self._store.remove(self._name)
         if self._group:
             self._group.survives_restart = False
-        if self._note:
-            os.close(self._note.descriptor)
-            self._note = None
+        if self._record:
+            os.close(self._record.descriptor)
+            self._record = None
 
 
 async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> Handover:
-    """Take what was stored for us; of that, end what is of no use any more."""
+    """Find the stored workers of the previous daemon; end those that cannot be used."""
     store = open_store(environ)
-    wanted = settings.worker.keep_workers
-    if wanted and store is None:
+    enabled = settings.worker.keep_workers
+    if enabled and store is None:
         event(
             log,
             logging.WARNING,
@@ -199,12 +200,12 @@ async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> 
             LogEvent.HANDOVER_UNAVAILABLE,
             why="the daemon was not started by systemd",
         )
-    found: list[AdoptedWorker] = []
+    workers: list[AdoptedWorker] = []
     for name, descriptors in sorted(stored(environ, os.getpid()).items()):
         try:
-            if not wanted:
+            if not enabled:
                 raise ValueError("keep_workers is off")
-            found.append(_survivor(name, descriptors, settings.paths))
+            workers.append(_survivor(name, descriptors, settings.paths))
         except (ValueError, LookupError, TypeError, OSError) as problem:
             event(
                 log,
@@ -216,41 +217,43 @@ async def look_for_survivors(settings: Settings, environ: Mapping[str, str]) -> 
             )
             if store:
                 store.remove(name)
-            await _let_go(descriptors, settings.worker.kill_timeout)
-    return Handover(store if wanted else None, {one.facts.plan.model: one for one in found})
+            await _end_worker(descriptors, settings.worker.kill_timeout)
+    return Handover(
+        store if enabled else None, {worker.facts.plan.model: worker for worker in workers}
+    )
 
 
 def _survivor(name: str, descriptors: Sequence[int], paths: Paths) -> AdoptedWorker:
-    """Put its life line together. Raises ValueError and its like with the reason."""
+    """The worker of these descriptors. Raises ValueError and the like with the reason."""
     kinds = {_kind(descriptor): descriptor for descriptor in descriptors}
     if len(descriptors) != len(kinds) or len(kinds) != len(_KINDS):
-        raise ValueError(f"{len(descriptors)} descriptors are no life line")
-    control, shim, note = (kinds[kind] for kind in _KINDS)
+        raise ValueError(f"{len(descriptors)} descriptors do not make a worker")
+    control, shim, record = (kinds[kind] for kind in _KINDS)
     if _has_ended(shim):
-        raise ValueError("it has ended meanwhile")
-    facts, mark, keep_alive = HandoverRecord(note).read()
+        raise ValueError("it has ended since")
+    facts, position, keep_alive = HandoverRecord(record).read()
     model = facts.plan.model
     here = worker_id(model), str(run_folder(paths.run, model)), str(log_file(paths.logs, model))
     if (name, facts.run, facts.log_file) != here:
         raise ValueError(f"its files are elsewhere: {facts.run}, {facts.log_file}")
     return AdoptedWorker(
         name=name,
-        line=WorkerLink(socket.socket(fileno=control), shim, facts.leader),
-        note=HandoverRecord(note, keep_alive=keep_alive, log_read=mark.read),
+        link=WorkerLink(socket.socket(fileno=control), shim, facts.leader),
+        record=HandoverRecord(record, keep_alive=keep_alive, log_read=position.read),
         facts=facts,
-        mark=mark,
+        log_position=position,
         keep_alive=keep_alive,
     )
 
 
 def _kind(descriptor: int) -> str:
-    """They share a name, and come in no order."""
+    """The kind of a descriptor: those of a worker share a name and have no order."""
     if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return "control"
     try:
         pid_of(descriptor)
     except ValueError:
-        return "note"
+        return "record"
     return "shim"
 
 
@@ -260,10 +263,10 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-async def _let_go(descriptors: Sequence[int], limit: float) -> None:
-    """Close them: with nobody left to hold it the worker ends. Wait for that: its memory counts."""
-    shims = [one for one in descriptors if _kind(one) == "shim"]
-    close_all([one for one in descriptors if one not in shims])
+async def _end_worker(descriptors: Sequence[int], limit: float) -> None:
+    """End a worker by closing its descriptors, and wait for its end: its memory counts."""
+    shims = [fd for fd in descriptors if _kind(fd) == "shim"]
+    close_all([fd for fd in descriptors if fd not in shims])
     for pidfd in shims:
         with trio.move_on_after(limit):
             await trio.lowlevel.wait_readable(pidfd)

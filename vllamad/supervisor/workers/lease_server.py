@@ -1,7 +1,7 @@
-"""One connection, one lease: the gateways' side door to the fleet.
+"""Serves the lease socket: one connection is one lease.
 
-The conversation is in `protocol/lease.py`. A gateway that closes, is cancelled or dies ends its
-lease by ending the connection; a gateway that talks nonsense loses its connection and nothing else.
+The messages are in `protocol/lease.py`. A gateway that closes, is cancelled or dies ends its
+lease by ending the connection; an invalid message ends its connection and nothing else.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from vllamad.supervisor.workers.manager import WorkerManager
 log = logging.getLogger(__name__)
 
 SpecOf = Callable[[str], Awaitable[Spec]]
-_QUESTION_LIMIT = 30.0  # seconds a gateway may take to say what it wants
-_SEND_LIMIT = 30.0  # seconds it may leave an answer unread
+_QUESTION_LIMIT = 30.0  # seconds a gateway may take to send its request
+_SEND_LIMIT = 30.0  # seconds a gateway may leave a message unread
 
 
 class LeaseServer:
-    """Answers gateways; `spec_of` finds a model by its name or raises ModelNotFound."""
+    """Serves gateways; `spec_of` finds a model by its name or raises ModelNotFound."""
 
     def __init__(self, fleet: WorkerManager, spec_of: SpecOf) -> None:
         self._fleet = fleet
         self._spec_of = spec_of
 
     async def attend(self, stream: trio.SocketStream) -> None:
-        """One connection from its question to its end; a bug in it ends no other one."""
+        """Serve one connection; a bug ends no other one."""
         async with stream:
             try:
                 await self._answer(stream)
@@ -86,21 +86,21 @@ class LeaseServer:
             return
         async with self._fleet.lease(spec, keep_alive) as verdicts:
 
-            async def tell() -> None:
+            async def send_verdicts() -> None:
                 async for verdict in verdicts:
                     try:
                         await _say(stream, verdict)
                     except (trio.BrokenResourceError, trio.TooSlowError):
-                        return  # it left, perhaps in this very moment
+                        return  # the gateway has just left
                     if isinstance(verdict, Refused | Revoked):
                         return
 
-            # Nothing more is expected from the gateway: whatever comes, or the end, ends the lease.
-            await first_of(tell, partial(_until_closed, stream))
+            # The gateway sends nothing more: a byte, or the end of the connection, ends the lease.
+            await first_of(send_verdicts, partial(_until_closed, stream))
 
 
 def listen(path: Path) -> trio.SocketListener:
-    """Bind the broker's socket, 0600, in place of one left by a daemon that died."""
+    """Bind the lease socket with mode 0600; one that a previous daemon left is replaced."""
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.bind(str(path))

@@ -1,7 +1,7 @@
-"""The sole owner of the scheduler: feeds it events, carries out its decisions.
+"""Owns the scheduler: feeds it events and carries out its decisions.
 
-Everything here but `run` is synchronous: an event is decided and carried out before anything else
-can happen, so no state read elsewhere is ever acted upon.
+Everything here but `run` is synchronous: a decision is carried out before the next event can
+happen, so no action depends on an outdated state.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ MakeWorker = Callable[[Plan, Callable[[Worker], None]], Worker]
 
 
 class WorkerManager:
-    """Every worker, and everybody who wants one."""
+    """All workers, and all leases on them."""
 
     def __init__(self, scheduler: Scheduler, make_worker: MakeWorker) -> None:
         self._scheduler = scheduler
         self._make_worker = make_worker
         self._workers: dict[str, Worker] = {}
         self._verdicts: dict[LeaseId, trio.MemorySendChannel[Verdict]] = {}
-        self._loras: dict[LeaseId, str] = {}  # what each wants of its worker, where it matters
+        self._loras: dict[LeaseId, str] = {}  # the adapter that each lease names, empty for none
         self._ids = count(1)
         self._changed = trio.Event()
-        self._until = inf  # when `run` wakes by itself
+        self._until = inf  # when `run` wakes without an event
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep time for the scheduler and be the home of the workers' tasks, until cancelled."""
+        """Run the scheduler's deadlines and the workers' tasks until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -61,40 +61,43 @@ class WorkerManager:
                 self._carry_out(self._scheduler.tick(now=trio.current_time()))
 
     def change_limits(self, limits: Limits, keep_alives: Mapping[str, float | None]) -> None:
-        """Schedule by other limits from now on; `keep_alives` are the models' own."""
+        """Use other limits from now on; `keep_alives` are those that models configure."""
         now = trio.current_time()
         self._carry_out(self._scheduler.change_limits(limits, keep_alives, now=now))
 
     def requested_keep_alive(self, model: str) -> float | None:
-        """What a request has asked for, if one has."""
+        """The keep-alive that a request has set, None if none has."""
         return self._scheduler.requested_keep_alive(model)
 
     def drain(self) -> None:
-        """Serve on with what is loaded, and load nothing any more."""
+        """Serve with the loaded models, and load no other."""
         self._carry_out(self._scheduler.drain(now=trio.current_time()))
 
-    async def close(self, *, keep: bool = False) -> None:
-        """Refuse who waits, stop every worker, and return when the last one is gone.
+    async def close(self, *, hand_over: bool = False) -> None:
+        """Refuse waiting requests, stop every worker, and return when the last one is gone.
 
-        With `keep`, those that can outlive us are not stopped: they do when `run` is cancelled.
+        With `hand_over`, workers that survive a restart are not stopped: they run on when `run`
+        is cancelled.
         """
-        kept = {
-            model for model, worker in self._workers.items() if keep and worker.survives_restart
+        surviving = {
+            model
+            for model, worker in self._workers.items()
+            if hand_over and worker.survives_restart
         }
-        self._carry_out(self._scheduler.close(now=trio.current_time(), keep=kept))
+        self._carry_out(self._scheduler.close(now=trio.current_time(), keep=surviving))
         for model, worker in list(self._workers.items()):
-            if model not in kept:
+            if model not in surviving:
                 await worker.gone.wait()
 
     def adopt(self, plan: Plan, keep_alive: float | None) -> None:
-        """Go on with a worker of a daemon before us."""
+        """Adopt a worker of a previous daemon."""
         self._scheduler.adopt(plan, keep_alive=keep_alive, now=trio.current_time())
         event(log, logging.INFO, "worker adopted", LogEvent.WORKER_ADOPTED, model=plan.model)
         self._start(plan)
 
     @asynccontextmanager
     async def lease(self, spec: Spec, keep_alive: float | None) -> AsyncGenerator[Verdicts]:
-        """Ask for one worker; what comes of it is told on the channel. Leaving ends the lease."""
+        """Request a lease; its verdicts arrive on the channel. Leaving the block ends the lease."""
         lease = LeaseId(next(self._ids))
         send, receive = trio.open_memory_channel[Verdict](inf)
         self._verdicts[lease] = send
@@ -111,7 +114,7 @@ class WorkerManager:
             self._carry_out(self._scheduler.leave(lease, now=trio.current_time()))
 
     async def load(self, spec: Spec, keep_alive: float | None = inf) -> None:
-        """Load `spec` and keep it, until it is unloaded or evicted. Raises what refuses it."""
+        """Load `spec`; it stays until it is unloaded or evicted. Raises the refusal."""
         async with self.lease(spec, keep_alive) as verdicts:
             async for verdict in verdicts:
                 match verdict:
@@ -123,32 +126,32 @@ class WorkerManager:
                         pass  # still waiting
 
     def measured(self, machine: Machine) -> None:
-        """Plan for `machine` from now on; the device changes with the runtime in use."""
+        """Plan for `machine` from now on; its device depends on the runtime in use."""
         self._scheduler.machine = machine
 
     def unload(self, model: str) -> None:
-        """Let `model` go when idle; requests under way finish."""
+        """Unload `model` once it is idle; running requests finish."""
         self._carry_out(self._scheduler.unload(model, now=trio.current_time()))
 
     async def stop(self, model: str, why: str) -> bool:
-        """Drain and stop `model`, and return when its group is empty; False: it was not loaded."""
+        """Drain and stop `model`; return when its group is empty. False if it was not loaded."""
         worker = self._workers.get(model)
         self._carry_out(self._scheduler.stop(model, why, now=trio.current_time()))
         if worker is None:
             return False
         await worker.gone.wait()
-        if self._workers.get(model) is worker:  # it failed: one that stopped has left by itself
+        if self._workers.get(model) is worker:  # it failed: a stopped one has removed itself
             del self._workers[model]
             self._carry_out(self._scheduler.stop(model, why, now=trio.current_time()))
         return True
 
     async def forget(self, model: str, error: VllamadError) -> None:
-        """Refuse with `error` who waits for `model`, and stop it for good."""
+        """Refuse the requests that wait for `model` with `error`, and stop it."""
         self._carry_out(self._scheduler.forget(model, error, now=trio.current_time()))
         await self.stop(model, "it is being removed")
 
     def outdated(self, spec: Spec) -> bool:
-        """Is there a worker, started with anything else than `spec` says now?"""
+        """Whether `model` has a worker that was started with another spec."""
         worker = self._workers.get(spec.model)
         return worker is not None and not worker.plan.spec.serves(spec)
 
@@ -156,7 +159,7 @@ class WorkerManager:
         return self._workers.get(model)
 
     def workers(self) -> list[WorkerInfo]:
-        """Every worker there is, or that failed, as people are shown it."""
+        """All workers, failed ones too, for the control API."""
         return [self._info(worker) for worker in self._workers.values()]
 
     @property
@@ -190,7 +193,7 @@ class WorkerManager:
         )
 
     def _moved(self, worker: Worker) -> None:
-        """A worker's owner task has moved it; told before anything else can run."""
+        """React to a changed state of a worker, before any other task runs."""
         if worker.state is State.STOPPED:
             self._workers.pop(worker.model, None)
         now = trio.current_time()
@@ -214,11 +217,11 @@ class WorkerManager:
                 case Stop(model, why):
                     self._workers[model].stop(why)
                 case Grant(lease, model):
-                    self._tell(lease, self._granted(lease, model))
+                    self._send(lease, self._granted(lease, model))
                 case Refuse(lease, error):
-                    self._tell(lease, Refused(problem=Problem.of(error)))
+                    self._send(lease, Refused(problem=Problem.of(error)))
                 case Revoke(lease, reason):
-                    self._tell(lease, Revoked(reason=reason))
+                    self._send(lease, Revoked(reason=reason))
         for model, worker in self._workers.items():
             worker.note_leases(self._scheduler.leases_of(model))
             worker.record_keep_alive(self._scheduler.requested_keep_alive(model))
@@ -248,7 +251,7 @@ class WorkerManager:
             thinking=worker.plan.spec.reasoning_parser is not None,
         )
 
-    def _tell(self, lease: LeaseId, verdict: Verdict) -> None:
-        # Nobody is there to be told when the connection that asked is being torn down.
+    def _send(self, lease: LeaseId, verdict: Verdict) -> None:
+        # A lease whose connection is being closed has no channel any more.
         if channel := self._verdicts.get(lease):
             channel.send_nowait(verdict)

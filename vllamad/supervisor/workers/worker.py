@@ -1,7 +1,7 @@
-"""One worker's life, told once, top to bottom.
+"""One worker, from its first start to its last stop.
 
-`Worker.run` is the owner task: nothing else changes a worker's state. It knows nothing of other
-workers or of who waits; it says where it is, and the fleet decides what that means.
+`Worker.run` is the owner task: nothing else changes a worker's state. It knows neither other
+workers nor requests; it reports its state, and the worker manager acts on it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ENTERED = {state: f"worker {state}" for state in State}  # the message for each
 
 
 class EngineProcess(Protocol):
-    """One started engine: what a worker asks of it while it lives."""
+    """One started engine, as its worker uses it."""
 
     endpoint: Path
 
@@ -52,19 +52,19 @@ class EngineProcess(Protocol):
 
     @property
     def load_phase(self) -> str:
-        """How far its load has come, in words."""
+        """The step that its load has reached, in words."""
         ...
 
     async def wait_exited(self) -> str:
-        """Wait until it has died or is past saving; the reason in one line."""
+        """Wait until it has died or cannot start any more; return the reason in one line."""
         ...
 
     async def wait_ready(self) -> int:
-        """Wait until it has made a token; the context length it settled on."""
+        """Wait until it has made a token; return the context length it uses."""
         ...
 
     async def wait_unhealthy(self) -> str:
-        """Wait until it is dead, deaf or stuck though nobody asked; the reason in one line."""
+        """Wait until it dies, is unresponsive or stuck; return the reason in one line."""
         ...
 
     async def usage(self) -> ResourceUsage:
@@ -72,12 +72,12 @@ class EngineProcess(Protocol):
         ...
 
     def kill_without_grace(self) -> None:
-        """End it without asking: it is dead already, or cannot hear."""
+        """Skip SIGTERM when its block is left: it is dead already, or ignores signals."""
         ...
 
     @property
     def survives_restart(self) -> bool:
-        """Whether it lives on when its block is left because we are cancelled."""
+        """Whether it runs on when its block is left by the daemon's cancellation."""
         ...
 
     async def hand_to_fd_store(
@@ -97,7 +97,7 @@ class EngineLauncher(Protocol):
     def log_file(self, model: str) -> Path: ...
 
     def explained(self, plan: Plan) -> Mapping[str, object]:
-        """How an engine for `plan` will compute and why, for the log."""
+        """How an engine for `plan` computes and why, for the log."""
         ...
 
     def live(self, plan: Plan) -> AbstractAsyncContextManager[EngineProcess]:
@@ -106,8 +106,8 @@ class EngineLauncher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """It was asked to stop."""
+class _StopRequested:
+    """The worker was told to stop."""
 
 
 class Worker:
@@ -116,7 +116,7 @@ class Worker:
     def __init__(
         self,
         plan: Plan,
-        lives: EngineLauncher,
+        launcher: EngineLauncher,
         settings: WorkerSettings,
         scheduler: SchedulerSettings,
         moved: Callable[[Worker], None],
@@ -130,12 +130,12 @@ class Worker:
         self.usage = ResourceUsage(0)
         self.reason = ""
         self.restarts = 0
-        self.lora_problem = ""  # why it does without the adapters it was planned with
+        self.lora_problem = ""  # why it was started without its planned adapters
         self.gone = trio.Event()  # set when the owner task is over: stopped or failed
-        self.log_file = lives.log_file(plan.model)
-        self._life: EngineProcess | None = None
+        self.log_file = launcher.log_file(plan.model)
+        self._engine: EngineProcess | None = None
         self._keep_alive: float | None = None
-        self._lives = lives
+        self._launcher = launcher
         self._settings = settings
         self._load_timeout = scheduler.load_timeout
         self._moved = moved
@@ -148,36 +148,36 @@ class Worker:
 
     @property
     def load_phase(self) -> str:
-        """What a load is busy with; empty in any other state."""
-        return self._life.load_phase if self._life and self.state is State.STARTING else ""
+        """The step that a load has reached; empty in any other state."""
+        return self._engine.load_phase if self._engine and self.state is State.STARTING else ""
 
     @property
     def survives_restart(self) -> bool:
-        """Whether it outlives us: it serves, and nobody wants it to stop."""
+        """Whether it survives a restart of the daemon: it is ready, and no stop was requested."""
         serves = self.state is State.READY and not self._stop_wanted.is_set()
-        return serves and self._life is not None and self._life.survives_restart
+        return serves and self._engine is not None and self._engine.survives_restart
 
     def stop(self, why: str) -> None:
-        """Ask it to drain and stop; asking twice is asking once."""
+        """Drain and stop it; a second call has no effect."""
         if not self._stop_wanted.is_set():
             event(log, logging.INFO, "unload", LogEvent.WORKER_UNLOAD, model=self.model, why=why)
             self._stop_wanted.set()
 
     def note_leases(self, leases: int) -> None:
-        """How many use it now: what draining waits for."""
+        """Set the number of leases; draining waits until there is none."""
         if not leases:
             self._idle.set()
-        elif self._idle.is_set():  # else somebody may be waiting for this one
+        elif self._idle.is_set():  # an event that is not set may have a waiter
             self._idle = trio.Event()
 
     def record_keep_alive(self, keep_alive: float | None) -> None:
         """Record the keep-alive of the last request that set one."""
         self._keep_alive = keep_alive
-        if self._life:
-            self._life.record_keep_alive(keep_alive)
+        if self._engine:
+            self._engine.record_keep_alive(keep_alive)
 
     async def run(self) -> None:
-        """Live, and live again after a crash, until asked to stop or past hope."""
+        """Start the engine, and again after each crash, until it is stopped or has failed."""
         settings = self._settings
         rules = Rules(
             base=settings.backoff_base,
@@ -190,7 +190,7 @@ class Worker:
                 endings.append(await self._live())
                 self.reason = endings[-1].reason
                 if self._shortened():
-                    endings.pop()  # the engine said what to do: that is no failure
+                    endings.pop()  # the engine named the length it admits: not a failure
                     self._enter(State.BACKOFF)
                     self.restarts += 1
                     continue
@@ -206,7 +206,7 @@ class Worker:
                 elif (
                     self.plan.spec.loras and not endings[-1].requested and not endings[-1].ready_for
                 ):
-                    # One bad adapter must not take their model from everybody else.
+                    # One bad adapter must not make the model unavailable to other requests.
                     self.lora_problem = self.reason
                     self.plan = self.plan.without_loras()
                     endings[-1] = replace(endings[-1], deterministic=False)
@@ -233,7 +233,7 @@ class Worker:
             self.gone.set()
 
     def _shortened(self) -> bool:
-        """Has the engine named a shorter context than it was given? Then it is the plan's, once."""
+        """Plan with the shorter context length that the engine named, if it did; only once."""
         admitted = whole_blocks(admitted_length(self.reason))
         if not admitted or not self.plan.may_be_shortened or self._stop_wanted.is_set():
             return False
@@ -250,25 +250,25 @@ class Worker:
         return True
 
     async def _live(self) -> Ending:
-        """One life. When this returns, no process of its group is left."""
+        """Run one engine process. When this returns, no process of its group is left."""
         self._enter(State.STARTING)
         ready_at: float | None = None
         try:
-            async with self._lives.live(self.plan) as life:
-                self.pid, self.endpoint, self._life = life.pid, life.endpoint, life
-                outcome = await self._load(life)
+            async with self._launcher.live(self.plan) as engine:
+                self.pid, self.endpoint, self._engine = engine.pid, engine.endpoint, engine
+                outcome = await self._load(engine)
                 if outcome is None:
                     ready_at = trio.current_time()
                     self._enter(State.READY)
-                    await life.hand_to_fd_store(
+                    await engine.hand_to_fd_store(
                         self.plan,
                         context_length=self.context_length,
                         keep_alive=self._keep_alive,
                     )
-                    outcome = await self._serve(life)
-                if not isinstance(outcome, _Asked) or ready_at is None:
-                    life.kill_without_grace()
-                self.reason = "" if isinstance(outcome, _Asked) else outcome
+                    outcome = await self._serve(engine)
+                if not isinstance(outcome, _StopRequested) or ready_at is None:
+                    engine.kill_without_grace()
+                self.reason = "" if isinstance(outcome, _StopRequested) else outcome
                 self._enter(State.STOPPING)
         except VllamadError as error:
             outcome = error.message
@@ -279,49 +279,54 @@ class Worker:
             outcome = f"internal error: {error!r}"
         return self._ending(outcome, ready_at)
 
-    async def _load(self, life: EngineProcess) -> str | _Asked | None:
-        """None when it is ready; otherwise why it will not be."""
+    async def _load(self, engine: EngineProcess) -> str | _StopRequested | None:
+        """Wait until it is ready: None; or return why it is not."""
         with trio.move_on_after(self._load_timeout):
             try:
                 return await first_of(
-                    partial(self._until_ready, life), life.wait_exited, self._until_asked
+                    partial(self._until_ready, engine),
+                    engine.wait_exited,
+                    self._until_stop_requested,
                 )
             except VllamadError as error:
                 return error.message
         return f"not ready after {self._load_timeout:.0f} s"
 
-    async def _serve(self, life: EngineProcess) -> str | _Asked:
-        """Until it is asked to stop and nobody uses it any more, or until it fails."""
+    async def _serve(self, engine: EngineProcess) -> str | _StopRequested:
+        """Serve until it is stopped and has no lease, or until it fails; return why."""
         outcome = await first_of(
-            self._until_asked, life.wait_exited, life.wait_unhealthy, partial(self._measure, life)
+            self._until_stop_requested,
+            engine.wait_exited,
+            engine.wait_unhealthy,
+            partial(self._measure, engine),
         )
-        if isinstance(outcome, _Asked):
+        if isinstance(outcome, _StopRequested):
             self._enter(State.DRAINING)
             with trio.move_on_after(self._settings.drain_timeout):
-                await first_of(self._until_idle, life.wait_exited)
+                await first_of(self._until_idle, engine.wait_exited)
         return outcome
 
-    async def _until_ready(self, life: EngineProcess) -> None:
-        self.context_length = await life.wait_ready() or self.context_length
+    async def _until_ready(self, engine: EngineProcess) -> None:
+        self.context_length = await engine.wait_ready() or self.context_length
 
-    async def _until_asked(self) -> _Asked:
+    async def _until_stop_requested(self) -> _StopRequested:
         await self._stop_wanted.wait()
-        return _Asked()
+        return _StopRequested()
 
     async def _until_idle(self) -> None:
         while not self._idle.is_set():
             await self._idle.wait()
 
-    async def _measure(self, life: EngineProcess) -> str:
+    async def _measure(self, engine: EngineProcess) -> str:
         while True:
-            self.usage = await life.usage()
+            self.usage = await engine.usage()
             await trio.sleep(30)
 
-    def _ending(self, outcome: str | _Asked, ready_at: float | None) -> Ending:
+    def _ending(self, outcome: str | _StopRequested, ready_at: float | None) -> Ending:
         if self.state is not State.STOPPING:
             self._enter(State.STOPPING)
-        self.pid, self.usage, self._life = None, ResourceUsage(0), None
-        if isinstance(outcome, _Asked):
+        self.pid, self.usage, self._engine = None, ResourceUsage(0), None
+        if isinstance(outcome, _StopRequested):
             return Ending(requested=True)
         return Ending(
             requested=False,
@@ -331,7 +336,7 @@ class Worker:
         )
 
     def _enter(self, state: State) -> None:
-        """The only place a state changes; it is logged here and told to the fleet."""
+        """Change the state; the only place that does. It is logged and reported to the manager."""
         before, self.state = self.state, advance(self.state, state)
         seconds, self.since = trio.current_time() - self.since, trio.current_time()
         bad = bool(self.reason) and state in (State.STOPPING, State.BACKOFF, State.FAILED)
@@ -345,6 +350,6 @@ class Worker:
             after=f"{seconds:.1f}s {before}",
             worker_pid=self.pid,
             reason=self.reason if bad else None,
-            **(self._lives.explained(self.plan) if state is State.STARTING else {}),
+            **(self._launcher.explained(self.plan) if state is State.STARTING else {}),
         )
         self._moved(self)

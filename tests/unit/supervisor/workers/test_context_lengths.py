@@ -10,7 +10,7 @@ import pytest
 from tests.support.kv_caches import flat
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import Need, Placement
-from vllamad.supervisor.workers.context_lengths import FILE, KEPT, remembered
+from vllamad.supervisor.workers.context_lengths import FILE, MAX_ENTRIES, remembered
 
 PLAN = Plan(
     spec=Spec(
@@ -66,10 +66,10 @@ def test_a_damaged_file_is_none(tmp_path: Path, text: str) -> None:
 
 
 def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
-    for number in range(KEPT + 2):
+    for number in range(MAX_ENTRIES + 2):
         remembered(PLAN.shortened(1024), f"cpu {number}", tmp_path)
     assert remembered(PLAN, "cpu 0", tmp_path) == PLAN
-    assert remembered(PLAN, f"cpu {KEPT + 1}", tmp_path).context_length == 1024
+    assert remembered(PLAN, f"cpu {MAX_ENTRIES + 1}", tmp_path).context_length == 1024
 
 
 def test_a_folder_that_cannot_be_written_stops_no_load(tmp_path: Path) -> None:

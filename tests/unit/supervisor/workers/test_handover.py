@@ -137,9 +137,9 @@ async def test_a_worker_that_was_kept_is_found_in_whatever_order(
         found = (await survivors(settings, [note, number, shim], monkeypatch)).survivors
         (one,) = found.values()
         assert (one.facts, one.keep_alive) == (facts_of(settings), 5.0)
-        assert (one.line.control.fileno(), one.line.shim, one.line.leader) == (number, shim, 4711)
+        assert (one.link.control.fileno(), one.link.shim, one.link.leader) == (number, shim, 4711)
         assert process.poll() is None
-        one.line.control.close()
+        one.link.control.close()
         os.close(shim)
         os.close(note)
 
@@ -147,7 +147,7 @@ async def test_a_worker_that_was_kept_is_found_in_whatever_order(
 BAD: dict[str, tuple[Callable[[WorkerFacts], object], str]] = {
     "another version": (
         lambda facts: msgspec.structs.replace(facts, version=2),
-        "its note is of version 2",
+        "its record has version 2",
     ),
     "another home": (
         lambda facts: msgspec.structs.replace(facts, run="/elsewhere"),
@@ -204,7 +204,7 @@ async def test_one_that_has_ended_is_nobody_to_go_on_with(
         HandoverRecord(note).write(facts_of(settings))
         found = [control.detach(), shim, note]
         assert (await survivors(settings, found, monkeypatch)).survivors == {}
-    assert reasons(caplog) == "it has ended meanwhile"
+    assert reasons(caplog) == "it has ended since"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -216,14 +216,14 @@ async def test_a_part_of_a_life_line_is_none(
 ) -> None:
     found = [memory() for _ in range(count)]
     assert (await survivors(settings, found, monkeypatch)).survivors == {}
-    assert reasons(caplog) == f"{count} descriptors are no life line"
+    assert reasons(caplog) == f"{count} descriptors do not make a worker"
 
 
 async def test_without_a_service_manager_it_is_said_that_workers_are_not_kept(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert (await look_for_survivors(settings, {})).store is None
-    assert reasons(caplog) == "systemd has not started us"
+    assert reasons(caplog) == "the daemon was not started by systemd"
 
 
 def reasons(caplog: pytest.LogCaptureFixture) -> str:

@@ -135,7 +135,7 @@ async def test_what_can_outlive_us_is_not_stopped_at_our_end(autojump_clock: Moc
         nursery.start_soon(load_in_vain)
         await trio.sleep(1)
         assert (lives.born[0].keep_alive, lives.born[0].survives_restart) == (7, True)
-        await fleet.close(keep=True)
+        await fleet.close(hand_over=True)
         assert {info.model: info.state for info in fleet.workers()} == {"a": "ready"}
 
 
