@@ -17,7 +17,7 @@ import trio
 
 from vllamad import __version__
 from vllamad.config.settings import Settings
-from vllamad.config.show import as_json
+from vllamad.config.show import settings_as_json
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse_model_name
@@ -117,7 +117,7 @@ async def workers(daemon: Daemon, call: Call[NoOrder]) -> ControlResponse:
 
 
 async def config(daemon: Daemon, call: Call[NoOrder]) -> ControlResponse:
-    return ControlResponse(body=msgspec.json.encode(as_json(daemon.settings)))
+    return ControlResponse(body=msgspec.json.encode(settings_as_json(daemon.settings)))
 
 
 async def reload(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
@@ -126,7 +126,7 @@ async def reload(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
 
 async def load(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
     """Load and keep: an operator's load stays until it is unloaded, or evicted for another."""
-    model = (await daemon.library.find(call.name)).runs_as
+    model = (await daemon.library.find(call.name)).worker_name
 
     async def work() -> str:
         spec = await daemon.library.spec(call.name)
@@ -138,7 +138,7 @@ async def load(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
 
 
 async def restart(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
-    model = (await daemon.library.find(call.name)).runs_as
+    model = (await daemon.library.find(call.name)).worker_name
 
     async def work() -> str:
         spec = await daemon.library.spec(call.name)
@@ -150,7 +150,7 @@ async def restart(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
 
 
 async def unload(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
-    model = (await daemon.library.find(call.name)).runs_as
+    model = (await daemon.library.find(call.name)).worker_name
 
     async def work() -> str:
         was_loaded = await daemon.fleet.stop(model, "unload")
