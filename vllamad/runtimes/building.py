@@ -1,7 +1,7 @@
-"""One runtime, made or mended: its environment, its packages, and a trial of its engine.
+"""Builds or repairs one runtime: its environment, its packages, and a trial of its engine.
 
-Whatever ends it early, what was fetched stays; the next try goes on there. The file that makes the
-folder a runtime is written last. It must not know which runtimes there are.
+Downloads are kept when it is interrupted, and the next try continues with them. The file that
+makes the folder a runtime is written last. Knows no other runtimes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from vllamad.runtimes.package_installer import Installer, Report, installer_for,
 from vllamad.runtimes.runtime_facts import RuntimeFacts, probe_runtime, try_runtime
 
 PACKAGES_FILE = "packages.json"
-# vLLM requires them, the default index has them for CUDA only, and beside a CPU torch they break
-# its import. Text models need none of them.
+# vLLM requires them, but the default index has only CUDA builds, which break the import of vLLM
+# with a CPU build of torch. Text models need none of them.
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 
 
 class PackageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What an install has put into an environment, written when all of it was there."""
+    """The packages of an environment, recorded when an install is complete."""
 
     spec: str
     versions: dict[str, str]
@@ -38,10 +38,10 @@ class PackageRecord(msgspec.Struct, frozen=True, kw_only=True):
 def build_runtime(
     runtime: Path, spec: str, progress: Report, *, thorough: bool = False
 ) -> tuple[RuntimeFacts, list[str]]:
-    """Make the environment in `runtime`, or go on with what is there, and see its engine start.
+    """Build the environment in `runtime`, or continue a partial one, and try its engine.
 
-    With `thorough`, each file of a finished environment is checked too. Returns its facts, and
-    what had to be mended. Raises RuntimeProblem.
+    With `thorough`, each file of a complete environment is checked too. Returns its facts, and a
+    line for each repair. Raises RuntimeProblem.
     """
     log = log_path(runtime)
     log.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def build_runtime(
         progress("starting the engine on a tiny model")
         try_runtime(facts, log=log)
     except RuntimeProblem as problem:
-        kept = "what was fetched is kept, and the next try goes on with it"
+        kept = "the downloads are kept, and the next try continues with them"
         problem.hint = f"{problem.hint}; {kept}" if problem.hint else kept
         raise
     facts = with_number_times(facts, progress)
@@ -67,7 +67,7 @@ def build_runtime(
 
 
 def write_package_record(runtime: Path, spec: str) -> None:
-    """Write down that all packages of `spec` are there, and which they are."""
+    """Record that all packages of `spec` are installed, with their versions."""
     write_json_file(
         runtime / PACKAGES_FILE,
         PackageRecord(spec=spec, versions=packages.package_versions(runtime)),
@@ -75,7 +75,7 @@ def write_package_record(runtime: Path, spec: str) -> None:
 
 
 def read_package_record(runtime: Path) -> PackageRecord | None:
-    """What was written down; None where an install has not come so far."""
+    """The recorded packages; None where no install was completed."""
     try:
         return msgspec.json.decode((runtime / PACKAGES_FILE).read_bytes(), type=PackageRecord)
     except (OSError, msgspec.MsgspecError):
@@ -83,30 +83,30 @@ def read_package_record(runtime: Path) -> PackageRecord | None:
 
 
 def log_path(runtime: Path) -> Path:
-    """Where all that installers and the engine say is kept until the runtime is finished."""
+    """The log of installers and engine, kept until the runtime is complete."""
     return runtime.with_name(f"{runtime.name}.log")
 
 
 def downloads_folder(runtime: Path) -> Path:
-    """Where what was fetched is kept until the runtime is finished; see installer_for."""
+    """The folder of downloads, kept until the runtime is complete; see installer_for."""
     return runtime.parent / ".downloads" / runtime.name.rpartition("-")[0]
 
 
 def _environment(runtime: Path, log: Path, progress: Report) -> tuple[str, list[str]]:
-    """Its Python, and what had to be mended to have it."""
+    """Make sure the environment has a Python that works. Returns it, and a line for a repair."""
     python = str(runtime / "bin" / "python")
-    there = (runtime / "pyvenv.cfg").exists()
-    if there and _works(python):
+    exists = (runtime / "pyvenv.cfg").exists()
+    if exists and _works(python):
         return python, []
     finished = (runtime / FACTS_FILE).exists()
     shutil.rmtree(runtime, ignore_errors=True)
     progress("making an environment")
     made = make_environment(runtime, log)
-    return made, ["its Python was gone: all of it is made anew"] if finished else []
+    return made, ["its Python was missing: the environment was rebuilt"] if finished else []
 
 
 def _works(python: str) -> bool:
-    """Whether that Python runs and can be installed into."""
+    """Whether that Python runs and packages can be installed into it."""
     needed = "pass" if shutil.which("uv") else "import pip"
     try:
         return (
@@ -117,13 +117,15 @@ def _works(python: str) -> bool:
 
 
 def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: bool) -> list[str]:
-    """Install what is missing and replace what is damaged. Returns what was damaged."""
+    """Install missing packages and replace damaged ones. Returns a line for each of the damaged."""
     before = read_package_record(runtime)
     whole = before is not None and before.spec == spec
     faults = {} if whole and not thorough else _faults(installer, runtime)
     if before is None or not whole:
         _install_fetched(installer, runtime)
-        _install(installer, spec)  # also what was cut: to an installer it is not there
+        _install(
+            installer, spec
+        )  # also installs that were interrupted: an installer does not see them
         _remove_misfits(installer, runtime)
         wanted = packages.package_versions(runtime)
         broken = {name: fault for name, fault in faults.items() if name in wanted}
@@ -140,10 +142,10 @@ def _have_packages(installer: Installer, runtime: Path, spec: str, *, thorough: 
 
 
 def _install_fetched(installer: Installer, runtime: Path) -> None:
-    """Install the wheels that an earlier try has fetched: what is there is not fetched again.
+    """Install the wheels that an earlier try has downloaded.
 
-    Of several of one package the last one, which the resolver has settled on; another version than
-    is needed is replaced afterwards.
+    Of several wheels of a package the last is used, which the resolver chose; the next step
+    replaces a wrong version.
     """
     wheels = sorted(
         downloads_folder(runtime).glob("*.whl"), key=lambda path: path.stat().st_mtime_ns
@@ -151,11 +153,11 @@ def _install_fetched(installer: Installer, runtime: Path) -> None:
     last = {wheel.name.partition("-")[0].lower(): str(wheel) for wheel in wheels}
     if not last:
         return
-    installer.progress(f"installing packages fetched already: {len(last)}")
+    installer.progress(f"installing {len(last)} packages that are downloaded already")
     try:
         installer.install(*last.values(), deps=False)
     except RuntimeProblem as problem:
-        installer.progress(f"fetching them anew: {problem.message}")
+        installer.progress(f"downloading them again: {problem.message}")
         shutil.rmtree(downloads_folder(runtime), ignore_errors=True)
 
 
@@ -163,14 +165,14 @@ def _faults(installer: Installer, runtime: Path) -> dict[str, str]:
     there = packages.package_versions(runtime)
     if set(there) <= {"pip", "setuptools"}:
         return {}
-    installer.progress(f"checking the files of {len(there)} packages that are there")
+    installer.progress(f"checking the files of {len(there)} installed packages")
     packages.remove_unrecorded(runtime)
     return packages.damaged_packages(runtime)
 
 
 def _differences(wanted: dict[str, str], there: dict[str, str]) -> dict[str, str]:
     return {
-        name: f"it is {there[name]} in place of {version}" if name in there else "it is missing"
+        name: f"version {there[name]} in place of {version}" if name in there else "missing"
         for name, version in wanted.items()
         if there.get(name) != version
     }
@@ -192,29 +194,29 @@ def _install(installer: Installer, *specs: str, deps: bool = True, anew: bool = 
 
 
 def _install_with_torch_index(installer: Installer, *specs: str, deps: bool, anew: bool) -> None:
-    """PyTorch keeps its CPU builds in an index of its own: uv knows it, pip has to be told."""
+    """Install with uv, which knows PyTorch's own index of CPU builds; pip does not."""
     installer.progress("looking for the CPU build of torch in PyTorch's own index")
     with tempfile.TemporaryDirectory() as scratch:
         uv = installer.uv
         if uv is None:
             replace(installer, downloads=None).install("uv", target=Path(scratch))
             uv = f"{scratch}/bin/uv"
-        knowing = installer_for(
+        uv_installer = installer_for(
             installer.python,
             log=installer.log,
             progress=installer.progress,
             downloads=installer.downloads,
             uv=uv,
         )
-        knowing.install(*specs, deps=deps, anew=anew, options=["--torch-backend", "cpu"])
+        uv_installer.install(*specs, deps=deps, anew=anew, options=["--torch-backend", "cpu"])
 
 
 def _remove_misfits(installer: Installer, runtime: Path) -> None:
-    """Remove what was built for a CUDA torch where the torch is a CPU build."""
+    """Remove packages built for CUDA where torch is a CPU build."""
     found = packages.package_versions(runtime)
     if not found.get("torch", "").endswith("+cpu"):
         return
     misfits = [name for name in _COMPANIONS if not found.get(name, "+cpu").endswith("+cpu")]
     if misfits:
-        installer.progress(f"removing {', '.join(misfits)}: built for CUDA, beside a CPU torch")
+        installer.progress(f"removing {', '.join(misfits)}: built for CUDA, but torch for the CPU")
         installer.uninstall(*misfits)

@@ -1,6 +1,6 @@
-"""Install an engine runtime, and see its engine start before calling it one.
+"""Installs and repairs engine runtimes; a runtime counts as installed once its engine has started.
 
-It must not know about models, and knows vLLM only by the names of its distributions.
+Knows no models, and of vLLM only the names of its distributions.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def install_runtime(
     """Install vLLM as a runtime in `folder`; the first runtime there becomes the one in use.
 
     Without `device`: cuda where an NVIDIA GPU is found, else cpu. Without `version`: the newest.
-    Takes minutes and 4 to 10 GB; installing what is there already takes seconds, and adds to it
-    what an older one lacks for sound. What an install that failed has fetched is gone on with.
-    Raises RuntimeProblem, and then leaves a log and what was fetched, but no runtime.
+    Takes minutes and 4 to 10 GB. For a runtime that is installed already it takes seconds, and adds
+    missing packages for audio. The downloads of a failed install are used again. Raises
+    RuntimeProblem, and then leaves a log and the downloads, but no runtime.
     """
     device = device or _device_here()
     engine = _DISTRIBUTION[device]
@@ -72,7 +72,7 @@ def install_runtime(
                 refuse_unfit_cards(version)
             _refuse_without_room(folder, name, device)
             if (folder / name).exists():
-                progress(f"going on with an unfinished {name}")
+                progress(f"continuing the unfinished install of {name}")
             build_runtime(folder / name, _spec(engine, version), progress)
             _remove_superseded(folder, engine, progress)
         facts = read_runtime(folder, name)
@@ -89,10 +89,10 @@ def repair_runtime(
     version: str | None = None,
     progress: Report,
 ) -> tuple[RuntimeFacts, list[str]]:
-    """Check each file of a runtime, replace what is damaged, and see its engine start again.
+    """Check each file of a runtime, replace damaged packages, and try its engine again.
 
-    Without `version` it is the one in use, if that is for `device`, else the newest of these.
-    Returns its facts, and what was mended. Raises RuntimeProblem.
+    Without `version` it repairs the runtime in use if that is for `device`, else the newest for
+    it. Returns its facts, and a line for each repair. Raises RuntimeProblem.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, progress):
@@ -117,15 +117,16 @@ def _chosen(folder: Path, device: EngineDevice | None, version: str | None) -> s
     ]
     if not fitting:
         raise RuntimeProblem(
-            "cannot repair a runtime: there is none of that kind",
-            hint=f"there is: {', '.join(sorted(there)) or 'none'}; vllamactl runtime install",
+            "cannot repair a runtime: none of that kind is installed",
+            hint=f"installed: {', '.join(sorted(there)) or 'none'}; install one with `vllamactl"
+            " runtime install`",
         )
     current = current_name(folder)
     return current if current in fitting else max(fitting, key=lambda name: there[name])
 
 
 def _spec(engine: str, version: str) -> str:
-    """The extra is what vLLM reads sound with; a version that has no such extra does without."""
+    """The requirement for pip; the extra `audio`, which older versions lack, reads sound files."""
     return f"{engine}[audio]=={version}"
 
 
@@ -137,13 +138,13 @@ def _use_if_none(folder: Path, name: str) -> None:
 
 def _device_here() -> EngineDevice:
     found = gpu_detection.look()
-    if found.may_come or found.reboot:  # a CPU build would be the wrong one with the driver loaded
+    if found.may_come or found.reboot:  # once the driver is loaded, a CPU build would be wrong
         raise RuntimeProblem(
-            f"cannot tell which build of vLLM to install: there is an NVIDIA GPU, but "
+            "cannot choose a build of vLLM to install: this machine has an NVIDIA GPU, but "
             f"{found.missing}",
-            hint="reboot and try again, or say --cpu"
+            hint="reboot and try again, or choose --cpu"
             if found.reboot
-            else "load its driver and try again, or say --cuda or --cpu",
+            else "load its driver and try again, or choose --cuda or --cpu",
         )
     return "cuda" if found.devices else "cpu"
 
@@ -151,13 +152,13 @@ def _device_here() -> EngineDevice:
 def _complete(
     runtime: Path, facts: RuntimeFacts, missing: tuple[str, ...], progress: Report
 ) -> RuntimeFacts:
-    """Add what reads sound, and ask it again what it knows; most models do without."""
+    """Add the packages that read sound files, and probe the runtime again."""
     log = log_path(runtime)
     progress(f"adding {' and '.join(missing)}")
     try:
         installer_for(facts.python, log=log, progress=progress).install(*missing)
     except RuntimeProblem as problem:
-        progress(f"going without {' and '.join(missing)}: {problem.message}")
+        progress(f"continuing without {' and '.join(missing)}: {problem.message}")
         return facts
     found = probe_runtime(facts.python, name=facts.name, installed_at=facts.installed_at)
     found = structs.replace(found, numbers=facts.numbers)
@@ -182,7 +183,7 @@ def _newest(folder: Path, engine: str, progress: Report) -> str:
 
 @contextmanager
 def _python_with_pip(log: Path) -> Generator[str]:
-    """A Python whose packages can be asked for: ours, but that of a deb or rpm brings no pip."""
+    """A Python with pip: ours, or a temporary environment, since a deb or rpm brings no pip."""
     if find_spec("pip") or shutil.which("uv"):
         yield sys.executable
         return
@@ -192,18 +193,19 @@ def _python_with_pip(log: Path) -> Generator[str]:
 
 def _refuse_without_room(folder: Path, name: str, device: EngineDevice) -> None:
     if read_package_record(folder / name):
-        return  # nothing is fetched any more
-    there = sum(file.lstat().st_size for file in (folder / name).rglob("*"))
-    needed, free = max(_ROOM[device] - there, 1 << 30), shutil.disk_usage(folder).free
+        return  # nothing is left to download
+    installed = sum(file.lstat().st_size for file in (folder / name).rglob("*"))
+    needed, free = max(_ROOM[device] - installed, 1 << 30), shutil.disk_usage(folder).free
     if free < needed:
         raise RuntimeProblem(
             f"cannot install a {device} runtime: it needs {needed >> 30} GiB more, "
             f"{folder} has {free >> 30} GiB free",
+            hint="free some space, or set VLLAMAD_HOME or paths.state to a larger disk",
         )
 
 
 def _remove_superseded(folder: Path, engine: str, progress: Report) -> None:
-    """Remove what other installs of `engine` have left unfinished, and downloads of our own."""
+    """Remove unfinished installs of other versions of `engine`, and the downloads."""
     for marker in folder.glob(f"{engine}-[0-9]*/pyvenv.cfg"):
         if not (marker.parent / FACTS_FILE).exists():
             progress(f"removing an unfinished {marker.parent.name}")
@@ -214,7 +216,7 @@ def _remove_superseded(folder: Path, engine: str, progress: Report) -> None:
 
 @contextmanager
 def _alone(folder: Path, progress: Report) -> Generator[None]:
-    """Hold the lock of `folder`; the kernel gives it back however we end."""
+    """Hold the lock of `folder`; the kernel releases it when the process ends."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

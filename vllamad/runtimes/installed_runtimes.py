@@ -1,7 +1,7 @@
-"""Which engine runtimes stand on this machine, and which one is in use.
+"""Lists the engine runtimes of this machine, and chooses the one in use.
 
-A runtime is a folder with a virtual environment; the file `runtime.json`, written last, makes it
-one. It must not know how a runtime is installed.
+A runtime is a folder with a virtual environment and the file `runtime.json`, which is written
+last. Knows nothing of installing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CURRENT = "current"
 
 
 def list_runtimes(folder: Path) -> list[RuntimeInfo]:
-    """Every runtime in `folder`, broken ones with their problem; unfinished ones are none."""
+    """Every runtime in `folder`, broken ones with their problem; unfinished ones are left out."""
     current = current_name(folder)
     return [_info(folder, name, in_use=name == current) for name in _names(folder)]
 
 
 def use_runtime(folder: Path, name: str) -> RuntimeFacts:
-    """Make `name` the runtime that workers run from their next start. Raises RuntimeProblem."""
+    """Make `name` the runtime of workers started from now on. Raises RuntimeProblem."""
     facts = read_runtime(folder, name)
     fresh = folder / f".{CURRENT}-{os.getpid()}"
     fresh.unlink(missing_ok=True)
@@ -40,8 +40,8 @@ def use_runtime(folder: Path, name: str) -> RuntimeFacts:
 def resolve_runtime(folder: Path, name: str = "", python: str = "", *, cache: Path) -> RuntimeFacts:
     """The facts of `python` if given, else of the runtime `name`, else of the one in use.
 
-    A Python is asked once (about 10 s), and again only when packages in it have changed; what it
-    said is kept under `cache`. Raises RuntimeProblem.
+    A Python is probed once (about 10 s), and again only when its packages have changed; its facts
+    are kept under `cache`. Raises RuntimeProblem.
     """
     if python:
         return _facts_of(Path(python).expanduser().absolute(), cache / "runtimes")
@@ -63,7 +63,7 @@ def current_name(folder: Path) -> str:
 
 
 def read_runtime(folder: Path, name: str) -> RuntimeFacts:
-    """The facts of an installed runtime whose Python is still there. Raises RuntimeProblem."""
+    """The facts of an installed runtime whose Python exists. Raises RuntimeProblem."""
     hint = f"choose one of: {', '.join(_names(folder)) or 'none is installed'}"
     if name not in _names(folder):
         raise RuntimeProblem(f"cannot find the runtime {name!r}", hint=hint)
@@ -72,12 +72,15 @@ def read_runtime(folder: Path, name: str) -> RuntimeFacts:
     except (OSError, msgspec.MsgspecError) as error:
         raise RuntimeProblem(f"cannot read the runtime {name}: {error}", hint=hint) from error
     if not os.access(facts.python, os.X_OK):
-        raise RuntimeProblem(f"cannot use {name}: its Python is gone: {facts.python}", hint=hint)
+        raise RuntimeProblem(
+            f"cannot use the runtime {name}: its Python {facts.python} is missing",
+            hint=f"repair it with `vllamactl runtime install --repair`, or {hint}",
+        )
     return facts
 
 
 def write_json_file(path: Path, value: msgspec.Struct) -> None:
-    """Write `value` as a JSON file that is there whole or not at all."""
+    """Write `value` as a JSON file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}-{os.getpid()}")
     fresh.write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
@@ -108,7 +111,7 @@ def _info(folder: Path, name: str, *, in_use: bool) -> RuntimeInfo:
 
 
 class _Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts of a Python that is not ours, and what told us that it had not changed."""
+    """The facts of an operator's Python, and the stamp of its packages."""
 
     stamp: int
     facts: RuntimeFacts
@@ -123,7 +126,7 @@ def _facts_of(python: Path, cache: Path) -> RuntimeFacts:
         if remembered.stamp == stamp:
             return remembered.facts
     except (OSError, msgspec.MsgspecError):
-        pass  # not asked yet, or by another version of ours
+        pass  # not probed yet, or by another version of vllamad
     facts = probe_runtime(str(python), name=str(python))
     write_json_file(kept, _Remembered(stamp=stamp, facts=facts))
     return facts
@@ -137,7 +140,7 @@ def _stamp(python: Path) -> int:
 def _witnesses(python: Path) -> Iterator[Path]:
     if not os.access(python, os.X_OK):
         raise RuntimeProblem(
-            f"cannot run {python}", hint="engine.python is the path of a Python that has vLLM"
+            f"cannot run {python}", hint="set engine.python to the path of a Python that has vLLM"
         )
     yield python
     prefix = python.parent.parent

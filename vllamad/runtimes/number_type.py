@@ -1,8 +1,7 @@
-"""Which number type is fast with a runtime on this kind of CPU: measured once, then remembered.
+"""Measures once how fast each number type is with a runtime on this kind of CPU.
 
-An install measures and keeps it with the runtime's facts. For a runtime that lacks it, or whose
-disk or virtual machine has moved to another kind of CPU, it is measured at the first need and kept
-in the cache. What follows from it is `core/cpu.py`.
+An install keeps the times with the runtime's facts. For a runtime without them, or on another kind
+of CPU, they are measured when first needed and kept in the cache. `core/cpu.py` chooses the type.
 """
 
 from __future__ import annotations
@@ -24,46 +23,48 @@ _LIMIT = 120.0  # seconds; it takes about ten, of which nearly all are imports
 
 
 def remembered_times(facts: RuntimeFacts, cache: Path) -> NumberTimes | None:
-    """What was measured with this runtime on this kind of CPU; None: nothing was."""
+    """The times measured with this runtime on this kind of CPU; None: not measured yet."""
     cpu = devices.cpu_key()
-    for one in facts.numbers:
-        if one.cpu == cpu:
-            return one.times
+    for measured in facts.numbers:
+        if measured.cpu == cpu:
+            return measured.times
     try:
         kept = msgspec.json.decode(_file(facts, cpu, cache).read_bytes(), type=Measured)
     except (OSError, msgspec.MsgspecError):
-        return None  # not measured yet, or by another version of ours
+        return None  # not measured yet, or by another version of vllamad
     return kept.times if kept.cpu == cpu else None
 
 
 def measure_number_types(facts: RuntimeFacts) -> Measured:
     """Measure now: about ten seconds. Raises RuntimeProblem."""
-    told = run_probe(facts.python, "measure", str(devices.cores()), timeout=_LIMIT)
+    result = run_probe(facts.python, "measure", str(devices.cores()), timeout=_LIMIT)
     try:
-        return Measured(cpu=devices.cpu_key(), times=msgspec.convert(told, NumberTimes))
+        return Measured(cpu=devices.cpu_key(), times=msgspec.convert(result, NumberTimes))
     except msgspec.ValidationError as error:
-        raise RuntimeProblem(f"cannot understand what {facts.python} measured: {error}") from error
+        raise RuntimeProblem(
+            f"cannot read the times that {facts.python} measured: {error}"
+        ) from error
 
 
 def measure_and_remember(facts: RuntimeFacts, cache: Path) -> NumberTimes:
-    """Measure, and keep it in the cache where that can be written. Raises RuntimeProblem."""
-    found = measure_number_types(facts)
+    """Measure, and keep the times in the cache if it is writable. Raises RuntimeProblem."""
+    measured = measure_number_types(facts)
     try:
-        write_json_file(_file(facts, found.cpu, cache), found)
+        write_json_file(_file(facts, measured.cpu, cache), measured)
     except OSError:
         pass  # it is measured again after the next start
-    return found.times
+    return measured.times
 
 
 def with_number_times(facts: RuntimeFacts, progress: Report) -> RuntimeFacts:
-    """The facts with what is measured on this CPU; as they are for GPUs, or where it fails."""
+    """The facts with the times on this CPU; unchanged for a GPU, or where measuring fails."""
     if facts.device != "cpu":
         return facts
     progress("measuring which number type is fast here")
     try:
         return msgspec.structs.replace(facts, numbers=(measure_number_types(facts),))
     except RuntimeProblem as problem:
-        progress(f"going without: {problem.message}")
+        progress(f"continuing without: {problem.message}")
         return facts
 
 

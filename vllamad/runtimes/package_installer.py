@@ -1,7 +1,7 @@
-"""Put packages into a Python environment: with uv where it is installed, with pip where not.
+"""Installs packages into a Python environment, with uv if it is installed, else with pip.
 
-Standard library only, so that the project's own environment can be made with it too. It must not
-know what the packages are for.
+Standard library only, so that it can make the project's own environment too. Does not know the
+purpose of the packages.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from vllamad.host.process_endings import Watch
 
 Report = Callable[[str], None]
-"""Told what is being done now, in a few words; whoever shows it adds the time gone by."""
+"""Called with a few words about the current step; the caller displays the elapsed time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installer:
-    """Puts packages into the environment of one Python; everything printed goes to `log`."""
+    """Installs packages into the environment of one Python; all output goes to `log`."""
 
     python: str
     uv: str | None  # path of uv; None: pip
@@ -52,11 +52,11 @@ class Installer:
     ) -> None:
         """Install `specs`, into the folder `target` where one is given. Raises RuntimeProblem.
 
-        With `anew`, packages that are there are replaced.
+        With `anew`, installed packages are replaced.
         """
         more = [*options, *([] if deps else ["--no-deps"])]
         more += ["--force-reinstall"] if anew else []
-        # uv links files out of its cache: one that was changed in place is changed there too.
+        # uv hard-links files of its cache: a damaged file is damaged in the cache too.
         more += ["--no-cache"] if anew and self.uv else []
         more += ["--target", str(target)] if target else []
         self._run("install", *self.options, *more, *specs)
@@ -74,7 +74,9 @@ class Installer:
         for line in lines:
             if match := chosen.search(line):
                 return match[1]
-        raise RuntimeProblem(f"cannot tell which version of {spec} would be installed")
+        raise RuntimeProblem(
+            f"cannot find the newest version of {spec}", hint="choose one with --version"
+        )
 
     def _run(self, verb: str, *words: str) -> list[str]:
         if self.uv:
@@ -92,22 +94,22 @@ class Installer:
 
 
 class _Keeping:
-    """Wheels that pip has fetched, kept in a folder: its own cache holds nothing of many mirrors.
+    """Keeps the wheels that pip downloads: its own cache ignores those of many mirrors.
 
-    pip fetches all before it installs any, into a folder for temporary files that it empties.
+    pip downloads all wheels before it installs any, into a temporary folder that it empties.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self.environment: dict[str, str] = {}
         if folder is not None:
-            self.look()  # what a pip that was killed has left
+            self.look()  # the wheels of a pip that was killed
             shutil.rmtree(folder / "tmp", ignore_errors=True)
             (folder / "tmp").mkdir(parents=True)
             self.environment = {"TMPDIR": str(folder / "tmp")}
 
     def look(self) -> None:
-        """Keep each wheel that is whole by now; its list of contents is at its end."""
+        """Keep each wheel that is complete; its list of contents is at its end."""
         if self._folder is None:
             return
         try:
@@ -115,10 +117,10 @@ class _Keeping:
                 if not (self._folder / wheel.name).exists() and zipfile.is_zipfile(wheel):
                     (self._folder / wheel.name).hardlink_to(wheel)
         except OSError:
-            return  # pip removes its folders meanwhile; the next line is another chance
+            return  # pip removed a folder meanwhile; the next line of output tries again
 
     def forget(self) -> None:
-        """Remove what was kept."""
+        """Remove the kept wheels."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -129,7 +131,7 @@ def _kept_wheels(folder: Path | None) -> Generator[_Keeping]:
     try:
         yield keeping
     except RuntimeProblem as problem:
-        if "HASHES" in problem.message:  # one of them is not what the index has
+        if "HASHES" in problem.message:  # a kept wheel differs from that of the index
             keeping.forget()
         raise
 
@@ -142,10 +144,10 @@ def installer_for(
     downloads: Path | None = None,
     uv: str | None = None,
 ) -> Installer:
-    """An Installer for the environment of `python`; `uv` is where to find it, if not on PATH.
+    """An Installer for the environment of `python`; `uv` is its path, if it is not on PATH.
 
-    `downloads` is a folder that keeps what pip has fetched, and what uv has where its own cache
-    cannot be used.
+    `downloads` is a folder that keeps the downloads of pip, and of uv where its cache cannot be
+    used.
     """
     uv = uv or shutil.which("uv")
     environment = clean_environment() | {
@@ -173,7 +175,7 @@ def installer_for(
 
 
 def _keeps_downloads(environment: Mapping[str, str]) -> bool:
-    """Whether uv's cache is on, and in a folder of ours that we may write."""
+    """Whether uv's cache is enabled, and in a folder of our own that is writable."""
     home = environment.get("HOME", "")
     usual = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
     cache = environment.get("UV_CACHE_DIR") or usual
@@ -207,7 +209,7 @@ def _finish(lines: Iterable[str]) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """The caller's environment without what would drag its packages into another Python."""
+    """Our environment without the variables that would add our packages to another Python."""
     foreign = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     return {name: value for name, value in os.environ.items() if name not in foreign}
 
@@ -215,10 +217,10 @@ def clean_environment() -> dict[str, str]:
 def run_command(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> Generator[str]:
-    """Run `command` and yield what it prints, line by line, keeping all of it in `log`.
+    """Run `command`, yield its output line by line, and write it to `log`.
 
-    Raises RuntimeProblem with the last meaningful line when it fails. Leaving early, by Ctrl-C
-    too, ends the program.
+    Raises RuntimeProblem with the last meaningful line if it fails. Closing the generator early,
+    also by Ctrl-C, terminates the command.
     """
     last: list[str] = []
     watch = _watch()
@@ -235,7 +237,7 @@ def run_command(
             raise
     if process.returncode != 0:
         why = failure_reason(watch, process.returncode, "".join(last))
-        raise RuntimeProblem(why, hint=f"all that was said is in {log}")
+        raise RuntimeProblem(why, hint=f"the whole output is in {log}")
 
 
 def _started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -255,11 +257,11 @@ def _started(command: Sequence[str], environment: Mapping[str, str]) -> subproce
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent is: the next install must not find this one still at work."""
+    """Let the kernel kill this process with its parent, so that two installs never overlap."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-# Only packages of 10 MB and more: an engine has 170 of them, ten make the wait.
+# Only packages of 10 MB and more: of an engine's 170, ten take nearly all the time.
 _BIG = r"\((\d{2,}(?:\.\d+)? ?Mi?B|[\d.]+ ?Gi?B)\)"
 _NEWS = (
     (
@@ -274,7 +276,7 @@ _NEWS = (
 
 
 def progress_text(line: str) -> str:
-    """A line of pip or uv as news for a person, or nothing."""
+    """A line of pip or uv as progress to display, or ""."""
     for pattern, words in _NEWS:
         if match := pattern.search(line):
             return words.format(*match.groups())
@@ -283,7 +285,7 @@ def progress_text(line: str) -> str:
 
 _MEANINGFUL = re.compile(r"^(?:ERROR: |error: |[\w.]*(?:Error|Exception|Exit)\b)")
 _UV_BECAUSE = re.compile(r"(?:╰─▶|^ +cause:)(.*?)(?:\n\s*\n|\Z)", re.DOTALL | re.MULTILINE)
-# What goes on, what may matter later, and what Python prints of both.
+# Lines of progress, warnings, and Python's own lines of both.
 _NO_REASON = re.compile(
     r"(?:\(\S+ pid=\d+\) )?(?:DEBUG|INFO|WARNING) \d\d-\d\d "
     r"|WARNING: |warning: |DEPRECATION: |\[notice\]"
@@ -297,7 +299,7 @@ _NO_NETWORK = re.compile(
     r"|No route to host|Connection refused|Connection timed out|timed out|Connection reset by peer"
     r"|certificate verify failed|Tunnel connection failed|Cannot connect to proxy)"
 )
-# uv says so when it gives up; pip warns of each try, and then knows of no version.
+# uv prints its cause at the end; pip warns of each try, and then finds no version.
 _NOT_FETCHED = re.compile(
     r"cause: Failed to fetch|Max retries exceeded"
     r"|after connection broken by(?=.*No matching distribution found)",
@@ -306,14 +308,14 @@ _NOT_FETCHED = re.compile(
 
 
 def failure_reason(watch: Watch | None, code: int, output: str) -> str:
-    """Why a program failed: the signal that killed it, or what it said."""
+    """Why a program failed: the signal that killed it, or the reason in its output."""
     if code >= 0 or watch is None:
         return output_reason(output)
     return watch.describe(code, _error_line(output))
 
 
 def output_reason(output: str) -> str:
-    """Why, as it was said: no network, uv's conclusion, the last error line, else the last one.
+    """The reason in the output: no network, uv's conclusion, the last error, else the last line.
 
     Never a line of progress or a warning.
     """
@@ -322,7 +324,9 @@ def output_reason(output: str) -> str:
     if why := _error_line(output):
         return why
     lines = (line.strip() for line in reversed(output.splitlines()))
-    return next((line for line in lines if line and not _NO_REASON.match(line)), "it said nothing")
+    return next(
+        (line for line in lines if line and not _NO_REASON.match(line)), "it printed nothing"
+    )
 
 
 def _error_line(output: str) -> str:
@@ -335,7 +339,7 @@ def _error_line(output: str) -> str:
 
 
 def _watch() -> Watch | None:
-    """None only while the project's own environment is being made: what it needs is not there."""
+    """None only while the project's own environment is made: its dependencies are missing."""
     try:
         from vllamad.host.process_endings import Watch
     except ImportError:

@@ -1,4 +1,4 @@
-"""Files out of a package, believed only where their bytes are the ones we know."""
+"""Checks files taken from a package against a known SHA-256."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from vllamad.errors import RuntimeProblem
 
 
 def verify_file(path: Path, *, sha256: str, source: str) -> None:
-    """Raise RuntimeProblem unless the file at `path`, out of `source`, has that hash."""
+    """Raise RuntimeProblem unless the file at `path`, taken from `source`, has that hash."""
     try:
         with path.open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
+            actual = file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise RuntimeProblem(f"cannot find {path.name} in {source}") from error
-    if found != sha256:
+    if actual != sha256:
         raise RuntimeProblem(
-            f"cannot trust {path.name} of {source}: its sha256 is {found}, not {sha256}"
+            f"cannot trust {path.name} of {source}: its sha256 is {actual}, not {sha256}"
         )

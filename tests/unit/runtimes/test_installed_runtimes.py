@@ -60,8 +60,8 @@ def test_an_unfinished_runtime_is_none(tmp_path):
 def test_a_runtime_whose_python_is_gone_is_listed_with_its_problem(tmp_path):
     put(tmp_path, "a", python="/no/such/python")
     (only,) = list_runtimes(tmp_path)
-    assert only.problem == "cannot use a: its Python is gone: /no/such/python"
-    with pytest.raises(RuntimeProblem, match="its Python is gone"):
+    assert only.problem == "cannot use the runtime a: its Python /no/such/python is missing"
+    with pytest.raises(RuntimeProblem, match="is missing"):
         resolve_runtime(tmp_path, "a", cache=tmp_path)
 
 

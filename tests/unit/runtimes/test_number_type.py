@@ -78,7 +78,7 @@ def test_what_makes_no_sense_is_a_problem_and_no_reason_to_have_no_runtime(
     with pytest.raises(RuntimeProblem, match=r"^cannot understand what "):
         measure_number_types(facts)
     assert with_number_times(facts, told.append) is facts
-    assert told[-1].startswith("going without: ")
+    assert told[-1].startswith("continuing without: ")
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
