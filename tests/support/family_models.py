@@ -17,4 +17,6 @@ def install_family(home: Path, act: Act) -> None:
         SMOLLM2 | {"model_type": act.model_type},
         chat_template_jinja=act.template,
     )
-    model_store.add(home / "state" / "models", parse_model_name(act.name), folder, source="test")
+    model_store.add_model(
+        home / "state" / "models", parse_model_name(act.name), folder, source="test"
+    )

@@ -126,7 +126,7 @@ async def reload(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
 
 async def load(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
     """Load and keep: an operator's load stays until it is unloaded, or evicted for another."""
-    model = (await daemon.library.find(call.name)).runs_as
+    model = (await daemon.library.find(call.name)).worker_name
 
     async def work() -> str:
         spec = await daemon.library.spec(call.name)
@@ -138,7 +138,7 @@ async def load(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
 
 
 async def restart(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
-    model = (await daemon.library.find(call.name)).runs_as
+    model = (await daemon.library.find(call.name)).worker_name
 
     async def work() -> str:
         spec = await daemon.library.spec(call.name)
@@ -150,7 +150,7 @@ async def restart(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
 
 
 async def unload(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
-    model = (await daemon.library.find(call.name)).runs_as
+    model = (await daemon.library.find(call.name)).worker_name
 
     async def work() -> str:
         was_loaded = await daemon.fleet.stop(model, "unload")

@@ -16,6 +16,8 @@ from tests.support.engine_plans import (
     GPU_RUNTIME,
     SPEC,
     WORKPLACE,
+    dashed,
+    with_features,
 )
 from vllamad.config.settings import EngineSettings, Flag
 from vllamad.core.cpu import NumberType

@@ -43,7 +43,7 @@ def client(tmp_path: Path, keys: str = "", *more: Route) -> Client:
     )
     context = Context(
         settings=settings,
-        catalog=InstalledModels(tmp_path, {}),
+        installed_models=InstalledModels(tmp_path, {}),
         gate=Gate(bind_is_loopback=False),
         limits=RelayLimits(),
         orders=SupervisorClient(settings.control),

@@ -59,6 +59,11 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
 }
 
 
+def spelled(path: str) -> str:
+    """A path of the route table, as the document spells it."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
+
+
 def routes() -> set[tuple[str, str]]:
     """Every method and path of the route table."""
     return {(method, spelled(route.path)) for route in ROUTES for method in route.methods}

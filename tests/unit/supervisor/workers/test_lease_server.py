@@ -20,6 +20,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wa
 from tests.fakes.lease_house import lease_house, spec_of
 from tests.fakes.workers import FakeLauncher, FakeProcess, managed_workers
 from vllamad.core.launch import Spec
+from vllamad.errors import ModelNotFound
 from vllamad.protocol.lease import (
     LINE_LIMIT,
     Acquire,
