@@ -1,5 +1,5 @@
 """Make the project's own environment: `python3 packaging/environment.py FOLDER`; with a file of
-requirements behind it, an environment with those and nothing of ours.
+requirements as the second argument, an environment with those alone.
 
 Runs on a bare Python 3.11 or later, so standard library only. The environment is light: the
 engine, with its torch, gets one of its own.
@@ -45,7 +45,7 @@ def main(folder: Path, requirements: Path | None = None) -> int:
 
 
 def works(python: str) -> bool:
-    """Whether there is an environment already that only needs to be brought up to date."""
+    """True if an environment exists that only needs an update."""
     try:
         return subprocess.run([python, "-c", ""], check=False).returncode == 0
     except OSError:
@@ -53,7 +53,7 @@ def works(python: str) -> bool:
 
 
 def developers_packages() -> list[str]:
-    """What the group `dev` lists; the pip that comes with Python 3.11 knows no groups."""
+    """Return the packages of the group `dev`; the pip of Python 3.11 has no groups."""
     import tomllib
 
     with (ROOT / "pyproject.toml").open("rb") as file:
@@ -64,6 +64,6 @@ if __name__ == "__main__":
     if sys.version_info < OLDEST:
         raise SystemExit(
             f"✗ environment: cannot use Python {sys.version.split()[0]}, 3.11 is the oldest\n"
-            "  name another one: make PYTHON=/path/to/python3.11"
+            "  choose another one: make PYTHON=/path/to/python3.11"
         )
     raise SystemExit(main(*(Path(word).absolute() for word in sys.argv[1:])))

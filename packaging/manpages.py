@@ -1,7 +1,7 @@
-"""The man pages vllamad(8), vllamactl(1) and vllamad.toml(5), out of what the programs and
-docs/configuration.md say: `python packaging/manpages.py FOLDER`.
+"""Writes the man pages vllamad(8), vllamactl(1) and vllamad.toml(5) from the parsers and
+docs/configuration.md: `python packaging/manpages.py FOLDER`.
 
-man-pages(7), groff_man(7). What a page says twice over in the docs is taken from there.
+See man-pages(7) and groff_man(7). Texts that the docs have too are taken from there.
 """
 
 from __future__ import annotations
@@ -24,32 +24,31 @@ _ROW = re.compile(r"^\| `([\w]+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 _DAEMON = """\
-vllamad supervises vLLM: it loads the models that are asked for, each in a worker of its own,
-unloads them when memory is needed, and answers the whole API of Ollama on 127.0.0.1:11434, and
-those of OpenAI and Anthropic beside it.
-It is started by systemd as vllamad.service, and works in a terminal as well.
-Orders are given with vllamactl(1), settings in vllamad.toml(5)."""
+vllamad supervises vLLM: it loads models on request, each in a worker of its own, unloads them when
+memory is needed, and answers the APIs of Ollama, OpenAI and Anthropic on 127.0.0.1:11434.
+systemd starts it as vllamad.service; it also runs in a terminal.
+vllamactl(1) controls it; its settings are in vllamad.toml(5)."""
 
 _FILES = {
     "/etc/vllamad/config.toml": "Settings; see vllamad.toml(5).",
-    "/etc/vllamad/conf.d/*.toml": "More of them, read after it in the order of their names.",
+    "/etc/vllamad/conf.d/*.toml": "More settings, read after it in the order of their names.",
     "/var/lib/vllamad": "Models and runtimes.",
-    "/var/cache/vllamad": "What engines compile; may be deleted at any time.",
+    "/var/cache/vllamad": "Compile caches of engines; may be deleted at any time.",
     "/var/log/vllamad": "The output of the workers, a file for each model.",
     "/run/vllamad-control.sock": "The control socket, for root and the group vllamad-ctl.",
-    "/etc/credstore/hf_token": "A token for the hub, if there is one.",
-    "/etc/credstore/api_keys": "The API keys clients must send, if there are any.",
+    "/etc/credstore/hf_token": "The token for the hub, optional.",
+    "/etc/credstore/api_keys": "The API keys of clients, optional.",
 }
 _SIGNALS = {
-    "SIGTERM, SIGINT": "Drain: nobody is refused, what is being answered may be finished, workers "
-    "are unloaded. A second one stops at once.",
-    "SIGHUP": "Read the settings again, as vllamactl reload does.",
+    "SIGTERM, SIGINT": "Drain: running requests finish, new connections wait, workers are "
+    "unloaded. A second signal stops at once.",
+    "SIGHUP": "Reload the settings, as vllamactl reload does.",
 }
 _STATUS = {
-    "0": "Stopped as asked; with --check-config, no fault.",
-    "1": "The machine says no: a port that is taken, say. With --check-config, faults.",
-    "2": "The command line makes no sense.",
-    "78": "Faults in the configuration. systemd does not try again.",
+    "0": "Stopped on request; with --check-config, no fault.",
+    "1": "A problem of the machine, such as a port in use. With --check-config, faults.",
+    "2": "The command line is invalid.",
+    "78": "Faults in the configuration. systemd does not restart the service.",
 }
 _SERVICE = {
     "state": "/var/lib/vllamad",
@@ -64,7 +63,7 @@ _MORE = "All of the documentation is in /usr/share/doc/vllamad."
 
 
 def pages() -> dict[str, str]:
-    """Each page by its file's name."""
+    """Return each page by its file name."""
     return {
         "vllamad.8": "".join(daemon()),
         "vllamactl.1": "".join(client()),
@@ -88,7 +87,7 @@ def daemon() -> Iterator[str]:
 def client() -> Iterator[str]:
     parser = vllamactl_parser()
     yield title("VLLAMACTL", 1)
-    yield section("NAME", "vllamactl - look at vllamad and give it orders")
+    yield section("NAME", "vllamactl - inspect and control vllamad")
     yield section("SYNOPSIS", ".B vllamactl\n[\\fIOPTION\\fR] \\fICOMMAND\\fR [\\fIARGUMENT\\fR]")
     yield section("DESCRIPTION", text(parser.description or ""))
     yield section("OPTIONS", "".join(options(parser)))
@@ -109,7 +108,7 @@ def settings() -> Iterator[str]:
     yield section("DESCRIPTION", text(about) + text(
         "A setting KEY of a section is also the environment variable VLLAMAD_SECTION_KEY, and on "
         "the command line --set section.key=value; these win over the files. "
-        "vllamad --check-config names every fault, vllamactl config --show what is in force."
+        "vllamad --check-config names every fault, vllamactl config --show prints those in force."
     ))  # fmt: skip
     for name, body in _SECTION.findall(document):
         intro = body.partition("| key |")[0]
@@ -124,7 +123,7 @@ def settings() -> Iterator[str]:
 
 
 def commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]:
-    """Every command, those below a group by both their words."""
+    """Yield every command, those of a group with both words."""
     for action in parser._actions:
         if not isinstance(action, argparse._SubParsersAction):
             continue
@@ -132,10 +131,10 @@ def commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]
         seen: set[int] = set()
         for name, below in action.choices.items():
             if id(below) in seen:
-                continue  # another name of it
+                continue  # an alias
             seen.add(id(below))
             words = f"{before}{name}"
-            if any(isinstance(one, argparse._SubParsersAction) for one in below._actions):
+            if any(isinstance(action, argparse._SubParsersAction) for action in below._actions):
                 yield from commands(below, f"{words} ")
                 continue
             yield f".SS {escape(usage(below, words))}\n"
@@ -144,7 +143,7 @@ def commands(parser: argparse.ArgumentParser, before: str = "") -> Iterator[str]
 
 
 def usage(parser: argparse.ArgumentParser, words: str) -> str:
-    """A command with its own options and arguments, on one line."""
+    """Return a command with its own options and arguments, on one line."""
     parts = [words]
     for action in parser._actions:
         if action.dest in ("help", "json", "quiet", "socket") or action.help == argparse.SUPPRESS:
@@ -168,7 +167,7 @@ def options(parser: argparse.ArgumentParser, *, common: bool = True) -> Iterator
 
 
 def value(action: argparse.Action) -> str:
-    """What stands behind an option."""
+    """Return the value of an option, as the usage shows it."""
     name = str(action.metavar or action.dest.upper())
     return "" if action.nargs == 0 else f"[={name}]" if action.nargs == "?" else f" {name}"
 
@@ -185,8 +184,8 @@ def synopsis(parser: argparse.ArgumentParser) -> str:
     return f".B {parser.prog}\n" + escape(usage(parser, "").strip())
 
 
-def see_also(own: str) -> str:
-    others = ", ".join(page for page in _SEE if page != own)
+def see_also(page: str) -> str:
+    others = ", ".join(other for other in _SEE if other != page)
     return section("SEE ALSO", text(f"{others}\n\n{_MORE}"))
 
 
@@ -199,13 +198,13 @@ def entry(term: str, meaning: str) -> str:
 
 
 def text(markdown: str) -> str:
-    """Paragraphs; an indented one stays as it is."""
-    found: list[str] = []
+    """Return the paragraphs; indented ones, tables and headings are left out."""
+    paragraphs: list[str] = []
     for paragraph in filter(str.strip, markdown.strip("\n").split("\n\n")):
         if paragraph.startswith(("    ", "|", "#")):
             continue
-        found.append(f".PP\n{escape(plain(' '.join(paragraph.split())))}\n")
-    return "".join(found)
+        paragraphs.append(f".PP\n{escape(plain(' '.join(paragraph.split())))}\n")
+    return "".join(paragraphs)
 
 
 def plain(markdown: str) -> str:
@@ -217,7 +216,7 @@ def sentence(words: str) -> str:
 
 
 def escape(words: str) -> str:
-    """What groff would take for its own."""
+    """Escape the characters that groff interprets."""
     words = words.replace("\\", "\\e").replace("-", "\\-").replace("’", "'").replace("…", "...")
     lines = [f"\\&{line}" if line.startswith((".", "'")) else line for line in words.split("\n")]
     return "\n".join(lines).replace("\\efI", "\\fI").replace("\\efR", "\\fR")

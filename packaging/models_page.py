@@ -102,7 +102,7 @@ _WORTH = {
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     known = load_registry()
     families = [(family, list(group)) for family, group in groupby(known.models, _family)]
     head = _HEAD.format(
@@ -146,7 +146,7 @@ def _row(model: KnownModel, latest: KnownModel | None) -> str:
         _need(model, 0),
         *(_need(model, context) for context in CONTEXTS),
         ", ".join(_variants(model)),
-        model.license + (", gated" if all(one.gated for one in model.variants) else ""),
+        model.license + (", gated" if all(variant.gated for variant in model.variants) else ""),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -168,10 +168,10 @@ def _parameters(count: int) -> str:
 
 
 def _variants(model: KnownModel) -> Iterator[str]:
-    several = len({one.gated for one in model.variants}) > 1
-    for one in model.variants:
-        gated = " (gated)" if several and one.gated else ""
-        yield f"[{one.format}](https://huggingface.co/{one.repository}){gated}"
+    mixed = len({variant.gated for variant in model.variants}) > 1
+    for variant in model.variants:
+        gated = " (gated)" if mixed and variant.gated else ""
+        yield f"[{variant.format}](https://huggingface.co/{variant.repository}){gated}"
 
 
 def _family(model: KnownModel) -> str:

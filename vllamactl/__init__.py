@@ -1,1 +1,1 @@
-"""The command line of vllamad: a client of its control socket."""
+"""The command line of vllamad: a client of its control socket and of Ollama's API."""

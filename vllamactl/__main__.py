@@ -1,4 +1,4 @@
-"""`vllamactl`: reads the command line, runs one command, and returns how it ended as a number."""
+"""`vllamactl`: reads the command line, runs one command, returns its exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # our symbols, in a locale that lacks them
+            stream.reconfigure(errors="replace")  # the locale may lack our symbols
     screen = Screen(
         json=args.json, quiet=args.quiet, out=sys.stdout, err=sys.stderr, environ=os.environ
     )
@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(screen, error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # as in `vllamactl logs ... | head`: nobody reads on, nothing to say
+    except BrokenPipeError:  # the reader has left, as in `vllamactl logs ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # of the commands that work on files, without the daemon
+    except OSError as error:  # from commands that work on files, without the daemon
         kind = NotAllowed if isinstance(error, PermissionError) else HostProblem
         return _failed(screen, kind(f"cannot finish: {error}"))
     return 0

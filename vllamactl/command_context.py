@@ -1,4 +1,4 @@
-"""What every command is handed: where to ask, and where to answer."""
+"""The context of every command: its output, its client of the daemon, its environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command of `vllamactl` and its options; each leads to a function in `commands/`."""
+"""The parser of `vllamactl`: every command and its options; each runs a function in `commands/`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vllamactl.commands import config, daemon_commands, maintenance, model_comma
 from vllamactl.commands.create import create
 from vllamactl.commands.info import info
 from vllamactl.commands.logs import logs as show_logs
-from vllamactl.commands.run import Wishes, run, spell_think
+from vllamactl.commands.run import RunOptions, normalize_think, run
 from vllamactl.commands.search import search
 from vllamactl.human import as_text
 
 _EPILOG = """\
 exit codes:
   0  done
-  1  refused: the message says why
-  2  usage: the command line makes no sense
+  1  refused: the message gives the reason
+  2  usage: the command line is invalid
   3  the daemon is not reachable
   4  not allowed
   130  interrupted by Ctrl-C
@@ -32,12 +32,12 @@ Run = Callable[[CommandContext, argparse.Namespace], None]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; `run` in what comes back is what to do. Leaves for --help."""
+    """Parse the command line; `run` in the result is the command. Exits on --help."""
     parser = _parser()
     namespace = argparse.Namespace(json=False, quiet=False, socket=None)
     words = [as_text(word) for word in (sys.argv[1:] if argv is None else argv)]
-    args, rest = parser.parse_known_args(spell_think(words), namespace)
-    # argparse takes the words of a prompt only up to the next option.
+    args, rest = parser.parse_known_args(normalize_think(words), namespace)
+    # argparse ends a prompt at the next option.
     if rest and ("prompt" not in args or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -46,14 +46,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # Known before and after the command: a default there would undo what was said before it.
+    # Accepted before and after the command; a default would override the one given before it.
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--json", action="store_true", help="answer in JSON")
-    common.add_argument("-q", "--quiet", action="store_true", help="names only, or nothing")
+    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument("-q", "--quiet", action="store_true", help="print names only, or nothing")
     common.add_argument("--socket", metavar="PATH", help="the daemon's control socket")
     parser = argparse.ArgumentParser(
         prog="vllamactl",
-        description="Look at vllamad and give it orders.",
+        description="Inspect and control vllamad.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
@@ -64,13 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_search(commands)
     _add_upkeep(commands)
-    _add_runtime(commands.group("runtime", "the engines that can run models"))
+    _add_runtime(commands.group("runtime", "install, list and choose engines"))
     _add_config(commands)
     return parser
 
 
 class _Commands:
-    """The commands below one parser, every one of them with the common options."""
+    """The subcommands of one parser, each with the common options."""
 
     def __init__(self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
         self._below = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -89,53 +89,64 @@ class _Commands:
 
 
 def _add_daemon(commands: _Commands) -> None:
-    commands.add("status", "the daemon in one look", lambda call, _: daemon_commands.status(call))
+    commands.add(
+        "status", "show the state of the daemon", lambda context, _: daemon_commands.status(context)
+    )
     loaded = commands.add(
         "ps",
-        "what is loaded, on its way, or failed",
-        lambda call, args: daemon_commands.ps(call, args.beginning),
+        "list loaded, loading and failed models",
+        lambda context, args: daemon_commands.ps(context, args.prefix),
     )
-    _with_beginning(loaded)
+    _with_prefix(loaded)
     commands.add(
-        "info", "what this machine has: CPU, memory, GPUs, runtimes", lambda call, _: info(call)
+        "info", "show this machine: CPU, memory, GPUs, runtimes", lambda context, _: info(context)
     )
     commands.add(
-        "version", "versions of client and daemon", lambda call, _: daemon_commands.version(call)
+        "version",
+        "show the versions of client and daemon",
+        lambda context, _: daemon_commands.version(context),
     )
     reload = commands.add(
         "reload",
-        "have the daemon read its configuration again",
-        lambda call, args: daemon_commands.reload(call, wait=args.wait),
+        "reload the configuration",
+        lambda context, args: daemon_commands.reload(context, wait=args.wait),
     )
-    reload.add_argument("--wait", action="store_true", help="until the new configuration counts")
+    reload.add_argument(
+        "--wait", action="store_true", help="until the new configuration is in force"
+    )
     logs = commands.add(
         "logs",
-        "what a model's worker wrote, or the daemon",
-        lambda call, args: show_logs(
-            call, args.model, lines=args.lines, follow=args.follow, journal=args.journal
+        "print the log of a model's worker, or of the daemon",
+        lambda context, args: show_logs(
+            context, args.model, lines=args.lines, follow=args.follow, journal=args.journal
         ),
     )
-    logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes")
+    logs.add_argument("-f", "--follow", action="store_true", help="keep printing new lines")
     logs.add_argument(
-        "-n", "--lines", type=_count, default=100, metavar="LINES", help="how many (default: 100)"
+        "-n",
+        "--lines",
+        type=_count,
+        default=100,
+        metavar="LINES",
+        help="number of lines (default: 100)",
     )
     logs.add_argument(
-        "--journal", action="store_true", help="from systemd's journal, the daemon's words included"
+        "--journal", action="store_true", help="from systemd's journal, with the daemon's lines"
     )
     logs.add_argument(
-        "model", metavar="MODEL", nargs="?", default="", help="without one: the daemon's own log"
+        "model", metavar="MODEL", nargs="?", default="", help="default: the daemon's own log"
     )
 
 
 def _add_chat(commands: _Commands) -> None:
     chat = commands.add(
         "run",
-        "talk to a model, or have one answer",
-        lambda call, args: run(
-            call,
+        "chat with a model, or print one reply",
+        lambda context, args: run(
+            context,
             args.model,
             args.prompt,
-            Wishes(
+            RunOptions(
                 format=args.format,
                 think=args.think,
                 hide_thinking=args.hidethinking,
@@ -145,73 +156,75 @@ def _add_chat(commands: _Commands) -> None:
             ),
         ),
     )
-    chat.add_argument("--format", default="", metavar="json|SCHEMA", help="json, or a schema file")
     chat.add_argument(
-        "--think", metavar="LEVEL", help="true, false, low, medium or high: think before answering"
+        "--format", default="", metavar="json|SCHEMA", help="json, or the file of a JSON schema"
     )
+    chat.add_argument("--think", metavar="LEVEL", help="thinking: true, false, low, medium or high")
     chat.add_argument("--hidethinking", action="store_true", help="do not show the thinking")
-    chat.add_argument("--keepalive", default="", metavar="TIME", help="keep it loaded, as 5m")
+    chat.add_argument(
+        "--keepalive", default="", metavar="TIME", help="keep the model loaded so long, as 5m"
+    )
     chat.add_argument("--verbose", action="store_true", help="show timings")
-    chat.add_argument("--nowordwrap", action="store_true", help="do not break lines at words")
+    chat.add_argument("--nowordwrap", action="store_true", help="do not wrap lines between words")
     chat.add_argument("model", metavar="MODEL")
     chat.add_argument(
-        "prompt", metavar="PROMPT", nargs="*", default=[], help="without one: a conversation"
+        "prompt", metavar="PROMPT", nargs="*", default=[], help="default: an interactive chat"
     )
-    make = commands.add(
+    create_parser = commands.add(
         "create",
-        "make a model out of a Modelfile",
-        lambda call, args: create(call, args.model, args.file),
+        "create a model from a Modelfile",
+        lambda context, args: create(context, args.model, args.file),
     )
-    make.add_argument(
-        "-f", "--file", default="Modelfile", metavar="FILE", help="the Modelfile; - is stdin"
+    create_parser.add_argument(
+        "-f", "--file", default="Modelfile", metavar="FILE", help="the Modelfile; - reads stdin"
     )
-    make.add_argument("model", metavar="NAME")
+    create_parser.add_argument("model", metavar="NAME")
 
 
 def _add_models(commands: _Commands) -> None:
     installed = commands.add(
         "list",
-        "installed models",
-        lambda call, args: model_commands.list_models(call, args.beginning),
+        "list the installed models",
+        lambda context, args: model_commands.list_models(context, args.prefix),
         "ls",
     )
-    _with_beginning(installed)
+    _with_prefix(installed)
     _add_show(commands)
     pull = _with_model(
         commands,
         "pull",
         "download a model",
-        lambda call, args: model_commands.pull(call, args.model, detach=args.detach),
+        lambda context, args: model_commands.pull(context, args.model, detach=args.detach),
     )
-    pull.add_argument("--detach", action="store_true", help="leave it to the daemon")
-    gone = commands.add(
-        "rm", "remove models", lambda call, args: model_commands.remove(call, args.models)
+    pull.add_argument("--detach", action="store_true", help="return once the download has begun")
+    rm = commands.add(
+        "rm", "remove models", lambda context, args: model_commands.remove(context, args.models)
     )
-    gone.add_argument("models", metavar="MODEL", nargs="+")
+    rm.add_argument("models", metavar="MODEL", nargs="+")
     copy = commands.add(
         "cp",
-        "give a model a second name",
-        lambda call, args: model_commands.copy(call, args.model, args.destination),
+        "copy a model to a second name",
+        lambda context, args: model_commands.copy(context, args.model, args.destination),
     )
     copy.add_argument("model", metavar="MODEL")
     copy.add_argument("destination", metavar="NAME")
-    orders = commands.group("model", "load, unload or restart a model")
+    verbs = commands.group("model", "load, unload or restart a model")
     for verb, about in (
         ("load", "load a model and wait until it is ready"),
-        ("unload", "unload a model once nobody uses it"),
-        ("restart", "end a model's worker and start a new one"),
+        ("unload", "unload a model once it is idle"),
+        ("restart", "restart a model's worker"),
     ):
         _with_model(
-            orders,
+            verbs,
             verb,
             about,
-            lambda call, args, verb=verb: model_commands.order(call, verb, args.model),
+            lambda context, args, verb=verb: model_commands.order(context, verb, args.model),
         )
     _with_model(
         commands,
         "stop",
-        "unload a model once nobody uses it",
-        lambda call, args: model_commands.order(call, "unload", args.model),
+        "unload a model once it is idle",
+        lambda context, args: model_commands.order(context, "unload", args.model),
     )
 
 
@@ -219,42 +232,46 @@ def _add_show(commands: _Commands) -> None:
     show = _with_model(
         commands,
         "show",
-        "what is known of a model",
-        lambda call, args: model_commands.show(call, args.model, args.text, verbose=args.verbose),
+        "show the details of a model",
+        lambda context, args: model_commands.show(
+            context, args.model, args.text, verbose=args.verbose
+        ),
     )
     show.add_argument(
-        "-v", "--verbose", action="store_true", help="every tensor of its weights too"
+        "-v", "--verbose", action="store_true", help="also every tensor of its weights"
     )
     which = show.add_mutually_exclusive_group()
     for text in model_commands.TEXTS:
         which.add_argument(
             f"--{text}", dest="text", action="store_const", const=text, default="",
-            help=f"only its {'Modelfile' if text == 'modelfile' else text}",
+            help=f"print only its {'Modelfile' if text == 'modelfile' else text}",
         )  # fmt: skip
 
 
 def _add_upkeep(commands: _Commands) -> None:
     verify = commands.add(
         "verify",
-        "see that every file is as it was downloaded",
-        lambda call, args: maintenance.verify(call, args.model),
+        "check every file against its digest",
+        lambda context, args: maintenance.verify(context, args.model),
     )
-    verify.add_argument("model", metavar="MODEL", nargs="?", default="", help="without one: all")
+    verify.add_argument("model", metavar="MODEL", nargs="?", default="", help="default: all models")
     prune = commands.add(
         "prune",
-        "remove what no model needs",
-        lambda call, args: maintenance.prune(call, dry_run=args.dry_run),
+        "remove files that no model needs",
+        lambda context, args: maintenance.prune(context, dry_run=args.dry_run),
     )
-    prune.add_argument("--dry-run", action="store_true", help="only say what it would remove")
+    prune.add_argument(
+        "--dry-run", action="store_true", help="list the files without removing them"
+    )
 
 
 def _add_search(commands: _Commands) -> None:
     parser = commands.add(
         "search",
-        "models that have a short name, by what they are called or are for",
-        lambda call, args: search(call, args.words),
+        "search the models that have a short name, by name and purpose",
+        lambda context, args: search(context, args.words),
     )
-    parser.add_argument("words", metavar="TEXT", nargs="*", help="without one: all of them")
+    parser.add_argument("words", metavar="TEXT", nargs="*", help="default: all models")
 
 
 def _with_model(commands: _Commands, name: str, about: str, run: Run) -> argparse.ArgumentParser:
@@ -263,18 +280,18 @@ def _with_model(commands: _Commands, name: str, about: str, run: Run) -> argpars
     return parser
 
 
-def _with_beginning(parser: argparse.ArgumentParser) -> None:
+def _with_prefix(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "beginning", metavar="PREFIX", nargs="?", default="", help="only names that begin so"
+        "prefix", metavar="PREFIX", nargs="?", default="", help="only names with this prefix"
     )
 
 
 def _add_runtime(commands: _Commands) -> None:
     install = commands.add(
         "install",
-        "install an engine into an environment of its own",
-        lambda call, args: runtime.install(
-            call, device=args.device, version=args.version, repair=args.repair
+        "install an engine into its own environment",
+        lambda context, args: runtime.install(
+            context, device=args.device, version=args.version, repair=args.repair
         ),
     )
     device = install.add_mutually_exclusive_group()
@@ -282,15 +299,21 @@ def _add_runtime(commands: _Commands) -> None:
         device.add_argument(
             f"--{name}", dest="device", action="store_const", const=name, help=f"for {name.upper()}"
         )
-    install.add_argument("--version", metavar="V", help="of the engine (default: the newest fit)")
+    install.add_argument(
+        "--version", metavar="V", help="version of the engine (default: the newest that fits)"
+    )
     install.add_argument(
         "--repair",
         action="store_true",
-        help="check each file of an installed one, replace what is damaged, try its engine",
+        help="check an installed runtime, replace damaged packages, test the engine",
     )
-    commands.add("list", "installed runtimes", lambda call, _: runtime.show(call), "ls")
+    commands.add(
+        "list", "list the installed runtimes", lambda context, _: runtime.show(context), "ls"
+    )
     use = commands.add(
-        "use", "choose the runtime of new workers", lambda call, args: runtime.use(call, args.name)
+        "use",
+        "choose the runtime of new workers",
+        lambda context, args: runtime.use(context, args.name),
     )
     use.add_argument("name", metavar="NAME")
 
@@ -298,12 +321,12 @@ def _add_runtime(commands: _Commands) -> None:
 def _add_config(commands: _Commands) -> None:
     parser = commands.add(
         "config",
-        "the configuration as the daemon would read it",
-        lambda call, args: config.check(call) if args.check else config.show(call),
+        "show the configuration as the daemon would read it",
+        lambda context, args: config.check(context) if args.check else config.show(context),
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--show", action="store_true", help="print it (the default)")
-    which.add_argument("--check", action="store_true", help="only say whether it is valid")
+    which.add_argument("--check", action="store_true", help="only check that it is valid")
 
 
 def _count(text: str) -> int:

@@ -1,6 +1,6 @@
-"""One question to the daemon over its control socket, and the answer decoded.
+"""Requests to the daemon over its control socket, with decoded responses.
 
-Must not know what is done with the answer.
+It must not know how a response is shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vllamad.errors import NotAllowed, NotReachable, VllamadError
 from vllamad.protocol.control import Progress
 from vllamad.protocol.problem import decode_error
 
-ANSWER_LIMIT = 10.0  # seconds until an answer must begin
+RESPONSE_LIMIT = 10.0  # seconds until a response must begin
 _CHUNK = 64 * 1024
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -28,33 +28,33 @@ _progress = msgspec.json.Decoder(Progress)
 
 
 def sockets(option: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where to look for the daemon, the likeliest first; one that is named is the only one."""
+    """Return the sockets to try, in order; only one if the caller names it."""
     named = option or environ.get("VLLAMAD_CONTROL")
     if named:
         return (Path(named),)
     euid = os.geteuid()
-    found = control_candidates(environ, euid, home_of(environ, euid))
-    return found[:1] if environ.get("VLLAMAD_HOME") else found
+    candidates = control_candidates(environ, euid, home_of(environ, euid))
+    return candidates[:1] if environ.get("VLLAMAD_HOME") else candidates
 
 
 class ControlClient:
-    """The control API. Raises NotReachable, NotAllowed, or whatever the daemon refused with."""
+    """The control API. Raises NotReachable, NotAllowed, or the error of the daemon's refusal."""
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self._paths = paths
 
     @property
     def is_named(self) -> bool:
-        """Was one daemon asked for, and no other?"""
+        """True if the caller chose one daemon."""
         return len(self._paths) == 1
 
     def get(self, path: str, kind: type[T]) -> T:
-        """Read one whole answer; keys we do not know are ignored."""
+        """Return one decoded response; unknown keys are ignored."""
         with self._exchange("GET", path) as response:
             return _decoded(response.read(), kind)
 
     def follow(self, path: str, body: msgspec.Struct | None = None) -> Generator[Progress]:
-        """Give an order and watch it: every step until the last. Raises what went wrong."""
+        """Send an order and yield its steps until the last. Raises the error of a failed step."""
         with self._exchange("POST", path, body) as response:
             for line in response:
                 step = _read_step(line)
@@ -64,12 +64,12 @@ class ControlClient:
                 if step.done:
                     return
         raise NotReachable(
-            "cannot tell how it ended: vllamad closed the connection",
+            "cannot follow the order to its end: vllamad closed the connection",
             hint="see its state with `vllamactl status`",
         )
 
     def text(self, path: str) -> Iterator[bytes]:
-        """Read a text as it comes, in pieces cut anywhere."""
+        """Yield a text as it arrives, in pieces cut anywhere."""
         with self._exchange("GET", path) as response:
             while piece := response.read1(_CHUNK):
                 yield piece
@@ -78,25 +78,25 @@ class ControlClient:
     def _exchange(
         self, method: str, path: str, body: msgspec.Struct | None = None
     ) -> Generator[http.client.HTTPResponse]:
-        connection = self._connected()
+        connection = self._connect()
         try:
             data = None if body is None else msgspec.json.encode(body)
-            sock = connection.sock  # getresponse forgets it where the answer ends the connection
+            sock = connection.sock  # getresponse drops it if the response closes the connection
             connection.request(method, path, data, {"content-type": "application/json"})
             response = connection.getresponse()
             if response.status >= 400:
                 raise _refused(response)
-            sock.settimeout(None)  # a long answer may be silent for long
+            sock.settimeout(None)  # a long response may pause for long
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise NotReachable(
-                f"cannot finish talking to vllamad: {_reason(error)}",
-                hint="see whether it still runs with `vllamactl status`, and its log",
+                f"cannot complete the request to vllamad: {_reason(error)}",
+                hint="check that it still runs with `vllamactl status`, and its log",
             ) from error
         finally:
             connection.close()
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connect(self) -> http.client.HTTPConnection:
         refusals: dict[Path, OSError] = {}
         for path in self._paths:
             connection = _UnixConnection(path)
@@ -111,12 +111,12 @@ class ControlClient:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("vllamad", timeout=ANSWER_LIMIT)
+        super().__init__("vllamad", timeout=RESPONSE_LIMIT)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(ANSWER_LIMIT)
+        self.sock.settimeout(RESPONSE_LIMIT)
         self.sock.connect(str(self._path))
 
 
@@ -138,7 +138,7 @@ def _unreachable(refusals: Mapping[Path, OSError]) -> VllamadError:
 
 def _reason(error: OSError | http.client.HTTPException) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {ANSWER_LIMIT:g} s"
+        return f"no response within {RESPONSE_LIMIT:g} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).lower() or type(error).__name__
@@ -148,19 +148,19 @@ def _decoded(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise _strange(error) from error
+        raise _unreadable(error) from error
 
 
 def _read_step(line: bytes) -> Progress:
     try:
         return _progress.decode(line)
     except msgspec.DecodeError as error:
-        raise _strange(error) from error
+        raise _unreadable(error) from error
 
 
-def _strange(error: msgspec.DecodeError) -> VllamadError:
+def _unreadable(error: msgspec.DecodeError) -> VllamadError:
     return VllamadError(
-        f"cannot read the answer of vllamad: {error}",
+        f"cannot read the response of vllamad: {error}",
         hint="compare the versions with `vllamactl version`",
     )
 

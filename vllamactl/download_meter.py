@@ -1,6 +1,6 @@
-"""How far a download is: a row for each file, the sum of them, the rate, and the time left.
+"""The progress of a download: a row for each file, the sum, the rate, and the time left.
 
-Pure; the present is an argument.
+Pure; the current time is an argument.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vllamactl.human import clean, clock, size
 from vllamad.protocol.control import Progress
 
-_WINDOW = 10.0  # seconds the rate is taken over
+_WINDOW = 10.0  # seconds of the moving rate
 _BAR = 30
 
 
@@ -22,7 +22,7 @@ class _File(NamedTuple):
 
 
 class DownloadMeter:
-    """Adds up the steps of a pull; what was counted once is never taken back."""
+    """Sums the steps of a pull; its totals never decrease."""
 
     def __init__(self) -> None:
         self._files: dict[str, _File] = {}
@@ -34,10 +34,10 @@ class DownloadMeter:
         key = step.digest or step.status
         before = self._files.get(key)
         completed = max(step.completed, before.completed if before else 0)
-        # What was here before we looked came at no rate.
-        found = 0 if before else completed
+        # Bytes that were present at the first step do not count for the rate.
+        present = 0 if before else completed
         self._files[key] = _File(clean(step.status), min(completed, step.total), step.total)
-        if not self._samples or found:
+        if not self._samples or present:
             self._samples = deque([(now, self.completed)])
         self._samples.append((now, self.completed))
         while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW:
@@ -52,14 +52,14 @@ class DownloadMeter:
         return sum(file.total for file in self._files.values())
 
     def rate(self, now: float) -> float:
-        """Bytes a second, over the last ten seconds."""
+        """Return bytes per second, over the last ten seconds."""
         if not self._samples:
             return 0.0
         began, before = self._samples[0]
         return (self.completed - before) / (now - began) if now > began else 0.0
 
     def lines(self, now: float, rows: int) -> list[str]:
-        """A line for each file that is under way, at most `rows` of them, and one for the sum."""
+        """Return a line for each file in progress, at most `rows` of them, and one for the sum."""
         if len(self._files) == 1:
             (file,) = self._files.values()
             return [_row(file, 0) + self._pace(now)]

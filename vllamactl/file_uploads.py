@@ -1,4 +1,4 @@
-"""Which local files a Modelfile names, and bringing them to the server by their digests."""
+"""Finds the local files that a Modelfile names, and uploads them by their digests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vllamad.errors import BadInput, HostProblem
 from vllamad.protocol.control import Progress
 
 _CHUNK = 1 << 20
-_EVERY = 0.1  # seconds between two steps about one file
+_REPORT_INTERVAL = 0.1  # seconds between two reports of one file
 _SUFFIXES = (".safetensors", ".gguf", ".json", ".jinja", ".model", ".txt")
-_DEPTH = 2  # folders below each other: sentence-transformers keep a config in each module's
+_DEPTH = 2  # nesting of folders: sentence-transformers has a config in the folder of each module
 
 Report = Callable[[Progress], None]
 
 
 def local_path(text: str, beside: Path) -> Path:
-    """Where a path in a Modelfile leads: ~ is the home, all else is from the Modelfile's folder."""
+    """Resolve a path in a Modelfile: ~ is the home, others are relative to the Modelfile."""
     try:
         return beside / Path(text).expanduser()
     except RuntimeError as error:
@@ -30,23 +30,23 @@ def local_path(text: str, beside: Path) -> Path:
 
 
 def files_at(path: Path) -> dict[str, Path]:
-    """The files of a checkpoint or an adapter, by the name the server shall know them under.
+    """Return the files of a checkpoint or an adapter, by their names on the server.
 
-    Links are followed, as a hub cache is made of them. Raises BadInput where there are none.
+    Links are followed, since a hub cache consists of them. Raises BadInput if there are no files.
     """
     if not path.is_dir():
         return {path.name: path}
-    found = {str(file.relative_to(path)): file for file in _below(path, _DEPTH)}
-    if not found:
+    files = {str(file.relative_to(path)): file for file in _below(path, _DEPTH)}
+    if not files:
         raise BadInput(
             f"cannot use {path}: it holds no files of a model",
             hint="a checkpoint has a config.json and .safetensors files",
         )
-    return found
+    return files
 
 
 def upload(api: OllamaClient, files: dict[str, Path], report: Report) -> dict[str, str]:
-    """Bring the files to the server, but those it has; the digest of each, by name."""
+    """Upload the files that the server lacks; return the digest of each, by name."""
     digests: dict[str, str] = {}
     for name, path in files.items():
         with _opened(path) as file:
@@ -61,7 +61,7 @@ def upload(api: OllamaClient, files: dict[str, Path], report: Report) -> dict[st
 
 
 class _Counted:
-    """A file that tells how far it has been read."""
+    """A file that reports how far it has been read."""
 
     def __init__(self, file: BinaryIO, status: str, size: int, report: Report) -> None:
         self._file = file
@@ -69,14 +69,14 @@ class _Counted:
         self._size = size
         self._report = report
         self._done = 0
-        self._told = 0.0
+        self._reported_at = 0.0
 
     def read(self, count: int = _CHUNK) -> bytes:
         data = self._file.read(count)
         self._done += len(data)
         now = time.monotonic()
-        if data and (self._done >= self._size or now - self._told >= _EVERY):
-            self._told = now
+        if data and (self._done >= self._size or now - self._reported_at >= _REPORT_INTERVAL):
+            self._reported_at = now
             step = Progress(status=self._status, completed=self._done, total=self._size)
             self._report(step)
         return data
@@ -105,7 +105,7 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
 
 def _opened(path: Path) -> BinaryIO:
     if not path.is_file():
-        raise HostProblem(f"cannot read {path}: it is no file")
+        raise HostProblem(f"cannot read {path}: it is not a file")
     try:
         return path.open("rb")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Numbers as people say them: "271 MB", "4 minutes from now". Pure; the present is an argument."""
+"""Numbers and times for people: "271 MB", "4 minutes from now". Pure; `now` is an argument."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _CONTROL = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "�")
 
 
 def clean(text: str) -> str:
-    """One line that cannot steer a terminal, whoever wrote it."""
+    """Return one line without control characters, safe for a terminal."""
     return text.translate(_CONTROL)
 
 
 def clean_lines(text: str) -> str:
-    """Lines that cannot steer a terminal."""
+    """Return lines without control characters, safe for a terminal."""
     return "\n".join(map(clean, text.split("\n")))
 
 
 def as_text(words: str) -> str:
-    """What was typed, as text that can be sent: bytes that are no UTF-8 are shown as such."""
+    """Return command-line text as valid UTF-8; other bytes become replacement characters."""
     return words.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def size(count: int) -> str:
-    """Bytes in decimal units, as the `ollama` command prints them."""
+    """Format bytes in decimal units, as the `ollama` command does."""
     for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if count >= scale:
             value = count / scale
@@ -34,7 +34,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in words: "4 minutes", "About an hour"."""
+    """Format a length of time in words: "4 minutes", "About an hour"."""
     whole = int(seconds)
     if whole < 1:
         return "Less than a second"
@@ -55,12 +55,12 @@ def duration(seconds: float) -> str:
 
 
 def from_now(seconds: float | None) -> str:
-    """When something ends; None is never."""
+    """Format an end time; None means never."""
     return "Forever" if seconds is None else f"{duration(max(seconds, 0.0))} from now"
 
 
 def ago(moment: str, now: float) -> str:
-    """How long ago an RFC 3339 time was; `now` in seconds since 1970. Anything else as it is."""
+    """Format the age of an RFC 3339 time; `now` in seconds since 1970. Other text stays."""
     try:
         then = datetime.fromisoformat(moment)
     except ValueError:
@@ -71,7 +71,7 @@ def ago(moment: str, now: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A running time, short: "0.4s", "12s", "3m05s", "2h00m"."""
+    """Format a running time, short: "0.4s", "12s", "3m05s", "2h00m"."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = int(seconds)

@@ -1,4 +1,4 @@
-"""What is known of a model, as blocks for people; the same for `show` and for `/show info`."""
+"""The details of a model as blocks of text; used by `show` and by `/show info`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rows = Sequence[tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDetails:
-    """`model_info` has the numbers under their GGUF keys."""
+    """The details of a model; `model_info` has the numbers under their GGUF keys."""
 
     architecture: str
     parameter_size: str
@@ -24,32 +24,32 @@ class ModelDetails:
     license: str
 
 
-def about_text(
-    about: ModelDetails, *, facts: Rows = (), memory: Rows = (), tensors: Rows = ()
+def details_text(
+    details: ModelDetails, *, facts: Rows = (), memory: Rows = (), tensors: Rows = ()
 ) -> str:
-    """Blocks as the `ollama` command prints them; `facts` and `memory` are what we add."""
-    family = about.architecture
+    """Format the blocks as the `ollama` command does; `facts` and `memory` are our additions."""
+    family = details.architecture
     model = [
         ("architecture", family),
-        ("parameters", about.parameter_size),
-        ("context length", _number(about.model_info, f"{family}.context_length")),
-        ("embedding length", _number(about.model_info, f"{family}.embedding_length")),
-        ("quantization", about.quantization),
+        ("parameters", details.parameter_size),
+        ("context length", _number(details.model_info, f"{family}.context_length")),
+        ("embedding length", _number(details.model_info, f"{family}.embedding_length")),
+        ("quantization", details.quantization),
         *facts,
     ]
     return blocks(
         {
             "Model": [fact for fact in model if fact[1]],
-            "Capabilities": [(capability,) for capability in about.capabilities],
+            "Capabilities": [(capability,) for capability in details.capabilities],
             "Memory": memory,
             "Parameters": [
                 tuple(line.split(maxsplit=1))
-                for line in about.parameters.splitlines()
+                for line in details.parameters.splitlines()
                 if line.strip()
             ],
-            "System": _head(about.system),
+            "System": _head(details.system),
             "Tensors": tensors,
-            "License": _head(about.license),
+            "License": _head(details.license),
         }
     )
 
@@ -60,5 +60,5 @@ def _number(info: Mapping[str, object], key: str) -> str:
 
 
 def _head(text: str) -> list[tuple[str, ...]]:
-    """A licence fills screens; its first two lines name it."""
+    """Return the first two lines; those of a licence name it."""
     return [(line.strip(),) for line in text.splitlines() if line.strip()][:2]

@@ -1,6 +1,6 @@
-"""Ollama's HTTP API as a client speaks it: where it is, one exchange, an answer line by line.
+"""A client of Ollama's HTTP API: finds the address, sends a request, reads the response.
 
-Must not know what is asked, nor how an answer is shown.
+It must not know the meaning of a request, nor how a response is shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vllamad.errors import BadInput, ModelNotFound, NotAllowed, NotReachable, Vl
 from vllamad.protocol import control
 
 CONNECT_LIMIT = 10.0  # seconds
-_LONGEST_LINE = 8 << 20  # bytes: what Ollama's own client takes
+_LONGEST_LINE = 8 << 20  # bytes: the limit of Ollama's own client
 _BLOCK = 1 << 20  # bytes of a file sent at once
 _LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
@@ -39,29 +39,29 @@ class Address:
 
 
 def find_api(client: ControlClient, environ: Mapping[str, str]) -> Address:
-    """Where a daemon that is named says it listens; else $OLLAMA_HOST; else any daemon's; else
-    Ollama's own address. Raises NotReachable only where a daemon is named.
+    """Return the address of the API: of the daemon the caller named, else $OLLAMA_HOST, else of
+    any daemon, else Ollama's default. Raises NotReachable only if a daemon was named.
     """
-    told = environ.get("OLLAMA_HOST", "").strip()
-    if told and not client.is_named:
-        host, port = parse_listen(ollama_host(told))
-        return Address(host=_reachable(host), port=port, tls=told.startswith("https://"))
+    configured = environ.get("OLLAMA_HOST", "").strip()
+    if configured and not client.is_named:
+        host, port = parse_listen(ollama_host(configured))
+        return Address(host=_connectable(host), port=port, tls=configured.startswith("https://"))
     try:
         listen = client.get("/v1/status", control.Status).listen
     except (NotReachable, NotAllowed):
         if client.is_named:
             raise
         listen = []
-    return _first(listen) if listen else Address()
+    return _first_address(listen) if listen else Address()
 
 
-def _first(listen: list[str]) -> Address:
+def _first_address(listen: list[str]) -> Address:
     host, port = parse_listen(listen[0])
-    return Address(host=_reachable(host), port=port)
+    return Address(host=_connectable(host), port=port)
 
 
-def _reachable(host: str) -> str:
-    """Where to find who listens on every address."""
+def _connectable(host: str) -> str:
+    """Return the loopback address for a daemon that listens on every address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -70,7 +70,7 @@ def _reachable(host: str) -> str:
 
 
 class UploadSource(Protocol):
-    """What can be sent: anything that is read."""
+    """A body that can be read in blocks."""
 
     def read(self, count: int = ..., /) -> bytes: ...
 
@@ -83,7 +83,7 @@ _refusals = msgspec.json.Decoder(_Refusal)
 
 
 class OllamaClient:
-    """One server. Raises NotReachable, or what it refused with, in its own words."""
+    """One server. Raises NotReachable, or an error with the server's own message."""
 
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self.address = address
@@ -95,12 +95,12 @@ class OllamaClient:
             return _decoded(response.read(), kind)
 
     def post(self, path: str, body: object, kind: type[T]) -> T:
-        """Ask once and read the whole answer."""
+        """Send a request and return the whole response."""
         with self._exchange("POST", path, msgspec.json.encode(body)) as response:
             return _decoded(response.read(), kind)
 
     def follow(self, path: str, body: object, kind: type[T]) -> Generator[T]:
-        """Ask, and read the answer as it comes; closing the generator hangs up."""
+        """Send a request and yield the response line by line; closing the generator disconnects."""
         with self._exchange("POST", path, msgspec.json.encode(body)) as response:
             while line := response.readline(_LONGEST_LINE):
                 if error := _decoded(line, _Refusal).error:
@@ -115,7 +115,7 @@ class OllamaClient:
             return False
 
     def upload(self, digest: str, file: UploadSource, size: int) -> None:
-        """Send a file's bytes; `digest` is theirs."""
+        """Upload a file; `digest` is that of its bytes."""
         with self._exchange("POST", f"/api/blobs/{digest}", file, size) as response:
             response.read()
 
@@ -123,7 +123,7 @@ class OllamaClient:
     def _exchange(
         self, method: str, path: str, body: bytes | UploadSource = b"", size: int | None = None
     ) -> Generator[http.client.HTTPResponse]:
-        connection = self._connected()
+        connection = self._connect()
         headers = {"content-type": "application/json"}
         if size is not None:
             headers = {"content-type": "application/octet-stream", "content-length": str(size)}
@@ -132,21 +132,21 @@ class OllamaClient:
             try:
                 connection.request(method, path, body or None, headers | self._key)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # it would not take all of it, and has said why
-            sock.settimeout(None)  # a model may take minutes to load before the first word
+                pass  # the server stopped reading; its response has the reason
+            sock.settimeout(None)  # a model may load for minutes before the first token
             response = connection.getresponse()
             if response.status >= 400:
                 raise _refused(response)
             yield response
         except (OSError, http.client.HTTPException) as error:
             raise NotReachable(
-                f"cannot finish talking to {self.address}: {str(error).lower()}",
-                hint="see whether vllamad still runs with `vllamactl status`",
+                f"cannot complete the request to {self.address}: {str(error).lower()}",
+                hint="check that vllamad still runs with `vllamactl status`",
             ) from error
         finally:
             connection.close()
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self.address.tls else http.client.HTTPConnection
         connection = kind(
             self.address.host, self.address.port, timeout=CONNECT_LIMIT, blocksize=_BLOCK
@@ -169,7 +169,7 @@ def _refused(response: http.client.HTTPResponse) -> VllamadError:
         text = _refusals.decode(response.read()).error
     except msgspec.DecodeError:
         text = ""
-    text = text or f"the server answered with HTTP status {response.status}"
+    text = text or f"the server responded with HTTP status {response.status}"
     match response.status:
         case 404:
             return ModelNotFound(text)
@@ -185,4 +185,4 @@ def _decoded(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise VllamadError(f"cannot read the server's answer: {error}") from error
+        raise VllamadError(f"cannot read the server's response: {error}") from error

@@ -1,6 +1,6 @@
-"""How a long command shows that it goes on: live lines, plain lines, or JSON events.
+"""The progress of a long command: live lines, plain lines, or JSON events.
 
-Must not know what is being waited for.
+It must not know the command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ERASE_BELOW = "\r\x1b[J"
 
 
 class Progression:
-    """What a long command reports to while it runs; leaving the block cleans up the terminal."""
+    """Shows the progress of a long command; leaving the block clears the live lines."""
 
     def __init__(
         self, screen: Screen, title: str, *, now: Callable[[], float] = time.monotonic
@@ -34,8 +34,8 @@ class Progression:
         self._latest = Progress(status=title)
         self._title = title
         self._meter = DownloadMeter()
-        self._said = ""
-        self._lock = threading.Lock()  # of the meter: one thread counts, one draws
+        self._last_line = ""
+        self._lock = threading.Lock()  # guards the meter: one thread counts, one draws
         self._over = threading.Event()
         self._drawer: threading.Thread | None = None
 
@@ -50,7 +50,7 @@ class Progression:
             self._drawer = threading.Thread(target=self._draw, daemon=True)
             self._drawer.start()
         else:
-            self._say(self._latest)
+            self._print_line(self._latest)
         return self
 
     def __exit__(
@@ -71,19 +71,19 @@ class Progression:
         if self._screen.json:
             self._screen.event(_event(progress, self.elapsed))
         elif self._drawer is None:
-            self._say(progress)
+            self._print_line(progress)
 
-    def _say(self, progress: Progress) -> None:
-        """A plain line, but only when there is news: a new status or another tenth."""
+    def _print_line(self, progress: Progress) -> None:
+        """Print a plain line, only for a new status or another tenth."""
         line = f"{self._screen.mark(STEP, self._screen.err)} {_words(progress, self._title)}"
         if progress.total:
             line += f"  {progress.completed * 10 // progress.total * 10}% of {size(progress.total)}"
-        if line != self._said:
-            self._said = line
+        if line != self._last_line:
+            self._last_line = line
             self._screen.note(f"{line}  {clock(self.elapsed)}" if self.elapsed >= 0.1 else line)
 
     def _draw(self) -> None:
-        """Draw again and again over what was drawn before; at the end nothing of it is left."""
+        """Redraw the lines in place until the command ends, then erase them."""
         err, frame, up = self._screen.err, 0, ""
         while not self._over.wait(_TICK):
             columns, rows = shutil.get_terminal_size()
@@ -98,7 +98,7 @@ class Progression:
         err.flush()
 
     def _lines(self, rows: int) -> list[str]:
-        """What goes on, and below it how far the files are."""
+        """Return the current status, and the progress of the files below it."""
         with self._lock:
             latest, bars = self._latest, self._meter.lines(self._now(), rows - 3)
         words = self._title if latest.total else _words(latest, self._title)

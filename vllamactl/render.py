@@ -1,6 +1,6 @@
-"""How answers look: a table for people, JSON or bare names for scripts, errors in one shape.
+"""The output: tables for people, JSON or names for scripts, errors in one format.
 
-Must not know where an answer comes from.
+It must not know the source of the data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GAP = "    "
 
 
 class Screen:
-    """Standard output and error, and how much of what the caller wants to see there."""
+    """Standard output and error, with the caller's choice of JSON, text or names only."""
 
     def __init__(
         self, *, json: bool, quiet: bool, out: TextIO, err: TextIO, environ: Mapping[str, str]
@@ -31,7 +31,7 @@ class Screen:
         self._plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
 
     def answer(self, data: object, text: str, brief: Sequence[str] = ()) -> None:
-        """The answer of a command: JSON with --json, `brief` with --quiet, else `text`."""
+        """Print the result of a command: JSON with --json, `brief` with --quiet, else `text`."""
         if self.json:
             print(msgspec.json.format(msgspec.json.encode(data)).decode(), file=self.out)
         elif not self.quiet:
@@ -41,38 +41,38 @@ class Screen:
                 print(line, file=self.out)
 
     def event(self, data: object) -> None:
-        """One line of a long JSON answer, sent at once."""
+        """Print one line of a JSON stream, flushed."""
         print(msgspec.json.encode(data).decode(), file=self.out, flush=True)
 
     def note(self, text: str) -> None:
-        """Something beside the answer, for people only."""
+        """Print a note beside the result, for people only."""
         if not (self.json or self.quiet):
             print(text, file=self.err)
 
     def error(self, error: VllamadError) -> None:
-        """A refusal: what, then why or what to do."""
+        """Print an error: the message, then its details and the hint."""
         if self.json:
             body = {"kind": error.kind, "message": error.message, "hint": error.hint}
             self.event({"error": body})
             return
-        what, *more = error.message.splitlines() or ["unknown error"]
-        print(f"{self.mark(FAILED, self.err)} {clean(what)}", file=self.err)
-        for line in (*more, *error.hint.splitlines()):
+        message, *details = error.message.splitlines() or ["unknown error"]
+        print(f"{self.mark(FAILED, self.err)} {clean(message)}", file=self.err)
+        for line in (*details, *error.hint.splitlines()):
             print(f"  {clean(line)}", file=self.err)
 
     def mark(self, symbol: str, stream: TextIO | None = None) -> str:
-        """The symbol, coloured where the stream is a terminal that takes colours."""
+        """Return the symbol, coloured if the stream is a terminal with colours."""
         if not self.has_colours(stream or self.out):
             return symbol
         return f"\x1b[{_COLOURS[symbol]}m{symbol}\x1b[0m"
 
     def has_colours(self, stream: TextIO) -> bool:
-        """Is the stream a terminal that takes colours, and are they wanted?"""
+        """True if the stream is a terminal and colours are not disabled."""
         return not self._plain and stream.isatty()
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, four spaces apart, no borders."""
+    """Format columns as wide as their widest cell, four spaces apart, no borders."""
     lines = [list(heads), *([clean(cell) or "-" for cell in row] for row in rows)]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -82,7 +82,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def blocks(parts: Mapping[str, Sequence[tuple[str, ...]]]) -> str:
-    """Titled, indented blocks of one or two columns; a part without lines is left out."""
+    """Format titled, indented blocks of columns; a part without lines is left out."""
     return "\n\n".join(f"  {title}\n{_block(rows)}" for title, rows in parts.items() if rows)
 
 

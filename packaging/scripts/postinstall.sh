@@ -1,6 +1,6 @@
 #!/bin/sh
-# After the files of a version are in place. Of dpkg: configure, and the version before, if any.
-# Of rpm: how many versions there are now.
+# Runs after the files are installed. Arguments of dpkg: configure and the previous version, if any;
+# of rpm: the number of installed versions.
 set -e
 units="vllamad-http.socket vllamad-control.socket vllamad.service"
 
@@ -13,7 +13,7 @@ esac
 
 systemd-sysusers vllamad.conf
 systemd-tmpfiles --create vllamad.conf
-# The service's user could not keep what Python compiles.
+# The service's user cannot write compiled Python files.
 /usr/lib/vllamad/bin/python -m compileall -q /usr/lib/vllamad/lib || true
 
 if command -v deb-systemd-helper >/dev/null; then

@@ -1,5 +1,6 @@
 #!/bin/sh
-# After the files have gone. Of dpkg: remove, purge, upgrade and more; of rpm a number.
+# Runs after the files are removed. Arguments of dpkg: remove, purge, upgrade and more; of rpm: a
+# number.
 set -e
 units="vllamad-http.socket vllamad-control.socket vllamad.service"
 
@@ -15,12 +16,12 @@ if [ "$1" = purge ]; then
             deb-systemd-helper unmask "$unit" >/dev/null || true
         done
     fi
-    # Models and runtimes too: a purge is a purge. The user stays, as Debian asks of packages.
+    # A purge removes models and runtimes too. The user stays, as Debian's policy requires.
     rm -rf /var/lib/vllamad /var/cache/vllamad /var/log/vllamad /run/vllamad /etc/vllamad \
         /var/lib/vllamad-[0-9]* /var/cache/vllamad-[0-9]* /var/log/vllamad-[0-9]* \
         /etc/systemd/system/vllamad*.d /etc/systemd/system.control/vllamad*.d \
         /etc/systemd/system/vllamad.target.wants
-    # Of instances that were enabled.
+    # The links of enabled instances.
     find /etc/systemd/system -type l \( -name 'vllamad*@*' -o -name vllamad.target \) \
         -exec rm -f {} +
 fi

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Before the files go. Of dpkg: remove, or upgrade; of rpm: how many versions are left.
+# Runs before the files are removed. Arguments of dpkg: remove or upgrade; of rpm: the number of
+# versions left.
 set -e
 case "$1" in
 remove | 0)
@@ -14,5 +15,6 @@ remove | 0)
     fi
     ;;
 esac
-# On an upgrade too: another version may have other modules. By rpm's the new one is there already.
+# Also on an upgrade, since versions differ in modules. In an upgrade by rpm the new files are already
+# installed.
 [ "$1" = 1 ] || find /usr/lib/vllamad -name __pycache__ -prune -exec rm -rf {} + || true

@@ -65,7 +65,7 @@ class FakeProcess:
 
 @dataclass
 class FakeLauncher:
-    """Hands out the lives of a story, the last one again and again."""
+    """Launches the processes of `story` in turn, then the last one for each further start."""
 
     story: list[FakeProcess] = field(default_factory=lambda: [FakeProcess()])
     takes_to_die: float = 0.0
@@ -103,7 +103,7 @@ def spec_named(model: str) -> Spec:
 
 @asynccontextmanager
 async def managed_workers(lives: FakeLauncher, **changes: float) -> AsyncGenerator[WorkerManager]:
-    """A running fleet; closed on the way out."""
+    """A running worker manager; closed on leaving."""
     limits = Limits(
         keep_alive=changes.get("keep_alive", 300),
         max_loaded=int(changes.get("max_loaded", 0)),

@@ -92,7 +92,7 @@ def test_an_adapter_is_uploaded(one: Daemon, tmp_path: Path) -> None:
     [
         ("FROM test\nPARAMETER top_k many\n", "Modelfile: line 2: cannot set top_k to 'many'"),
         ("SYSTEM x\n", "Modelfile: no FROM line"),
-        ("FROM test\nADAPTER ./nowhere\n", "nowhere: it is no file"),
+        ("FROM test\nADAPTER ./nowhere\n", "nowhere: it is not a file"),
         ("FROM ./empty\n", "it holds no files of a model"),
         ("FROM test\nTEMPLATE {{ .Prompt }}\n", "only Jinja chat templates are supported"),
         ("FROM test\nDRAFT x\n", "cannot use DRAFT"),

@@ -70,7 +70,7 @@ def test_what_no_model_needs_is_pruned(one: Daemon) -> None:
     assert left.exists()
     said = one.ctl("prune")
     assert "half.incomplete  1.5 KB, part of an unfinished pull" in said
-    assert "✓ freed 1.5 KB, 1 thing" in said
+    assert "✓ freed 1.5 KB, 1 item" in said
     assert one.ctl("prune") == "✓ nothing to remove\n"
 
 

@@ -210,7 +210,7 @@ def test_an_image_is_sent_by_its_path(served: Daemon, tmp_path: Path) -> None:
 def test_a_model_that_only_embeds_gives_a_vector_and_no_conversation(served: Daemon) -> None:
     assert len(json.loads(piped(served, "run", "bert", "hi").stdout)) > 1
     with at_terminal(served, "run", "bert") as terminal:
-        terminal.reads("cannot talk to bert: it only makes embeddings")
+        terminal.reads("cannot chat with bert: it only makes embeddings")
         assert terminal.ends() == 1
 
 

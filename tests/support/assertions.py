@@ -40,7 +40,9 @@ def _asserts(statement: ast.stmt, always: bool) -> bool:
             either = [asserts(branch, always=always) for branch in (body, orelse)]
             return all(either) if always else any(either)
         case ast.Match(cases=cases):
-            return not always and any(asserts(case.body) for case in cases)
+            # Every value has a case: pyright checks it.
+            either = [asserts(case.body, always=always) for case in cases]
+            return all(either) if always else any(either)
         case _:
             return False
 

@@ -1,1 +1,1 @@
-"""A conversation with a model at a terminal."""
+"""The interactive chat at a terminal."""

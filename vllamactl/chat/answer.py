@@ -1,6 +1,6 @@
-"""How an answer is written as it comes: whole words at the margin, thoughts apart, timings after.
+"""Writes a reply as it streams: wrapped at whole words, thinking set apart.
 
-Must not know where the pieces come from.
+It must not know the source of the pieces.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import shutil
 from collections.abc import Iterable
 from typing import TextIO
 
-from vllamactl.chat.session import ResponsePiece, Said
+from vllamactl.chat.session import ChatMessage, ResponsePiece
 from vllamactl.human import clean_lines
 from vllamactl.render import Screen
 
 _MARGIN = 5  # columns left free at the right
-_NARROWEST = 10  # columns that are worth wrapping in
+_NARROWEST = 10  # columns; narrower terminals are not wrapped
 _DIM, _PLAIN = "\x1b[90m", "\x1b[0m"
 
 
 class Answer:
-    """One answer on its way to the screen; what was said so far can be asked at any time."""
+    """One streaming reply on the screen; `message` is the part received so far."""
 
     def __init__(self, screen: Screen, *, wrap: bool, hide_thinking: bool) -> None:
         terminal = screen.out.isatty()
@@ -33,8 +33,10 @@ class Answer:
         self.last = ResponsePiece()
 
     @property
-    def said(self) -> Said:
-        return Said(role="assistant", content="".join(self._text), thinking="".join(self._thought))
+    def message(self) -> ChatMessage:
+        return ChatMessage(
+            role="assistant", content="".join(self._text), thinking="".join(self._thought)
+        )
 
     def add(self, piece: ResponsePiece) -> None:
         if piece.thought:
@@ -47,7 +49,7 @@ class Answer:
             self.last = piece
 
     def end(self) -> None:
-        """Leave the cursor on an empty line below the answer."""
+        """Leave the cursor on an empty line below the reply."""
         self._end_thinking()
         self._writer.flush()
         if self._text or (self._thought and not self._hide):
@@ -77,10 +79,10 @@ class Answer:
 
 
 class Writer:
-    """Writes a text that comes in pieces; in `columns`, if any, no word is cut at the margin.
+    """Writes a text that arrives in pieces, wrapped between words if `columns` is given.
 
-    A word is held back until it is known to be whole. Where a reader's terminal would obey
-    control characters (`careful`), they are shown, not sent.
+    A word is buffered until it is complete. With `careful`, for a terminal, control characters are
+    replaced.
     """
 
     def __init__(self, out: TextIO, columns: int = 0, *, careful: bool = False) -> None:
@@ -101,7 +103,7 @@ class Writer:
         self._out.flush()
 
     def flush(self) -> None:
-        """Write the word that was held back."""
+        """Write the buffered word."""
         self._put(self._word)
         self._word = ""
 

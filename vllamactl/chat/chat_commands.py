@@ -1,6 +1,6 @@
-"""The commands of a chat: what /set, /show, /load, /save, /clear and /? do.
+"""The commands of a chat: /set, /show, /load, /save, /clear and /?.
 
-They change the session and say so; they never end the program, whatever goes wrong.
+They change the session and confirm it; no error of theirs ends the program.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from vllamactl import human
 from vllamactl.chat import help_text
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.session import Session, Shown, Think
-from vllamactl.model_details import ModelDetails, about_text
+from vllamactl.model_details import ModelDetails, details_text
 from vllamactl.ollama_client import OllamaClient
 from vllamactl.render import table
 from vllamad.errors import ModelNotFound, VllamadError
 from vllamad.protocol.control import Progress
 
 
-class Place(Protocol):
-    """The terminal, as far as commands change it."""
+class ChatTerminal(Protocol):
+    """The part of the terminal that commands use."""
 
     def say(self, text: str) -> None: ...
-    def keep_history(self, wanted: bool) -> None: ...
+    def keep_history(self, enabled: bool) -> None: ...
     def load(self, session: Session) -> None:
-        """Have the model in memory."""
+        """Load the model into memory."""
 
 
 class ChatCommands:
-    """Carries out the commands typed in one chat."""
+    """Runs the commands typed in one chat."""
 
-    def __init__(self, session: Session, api: OllamaClient, place: Place) -> None:
+    def __init__(self, session: Session, api: OllamaClient, terminal: ChatTerminal) -> None:
         self._session = session
         self._api = api
-        self._place = place
-        self._say = place.say
+        self._terminal = terminal
+        self._say = terminal.say
 
     def run(self, line: str) -> bool:
-        """Carry out a command; False for the one that ends the chat. Raises VllamadError."""
+        """Run a command; return False if it ends the chat. Raises VllamadError."""
         command, _, rest = line.partition(" ")
         rest = rest.strip()
         match command:
@@ -69,13 +69,13 @@ class ChatCommands:
         self._say(_HELP.get(topic.lstrip("/"), help_text.HELP + more))
 
     def _set(self, rest: str) -> None:
-        what, _, value = rest.partition(" ")
+        name, _, value = rest.partition(" ")
         value = value.strip(" ")
-        done = self._set_switch(what)
+        done = self._set_switch(name)
         if done:
             self._say(done)
             return
-        match what:
+        match name:
             case "":
                 self._say(help_text.SET)
             case "system" if value:
@@ -88,26 +88,26 @@ class ChatCommands:
                 self._think(value or True)
                 self._say(f"Set 'think' mode{f' to {value!r}' if value else ''}.")
             case "parameter" if len(value.split()) > 1:
-                name, *words = value.split()
-                self._session.set_option(name, words)
-                self._say(f"Set parameter '{name}' to '{', '.join(words)}'")
+                option, *words = value.split()
+                self._session.set_option(option, words)
+                self._say(f"Set parameter '{option}' to '{', '.join(words)}'")
             case "parameter":
                 self._say(help_text.PARAMETERS)
             case "system" | "format":
                 self._say(help_text.SET)
             case _:
-                self._say(f"Unknown command '/set {what}'. Type /? for help")
+                self._say(f"Unknown command '/set {name}'. Type /? for help")
 
-    def _set_switch(self, what: str) -> str:
-        """Set one that takes no value; what to say of it, or nothing where there is none."""
+    def _set_switch(self, name: str) -> str:
+        """Apply a setting without a value; return the confirmation, or ""."""
         session = self._session
-        match what:
+        match name:
             case "history" | "nohistory":
-                self._place.keep_history(what == "history")
+                self._terminal.keep_history(name == "history")
             case "wordwrap" | "nowordwrap":
-                session.wrap = what == "wordwrap"
+                session.wrap = name == "wordwrap"
             case "verbose" | "quiet":
-                session.verbose = what == "verbose"
+                session.verbose = name == "verbose"
             case "nothink":
                 self._think(False)
             case "noformat":
@@ -115,22 +115,22 @@ class ChatCommands:
                 return "Disabled format."
             case _:
                 return ""
-        return f"Set '{what}' mode."
+        return f"Set '{name}' mode."
 
     def _think(self, think: Think) -> None:
         self._session.think = think
         if think and not self._session.can("thinking"):
             self._say(f"warning: model '{self._session.model}' does not support thinking")
 
-    def _show(self, what: str) -> None:
+    def _show(self, topic: str) -> None:
         session = self._session
-        if not what:
+        if not topic:
             self._say(help_text.SHOW)
             return
         shown = show(self._api, session.model, system=session.system, options=session.options)
-        match what:
+        match topic:
             case "info":
-                text = about_text(about(shown))
+                text = details_text(details_of(shown))
             case "license":
                 text = shown.license or "No license was specified for this model."
             case "modelfile":
@@ -143,7 +143,7 @@ class ChatCommands:
             case "template":
                 text = shown.template or "No prompt template was specified for this model."
             case _:
-                text = f"Unknown command '/show {what}'. Type /? for help"
+                text = f"Unknown command '/show {topic}'. Type /? for help"
         self._say(human.clean_lines(text))
 
     def _load(self, name: str) -> None:
@@ -159,7 +159,7 @@ class ChatCommands:
         before = self._session.model, self._session.shown, self._session.turns
         self._session.begin(name, shown)
         try:
-            self._place.load(self._session)
+            self._terminal.load(self._session)
         except VllamadError:
             self._session.model, self._session.shown, self._session.turns = before
             raise
@@ -174,7 +174,7 @@ class ChatCommands:
 
     def _list(self) -> None:
         models = self._api.get("/api/tags", _Tags).models
-        rows = [(one.name, one.digest[:12], human.size(one.size)) for one in models]
+        rows = [(model.name, model.digest[:12], human.size(model.size)) for model in models]
         self._say(table(("NAME", "ID", "SIZE"), rows))
 
 
@@ -191,7 +191,7 @@ class _Tags(msgspec.Struct, frozen=True):
 def show(
     api: OllamaClient, model: str, *, system: str = "", options: dict[str, object] | None = None
 ) -> Shown:
-    """What the server knows of a model. Raises ModelNotFound."""
+    """Return the server's details of a model. Raises ModelNotFound."""
     body: dict[str, object] = {"model": model}
     if system:
         body["system"] = system
@@ -200,7 +200,7 @@ def show(
     return api.post("/api/show", body, Shown)
 
 
-def about(shown: Shown) -> ModelDetails:
+def details_of(shown: Shown) -> ModelDetails:
     return ModelDetails(
         architecture=shown.details.family,
         parameter_size=shown.details.parameter_size,
@@ -214,16 +214,16 @@ def about(shown: Shown) -> ModelDetails:
 
 
 def _parameters(shown: Shown, session: Session) -> str:
-    own = shown.parameters or "No additional parameters were specified for this model."
-    lines = ["Model defined parameters:", *(f"  {line}" for line in own.splitlines()), ""]
+    defined = shown.parameters or "No additional parameters were specified for this model."
+    lines = ["Model defined parameters:", *(f"  {line}" for line in defined.splitlines()), ""]
     if session.options:
         lines.append("User defined parameters:")
-        lines += [f"  {name:<30} {_spelled(value)}" for name, value in session.options.items()]
+        lines += [f"  {name:<30} {_json(value)}" for name, value in session.options.items()]
         lines.append("")
     return "\n".join(lines)
 
 
-def _spelled(value: object) -> str:
+def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""What `--format` and `/set format` mean: JSON, or a schema, in place or in a file."""
+"""Reads the value of `--format` and `/set format`: JSON, or a schema, inline or in a file."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ LIMIT = 1 << 20  # bytes of a schema
 
 
 def read_format(text: str) -> object:
-    """ "json", or the schema that `text` is or that the file of that name holds.
+    """Return "json", the schema in `text`, or the schema in the file of that name.
 
-    Raises BadInput for what is neither, HostProblem where the file cannot be read.
+    Raises BadInput for other text, HostProblem if the file cannot be read.
     """
     if text == "json":
         return text
     inline = text.lstrip().startswith("{")
     source = text if inline else _content(text)
-    what = "the format" if inline else text
+    label = "the format" if inline else text
     try:
         schema = msgspec.json.decode(source)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadInput(f"cannot use {what}: {error}") from error
+        raise BadInput(f"cannot use {label}: {error}") from error
     if not isinstance(schema, dict):
-        raise BadInput(f"cannot use {what}: a JSON schema is an object")
-    return schema  # pyright: ignore[reportUnknownVariableType] - of any keys
+        raise BadInput(f"cannot use {label}: a JSON schema is an object")
+    return schema  # pyright: ignore[reportUnknownVariableType] - any keys
 
 
 def _content(name: str) -> bytes:
     try:
-        with Path(os.path.expanduser(name)).open("rb") as file:  # as it is, where there is no home
+        with Path(os.path.expanduser(name)).open("rb") as file:  # unchanged if there is no home
             content = file.read(LIMIT + 1)
     except OSError as error:
         raise HostProblem(

@@ -1,4 +1,4 @@
-"""What the chat tells of its own commands."""
+"""The help texts of the chat."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ HELP: Final = """\
 Available Commands:
   /set            Set session variables
   /show           Show model information
-  /load MODEL     Talk to another model
-  /save NAME      Keep this conversation as a model
-  /list           Show the installed models
-  /clear          Forget what was said
-  /bye            Leave
+  /load MODEL     Switch to another model
+  /save NAME      Save this conversation as a model
+  /list           List the installed models
+  /clear          Clear the conversation
+  /bye            Exit
   /?, /help       Help for a command
   /? shortcuts    Help for keyboard shortcuts
 
@@ -23,17 +23,17 @@ SET: Final = """\
 Available Commands:
   /set parameter ...       Set a parameter
   /set system TEXT         Set the system message
-  /set history             Keep what you type for later sessions
-  /set nohistory           Do not
-  /set wordwrap            Break lines between words
-  /set nowordwrap          Do not
-  /set format json         Answer in JSON
-  /set format FILE         Answer by the JSON schema in that file
-  /set noformat            Answer as it likes
+  /set history             Save the input history
+  /set nohistory           Do not save the input history
+  /set wordwrap            Wrap lines between words
+  /set nowordwrap          Do not wrap lines
+  /set format json         Reply in JSON
+  /set format FILE         Reply by the JSON schema in a file
+  /set noformat            Reply without a format
   /set verbose             Show timings
-  /set quiet               Do not
-  /set think [LEVEL]       Let it think first
-  /set nothink             Do not
+  /set quiet               Do not show timings
+  /set think [LEVEL]       Enable thinking
+  /set nothink             Disable thinking
 """
 SHOW: Final = """\
 Available Commands:
@@ -61,13 +61,13 @@ Available keyboard shortcuts:
   Ctrl + e            Move to the end of the line (End)
    Alt + b            Move back (left) one word
    Alt + f            Move forward (right) one word
-  Ctrl + k            Delete what is after the cursor
-  Ctrl + u            Delete what is before the cursor
+  Ctrl + k            Delete from the cursor to the end of the line
+  Ctrl + u            Delete from the start of the line to the cursor
   Ctrl + w            Delete the word before the cursor
-  Ctrl + r            Search what was typed before
-  Ctrl + g            Go on in the editor of $EDITOR
+  Ctrl + r            Search the history
+  Ctrl + g            Edit the message in $EDITOR
 
   Ctrl + l            Clear the screen
   Ctrl + c            Stop the model from responding
-  Ctrl + d            Leave (/bye)
+  Ctrl + d            Exit (/bye)
 """

@@ -1,4 +1,4 @@
-"""Which words of a message are paths of images, and what is in them."""
+"""Finds the paths of images in a message, and reads the images."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _PATH = re.compile(
 
 
 def take_images(text: str) -> tuple[str, list[str]]:
-    """The text without the paths of images that exist, and the images in base64.
+    """Return the text without the paths of existing images, and the images in base64.
 
     A path begins with /, ./, ../ or ~/; spaces in it are escaped, or all of it is in single
     quotes. Raises HostProblem for an image that cannot be read.
     """
     images: list[str] = []
 
-    def taken(found: re.Match[str]) -> str:
-        path = _image(found)
+    def take(match: re.Match[str]) -> str:
+        path = _image(match)
         if path is None:
-            return found[0]
+            return match[0]
         images.append(_read(path))
         return ""
 
-    left = _PATH.sub(taken, text)
-    return (left.strip(), images) if images else (text, [])
+    rest = _PATH.sub(take, text)
+    return (rest.strip(), images) if images else (text, [])
 
 
-def _image(found: re.Match[str]) -> Path | None:
-    text = found["quoted"] or re.sub(r"\\(.)", r"\1", found["bare"])
+def _image(match: re.Match[str]) -> Path | None:
+    text = match["quoted"] or re.sub(r"\\(.)", r"\1", match["bare"])
     if text.rpartition(".")[2].lower() not in KINDS:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The conversation itself: read, ask, write the answer, again; until Ctrl-D or /bye."""
+"""The loop of a chat: read a message, send it, write the reply; until Ctrl-D or /bye."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import closing
 from vllamactl.chat.answer import Answer
 from vllamactl.chat.chat_commands import ChatCommands
 from vllamactl.chat.images import take_images
-from vllamactl.chat.session import ResponsePiece, Said, Session, summary
-from vllamactl.chat.spinner import awaited, waiting
+from vllamactl.chat.session import ChatMessage, ResponsePiece, Session, summary
+from vllamactl.chat.spinner import waiting, with_spinner
 from vllamactl.chat.terminal import Terminal, read_message
 from vllamactl.command_context import CommandContext
 from vllamactl.human import as_text, clean_lines
@@ -18,94 +18,94 @@ from vllamad.errors import VllamadError
 _LEAVE = "\nUse Ctrl + d or /bye to exit."
 
 
-def talk(call: CommandContext, api: OllamaClient, session: Session) -> None:
-    """Talk at the terminal until the person has had enough."""
-    _Talk(call, api, session).run()
+def chat(context: CommandContext, api: OllamaClient, session: Session) -> None:
+    """Run a chat at the terminal until the user exits."""
+    _Chat(context, api, session).run()
 
 
-class _Talk:
-    def __init__(self, call: CommandContext, api: OllamaClient, session: Session) -> None:
-        self._call = call
+class _Chat:
+    def __init__(self, context: CommandContext, api: OllamaClient, session: Session) -> None:
+        self._context = context
         self._api = api
         self._session = session
-        self._terminal = Terminal(call.environ)
-        self._slash = ChatCommands(session, api, self)
+        self._terminal = Terminal(context.environ)
+        self._commands = ChatCommands(session, api, self)
 
     def run(self) -> None:
         self.load(self._session)
-        self._before()
+        self._print_history()
         while True:
             try:
                 typed = read_message(self._terminal)
-                if not self._understood(as_text(typed.text), quoted=typed.quoted):
+                if not self._handle(as_text(typed.text), quoted=typed.quoted):
                     return
             except EOFError:
                 self.say("")
                 return
             except KeyboardInterrupt:
-                if not self._terminal.left:
+                if not self._terminal.discarded:
                     self.say(_LEAVE)
             except VllamadError as error:
-                self._call.screen.error(error)
+                self._context.screen.error(error)
 
     def say(self, text: str) -> None:
-        print(text, file=self._call.screen.out, flush=True)
+        print(text, file=self._context.screen.out, flush=True)
 
-    def keep_history(self, wanted: bool) -> None:
-        self._terminal.keep_history(wanted)
+    def keep_history(self, enabled: bool) -> None:
+        self._terminal.keep_history(enabled)
 
     def load(self, session: Session) -> None:
-        """Have the model in memory."""
-        with waiting(self._call, session.model):
+        """Load the model into memory."""
+        with waiting(self._context, session.model):
             self._api.post("/api/generate", {**session.load(), "stream": False}, ResponsePiece)
 
-    def _before(self) -> None:
-        """What the model was made with comes before what is said now."""
-        for one in self._session.shown.messages:
-            if one.role == "user":
-                self.say(clean_lines(f">>> {one.content}"))
-            elif one.role == "assistant":
+    def _print_history(self) -> None:
+        """Print the messages that are part of the model."""
+        for message in self._session.shown.messages:
+            if message.role == "user":
+                self.say(clean_lines(f">>> {message.content}"))
+            elif message.role == "assistant":
                 answer = self._answer()
-                answer.add(ResponsePiece(message=one))
+                answer.add(ResponsePiece(message=message))
                 answer.end()
 
-    def _understood(self, text: str, *, quoted: bool) -> bool:
-        """Do what was typed; False to leave."""
+    def _handle(self, text: str, *, quoted: bool) -> bool:
+        """Run a command or send a message; return False to exit."""
         if not text.strip():
             return True
         images: list[str] = []
         if self._session.can("vision"):
             text, images = take_images(text)
         if text.startswith("/") and not quoted and not images:
-            return self._slash.run(text.strip())
-        self._ask(Said(role="user", content=text, images=images))
+            return self._commands.run(text.strip())
+        self._send(ChatMessage(role="user", content=text, images=images))
         return True
 
-    def _ask(self, question: Said) -> None:
-        """Ask, and write the answer; what Ctrl-C leaves of it stays in the conversation."""
+    def _send(self, message: ChatMessage) -> None:
+        """Send a message and write the reply; a reply cut by Ctrl-C stays in the conversation."""
         turns, answer = self._session.turns, self._answer()
-        turns.append(question)
+        turns.append(message)
         try:
             pieces = self._api.follow("/api/chat", self._session.chat(), ResponsePiece)
-            with closing(awaited(self._call, self._session.model, pieces)) as coming:
-                for piece in coming:
+            with closing(with_spinner(self._context, self._session.model, pieces)) as replies:
+                for piece in replies:
                     answer.add(piece)
         except KeyboardInterrupt:
             pass
         except VllamadError:
-            turns.remove(question)
+            turns.remove(message)
             answer.end()
             raise
         answer.end()
-        if answer.said.content:
-            turns.append(answer.said)
-        else:  # two questions in a row are more than some templates take
-            turns.remove(question)
+        if answer.message.content:
+            turns.append(answer.message)
+        else:  # some templates refuse two user messages in a row
+            turns.remove(message)
         if self._session.verbose:
             for line in summary(answer.last):
-                print(line, file=self._call.screen.err)
-            print(file=self._call.screen.err)
+                print(line, file=self._context.screen.err)
+            print(file=self._context.screen.err)
 
     def _answer(self) -> Answer:
         session = self._session
-        return Answer(self._call.screen, wrap=session.wrap, hide_thinking=session.hide_thinking)
+        return Answer(self._context.screen, wrap=session.wrap, hide_thinking=session.hide_thinking)

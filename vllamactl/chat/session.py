@@ -1,4 +1,4 @@
-"""What is said to which model, and how: the state of one conversation, and its requests.
+"""The state of one conversation, and the requests made from it.
 
 Pure: no terminal, no sockets, no files.
 """
@@ -17,7 +17,7 @@ from vllamad.translate.ollama.options import option_type
 Think = bool | str | None
 
 
-class Said(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ChatMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One message; images are base64."""
 
     role: str = ""
@@ -25,8 +25,8 @@ class Said(msgspec.Struct, kw_only=True, omit_defaults=True):
     thinking: str = ""
     images: list[str] = []
 
-    def spelled(self) -> dict[str, object]:
-        """As a request has it: the content always, even empty."""
+    def as_request(self) -> dict[str, object]:
+        """Return the message of a request; the content is always present, even if empty."""
         message: dict[str, object] = {"role": self.role, "content": self.content}
         return message | ({"images": self.images} if self.images else {})
 
@@ -38,7 +38,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What `/api/show` says of a model."""
+    """The reply of `/api/show`."""
 
     license: str = ""
     modelfile: str = ""
@@ -46,15 +46,15 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     system: str = ""
     details: Details = Details()
-    messages: list[Said] = []
+    messages: list[ChatMessage] = []
     model_info: dict[str, object] = {}
     capabilities: list[str] = []
 
 
 class ResponsePiece(LastLine, frozen=True, kw_only=True):
-    """One line of an answer of chat or generate, the last one's figures included."""
+    """One line of a reply of chat or generate; the last line has the timings."""
 
-    message: Said = msgspec.field(default_factory=Said)
+    message: ChatMessage = msgspec.field(default_factory=ChatMessage)
     response: str = ""
     thinking: str = ""
     done: bool = False
@@ -71,13 +71,13 @@ class ResponsePiece(LastLine, frozen=True, kw_only=True):
 
 @dataclass(kw_only=True)
 class Session:
-    """One conversation. `settings` hold for every answer in it; a model brings its own `shown`."""
+    """One conversation with a model; `shown` has the details of that model."""
 
     model: str
     shown: Shown = field(default_factory=Shown)
     system: str = ""
     options: dict[str, object] = field(default_factory=dict[str, object])
-    turns: list[Said] = field(default_factory=list[Said])
+    turns: list[ChatMessage] = field(default_factory=list[ChatMessage])
     format: object = None  # "json", or a schema
     think: Think = None
     keep_alive: str = ""
@@ -85,42 +85,43 @@ class Session:
     wrap: bool = True
     hide_thinking: bool = False
 
-    def can(self, what: str) -> bool:
-        return what in self.shown.capabilities
+    def can(self, capability: str) -> bool:
+        return capability in self.shown.capabilities
 
     def begin(self, model: str, shown: Shown) -> None:
-        """Talk to another model, from the beginning."""
+        """Start a new conversation with another model."""
         self.model, self.shown, self.turns = model, shown, []
 
     def chat(self) -> dict[str, object]:
-        """The request that goes on with the conversation."""
-        system = [Said(role="system", content=self.system)] if self.system else []
-        return self._settings() | {"messages": [one.spelled() for one in (*system, *self.turns)]}
+        """Return the request for the next reply of the conversation."""
+        system = [ChatMessage(role="system", content=self.system)] if self.system else []
+        return self._settings() | {
+            "messages": [turn.as_request() for turn in (*system, *self.turns)]
+        }
 
     def generate(self, prompt: str, images: list[str]) -> dict[str, object]:
-        """The request of a single question."""
-        asked: dict[str, object] = {"prompt": prompt}
+        """Return the request for a single reply."""
+        body = self._settings() | {"prompt": prompt}
         if images:
-            asked["images"] = images
+            body["images"] = images
         if self.system:
-            asked["system"] = self.system
-        return self._settings() | asked
+            body["system"] = self.system
+        return body
 
     def load(self) -> dict[str, object]:
-        """The request that only loads the model."""
+        """Return the request that only loads the model."""
         body: dict[str, object] = {"model": self.model, "prompt": ""}
         return body | ({"keep_alive": self.keep_alive} if self.keep_alive else {})
 
     def create(self, name: str) -> dict[str, object]:
-        """The request that keeps this conversation as a model."""
-        before = self.shown.messages
-        turns = [one.spelled() for one in (*before, *self.turns)]
+        """Return the request that saves this conversation as a model."""
+        turns = [turn.as_request() for turn in (*self.shown.messages, *self.turns)]
         body: dict[str, object] = {"model": name, "from": self.model}
-        made = {"system": self.system, "parameters": self.options, "messages": turns}
-        return body | {key: value for key, value in made.items() if value}
+        fields = {"system": self.system, "parameters": self.options, "messages": turns}
+        return body | {key: value for key, value in fields.items() if value}
 
     def set_option(self, name: str, words: list[str]) -> object:
-        """Set an option written as words; what it is now. Raises BadInput."""
+        """Set an option from its words; return its value. Raises BadInput."""
         if option_type(name) == "array":
             value: object = words
         elif len(words) > 1:
@@ -143,7 +144,7 @@ class Session:
 
 
 def summary(last: ResponsePiece) -> list[str]:
-    """The timings of an answer, as the `ollama` command prints them."""
+    """Format the timings of a reply, as the `ollama` command does."""
     lines: list[str] = []
     if last.total_duration:
         lines.append(f"total duration:       {go_duration(last.total_duration)}")
@@ -162,7 +163,7 @@ def summary(last: ResponsePiece) -> list[str]:
 
 
 def go_duration(nanoseconds: int) -> str:
-    """As Go prints a duration: "1m2.5s", "1.5ms", "0s"."""
+    """Format a duration as Go does: "1m2.5s", "1.5ms", "0s"."""
     for unit, scale in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
         if nanoseconds < scale * 1000 and nanoseconds:
             return _decimal(nanoseconds, scale) + unit

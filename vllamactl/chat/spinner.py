@@ -1,6 +1,6 @@
-"""What a person sees while nothing has been said yet: a spinner, and what the daemon is at.
+"""A spinner until the first token, with the daemon's load phase.
 
-Must not know what is asked.
+It must not know the request.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, VllamadError
 from vllamad.protocol import control
 
-_PATIENCE = 0.5  # seconds without a word before it is asked what the daemon is at
-_EVERY = 0.5  # seconds between two such questions
+_FIRST_POLL = 0.5  # seconds without a token until the daemon's state is read
+_POLL_INTERVAL = 0.5  # seconds between two reads
 
 
-def awaited(
-    call: CommandContext, model: str, pieces: Generator[ResponsePiece]
+def with_spinner(
+    context: CommandContext, model: str, pieces: Generator[ResponsePiece]
 ) -> Generator[ResponsePiece]:
-    """The same pieces; until the first one that says something, a spinner turns."""
+    """Yield the same pieces; show a spinner until the first one with text."""
     with ExitStack() as stack:
         stack.enter_context(closing(pieces))
         spinner = stack.enter_context(ExitStack())
-        spinner.enter_context(waiting(call, model))
+        spinner.enter_context(waiting(context, model))
         for piece in pieces:
             if piece.text or piece.thought or piece.done:
                 spinner.close()
             yield piece
             if piece.done:
                 return
-    raise VllamadError("the answer broke off", hint="see `vllamactl logs` for the reason")
+    raise VllamadError(
+        "cannot read the reply to its end: the connection closed",
+        hint="`vllamactl logs` has the reason",
+    )
 
 
 @contextmanager
-def waiting(call: CommandContext, model: str) -> Generator[None]:
-    """At a terminal, show that it goes on, and what the daemon is at where it tells us."""
-    if call.screen.json or call.screen.quiet or not call.screen.err.isatty():
+def waiting(context: CommandContext, model: str) -> Generator[None]:
+    """At a terminal, show a spinner, and the load phase if the control socket is reachable."""
+    if context.screen.json or context.screen.quiet or not context.screen.err.isatty():
         yield
         return
     over = threading.Event()
-    with Progression(call.screen, "") as progression:
+    with Progression(context.screen, "") as progression:
         watcher = threading.Thread(
-            target=_watch, args=(call, model, over, progression.report), daemon=True
+            target=_watch, args=(context, model, over, progression.report), daemon=True
         )
         watcher.start()
         try:
@@ -56,28 +59,30 @@ def waiting(call: CommandContext, model: str) -> Generator[None]:
 
 
 def _watch(
-    call: CommandContext,
+    context: CommandContext,
     model: str,
     over: threading.Event,
     report: Callable[[control.Progress], None],
 ) -> None:
-    wait = _PATIENCE
+    wait = _FIRST_POLL
     while not over.wait(wait):
-        wait = _EVERY
+        wait = _POLL_INTERVAL
         try:
-            workers = call.client.get("/v1/workers", control.Workers).workers
+            workers = context.client.get("/v1/workers", control.Workers).workers
         except VllamadError:
-            return  # it is not for us to know
+            return  # the control socket is not reachable for this user
         if words := _words(model, workers):
             report(control.Progress(status=words))
 
 
 def _words(model: str, workers: list[control.WorkerInfo]) -> str:
-    """What is on its way: the model itself, or the one whose worker it shares."""
+    """Return the load phase of the model, else of the model whose worker it shares."""
     try:
         name = parse_model_name(model).display().lower()
     except BadInput:
         name = model
-    coming = [worker for worker in workers if worker.state == "starting"]
-    coming.sort(key=lambda worker: worker.model.lower() != name)
-    return f"loading {coming[0].model}: {coming[0].load_phase or 'starting'}" if coming else ""
+    starting = [worker for worker in workers if worker.state == "starting"]
+    starting.sort(key=lambda worker: worker.model.lower() != name)
+    if not starting:
+        return ""
+    return f"loading {starting[0].model}: {starting[0].load_phase or 'starting'}"

@@ -1,6 +1,6 @@
-"""Reads what a person types: lines with history and editing, and messages of many lines.
+"""Reads lines from a terminal, with history and editing, and messages of several lines.
 
-The only place that knows prompt_toolkit; importing it takes a moment, so import it late.
+The only module that uses prompt_toolkit, which is slow to import: import this module late.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from vllamad.config.ollama import truth
 from vllamad.config.paths import home_of, xdg
 
 QUOTE = '"""'
-_QUOTED_COMMANDS = ("", "/set system ")  # what may stand before a text in quotes
+_QUOTED_COMMANDS = ("", "/set system ")  # prefixes of a text in quotes
 _PLACEHOLDER = "Send a message (/? for help)"
 
 
 class LineSource(Protocol):
-    """Where lines come from. Raises EOFError at the end, KeyboardInterrupt for Ctrl-C."""
+    """A source of lines. Raises EOFError at the end, KeyboardInterrupt for Ctrl-C."""
 
     def read(self, prompt: str) -> str: ...
 
 
 class Typed(NamedTuple):
-    """One message or command; what stood in quotes is never a command."""
+    """One message or command; a quoted text is never a command."""
 
     text: str
     quoted: bool
 
 
 def read_message(lines: LineSource) -> Typed:
-    """Read a line, or from a line with an opening triple quote to the one that closes it."""
+    """Read a line, or the lines between triple quotes."""
     first = lines.read(">>> ")
     before, quote, text = first.lstrip().partition(QUOTE)
     if not quote or before not in _QUOTED_COMMANDS:
@@ -52,16 +52,16 @@ def read_message(lines: LineSource) -> Typed:
 
 
 class Terminal:
-    """Lines typed at a terminal. With a history they can be had again, also in later sessions."""
+    """Lines typed at a terminal, with a history that later sessions share."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._history = _Kept(_history(environ))
-        self._history.keeps = not truth(environ.get("OLLAMA_NOHISTORY", ""))
+        self._history = _SwitchableHistory(_history(environ))
+        self._history.enabled = not truth(environ.get("OLLAMA_NOHISTORY", ""))
         self._session: PromptSession[str] = PromptSession(
             history=self._history,
             key_bindings=_keys(),
             input=create_input(),
-            # Where the cursor is does not matter to us, and not every terminal can tell.
+            # The cursor position is not needed, and some terminals do not report it.
             output=Vt100_Output(sys.stdout, _size, term=environ.get("TERM"), enable_cpr=False),
         )
 
@@ -72,27 +72,27 @@ class Terminal:
         )
 
     @property
-    def left(self) -> str:
-        """What stood in the line that Ctrl-C took away."""
+    def discarded(self) -> str:
+        """The text of the line that Ctrl-C discarded."""
         return self._session.default_buffer.text
 
-    def keep_history(self, wanted: bool) -> None:
-        self._history.keeps = wanted
+    def keep_history(self, enabled: bool) -> None:
+        self._history.enabled = enabled
 
 
-class _Kept(History):
-    """A history that can be told to take nothing more."""
+class _SwitchableHistory(History):
+    """A history whose recording can be switched off."""
 
     def __init__(self, inner: History) -> None:
         super().__init__()
         self._inner = inner
-        self.keeps = True
+        self.enabled = True
 
     def load_history_strings(self) -> Iterable[str]:
         return self._inner.load_history_strings()
 
     def append_string(self, string: str) -> None:
-        if self.keeps:
+        if self.enabled:
             super().append_string(string)
 
     def store_string(self, string: str) -> None:
@@ -100,7 +100,7 @@ class _Kept(History):
 
 
 def _history(environ: Mapping[str, str]) -> History:
-    """In the user's state folder; for this session only where that cannot be written."""
+    """Return the history in the user's state folder; in memory if that cannot be written."""
     home = home_of(environ, os.geteuid())
     folder = (xdg(environ, "XDG_STATE_HOME") or home / ".local" / "state") / "vllamad"
     path = folder / "chat_history"

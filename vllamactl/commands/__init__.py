@@ -1,1 +1,1 @@
-"""What each command does. None of them knows how its arguments were spelled."""
+"""The commands. None of them knows the command line's syntax."""

@@ -1,4 +1,4 @@
-"""Make a model out of a Modelfile."""
+"""The command `create`: makes a model from a Modelfile."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from vllamad.translate.ollama.modelfile import Modelfile, parse_modelfile
 _LIMIT = 16 << 20  # bytes of a Modelfile
 
 
-def create(call: CommandContext, model: str, file: str) -> None:
-    """Read the Modelfile `file`, - for standard input, upload what it names, make `model`."""
+def create(context: CommandContext, model: str, file: str) -> None:
+    """Read the Modelfile `file` (- is standard input), upload its files, create `model`."""
     modelfile = _read(file)
     for name in modelfile.deprecated:
-        call.screen.note(f"warning: parameter {name} is deprecated")
+        context.screen.note(f"warning: parameter {name} is deprecated")
     beside = Path() if file == "-" else Path(file).parent
-    api = OllamaClient(find_api(call.client, call.environ), call.environ)
-    with Progression(call.screen, f"creating {model}") as progression:
+    api = OllamaClient(find_api(context.client, context.environ), context.environ)
+    with Progression(context.screen, f"creating {model}") as progression:
         body = _request(api, modelfile, beside.absolute(), progression.report) | {"model": model}
         for step in api.follow("/api/create", body, Progress):
             if step.status != "success":
                 progression.report(step)
         elapsed = progression.elapsed
-    if call.screen.json:
-        call.screen.event({"event": "done", "model": model, "elapsed": round(elapsed, 3)})
+    if context.screen.json:
+        context.screen.event({"event": "done", "model": model, "elapsed": round(elapsed, 3)})
         return
-    text = f"{call.screen.mark(DONE)} created {model} in {human.clock(elapsed)}"
-    call.screen.answer(None, text)
+    text = f"{context.screen.mark(DONE)} created {model} in {human.clock(elapsed)}"
+    context.screen.answer(None, text)
 
 
 def _read(file: str) -> Modelfile:
@@ -55,7 +55,7 @@ def _read(file: str) -> Modelfile:
     try:
         return parse_modelfile(data.decode())
     except UnicodeDecodeError as error:
-        raise BadInput(f"cannot read {file}: it is no UTF-8 text") from error
+        raise BadInput(f"cannot read {file}: it is not UTF-8 text") from error
     except BadInput as error:
         raise BadInput(f"cannot read {file}: {error.message}", hint=error.hint) from error
 
@@ -63,9 +63,9 @@ def _read(file: str) -> Modelfile:
 def _request(
     api: OllamaClient, modelfile: Modelfile, beside: Path, report: Report
 ) -> dict[str, object]:
-    """The body of the request, once what it is made of is on the server."""
+    """Upload the files of the model, and return the body of the request."""
     if modelfile.draft:
-        raise BadInput("cannot use DRAFT: there are no draft models here")
+        raise BadInput("cannot use DRAFT: draft models are not supported")
     if len(modelfile.adapters) > 1:
         raise BadInput("only one adapter is currently supported")
     body: dict[str, object] = {}
@@ -80,7 +80,7 @@ def _request(
         body["files"] = upload(api, files, report)
     for adapter in modelfile.adapters:
         body["adapters"] = upload(api, files_at(local_path(adapter, beside)), report)
-    said = {
+    fields = {
         "template": modelfile.template,
         "system": modelfile.system,
         "license": list(modelfile.licenses),
@@ -90,4 +90,4 @@ def _request(
         "parser": modelfile.parser,
         "requires": modelfile.requires,
     }
-    return body | {name: value for name, value in said.items() if value}
+    return body | {name: value for name, value in fields.items() if value}

@@ -16,76 +16,78 @@ _ENDING = ("draining", "stopping")
 _BROKEN = ("backoff", "failed")
 
 
-def status(call: CommandContext) -> None:
-    """Show the daemon in one look."""
-    now = call.client.get("/v1/status", control.Status)
-    call.screen.answer(now, _status_text(call.screen, now))
+def status(context: CommandContext) -> None:
+    """Show the state of the daemon."""
+    now = context.client.get("/v1/status", control.Status)
+    context.screen.answer(now, _status_text(context.screen, now))
 
 
-def ps(call: CommandContext, beginning: str = "") -> None:
-    """Show the workers: what is loaded, on its way, or failed; or those whose names begin so."""
-    found = call.client.get("/v1/workers", control.Workers).workers
+def ps(context: CommandContext, prefix: str = "") -> None:
+    """Show the workers: loaded, loading or failed; only those whose names have the prefix."""
+    listed = context.client.get("/v1/workers", control.Workers).workers
     workers = control.Workers(
-        workers=[one for one in found if one.model.lower().startswith(beginning.lower())]
+        workers=[worker for worker in listed if worker.model.lower().startswith(prefix.lower())]
     )
     names = [worker.model for worker in workers.workers]
-    call.screen.answer(workers, workers_table(workers.workers), names)
-    for line in _reasons(call.screen, workers.workers):
-        call.screen.note(line)
+    context.screen.answer(workers, workers_table(workers.workers), names)
+    for line in _reasons(context.screen, workers.workers):
+        context.screen.note(line)
 
 
-def version(call: CommandContext) -> None:
-    """Show the version of this command, and of the daemon if it runs."""
+def version(context: CommandContext) -> None:
+    """Show the versions of this command and of the daemon, if it runs."""
     from importlib.metadata import version as version_of  # slow, and needed only here
 
-    own = version_of("vllamad")
+    client = version_of("vllamad")
     try:
-        daemon = call.client.get("/v1/version", control.Version)
+        daemon = context.client.get("/v1/version", control.Version)
     except NotReachable:
         daemon = None
-    data = {"client": own, "daemon": daemon and daemon.version, "api": control.API_VERSION}
-    told = f"vllamad   {daemon.version}" if daemon else "vllamad   does not answer"
-    call.screen.answer(data, f"vllamactl {own}\n{told}", [own])
+    data = {"client": client, "daemon": daemon and daemon.version, "api": control.API_VERSION}
+    line = f"vllamad   {daemon.version}" if daemon else "vllamad   not reachable"
+    context.screen.answer(data, f"vllamactl {client}\n{line}", [client])
 
 
-def reload(call: CommandContext, *, wait: bool) -> None:
-    """Have the daemon read its configuration again; with `wait`, until the new one counts."""
-    found = control.Reloaded()
+def reload(context: CommandContext, *, wait: bool) -> None:
+    """Reload the daemon's configuration; with `wait`, until the new one is in force."""
+    reloaded = control.Reloaded()
     with (
-        Progression(call.screen, "reloading") as progression,
-        closing(call.client.follow("/v1/reload")) as steps,
+        Progression(context.screen, "reloading") as progression,
+        closing(context.client.follow("/v1/reload")) as steps,
     ):
         for step in steps:
-            found = step.reloaded or found
+            reloaded = step.reloaded or reloaded
             if not wait:
                 break
             if not step.done:
                 progression.report(step)
-    if call.screen.json:
-        done = {"event": "done", "changes": found.changes, "replaced": found.replaced}
-        call.screen.event(done)
+    if context.screen.json:
+        done = {"event": "done", "changes": reloaded.changes, "replaced": reloaded.replaced}
+        context.screen.event(done)
         return
-    call.screen.answer(None, _reload_text(call.screen, found, "in force" if wait else "accepted"))
+    context.screen.answer(
+        None, _reload_text(context.screen, reloaded, "in force" if wait else "accepted")
+    )
 
 
-def _reload_text(screen: Screen, found: control.Reloaded, how: str) -> str:
-    if not found.changes:
+def _reload_text(screen: Screen, reloaded: control.Reloaded, state: str) -> str:
+    if not reloaded.changes:
         return f"{screen.mark(DONE)} nothing has changed"
     bullet = screen.mark(BULLET)
-    width = max(map(len, found.changes))
-    lines = [f"{screen.mark(DONE)} the new configuration is {how}"]
+    width = max(map(len, reloaded.changes))
+    lines = [f"{screen.mark(DONE)} the new configuration is {state}"]
     lines += [
         f"  {bullet} {human.clean(key):<{width}}  {human.clean(effect)}"
-        for key, effect in found.changes.items()
+        for key, effect in reloaded.changes.items()
     ]
-    if found.replaced:
-        names = human.clean(", ".join(found.replaced))
+    if reloaded.replaced:
+        names = human.clean(", ".join(reloaded.replaced))
         lines.append(f"  {screen.mark(STEP)} replaced as soon as idle: {names}")
     return "\n".join(lines)
 
 
 def workers_table(workers: list[control.WorkerInfo]) -> str:
-    """The table of `ps`."""
+    """Format the table of `ps`."""
     heads = ("NAME", "STATE", "SIZE", "PROCESSOR", "CONTEXT", "LEASES", "UNTIL")
     return table(heads, [_row(worker) for worker in workers])
 
@@ -118,7 +120,7 @@ def _until(worker: control.WorkerInfo) -> str:
 
 
 def _reasons(screen: Screen, workers: list[control.WorkerInfo]) -> Iterator[str]:
-    """Why workers are not up, one line each."""
+    """Yield the reason of each failed worker, one line each."""
     for worker in workers:
         if worker.state in _BROKEN and worker.reason:
             mark = screen.mark(FAILED, screen.err)

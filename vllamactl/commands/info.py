@@ -1,4 +1,4 @@
-"""What this machine has: CPU, memory, GPUs, runtimes, versions and paths; needs no daemon."""
+"""The command `info`: CPU, memory, GPUs, runtimes, versions and paths; needs no daemon."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
     client: str
-    daemon: str | None  # None: it does not answer
+    daemon: str | None  # None: not reachable
     python: str
     kernel: str
-    driver: str  # NVIDIA's; empty without
+    driver: str  # NVIDIA's; empty if there is none
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """`gpu_problem` says why a GPU that might be expected cannot be used."""
+    """The facts of this machine; `gpu_problem` is the reason why its GPU cannot be used."""
 
     cpu: Cpu
     memory: MachineMemory
@@ -65,22 +65,22 @@ class _Config(msgspec.Struct, frozen=True):
     paths: dict[str, object] = {}
 
 
-def info(call: CommandContext) -> None:
-    """Show what this machine has, and what the daemon makes of it if it answers."""
-    found = _look(call)
-    call.screen.answer(found, _text(found), [gpu.name for gpu in found.gpus])
+def info(context: CommandContext) -> None:
+    """Show this machine, and the daemon's version and paths if it is reachable."""
+    facts = _inspect(context)
+    context.screen.answer(facts, _text(facts), [gpu.name for gpu in facts.gpus])
 
 
-def _look(call: CommandContext) -> Info:
-    # Here, as these are slow and no other command needs them.
+def _inspect(context: CommandContext) -> Info:
+    # Imported here: slow, and no other command needs them.
     from importlib.metadata import version
 
     from vllamad.host import devices, gpu_detection, gpu_info
     from vllamad.runtimes.installed_runtimes import list_runtimes
 
     described = gpu_info.describe()
-    problem = gpu_detection.look(call.environ.get("CUDA_VISIBLE_DEVICES")).missing
-    daemon, paths = _daemon(call)
+    problem = gpu_detection.look(context.environ.get("CUDA_VISIBLE_DEVICES")).missing
+    daemon, paths = _daemon(context)
     folder = Path(str(paths["state"])) / "runtimes" if "state" in paths else None
     return Info(
         cpu=Cpu(model=devices.cpu_name(PROC), cores=len(os.sched_getaffinity(0))),
@@ -99,19 +99,19 @@ def _look(call: CommandContext) -> Info:
     )
 
 
-def _daemon(call: CommandContext) -> tuple[str | None, dict[str, object]]:
-    """The daemon's version and its paths; without it, the paths it would use if started here."""
+def _daemon(context: CommandContext) -> tuple[str | None, dict[str, object]]:
+    """Return the daemon's version and paths; without it, the paths of one started here."""
     try:
-        found = call.client.get("/v1/version", control.Version).version
-        return found, call.client.get("/v1/config", _Config).paths
+        version = context.client.get("/v1/version", control.Version).version
+        return version, context.client.get("/v1/config", _Config).paths
     except (NotReachable, NotAllowed):
         pass
     try:
-        paths = read_settings(call.environ).paths
+        paths = read_settings(context.environ).paths
     except ConfigError as error:
-        call.screen.note(error.message)
-        home = Path(call.environ.get("HOME", "/"))
-        paths = default_paths(call.environ, os.geteuid(), home)
+        context.screen.note(error.message)
+        home = Path(context.environ.get("HOME", "/"))
+        paths = default_paths(context.environ, os.geteuid(), home)
     names = ("state", "cache", "logs", "run", "control")
     return None, {name: str(getattr(paths, name)) for name in names}
 
@@ -122,44 +122,47 @@ def _memory(proc: Path) -> MachineMemory:
     return MachineMemory(total=sizes["MemTotal"], available=sizes.get("MemAvailable", 0))
 
 
-def _text(found: Info) -> str:
-    memory = found.memory
+def _text(facts: Info) -> str:
+    memory = facts.memory
     machine = [
-        ("cpu", f"{found.cpu.model}, {found.cpu.cores} cores"),
+        ("cpu", f"{facts.cpu.model}, {facts.cpu.cores} cores"),
         ("memory", f"{human.size(memory.total)}, {human.size(memory.available)} available"),
     ]
-    versions = found.versions
+    versions = facts.versions
     return blocks(
         {
             "Machine": machine,
-            "GPUs": list(_gpu_rows(found)),
-            "Runtimes": _runtime_rows(found.runtimes),
+            "GPUs": list(_gpu_rows(facts)),
+            "Runtimes": _runtime_rows(facts.runtimes),
             "Versions": [
                 ("vllamactl", versions.client),
-                ("vllamad", versions.daemon or "does not answer"),
+                ("vllamad", versions.daemon or "not reachable"),
                 ("python", versions.python),
                 ("kernel", versions.kernel),
                 *([("driver", versions.driver)] if versions.driver else []),
             ],
-            "Paths": [(name, str(path)) for name, path in found.paths.items() if path],
+            "Paths": [(name, str(path)) for name, path in facts.paths.items() if path],
         }
     )
 
 
-def _gpu_rows(found: Info) -> Iterator[tuple[str, ...]]:
-    for gpu in found.gpus:
+def _gpu_rows(facts: Info) -> Iterator[tuple[str, ...]]:
+    for gpu in facts.gpus:
         size = f"{human.size(gpu.memory_total)}, {human.size(gpu.memory_free)} free"
         yield str(gpu.index), f"{gpu.name}, {size}, compute capability {gpu.compute_capability}"
-    if found.gpu_problem:
-        yield ("none" if not found.gpus else "problem", found.gpu_problem)
+    if facts.gpu_problem:
+        yield ("none" if not facts.gpus else "problem", facts.gpu_problem)
 
 
 def _runtime_rows(runtimes: Sequence[control.RuntimeInfo]) -> list[tuple[str, ...]]:
     if not runtimes:
         return [("none", "install one with `vllamactl runtime install`")]
     return [
-        (one.name, f"{one.device}{', in use' if one.in_use else ''}{_because(one.problem)}")
-        for one in runtimes
+        (
+            runtime.name,
+            f"{runtime.device}{', in use' if runtime.in_use else ''}{_because(runtime.problem)}",
+        )
+        for runtime in runtimes
     ]
 
 

@@ -1,6 +1,6 @@
-"""The command `logs`: what a worker wrote, from its file, or what the journal has of it and of us.
+"""The command `logs`: the output of a worker from its file, or the entries of the journal.
 
-The file comes from the daemon; the journal is systemd's own program's to read.
+The daemon sends the file; journalctl(1) reads the journal.
 """
 
 from __future__ import annotations
@@ -17,79 +17,87 @@ from vllamad.errors import HostProblem, NotAllowed
 from vllamad.protocol.control import ENGINE_IDENTIFIER, IDENTIFIER, model_path
 
 
-def logs(call: CommandContext, model: str, *, lines: int, follow: bool, journal: bool) -> None:
-    """Print the last lines, and with `follow` what is written from now on.
+def logs(context: CommandContext, model: str, *, lines: int, follow: bool, journal: bool) -> None:
+    """Print the last lines; with `follow`, then new lines as they arrive.
 
-    Without a model they are the daemon's own, which only the journal has.
+    Without a model it prints the daemon's own log, which only the journal has.
     """
     if journal or not model:
-        return _from_journal(call, journal_command(model, lines, follow, json=call.screen.json))
-    return _from_file(call, model, lines, follow)
+        return _from_journal(
+            context, journal_command(model, lines, follow, json=context.screen.json)
+        )
+    return _from_file(context, model, lines, follow)
 
 
 def journal_command(model: str, lines: int, follow: bool, *, json: bool) -> Sequence[str]:
-    """How to ask journalctl(1): for all about one model, or for what the daemon says."""
+    """Return the journalctl(1) command: all entries of a model, or those of the daemon."""
     if model:
         name = parse_model_name(model).display()
-        asked = [f"--identifier={ENGINE_IDENTIFIER}", f"--identifier={IDENTIFIER}", f"MODEL={name}"]
+        filters = [
+            f"--identifier={ENGINE_IDENTIFIER}",
+            f"--identifier={IDENTIFIER}",
+            f"MODEL={name}",
+        ]
     else:
-        asked = [f"--identifier={IDENTIFIER}"]
-    shown = ["--output=json"] if json else ["--output=short-iso", "--no-hostname"]
+        filters = [f"--identifier={IDENTIFIER}"]
+    output = ["--output=json"] if json else ["--output=short-iso", "--no-hostname"]
     return [
-        "journalctl", "--no-pager", "--quiet", f"--lines={lines}", *shown,
-        *(["--follow"] if follow else []), *asked,
+        "journalctl", "--no-pager", "--quiet", f"--lines={lines}", *output,
+        *(["--follow"] if follow else []), *filters,
     ]  # fmt: skip
 
 
-def _from_journal(call: CommandContext, command: Sequence[str]) -> None:
-    if shutil.which(command[0], path=call.environ.get("PATH")) is None:
+def _from_journal(context: CommandContext, command: Sequence[str]) -> None:
+    if shutil.which(command[0], path=context.environ.get("PATH")) is None:
         raise HostProblem(
-            "cannot read the journal: there is no journalctl here",
-            hint="`vllamactl logs MODEL` reads what a worker wrote from its file",
+            "cannot read the journal: journalctl is not installed",
+            hint="`vllamactl logs MODEL` reads the file of a worker",
         )
-    # By way of us, so that what strangers had written stays text on a terminal.
+    # Piped, since control characters from clients must not reach the terminal.
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as reader:
         assert reader.stdout is not None
         assert reader.stderr is not None
-        heard = False
+        printed = False
         try:
             for line in reader.stdout:
-                heard = True
+                printed = True
                 text = line.decode("utf-8", "replace").rstrip("\n")
-                print(human.clean(text), file=call.screen.out, flush=True)
+                print(human.clean(text), file=context.screen.out, flush=True)
             problem = reader.stderr.read().decode("utf-8", "replace").strip()
-        except BaseException:  # Ctrl-C, or nobody reads on
+        except BaseException:  # Ctrl-C, or the reader has left
             reader.terminate()
             raise
     if reader.returncode:
         raise NotAllowed(
             f"cannot read the journal: {human.clean(problem) or f'exit {reader.returncode}'}",
-            hint="members of the groups systemd-journal and adm may",
+            hint="join the group systemd-journal or adm",
         )
-    if not heard:
-        call.screen.note("the journal has nothing of it; a daemon without systemd logs to stderr")
+    if not printed:
+        context.screen.note(
+            "the journal has no such entries; a daemon without systemd logs to stderr"
+        )
 
 
-def _from_file(call: CommandContext, model: str, lines: int, follow: bool) -> None:
+def _from_file(context: CommandContext, model: str, lines: int, follow: bool) -> None:
     path = f"{model_path(model, 'logs')}?follow={int(follow)}&lines={lines}"
-    found = _lines(call.client.text(path))
+    received = _lines(context.client.text(path))
     if follow:
-        for line in found:
-            if call.screen.json:
-                call.screen.event({"line": line})
+        for line in received:
+            if context.screen.json:
+                context.screen.event({"line": line})
             else:
-                print(human.clean(line), file=call.screen.out, flush=True)
+                print(human.clean(line), file=context.screen.out, flush=True)
         return
-    last = list(found)[-lines:] if lines else []
+    last = list(received)[-lines:] if lines else []
     text = "\n".join(human.clean(line) for line in last)
-    if last or call.screen.json:
-        call.screen.answer({"model": model, "lines": last}, text, text.splitlines())
+    if last or context.screen.json:
+        context.screen.answer({"model": model, "lines": last}, text, text.splitlines())
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
-    """Whole lines out of bytes cut anywhere; what is no UTF-8 is shown as such."""
+    """Yield whole lines from pieces cut anywhere; invalid UTF-8 is replaced."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     rest = ""
     for piece in pieces:
@@ -101,5 +109,5 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
 
 
 def _last_drawn(line: str) -> str:
-    """A progress bar draws over its line again and again: only the last picture counts."""
+    """Return the last state of a line that a progress bar redraws with carriage returns."""
     return line.rstrip("\r").rpartition("\r")[2]

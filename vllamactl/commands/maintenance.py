@@ -1,4 +1,4 @@
-"""Look after what is installed: verify that files are as they should be, prune the unneeded."""
+"""The commands `verify` and `prune`: check files against digests, remove unneeded files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vllamad.errors import HostProblem
 from vllamad.protocol.control import Progress, PruneOrder, VerifyOrder
 
 
-def verify(call: CommandContext, model: str) -> None:
-    """Hash every file of a model, or of all, and name those that are bad."""
+def verify(context: CommandContext, model: str) -> None:
+    """Hash every file of one model, or of all models, and list the bad ones."""
     bad: list[Progress] = []
     names: set[str] = set()
     title = f"verifying {model}" if model else "verifying"
-    with Progression(call.screen, title) as progression:
-        for step in _steps(call, "/v1/models/verify", VerifyOrder(model=model)):
+    with Progression(context.screen, title) as progression:
+        for step in _steps(context, "/v1/models/verify", VerifyOrder(model=model)):
             names |= {step.model} - {""}
             if step.problem:
                 bad.append(step)
@@ -28,57 +28,60 @@ def verify(call: CommandContext, model: str) -> None:
                 done, total = step.completed, step.total
                 progression.report(Progress(status=words, completed=done, total=total))
         elapsed = progression.elapsed
-    for one in bad:
-        _tell_bad(call, one)
+    for step in bad:
+        _print_bad(context, step)
     if bad:
         count = f"{len(bad)} file{'s are' if len(bad) > 1 else ' is'}"
         raise HostProblem(
-            f"{count} not as downloaded", hint="`vllamactl pull MODEL` brings a model's files again"
+            f"{count} not as downloaded",
+            hint="`vllamactl pull MODEL` downloads a model's files again",
         )
-    if call.screen.json:
+    if context.screen.json:
         end = {"event": "done", "models": sorted(names), "bad": [], "elapsed": round(elapsed, 3)}
-        call.screen.event(end)
+        context.screen.event(end)
         return
     count = f"{len(names)} model{'s' if len(names) != 1 else ''}"
-    text = f"{call.screen.mark(DONE)} {model or count} verified in {human.clock(elapsed)}"
-    call.screen.answer(None, text)
+    text = f"{context.screen.mark(DONE)} {model or count} verified in {human.clock(elapsed)}"
+    context.screen.answer(None, text)
 
 
-def prune(call: CommandContext, *, dry_run: bool) -> None:
-    """Remove what no model needs, and say what and how much; with `dry_run`, only say."""
-    with Progression(call.screen, "looking for what no model needs"):
-        found = [
+def prune(context: CommandContext, *, dry_run: bool) -> None:
+    """Remove the files that no model needs, and list them; with `dry_run`, only list them."""
+    with Progression(context.screen, "finding files that no model needs"):
+        unneeded = [
             step
-            for step in _steps(call, "/v1/models/prune", PruneOrder(dry_run=dry_run))
+            for step in _steps(context, "/v1/models/prune", PruneOrder(dry_run=dry_run))
             if step.file
         ]
-    freed = sum(step.total for step in found)
-    things = [{"path": one.file, "size": one.total, "why": one.problem} for one in found]
-    bullet = call.screen.mark(BULLET)
+    freed = sum(step.total for step in unneeded)
+    removed = [{"path": step.file, "size": step.total, "why": step.problem} for step in unneeded]
+    bullet = context.screen.mark(BULLET)
     lines = [
-        f"  {bullet} {human.clean(one.file)}  {human.size(one.total)}, {one.problem}"
-        for one in found
+        f"  {bullet} {human.clean(step.file)}  {human.size(step.total)}, {step.problem}"
+        for step in unneeded
     ]
-    what = "would free" if dry_run else "freed"
-    count = f"{len(found)} thing{'s' if len(found) != 1 else ''}"
-    done = call.screen.mark(DONE)
+    verb = "would free" if dry_run else "freed"
+    count = f"{len(unneeded)} item{'s' if len(unneeded) != 1 else ''}"
+    done = context.screen.mark(DONE)
     lines.append(
-        f"{done} {what} {human.size(freed)}, {count}" if found else f"{done} nothing to remove"
+        f"{done} {verb} {human.size(freed)}, {count}" if unneeded else f"{done} nothing to remove"
     )
-    data = {"dry_run": dry_run, "removed": things, "freed": freed}
-    call.screen.answer(data, "\n".join(lines), [one.file for one in found])
+    data = {"dry_run": dry_run, "removed": removed, "freed": freed}
+    context.screen.answer(data, "\n".join(lines), [step.file for step in unneeded])
 
 
-def _steps(call: CommandContext, path: str, order: VerifyOrder | PruneOrder) -> Iterator[Progress]:
-    with closing(call.client.follow(path, order)) as steps:
+def _steps(
+    context: CommandContext, path: str, order: VerifyOrder | PruneOrder
+) -> Iterator[Progress]:
+    with closing(context.client.follow(path, order)) as steps:
         yield from steps
 
 
-def _tell_bad(call: CommandContext, one: Progress) -> None:
-    if call.screen.json:
-        event = {"event": "bad", "model": one.model, "file": one.file, "problem": one.problem}
-        call.screen.event(event)
+def _print_bad(context: CommandContext, step: Progress) -> None:
+    if context.screen.json:
+        event = {"event": "bad", "model": step.model, "file": step.file, "problem": step.problem}
+        context.screen.event(event)
         return
-    mark = call.screen.mark(FAILED, call.screen.err)
-    where = f"{one.model} {one.file}".strip()
-    print(f"{mark} {human.clean(where)}: {human.clean(one.problem)}", file=call.screen.err)
+    mark = context.screen.mark(FAILED, context.screen.err)
+    path = f"{step.model} {step.file}".strip()
+    print(f"{mark} {human.clean(path)}: {human.clean(step.problem)}", file=context.screen.err)

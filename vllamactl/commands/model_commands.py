@@ -10,13 +10,13 @@ import msgspec
 
 from vllamactl import human
 from vllamactl.command_context import CommandContext
-from vllamactl.model_details import ModelDetails, about_text
+from vllamactl.model_details import ModelDetails, details_text
 from vllamactl.progress import Progression
 from vllamactl.render import DONE, STEP, table
 from vllamad.protocol import control
 
 _ID_LENGTH = 12
-_DOING = {
+_VERBS = {
     "load": ("loading", "loaded"),
     "unload": ("unloading", "unloaded"),
     "restart": ("restarting", "restarted"),
@@ -25,10 +25,10 @@ _DOING = {
 }
 
 
-def list_models(call: CommandContext, beginning: str = "") -> None:
-    """Show the installed models, or those whose names begin so."""
-    models = call.client.get("/v1/models", control.Models).models
-    models = [model for model in models if model.name.lower().startswith(beginning.lower())]
+def list_models(context: CommandContext, prefix: str = "") -> None:
+    """List the installed models; only those whose names have the prefix."""
+    models = context.client.get("/v1/models", control.Models).models
+    models = [model for model in models if model.name.lower().startswith(prefix.lower())]
     now = time.time()
     rows = [
         (m.name, _short(m.digest), human.size(m.size), human.ago(m.modified_at, now))
@@ -39,90 +39,98 @@ def list_models(call: CommandContext, beginning: str = "") -> None:
         "total_size_mb": _megabytes(sum(model.size for model in models)),
     }
     names = [model.name for model in models]
-    call.screen.answer(data, table(("NAME", "ID", "SIZE", "MODIFIED"), rows), names)
+    context.screen.answer(data, table(("NAME", "ID", "SIZE", "MODIFIED"), rows), names)
 
 
 TEXTS = ("license", "modelfile", "parameters", "system", "template")
 
 
-def show(call: CommandContext, model: str, text: str = "", *, verbose: bool = False) -> None:
-    """Show what is known of one model, or only one of its TEXTS, as it stands.
+def show(context: CommandContext, model: str, text: str = "", *, verbose: bool = False) -> None:
+    """Show the details of one model, or only one of its TEXTS, unchanged.
 
-    With `verbose` every tensor of its weights too.
+    With `verbose` also every tensor of its weights.
     """
     path = control.model_path(model) + ("?tensors=1" if verbose else "")
-    detail = call.client.get(path, control.ModelDetail)
+    detail = context.client.get(path, control.ModelDetail)
     if text:
         value = str(getattr(detail, text))
-        lines = human.clean_lines(value) if call.screen.out.isatty() else value
-        call.screen.answer({text: value}, lines, lines.splitlines())
+        lines = human.clean_lines(value) if context.screen.out.isatty() else value
+        context.screen.answer({text: value}, lines, lines.splitlines())
         return
-    call.screen.answer(detail, _detail_text(detail), [detail.info.name])
+    context.screen.answer(detail, _detail_text(detail), [detail.info.name])
 
 
-def copy(call: CommandContext, source: str, destination: str) -> None:
-    """Give a model a second name."""
-    order(call, "copy", source, control.CopyOrder(destination=destination))
+def copy(context: CommandContext, source: str, destination: str) -> None:
+    """Copy a model to a second name."""
+    order(context, "copy", source, control.CopyOrder(destination=destination))
 
 
-def order(call: CommandContext, verb: str, model: str, body: msgspec.Struct | None = None) -> None:
-    """Load, unload, restart, copy or delete a model, and show how it goes."""
-    doing, done = _DOING[verb]
-    with Progression(call.screen, f"{doing} {model}") as progression:
-        last = _watch(progression, call.client.follow(control.model_path(model, verb), body))
+def order(
+    context: CommandContext, verb: str, model: str, body: msgspec.Struct | None = None
+) -> None:
+    """Load, unload, restart, copy or delete a model, and show the progress."""
+    doing, done = _VERBS[verb]
+    with Progression(context.screen, f"{doing} {model}") as progression:
+        last = _watch(progression, context.client.follow(control.model_path(model, verb), body))
         elapsed = progression.elapsed
-    if call.screen.json:
+    if context.screen.json:
         end = {"event": "done", "model": model, "status": last.status or done}
         if verb == "delete":
             end |= {"deleted": True}
-        call.screen.event(end | {"elapsed": round(elapsed, 3)})
+        context.screen.event(end | {"elapsed": round(elapsed, 3)})
         return
-    told = f": {human.clean(last.status)}" if last.status not in ("", done, "success") else ""
-    text = f"{call.screen.mark(DONE)} {done} {model} in {human.clock(elapsed)}{told}"
-    call.screen.answer(None, text)
+    detail = f": {human.clean(last.status)}" if last.status not in ("", done, "success") else ""
+    text = f"{context.screen.mark(DONE)} {done} {model} in {human.clock(elapsed)}{detail}"
+    context.screen.answer(None, text)
 
 
-def remove(call: CommandContext, models: Sequence[str]) -> None:
-    """Remove models, one after the other, up to the first that cannot be."""
+def remove(context: CommandContext, models: Sequence[str]) -> None:
+    """Remove models one by one, up to the first error."""
     for model in models:
-        order(call, "delete", model)
+        order(context, "delete", model)
 
 
-def pull(call: CommandContext, model: str, *, detach: bool = False) -> None:
-    """Download a model, unless it is here already; with `detach` only see that it has begun."""
-    found: dict[str, int] = {}  # bytes of each file that were here
+def pull(context: CommandContext, model: str, *, detach: bool = False) -> None:
+    """Download a model unless it is installed; with `detach` return once it has begun."""
+    present: dict[str, int] = {}  # bytes of each file before the pull
     moved = False
-    with Progression(call.screen, f"pulling {model}") as progression:
-        wanted = control.PullOrder(model=model, detach=detach)
-        with closing(call.client.follow("/v1/models/pull", wanted)) as steps:
+    with Progression(context.screen, f"pulling {model}") as progression:
+        pull_order = control.PullOrder(model=model, detach=detach)
+        with closing(context.client.follow("/v1/models/pull", pull_order)) as steps:
             for step in steps:
-                if detach and step.completed < step.total:  # the plan stands, and bytes are to come
+                if (
+                    detach and step.completed < step.total
+                ):  # the plan is made, and the download has begun
                     break
-                moved |= step.completed > found.setdefault(step.digest, step.completed)
+                moved |= step.completed > present.setdefault(step.digest, step.completed)
                 if not step.done:
                     progression.report(step)
             else:
                 detach = False
         elapsed = progression.elapsed
     if detach:
-        _leave(call, model)
+        _print_detached(context, model)
         return
-    detail = call.client.get(control.model_path(model), control.ModelDetail)
-    if call.screen.json:
+    detail = context.client.get(control.model_path(model), control.ModelDetail)
+    if context.screen.json:
         end = {"event": "done", "model": detail.info.name, "cached": not moved}
-        call.screen.event(end | {"path": detail.path, "elapsed": round(elapsed, 3)})
+        context.screen.event(end | {"path": detail.path, "elapsed": round(elapsed, 3)})
         return
     size = human.size(detail.info.size)
-    how = f"pulled {model} ({size}) in {human.clock(elapsed)}" if moved else f"{model} is here"
-    call.screen.answer(None, f"{call.screen.mark(DONE)} {how}")
+    result = (
+        f"pulled {model} ({size}) in {human.clock(elapsed)}"
+        if moved
+        else f"{model} is already installed"
+    )
+    context.screen.answer(None, f"{context.screen.mark(DONE)} {result}")
 
 
-def _leave(call: CommandContext, model: str) -> None:
-    if call.screen.json:
-        call.screen.event({"event": "detached", "model": model})
+def _print_detached(context: CommandContext, model: str) -> None:
+    if context.screen.json:
+        context.screen.event({"event": "detached", "model": model})
         return
-    text = f"{call.screen.mark(STEP)} vllamad goes on pulling {model}"
-    call.screen.answer(None, f"{text}; see it with `vllamactl pull {model}`")
+    text = f"{context.screen.mark(STEP)} vllamad continues to pull {model}"
+    context.screen.answer(None, f"{text}; watch it with `vllamactl pull {model}`")
 
 
 def _watch(progression: Progression, steps: Iterator[control.Progress]) -> control.Progress:
@@ -159,7 +167,7 @@ def _listed(model: control.ModelInfo) -> dict[str, object]:
 
 def _detail_text(detail: control.ModelDetail) -> str:
     info = detail.info
-    about = ModelDetails(
+    details = ModelDetails(
         architecture=info.family,
         parameter_size=info.parameter_size,
         quantization=info.quantization,
@@ -171,14 +179,14 @@ def _detail_text(detail: control.ModelDetail) -> str:
     )
     facts = [("size", human.size(info.size)), ("id", _short(info.digest)), ("path", detail.path)]
     tensors = [
-        (human.clean(one.name), one.type, f"[{' '.join(map(str, one.shape))}]")
-        for one in detail.tensors
+        (human.clean(tensor.name), tensor.type, f"[{' '.join(map(str, tensor.shape))}]")
+        for tensor in detail.tensors
     ]
-    return about_text(about, facts=facts, memory=_memory(detail.memory), tensors=tensors)
+    return details_text(details, facts=facts, memory=_memory(detail.memory), tensors=tensors)
 
 
 def _memory(memory: control.ModelMemory) -> list[tuple[str, ...]]:
-    """What it takes to load it here; nothing where the daemon does not say."""
+    """Return the memory a load takes here; empty if the daemon reports none."""
     if not memory.weights:
         return []
     rows = [("weights", human.size(memory.weights))]

@@ -1,4 +1,4 @@
-"""Talk to a model: `run MODEL` at the terminal, `run MODEL PROMPT` for one answer."""
+"""The command `run`: `run MODEL` starts a chat, `run MODEL PROMPT` prints one reply."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from vllamad.errors import BadInput, ModelNotFound
 from vllamad.protocol.control import Progress
 from vllamad.translate.go.duration import parse_duration
 
-# vllamactl.chat.repl is imported where it is used: prompt_toolkit is slow, and one answer needs
-# no line editing.
+# vllamactl.chat.repl is imported late: prompt_toolkit is slow, and a single reply needs no editing.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class RunOptions:
     """The options of `run`."""
 
     format: str = ""
@@ -37,47 +36,47 @@ class Wishes:
     wrap: bool = True
 
 
-def run(call: CommandContext, model: str, prompt: Sequence[str], wishes: Wishes) -> None:
-    """Talk until the person leaves, or answer once: a prompt, what is piped in, or both."""
-    session = _session(model, wishes)
+def run(context: CommandContext, model: str, prompt: Sequence[str], options: RunOptions) -> None:
+    """Start a chat, or print one reply to a prompt, to piped input, or to both."""
+    session = _session(model, options)
     typing = _is_terminal(sys.stdin)
     piped = "" if typing else _piped()
     text = " ".join([piped, *prompt] if piped else prompt)
-    api = OllamaClient(find_api(call.client, call.environ), call.environ)
+    api = OllamaClient(find_api(context.client, context.environ), context.environ)
     if prompt or not (typing and _is_terminal(sys.stdout)):
-        session.shown = _shown(call, api, model)
-        _answer(call, api, session, text)
+        session.shown = _shown(context, api, model)
+        _reply(context, api, session, text)
         return
-    if call.screen.json:
-        raise BadInput("cannot talk in JSON", hint="give a prompt: vllamactl run MODEL PROMPT")
-    session.shown = _shown(call, api, model)
+    if context.screen.json:
+        raise BadInput("cannot chat in JSON", hint="give a prompt: vllamactl run MODEL PROMPT")
+    session.shown = _shown(context, api, model)
     if session.can("embedding"):
         raise BadInput(
-            f"cannot talk to {model}: it only makes embeddings",
+            f"cannot chat with {model}: it only makes embeddings",
             hint="give it a text: vllamactl run MODEL TEXT",
         )
-    from vllamactl.chat.repl import talk
+    from vllamactl.chat.repl import chat
 
-    talk(call, api, session)
+    chat(context, api, session)
 
 
-def spell_think(argv: Sequence[str]) -> list[str]:
-    """`--think` alone is `--think=true`, so that the word behind it stays a word."""
+def normalize_think(argv: Sequence[str]) -> list[str]:
+    """Replace `--think` alone by `--think=true`, so that argparse leaves the next word alone."""
     end = argv.index("--") if "--" in argv else len(argv)
     return ["--think=true" if word == "--think" else word for word in argv[:end]] + [*argv[end:]]
 
 
-def _session(model: str, wishes: Wishes) -> Session:
-    if wishes.keep_alive:
-        parse_duration(wishes.keep_alive)
+def _session(model: str, options: RunOptions) -> Session:
+    if options.keep_alive:
+        parse_duration(options.keep_alive)
     return Session(
         model=model,
-        format=read_format(wishes.format) if wishes.format else None,
-        think=_think(wishes.think),
-        keep_alive=wishes.keep_alive,
-        verbose=wishes.verbose,
-        wrap=wishes.wrap,
-        hide_thinking=wishes.hide_thinking,
+        format=read_format(options.format) if options.format else None,
+        think=_think(options.think),
+        keep_alive=options.keep_alive,
+        verbose=options.verbose,
+        wrap=options.wrap,
+        hide_thinking=options.hide_thinking,
     )
 
 
@@ -90,59 +89,61 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _piped() -> str:
-    """What comes on standard input, whatever its bytes; nothing where that is closed."""
+    """Return standard input as text; empty if it is closed."""
     stream: TextIO | None = sys.stdin
     return "" if stream is None else stream.buffer.read().decode(errors="replace")
 
 
-def _shown(call: CommandContext, api: OllamaClient, model: str) -> Shown:
-    """What is known of the model; pulled first where it is not installed."""
+def _shown(context: CommandContext, api: OllamaClient, model: str) -> Shown:
+    """Return the details of the model; pull it first if it is not installed."""
     try:
         return show(api, model)
     except ModelNotFound:
-        with Progression(call.screen, f"pulling {model}") as progression:
+        with Progression(context.screen, f"pulling {model}") as progression:
             for step in api.follow("/api/pull", {"model": model}, Progress):
                 progression.report(step)
         return show(api, model)
 
 
-def _answer(call: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
+def _reply(context: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
     if session.can("embedding"):
-        _embed(call, api, session, text)
+        _embed(context, api, session, text)
         return
     images: list[str] = []
     if session.can("vision"):
         text, images = take_images(text)
     body = session.generate(text, images)
-    if call.screen.json:
+    if context.screen.json:
         reply = api.post("/api/generate", body | {"stream": False}, msgspec.Raw)
-        call.screen.answer(reply, "")
+        context.screen.answer(reply, "")
         return
-    from vllamactl.chat.spinner import awaited
+    from vllamactl.chat.spinner import with_spinner
 
-    answer = Answer(call.screen, wrap=session.wrap, hide_thinking=session.hide_thinking)
+    answer = Answer(context.screen, wrap=session.wrap, hide_thinking=session.hide_thinking)
     try:
-        for piece in awaited(call, session.model, api.follow("/api/generate", body, ResponsePiece)):
+        for piece in with_spinner(
+            context, session.model, api.follow("/api/generate", body, ResponsePiece)
+        ):
             answer.add(piece)
     finally:
         answer.end()
     if session.verbose:
-        write_lines(call.screen.err, summary(answer.last))
+        write_lines(context.screen.err, summary(answer.last))
 
 
 class _Embedded(msgspec.Struct, frozen=True):
     embeddings: list[list[float]]
 
 
-def _embed(call: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
-    """The vector of a text, as one line of JSON."""
+def _embed(context: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
+    """Print the vector of a text, as one line of JSON."""
     if not text:
         raise BadInput(
-            f"cannot make an embedding of nothing: {session.model} only makes embeddings",
+            f"cannot embed an empty text: {session.model} only makes embeddings",
             hint="give it a text: vllamactl run MODEL TEXT",
         )
     body: dict[str, object] = {"model": session.model, "input": text}
     if session.keep_alive:
         body["keep_alive"] = session.keep_alive
     for vector in api.post("/api/embed", body, _Embedded).embeddings:
-        print(msgspec.json.encode(vector).decode(), file=call.screen.out)
+        print(msgspec.json.encode(vector).decode(), file=context.screen.out)

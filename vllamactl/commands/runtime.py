@@ -1,4 +1,4 @@
-"""Engine runtimes of this machine: install, list, use; needs no daemon."""
+"""The commands `runtime install`, `list` and `use`; they need no daemon."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from vllamactl.progress import Progression
 from vllamactl.render import DONE, FAILED, table
 from vllamad.protocol.control import Progress
 
-# vllamad.runtimes is imported where it is used: it is slow, and no other command needs it.
+# vllamad.runtimes is imported late: it is slow, and no other command needs it.
 
 
 def install(
-    call: CommandContext,
+    context: CommandContext,
     *,
     device: Literal["cpu", "cuda"] | None,
     version: str | None,
     repair: bool = False,
 ) -> None:
-    """Install an engine, or mend one, see it start, and show how it goes."""
+    """Install or repair an engine, test it, and show the progress."""
     from vllamad.runtimes import install as installing
     from vllamad.runtimes import installed_runtimes
 
-    folder = _folder(call.environ)
+    folder = _folder(context.environ)
     before = {info.name for info in installed_runtimes.list_runtimes(folder) if not info.problem}
-    mended: list[str] = []
+    repaired: list[str] = []
     with Progression(
-        call.screen, "mending a runtime" if repair else "installing a runtime"
+        context.screen, "repairing a runtime" if repair else "installing a runtime"
     ) as progression:
 
         def progress(step: str) -> None:
             progression.report(Progress(status=step))
 
         if repair:
-            facts, mended = installing.repair_runtime(
+            facts, repaired = installing.repair_runtime(
                 folder, device=device, version=version, progress=progress
             )
         else:
@@ -46,45 +46,53 @@ def install(
                 folder, device=device, version=version, progress=progress
             )
         elapsed = progression.elapsed
-    if call.screen.json:
+    if context.screen.json:
         names = ("name", "python", "engine", "version", "device")
         end: dict[str, object] = {name: getattr(facts, name) for name in names}
-        end |= {"mended": mended} if repair else {}
-        call.screen.event({"event": "done", **end, "elapsed": round(elapsed, 3)})
+        end |= {"mended": repaired} if repair else {}
+        context.screen.event({"event": "done", **end, "elapsed": round(elapsed, 3)})
         return
     if repair:
-        how = "is mended" if mended else "is sound: nothing was to be mended"
+        result = "is repaired" if repaired else "is intact: nothing to repair"
     else:
-        how = "is here" if facts.name in before else f"installed in {human.clock(elapsed)}"
-    told = [f"{call.screen.mark(DONE)} {facts.name} {how}", *(f"  {one}" for one in mended)]
-    call.screen.answer(None, "\n".join(told))
+        result = (
+            "is already installed"
+            if facts.name in before
+            else f"installed in {human.clock(elapsed)}"
+        )
+    lines = [
+        f"{context.screen.mark(DONE)} {facts.name} {result}",
+        *(f"  {line}" for line in repaired),
+    ]
+    context.screen.answer(None, "\n".join(lines))
 
 
-def show(call: CommandContext) -> None:
-    """Show the installed runtimes, and which one is in use."""
+def show(context: CommandContext) -> None:
+    """List the installed runtimes, and mark the one in use."""
     from vllamad.runtimes.installed_runtimes import list_runtimes
 
-    found = list_runtimes(_folder(call.environ))
+    runtimes = list_runtimes(_folder(context.environ))
     rows = [
-        (info.name, info.version, info.device, "in use" if info.in_use else "-") for info in found
+        (info.name, info.version, info.device, "in use" if info.in_use else "-")
+        for info in runtimes
     ]
-    names = [info.name for info in found]
+    names = [info.name for info in runtimes]
     text = table(("NAME", "VERSION", "DEVICE", "STATE"), rows)
-    call.screen.answer({"runtimes": found}, text, names)
-    for info in found:
+    context.screen.answer({"runtimes": runtimes}, text, names)
+    for info in runtimes:
         if info.problem:
-            mark = call.screen.mark(FAILED, call.screen.err)
-            call.screen.note(f"{mark} {info.name}: {human.clean(info.problem)}")
+            mark = context.screen.mark(FAILED, context.screen.err)
+            context.screen.note(f"{mark} {info.name}: {human.clean(info.problem)}")
 
 
-def use(call: CommandContext, name: str) -> None:
-    """Choose the runtime that workers run from their next start."""
+def use(context: CommandContext, name: str) -> None:
+    """Choose the runtime of workers, from their next start."""
     from vllamad.runtimes import installed_runtimes
 
-    facts = installed_runtimes.use_runtime(_folder(call.environ), name)
+    facts = installed_runtimes.use_runtime(_folder(context.environ), name)
     data = {"name": facts.name, "python": facts.python, "in_use": True}
-    text = f"{call.screen.mark(DONE)} workers use {facts.name} from their next start"
-    call.screen.answer(data, text)
+    text = f"{context.screen.mark(DONE)} workers use {facts.name} from their next start"
+    context.screen.answer(data, text)
 
 
 def _folder(environ: Mapping[str, str]) -> Path:

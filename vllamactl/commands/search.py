@@ -1,4 +1,4 @@
-"""The catalogue of models that can be pulled by a short name; needs no daemon and no network."""
+"""The command `search`: models that have a short name; needs no daemon and no network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from vllamad.core.variants import KnownModel
 
 
-def search(call: CommandContext, words: list[str]) -> None:
-    """Show the known models in whose name, description or repositories every word is."""
+def search(context: CommandContext, words: list[str]) -> None:
+    """List the known models that contain every word in name, description or repositories."""
     from vllamad.models.registry.registry_file import (
-        load_registry,  # reads TOML: slow, and no other needs it
+        load_registry,  # reads TOML: slow, and no other command needs it
     )
 
-    known = load_registry(read_settings(call.environ).paths.registry_files)
-    found = known.search(" ".join(words))
+    registry = load_registry(read_settings(context.environ).paths.registry_files)
+    matches = registry.search(" ".join(words))
     rows = [
         (
             model.name,
@@ -30,13 +30,13 @@ def search(call: CommandContext, words: list[str]) -> None:
             model.license + (", gated" if model.gated else ""),
             model.about,
         )
-        for model in found
+        for model in matches
     ]
     heads = ("NAME", "SIZE", "CONTEXT", "VARIANTS", "LICENSE", "ABOUT")
-    data = {"models": [_as_json(model) for model in found]}
-    call.screen.answer(data, table(heads, rows), [model.name for model in found])
-    if not found:
-        call.screen.note("no known model has all of these words; any org/repo can be pulled")
+    data = {"models": [_as_json(model) for model in matches]}
+    context.screen.answer(data, table(heads, rows), [model.name for model in matches])
+    if not matches:
+        context.screen.note("no known model matches all of these words; any org/repo can be pulled")
 
 
 def _as_json(model: KnownModel) -> dict[str, object]:

@@ -46,7 +46,7 @@ def advance(present: State, next_state: State) -> State:
 class Ending:
     """The end of one engine process: `ready_for` is the seconds it was ready."""
 
-    asked: bool  # a stop was requested
+    requested: bool  # a stop was requested
     reason: str = ""
     ready_for: float = 0.0
     deterministic: bool = False  # another start ends the same way
@@ -87,7 +87,7 @@ def decide_after_ending(
     died together do not restart together.
     """
     last = endings[-1]
-    if last.asked:
+    if last.requested:
         return StayStopped()
     failures = _failures_in_a_row(endings, rules)
     limit = min(2, rules.max_failures) if last.deterministic else rules.max_failures
@@ -100,7 +100,7 @@ def _failures_in_a_row(endings: Sequence[Ending], rules: Rules) -> int:
     """Count back from the newest; a process that was ready for long is the last one counted."""
     count = 0
     for ending in reversed(endings):
-        if ending.asked:
+        if ending.requested:
             break
         count += 1
         if ending.ready_for >= rules.steady:

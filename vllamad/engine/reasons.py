@@ -154,7 +154,7 @@ def admitted_length(reason: str) -> int:
     return int(found[1]) if found else 0
 
 
-def progress(line: str) -> str | None:
+def read_load_phase(line: str) -> str | None:
     """Return in words what a loading engine does from this line on, or None if it says nothing."""
     if shards := _SHARDS.search(line):
         return f"loading weights: {shards[1]} %"

@@ -6,18 +6,7 @@ import instructor
 import openai
 from answers import Answer
 from instructor.core import InstructorRetryException
-from kit import (
-    MESSAGES,
-    MISSING,
-    MODEL,
-    URL,
-    drive,
-    feature,
-    is_json,
-    names_paris,
-    refused,
-    together,
-)
+from kit import MESSAGES, MISSING, MODEL, URL, all_together, drive, feature, refused
 
 KEYS = {"base_url": f"{URL}/v1", "api_key": "any"}
 ASK = {
@@ -34,10 +23,14 @@ def client(mode: instructor.Mode = instructor.Mode.JSON_SCHEMA) -> instructor.In
     return instructor.from_openai(openai.OpenAI(**KEYS), mode=mode)
 
 
+def is_an_answer(answer: object) -> None:
+    assert isinstance(answer, Answer), repr(answer)
+
+
 @feature("chat")
-def _() -> None:
+def _() -> object:
     answer = client().create(**{**ASK, "response_model": None})
-    names_paris(answer.choices[0].message.content)
+    return answer.choices[0].message.content
 
 
 @feature("JSON schema")
@@ -53,13 +46,13 @@ def _() -> None:
 
 
 @feature("JSON mode")
-def _() -> None:
+def _() -> object:
     # Which keys come without a schema is up to the model: that it is an object is our promise.
     try:
         _, completion = client(instructor.Mode.JSON).create_with_completion(**ASK)
     except InstructorRetryException as error:
         completion = error.last_completion
-    is_json(completion.choices[0].message.content)
+    return completion.choices[0].message.content
 
 
 @feature("token counts")
@@ -80,17 +73,17 @@ def _() -> None:
         client().create(**{**ASK, "model": MISSING})
 
 
-@feature("async")
-async def _() -> None:
+@feature("async", shows=is_an_answer)
+async def _() -> object:
     async with openai.AsyncOpenAI(**KEYS) as other:
         patched = instructor.from_openai(other, mode=instructor.Mode.JSON_SCHEMA)
-        assert isinstance(await patched.create(**ASK), Answer)
+        return await patched.create(**ASK)
 
 
-@feature("in parallel")
-def _() -> None:
+@feature("in parallel", shows=all_together(True))
+def _() -> object:
     one = client()
-    assert all(isinstance(answer, Answer) for answer in together(lambda _: one.create(**ASK)))
+    return lambda: isinstance(one.create(**ASK), Answer)
 
 
 drive()

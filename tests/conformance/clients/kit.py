@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 URL = sys.argv[1]
 MODEL = "smollm2:135m"
@@ -46,15 +47,20 @@ PATIENCE = 5.0  # seconds until it is known that a client has come or gone
 LIMIT = 120  # seconds for one feature: a hang is a failure with a name
 
 Feature = Callable[[], object]
-_features: dict[str, Feature] = {}
+Judge = Callable[[Any], None]
+_features: dict[str, tuple[Feature, Judge | None]] = {}
 
 
-def feature(name: str) -> Callable[[Feature], Feature]:
-    """Register a function, async or not, as what shows the feature `name` of the table."""
+def feature(name: str, *, shows: Judge | None = None) -> Callable[[Feature], Feature]:
+    """Register a call of the client, async or not, as the feature `name` of the table.
+
+    What the call returns is judged by `shows`, else by the judge of that feature in `JUDGES`. A
+    call that is the only one of its feature asserts for itself and returns nothing.
+    """
 
     def register(run: Feature) -> Feature:
         assert name not in _features, name
-        _features[name] = run
+        _features[name] = run, shows or JUDGES.get(name)
         return run
 
     return register
@@ -63,19 +69,18 @@ def feature(name: str) -> Callable[[Feature], Feature]:
 def drive() -> None:
     """Run everything registered and say how it went."""
     signal.signal(signal.SIGALRM, _too_long)
-    for name, run in _features.items():
+    for name, (run, judge) in _features.items():
         signal.alarm(LIMIT)
-        problem = _problem(run)
+        problem = _problem(run, judge)
         signal.alarm(0)
         print("\n" + json.dumps({"feature": name, "problem": problem}), flush=True)
 
 
-def _problem(run: Feature) -> str:
+def _problem(run: Feature, judge: Judge | None) -> str:
     try:
-        if inspect.iscoroutinefunction(run):
-            asyncio.run(run())
-        else:
-            run()
+        result = asyncio.run(run()) if inspect.iscoroutinefunction(run) else run()
+        if judge is not None:
+            judge(result)
     except Exception as error:  # noqa: BLE001 whatever it is, the table tells it
         frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
         ours = [frame.lineno for frame in frames if frame.filename == run.__code__.co_filename]
@@ -101,12 +106,6 @@ def refused(kind: type[Exception], *words: str, status: int | None = None) -> Ge
         assert status is None or told == status, f"status {told}, not {status}: {text}"
     else:
         raise AssertionError(f"no {kind.__name__} was raised")
-
-
-def together(ask: Callable[[int], object], count: int = 4) -> list[object]:
-    """What `ask` says to each of `count` threads that ask at the same time."""
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(ask, range(count)))
 
 
 def is_served() -> None:
@@ -136,6 +135,48 @@ def _leases() -> int:
     return sum(worker["leases"] for worker in workers)
 
 
+def all_together(result: object, count: int = 4) -> Judge:
+    """The call gives `result` in each of `count` threads that make it at the same time."""
+
+    def judge(call: Callable[[], object]) -> None:
+        with ThreadPoolExecutor(count) as pool:
+            results = list(pool.map(lambda _: call(), range(count)))
+        assert results == [result] * count, results
+
+    return judge
+
+
+def lets_go(shows: Judge) -> Judge:
+    """Steps: a stream has begun, it is closed, and the answer to the next request."""
+
+    def judge(steps: Iterator[object]) -> None:
+        next(steps)
+        is_served()
+        next(steps)
+        is_let_go()
+        shows(next(steps))
+
+    return judge
+
+
+def lacks(word: str) -> Judge:
+    """The text was stopped before `word`."""
+
+    def judge(text: str) -> None:
+        assert word not in text, repr(text)
+
+    return judge
+
+
+def are_the_same(texts: Sequence[str]) -> None:
+    one, other = texts
+    assert one == other, texts
+
+
+def is_vector(vector: Sequence[float]) -> None:
+    assert len(vector) == DIMENSIONS, len(vector)
+
+
 def names_paris(text: str | None) -> None:
     """The one thing this model knows: shows that it saw the question, in its chat template."""
     assert "Paris" in (text or ""), repr(text)
@@ -160,3 +201,16 @@ def are_alike(vectors: Sequence[Sequence[float]]) -> None:
 
 def _product(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+JUDGES: dict[str, Judge] = {
+    **dict.fromkeys(("chat", "chat, streamed", "generate", "generate, streamed"), names_paris),
+    **dict.fromkeys(("responses", "responses, streamed", "async", "async, streamed"), names_paris),
+    **dict.fromkeys(("embed many", "async, embed"), are_alike),
+    "embed one": is_vector,
+    "JSON mode": is_json,
+    "seed": are_the_same,
+    "stop strings": lacks("Paris"),
+    "cancel": lets_go(names_paris),
+    "in parallel": all_together(5),
+}

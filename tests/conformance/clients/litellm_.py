@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 
 import litellm
 from answers import Answer
@@ -20,14 +21,13 @@ from kit import (
     TEXTS,
     URL,
     WEATHER,
-    are_alike,
     drive,
     feature,
-    is_json,
     is_let_go,
     is_served,
+    lacks,
+    lets_go,
     refused,
-    together,
 )
 
 PROVIDER = sys.argv[2]
@@ -47,18 +47,18 @@ def _() -> None:
     assert told["max_tokens"] == 8192, told
 
 
-@feature("chat")
-def _() -> None:
+@feature("chat", shows=is_answer)
+def _() -> object:
     answer = litellm.completion(**GREEDY)
-    is_answer(answer.choices[0].message.content)
     assert answer.choices[0].finish_reason in ("stop", "length")
+    return answer.choices[0].message.content
 
 
-@feature("chat, streamed")
-def _() -> None:
+@feature("chat, streamed", shows=is_answer)
+def _() -> object:
     chunks = list(litellm.completion(**GREEDY, stream=True))
-    is_answer("".join(chunk.choices[0].delta.content or "" for chunk in chunks))
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
 @feature("system message")
@@ -79,10 +79,9 @@ def _() -> None:
 
 
 @feature("seed")
-def _() -> None:
+def _() -> object:
     told = {**SHORT, "temperature": 1.5, "seed": 7, "max_tokens": 20}
-    one, other = (litellm.completion(**told).choices[0].message.content for _ in "12")
-    assert one == other
+    return [litellm.completion(**told).choices[0].message.content for _ in "12"]
 
 
 @feature("limit of tokens")
@@ -93,10 +92,10 @@ def _() -> None:
         assert answer.choices[0].finish_reason == "length"
 
 
-@feature("stop strings")
-def _() -> None:
+@feature("stop strings", shows=lacks("a"))
+def _() -> object:
     answer = litellm.completion(**{**GREEDY, "max_tokens": 60}, stop=["a"])
-    assert "a" not in (answer.choices[0].message.content or "")
+    return answer.choices[0].message.content or ""
 
 
 @feature("JSON schema")
@@ -106,10 +105,10 @@ def _() -> None:
 
 
 @feature("JSON mode")
-def _() -> None:
+def _() -> object:
     told = {**GREEDY, "messages": [{"role": "user", "content": ASK_JSON}]}
     answer = litellm.completion(**told, response_format={"type": "json_object"})
-    is_json(answer.choices[0].message.content)
+    return answer.choices[0].message.content
 
 
 if PROVIDER == "ollama_chat":  # the other one writes the tools into its prompt
@@ -121,16 +120,16 @@ if PROVIDER == "ollama_chat":  # the other one writes the tools into its prompt
 
 
 @feature("embed one")
-def _() -> None:
+def _() -> object:
     answer = litellm.embedding(f"ollama/{EMBEDDER}", input=[TEXTS[0]], api_base=URL)
-    assert len(answer.data[0]["embedding"]) == 384
+    return answer.data[0]["embedding"]
 
 
 @feature("embed many")
-def _() -> None:
+def _() -> object:
     answer = litellm.embedding(f"ollama/{EMBEDDER}", input=TEXTS, api_base=URL)
-    are_alike([entry["embedding"] for entry in answer.data])
     assert answer.usage.prompt_tokens
+    return [entry["embedding"] for entry in answer.data]
 
 
 @feature("model not found")
@@ -142,25 +141,24 @@ def _() -> None:
 LONG = {**GREEDY, "messages": [{"role": "user", "content": ENDLESS}], "max_tokens": 4000}
 
 
-@feature("cancel")
-def _() -> None:
+@feature("cancel", shows=lets_go(is_answer))
+def _() -> Iterator[object]:
     stream = litellm.completion(**LONG, stream=True)
-    next(stream)
-    is_served()
+    yield next(stream)
     del stream  # there is no other way
-    is_let_go()
-    is_answer(litellm.completion(**GREEDY).choices[0].message.content)
+    yield
+    yield litellm.completion(**GREEDY).choices[0].message.content
 
 
-@feature("async")
-async def _() -> None:
-    is_answer((await litellm.acompletion(**GREEDY)).choices[0].message.content)
+@feature("async", shows=is_answer)
+async def _() -> object:
+    return (await litellm.acompletion(**GREEDY)).choices[0].message.content
 
 
-@feature("async, streamed")
-async def _() -> None:
+@feature("async, streamed", shows=is_answer)
+async def _() -> object:
     stream = await litellm.acompletion(**GREEDY, stream=True)
-    is_answer("".join([chunk.choices[0].delta.content or "" async for chunk in stream]))
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
 
 @feature("async, cancel")
@@ -174,15 +172,14 @@ async def _() -> None:
 
 
 @feature("async, embed")
-async def _() -> None:
+async def _() -> object:
     answer = await litellm.aembedding(f"ollama/{EMBEDDER}", input=TEXTS, api_base=URL)
-    are_alike([entry["embedding"] for entry in answer.data])
+    return [entry["embedding"] for entry in answer.data]
 
 
 @feature("in parallel")
-def _() -> None:
-    counts = together(lambda _: litellm.completion(**SHORT).usage.completion_tokens)
-    assert counts == [5] * len(counts)
+def _() -> object:
+    return lambda: litellm.completion(**SHORT).usage.completion_tokens
 
 
 drive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import ollama
@@ -21,15 +22,12 @@ from kit import (
     TEXTS,
     URL,
     WEATHER,
-    are_alike,
     drive,
     feature,
-    is_json,
     is_let_go,
     is_served,
     names_paris,
     refused,
-    together,
 )
 
 client = ollama.Client(host=URL)
@@ -71,29 +69,29 @@ def _() -> None:
 
 
 @feature("chat")
-def _() -> None:
+def _() -> object:
     answer = client.chat(MODEL, MESSAGES, options=GREEDY)
-    names_paris(answer.message.content)
     assert answer.done_reason == "stop"
+    return answer.message.content
 
 
 @feature("chat, streamed")
-def _() -> None:
+def _() -> object:
     chunks = list(client.chat(MODEL, MESSAGES, options=GREEDY, stream=True))
-    names_paris("".join(chunk.message.content or "" for chunk in chunks))
     assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    return "".join(chunk.message.content or "" for chunk in chunks)
 
 
 @feature("generate")
-def _() -> None:
-    names_paris(client.generate(MODEL, QUESTION, options=GREEDY).response)
+def _() -> object:
+    return client.generate(MODEL, QUESTION, options=GREEDY).response
 
 
 @feature("generate, streamed")
-def _() -> None:
+def _() -> object:
     chunks = list(client.generate(MODEL, QUESTION, options=GREEDY, stream=True))
-    names_paris("".join(chunk.response or "" for chunk in chunks))
     assert chunks[-1].done
+    return "".join(chunk.response or "" for chunk in chunks)
 
 
 @feature("system message")
@@ -115,10 +113,9 @@ def _() -> None:
 
 
 @feature("seed")
-def _() -> None:
+def _() -> object:
     options = {"seed": 7, "temperature": 1.5, "num_predict": 20}
-    one, other = (client.generate(MODEL, QUESTION, options=options).response for _ in "12")
-    assert one == other
+    return [client.generate(MODEL, QUESTION, options=options).response for _ in "12"]
 
 
 @feature("limit of tokens")
@@ -128,11 +125,11 @@ def _() -> None:
 
 
 @feature("stop strings")
-def _() -> None:
+def _() -> object:
     options = {**GREEDY, "stop": ["Paris"], "num_predict": 40}
     answer = client.chat(MODEL, MESSAGES, options=options)
-    assert "Paris" not in (answer.message.content or "")
     assert answer.done_reason == "stop"
+    return answer.message.content or ""
 
 
 @feature("JSON schema")
@@ -143,9 +140,9 @@ def _() -> None:
 
 
 @feature("JSON mode")
-def _() -> None:
+def _() -> object:
     options = {**GREEDY, "num_predict": 60}
-    is_json(client.generate(MODEL, ASK_JSON, format="json", options=options).response)
+    return client.generate(MODEL, ASK_JSON, format="json", options=options).response
 
 
 @feature("log probabilities")
@@ -168,15 +165,16 @@ def _() -> None:
 
 
 @feature("embed one")
-def _() -> None:
+def _() -> object:
     [vector] = client.embed(EMBEDDER, TEXTS[0]).embeddings
     legacy = client.embeddings(EMBEDDER, TEXTS[0]).embedding
-    assert len(vector) == len(legacy) == 384
+    assert len(vector) == len(legacy)
+    return vector
 
 
 @feature("embed many")
-def _() -> None:
-    are_alike(client.embed(EMBEDDER, TEXTS).embeddings)
+def _() -> object:
+    return client.embed(EMBEDDER, TEXTS).embeddings
 
 
 @feature("model not found")
@@ -198,13 +196,13 @@ def _() -> None:
 
 
 @feature("cancel")
-def _() -> None:
+def _() -> Iterator[object]:
     stream = client.chat(MODEL, [{"role": "user", "content": ENDLESS}], stream=True)
-    assert not next(stream).done
-    is_served()
-    stream.close()
-    is_let_go()
-    names_paris(client.chat(MODEL, MESSAGES, options=GREEDY).message.content)
+    first = next(stream)
+    assert not first.done
+    yield first
+    yield stream.close()
+    yield client.chat(MODEL, MESSAGES, options=GREEDY).message.content
 
 
 @feature("copy, delete")
@@ -237,15 +235,15 @@ def _() -> None:
 
 
 @feature("async")
-async def _() -> None:
+async def _() -> object:
     answer = await ollama.AsyncClient(host=URL).chat(MODEL, MESSAGES, options=GREEDY)
-    names_paris(answer.message.content)
+    return answer.message.content
 
 
 @feature("async, streamed")
-async def _() -> None:
+async def _() -> object:
     stream = await ollama.AsyncClient(host=URL).chat(MODEL, MESSAGES, options=GREEDY, stream=True)
-    names_paris("".join([chunk.message.content or "" async for chunk in stream]))
+    return "".join([chunk.message.content or "" async for chunk in stream])
 
 
 @feature("async, cancel")
@@ -259,9 +257,8 @@ async def _() -> None:
 
 
 @feature("in parallel")
-def _() -> None:
-    answers = together(lambda _: client.chat(MODEL, MESSAGES, options=SHORT).eval_count)
-    assert answers == [5] * len(answers)
+def _() -> object:
+    return lambda: client.chat(MODEL, MESSAGES, options=SHORT).eval_count
 
 
 drive()

@@ -18,7 +18,7 @@ from vllamad.core.lifecycle import (
 )
 
 RULES = Rules(base=1.0, limit=60.0, max_failures=5)
-CRASH = Ending(asked=False, reason="boom")
+CRASH = Ending(requested=False, reason="boom")
 
 
 @pytest.mark.parametrize(("present", "wanted"), [(a, b) for a in State for b in FOLLOWS[a]])
@@ -41,7 +41,7 @@ def test_memory_is_never_free_before_the_group_is_empty() -> None:
 
 
 def test_a_requested_stop_restarts_nothing() -> None:
-    assert decide_after_ending([CRASH, Ending(asked=True)], RULES, jitter=1.0) == StayStopped()
+    assert decide_after_ending([CRASH, Ending(requested=True)], RULES, jitter=1.0) == StayStopped()
 
 
 def test_failures_in_a_row_double_the_delay_up_to_the_limit() -> None:
@@ -59,7 +59,7 @@ def test_too_many_failures_in_a_row_give_up_with_the_last_reason() -> None:
 
 
 def test_a_deterministic_failure_gets_one_more_try() -> None:
-    hopeless = Ending(asked=False, reason="no such architecture", deterministic=True)
+    hopeless = Ending(requested=False, reason="no such architecture", deterministic=True)
     assert decide_after_ending([hopeless], RULES, jitter=1.0) == Retry(1.0)
     assert decide_after_ending([hopeless, hopeless], RULES, jitter=1.0) == GiveUp(
         "no such architecture"
@@ -67,14 +67,14 @@ def test_a_deterministic_failure_gets_one_more_try() -> None:
 
 
 def test_a_long_ready_time_resets_the_failures() -> None:
-    steady = Ending(asked=False, reason="boom", ready_for=3600.0)
+    steady = Ending(requested=False, reason="boom", ready_for=3600.0)
     assert decide_after_ending([CRASH, CRASH, CRASH, CRASH, steady], RULES, jitter=1.0) == Retry(
         1.0
     )
 
 
 def test_a_requested_stop_resets_the_failures() -> None:
-    endings = [CRASH, CRASH, CRASH, CRASH, Ending(asked=True), CRASH]
+    endings = [CRASH, CRASH, CRASH, CRASH, Ending(requested=True), CRASH]
     assert decide_after_ending(endings, RULES, jitter=1.0) == Retry(1.0)
 
 

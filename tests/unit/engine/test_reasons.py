@@ -14,7 +14,7 @@ from vllamad.engine.reasons import (
     is_deterministic,
     is_fatal_start_line,
     last_meaningful_line,
-    progress,
+    read_load_phase,
     refuses_parsers,
 )
 
@@ -225,7 +225,7 @@ INFO = "(Worker pid=13548) INFO 11-23 03:58:07 [x.py:1] "
     ],
 )
 def test_a_load_says_how_far_it_is(line: str, words: str | None):
-    assert progress(line) == words
+    assert read_load_phase(line) == words
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import trio
 from quart import Response
 
 from tests.fakes.raw_client import parse, serving
-from vllamad.gateway.routes.generation import read
+from vllamad.gateway.routes.bodies import read
 from vllamad.gateway.server.quart_glue import GatewayApp
 
 LARGE = 2 << 20

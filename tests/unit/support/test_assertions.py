@@ -32,7 +32,8 @@ def test_each_test_has_an_assertion_that_is_always_reached() -> None:
         ("with pytest.raises(KeyError):\n  x()", True),
         ("with one() as x:\n  assert x", True),
         ("try:\n  assert x\nfinally:\n  y()", True),
-        ("match x:\n  case 1:\n    assert x", False),
+        ("match x:\n  case 1:\n    assert x\n  case _:\n    y()", False),
+        ("match x:\n  case 1:\n    assert x\n  case _:\n    assert y", True),
         ("x()", True),  # a call that raises is its own assertion
     ],
 )

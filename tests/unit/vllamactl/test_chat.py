@@ -12,10 +12,17 @@ from vllamactl.chat.answer import Answer, Writer
 from vllamactl.chat.formats import LIMIT as SCHEMA_LIMIT
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.images import LIMIT, take_images
-from vllamactl.chat.session import ResponsePiece, Said, Session, Shown, go_duration, summary
+from vllamactl.chat.session import (
+    ChatMessage,
+    ResponsePiece,
+    Session,
+    Shown,
+    go_duration,
+    summary,
+)
 from vllamactl.chat.terminal import Typed, read_message
 from vllamactl.commandline import parse
-from vllamactl.commands.run import spell_think
+from vllamactl.commands.run import normalize_think
 from vllamactl.control_client import ControlClient
 from vllamactl.ollama_client import Address, find_api
 from vllamactl.render import Screen
@@ -57,7 +64,7 @@ def test_a_message_of_many_lines_is_between_triple_quotes(lines: list[str], type
 
 def test_a_request_has_the_system_message_first_and_then_what_was_said() -> None:
     session = Session(model="m", system="be terse", options={"seed": 1}, format="json")
-    session.turns = [Said(role="user", content="hi", images=["aGk="])]
+    session.turns = [ChatMessage(role="user", content="hi", images=["aGk="])]
     assert session.chat() == {
         "model": "m",
         "options": {"seed": 1},
@@ -80,8 +87,11 @@ def test_a_model_that_can_think_does_unless_told_otherwise(
 
 
 def test_a_saved_conversation_has_what_the_model_began_with() -> None:
-    session = Session(model="m", shown=Shown(messages=[Said(role="user", content="before")]))
-    session.turns = [Said(role="user", content="hi"), Said(role="assistant", content="ho")]
+    session = Session(model="m", shown=Shown(messages=[ChatMessage(role="user", content="before")]))
+    session.turns = [
+        ChatMessage(role="user", content="hi"),
+        ChatMessage(role="assistant", content="ho"),
+    ]
     made = session.create("kept")
     assert (made["model"], made["from"]) == ("kept", "m")
     assert [one["content"] for one in made["messages"]] == ["before", "hi", "ho"]  # pyright: ignore
@@ -163,14 +173,14 @@ def test_a_terminal_is_not_steered_by_an_answer() -> None:
     assert written(0, "a\x1b[2J\tb\nc", careful=True) == "a�[2J\tb\nc"
 
 
-def answered(*pieces: ResponsePiece, hide_thinking: bool = False) -> tuple[str, Said]:
+def answered(*pieces: ResponsePiece, hide_thinking: bool = False) -> tuple[str, ChatMessage]:
     out = io.StringIO()
     screen = Screen(json=False, quiet=False, out=out, err=io.StringIO(), environ={})
     answer = Answer(screen, wrap=True, hide_thinking=hide_thinking)
     for piece in pieces:
         answer.add(piece)
     answer.end()
-    return out.getvalue(), answer.said
+    return out.getvalue(), answer.message
 
 
 THOUGHT = (ResponsePiece(thinking="hm"), ResponsePiece(thinking="m"), ResponsePiece(response="yes"))
@@ -257,7 +267,7 @@ def test_a_daemon_that_is_named_is_the_only_one_asked(tmp_path: Path) -> None:
 
 
 def test_think_takes_no_word_but_its_own() -> None:
-    assert spell_think(["run", "--think", "m", "--", "--think"])[1:] == [
+    assert normalize_think(["run", "--think", "m", "--", "--think"])[1:] == [
         "--think=true", "m", "--", "--think",
     ]  # fmt: skip
 

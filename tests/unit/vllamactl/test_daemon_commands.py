@@ -128,7 +128,7 @@ def test_an_answer_of_another_shape_is_one_error(daemon: ControlDaemon, run: Run
     daemon.says("GET", "/v1/workers", {"workers": 7})
     ran = run("ps")
     assert ran.code == 1
-    assert ran.err.startswith("✗ cannot read the answer of vllamad: ")
+    assert ran.err.startswith("✗ cannot read the response of vllamad: ")
 
 
 def test_a_name_cannot_steer_the_terminal(daemon: ControlDaemon, run: RunCtl) -> None:
@@ -179,7 +179,7 @@ def test_version_names_both_sides(daemon: ControlDaemon, run: RunCtl) -> None:
 def test_version_needs_no_daemon(run: RunCtl, tmp_path: Path) -> None:
     ran = run("version", "--socket", str(tmp_path / "none"))
     assert ran.code == 0
-    assert ran.out.endswith("vllamad   does not answer\n")
+    assert ran.out.endswith("vllamad   not reachable\n")
 
 
 ACCEPTED = control.Progress(

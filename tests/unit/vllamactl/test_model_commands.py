@@ -182,14 +182,14 @@ def test_an_answer_without_an_end_is_no_success(
     daemon.says("POST", "/v1/models/m/load", list(steps))
     ran = run("model", "load", "m")
     assert ran.code == 3
-    assert "cannot tell how it ended" in ran.err
+    assert "cannot follow the order to its end" in ran.err
 
 
 def test_a_line_that_is_no_json_is_an_error(daemon: ControlDaemon, run: RunCtl) -> None:
     daemon.says("POST", "/v1/models/m/load", [b"<html>\n"])
     ran = run("model", "load", "m")
     assert ran.code == 1
-    assert "cannot read the answer of vllamad" in ran.err
+    assert "cannot read the response of vllamad" in ran.err
 
 
 def test_who_may_not_gets_exit_code_4(daemon: ControlDaemon, run: RunCtl) -> None:
@@ -230,4 +230,4 @@ def test_a_pull_of_what_is_here_says_so(
 ) -> None:
     daemon.says("POST", "/v1/models/pull", [*told, Progress(status="success", done=True)])
     daemon.says("GET", "/v1/models/smol", DETAIL)
-    assert run("pull", "smol").out == "✓ smol is here\n"
+    assert run("pull", "smol").out == "✓ smol is already installed\n"

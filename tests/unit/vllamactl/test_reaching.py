@@ -107,7 +107,7 @@ def test_a_daemon_that_says_no_http_is_not_reachable(tmp_path: Path, run: RunCtl
             peer.recv(65536)
         _, err = child.communicate(timeout=60)
     assert child.returncode == 3
-    assert err.startswith("✗ cannot finish talking to vllamad: ")
+    assert err.startswith("✗ cannot complete the request to vllamad: ")
 
 
 def test_a_command_line_asks_for_nothing_that_may_be_left_out(

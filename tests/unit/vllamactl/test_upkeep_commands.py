@@ -49,7 +49,7 @@ def test_bad_files_are_named_and_the_exit_code_is_1(daemon: ControlDaemon, run: 
     assert ran.err == (
         "✗ m:latest f1: is missing\n"
         "✗ 1 file is not as downloaded\n"
-        "  `vllamactl pull MODEL` brings a model's files again\n"
+        "  `vllamactl pull MODEL` downloads a model's files again\n"
     )
 
 
@@ -68,9 +68,9 @@ def test_prune_says_what_and_how_much(daemon: ControlDaemon, run: RunCtl) -> Non
     assert run("prune").out == (
         "  • hub/a  1.5 MB, a revision that no model uses\n"
         "  • hub/b  500 KB, a file that no model uses\n"
-        "✓ freed 2.0 MB, 2 things\n"
+        "✓ freed 2.0 MB, 2 items\n"
     )
-    assert run("prune", "--dry-run").out.endswith("✓ would free 2.0 MB, 2 things\n")
+    assert run("prune", "--dry-run").out.endswith("✓ would free 2.0 MB, 2 items\n")
     assert [request.body for request in daemon.asked] == [b'{"dry_run":false}', b'{"dry_run":true}']
 
 
@@ -95,7 +95,7 @@ def test_a_detached_pull_is_left_once_it_has_begun(daemon: ControlDaemon, run: R
     ran = run("pull", "--detach", "m")
     assert (ran.code, ran.out) == (
         0,
-        "→ vllamad goes on pulling m; see it with `vllamactl pull m`\n",
+        "→ vllamad continues to pull m; watch it with `vllamactl pull m`\n",
     )
     assert daemon.asked[0].body == b'{"model":"m","detach":true}'
     assert run("pull", "--json", "--detach", "m").events()[-1] == {

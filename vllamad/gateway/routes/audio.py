@@ -1,19 +1,17 @@
-"""Speech into text: a form read, a worker leased, the form sent on without what is not allowed.
-
-Only for models that hear; the engine's own words come back.
+"""Transcriptions and translations of audio: a form, and the engine's response to what is allowed
+of it.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
 import msgspec
-from quart import Response, g, request
+from quart import Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import (
@@ -28,13 +26,15 @@ from werkzeug.sansio.multipart import (
 
 from vllamad.core.audio import missing_packages
 from vllamad.errors import BadInput, NotSupported
-from vllamad.gateway.context import Context, Record
+from vllamad.gateway.context import Context
 from vllamad.gateway.inference.model_lookup import find
-from vllamad.gateway.inference.response_stream import read_whole, send_request, stream_response
-from vllamad.gateway.routes.generation import JSON, SSE, WHOLE, acquire_lease, read, recorded
+from vllamad.gateway.inference.response_stream import read_whole, stream_response
+from vllamad.gateway.inference.session import inference, recorded
+from vllamad.gateway.routes.bodies import JSON, SSE, read
 from vllamad.gateway.server.quart_glue import hold_until_response_sent
 from vllamad.models.installed import InstalledModel
 from vllamad.translate.go.json_decoder import quoted
+from vllamad.translate.ollama.to_engine import ModelTraits
 from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
 _FIELDS = frozenset({
@@ -55,7 +55,7 @@ class AudioForm(NamedTuple):
         return next((value for key, value in self.fields if key == name), "")
 
 
-class _Heard(msgspec.Struct):
+class _Transcript(msgspec.Struct):
     text: str = ""
 
 
@@ -70,7 +70,6 @@ async def translations(context: Context) -> Response:
 
 
 async def _relayed(context: Context, path: str) -> Response:
-    record: Record = g.record
     form = await read(partial(read_form, content_type=request.headers.get("Content-Type", "")))
     name, audio = form.value("model"), form.file
     if not name:
@@ -80,29 +79,30 @@ async def _relayed(context: Context, path: str) -> Response:
     if not audio:
         raise BadInput("audio file is empty")
     installed = await find(context, name, missing=BadInput("model is required"))
-    record.model = installed.name
-    if "audio" not in installed.capabilities:
-        raise _no_audio(name, installed, context)
-    lease = await acquire_lease(context, installed, None)
-    served, stream = lease.grant.served_name, form.value("stream") in ("true", "True", "1")
+
+    def needs(traits: ModelTraits) -> None:
+        if "audio" not in traits.capabilities:
+            raise _no_audio(name, installed, context)
+
+    session = await hold_until_response_sent(inference(context, installed, needs))
+    served, stream = session.served_name, form.value("stream") in ("true", "True", "1")
     plain = form.value("response_format") == "text"
     output = OpenAIPassthrough(stream=stream, served_name=served, requested_name=name)
-    await hold_until_response_sent(recorded(record, output))
+    await hold_until_response_sent(recorded(output))
     boundary = secrets.token_hex(16)
-    asked = await send_request(
-        lease.grant.endpoint,
+    fields = session.fit_form(path, _allowed(form, served, plain, stream))
+    upstream = await session.send(
         path,
-        write_form(_allowed(form, served, plain, stream), audio, boundary),
+        write_form(fields, audio, boundary),
         output,
-        revoked=lease.revoked,
-        limits=context.limits if stream else replace(context.limits, first=WHOLE),
+        stream=stream,
         content_type=f"multipart/form-data; boundary={boundary}",
     )
     if stream:
-        return await stream_response(asked, SSE)
-    body = await read_whole(asked)
+        return await stream_response(upstream, SSE)
+    body = await read_whole(upstream)
     if plain:
-        text = msgspec.json.decode(body, type=_Heard).text
+        text = msgspec.json.decode(body, type=_Transcript).text
         return Response(text, content_type="text/plain; charset=utf-8")
     return Response(body, content_type=JSON)
 

@@ -8,7 +8,7 @@ from quart import Response
 
 from vllamad.errors import BadInput, NotAllowed
 from vllamad.gateway.context import Context
-from vllamad.gateway.routes.generation import JSON, read
+from vllamad.gateway.routes.bodies import JSON, read
 from vllamad.translate.go import json_decoder
 
 _STATUS: Final = b'{"cloud":{"disabled":true,"source":"config"}}'

@@ -1,30 +1,30 @@
-"""embed, embeddings, rerank and score: texts into vectors or scores, by a worker leased for it."""
+"""embed, embeddings, rerank and score: texts into vectors or scores, by a session's worker."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
 import trio
 from quart import Response, g
 
-from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported
+from vllamad.errors import BadInput, EngineRefused, ModelNotFound, NotSupported, VllamadError
 from vllamad.gateway.context import Context, Record
-from vllamad.gateway.inference.leases import Lease
 from vllamad.gateway.inference.model_lookup import find, named
 from vllamad.gateway.inference.prompts import Prompts
-from vllamad.gateway.inference.response_stream import read_whole, send_request
-from vllamad.gateway.inference.truncation import limit_of, remark
-from vllamad.gateway.routes.generation import JSON, WHOLE, acquire_lease, read, relayed
-from vllamad.models.installed import InstalledModel
+from vllamad.gateway.inference.response_stream import read_whole
+from vllamad.gateway.inference.session import Needs, Session, inference
+from vllamad.gateway.routes.bodies import JSON, read
+from vllamad.gateway.routes.relay import relayed
+from vllamad.gateway.server.quart_glue import hold_until_response_sent
 from vllamad.translate.engine import refusal_texts
 from vllamad.translate.go.json_decoder import is_list, quoted
 from vllamad.translate.ollama import embeddings as wire
 from vllamad.translate.ollama.embeddings import Vectors
 from vllamad.translate.ollama.options import check_options
+from vllamad.translate.ollama.to_engine import ModelTraits
 from vllamad.translate.openai import rerank_fields
 from vllamad.translate.openai.passthrough import OpenAIPassthrough
 
@@ -41,17 +41,17 @@ async def embed(context: Context) -> Response:
     texts = asked.texts()
     installed = await find(context, asked.model, missing=missing, unknown=_unknown)
     check_options(asked.options)
-    if texts and not _embeds(installed):
-        raise BadInput(wire.NOT_SUPPORTED, status=501)
-    lease = await _lease(context, installed, asked.keep_alive)
-    options = installed.overlay.parameters | asked.options
-    remark(context.too_large, installed.name, lease.grant, options)
-    received, granted = _record().received, time.monotonic_ns()
+    needs = _embedding_or(BadInput(wire.NOT_SUPPORTED, status=501)) if texts else _nothing
+    session = await hold_until_response_sent(
+        inference(context, installed, needs, keep_alive=asked.keep_alive)
+    )
+    options = session.options(asked.options)
+    received, granted = _record().received, session.granted_ns
     if not texts:
         return Response(wire.embed_reply(asked.model, Vectors([], 0)), content_type=JSON)
-    limit = _limit(lease, options)
+    limit = _limit(session, options)
     truncate_to = wire.cut_to(limit, -1 if asked.truncate else None)
-    found = await _vectors(context, lease, texts, limit=limit, truncate_to=truncate_to)
+    found = await _vectors(session, texts, limit=limit, truncate_to=truncate_to)
     spell = partial(
         wire.embed_reply,
         asked.model,
@@ -73,17 +73,18 @@ async def embeddings(context: Context) -> Response:
         context, asked.model, missing=BadInput("model is required"), unknown=_unknown
     )
     check_options(asked.options)
-    if asked.prompt and not _embeds(installed):
-        raise BadInput(wire.NOT_SUPPORTED, status=500)
-    lease = await _lease(context, installed, asked.keep_alive)
-    options = installed.overlay.parameters | asked.options
-    remark(context.too_large, installed.name, lease.grant, options)
+    refusal = BadInput(wire.NOT_SUPPORTED, status=500)
+    needs = _embedding_or(refusal) if asked.prompt else _nothing
+    session = await hold_until_response_sent(
+        inference(context, installed, needs, keep_alive=asked.keep_alive)
+    )
+    options = session.options(asked.options)
     if not asked.prompt:
         return Response(wire.embeddings_reply(()), content_type=JSON)
-    limit = _limit(lease, options)
+    limit = _limit(session, options)
     truncate_to = wire.cut_to(limit, -1) if "num_ctx" in options else None
     try:
-        found = await _vectors(context, lease, [asked.prompt], limit=limit, truncate_to=truncate_to)
+        found = await _vectors(session, [asked.prompt], limit=limit, truncate_to=truncate_to)
     except EngineRefused as error:
         raise EngineRefused(error.message, status=500) from error
     return Response(wire.embeddings_reply(found.vectors[0]), content_type=JSON)
@@ -93,14 +94,18 @@ async def openai_embeddings(context: Context) -> Response:
     """`POST /v1/embeddings`: vectors as on `/api/embed`, inputs as vLLM takes them."""
     asked = await read(wire.decode_openai)
     installed = await find(context, asked.model, missing=BadInput("model is required"))
-    if not _embeds(installed):
-        raise NotSupported(f"{quoted(asked.model)} does not support embeddings")
-    if asked.has_tokens and not context.settings.server.token_inputs:
-        raise BadInput(wire.NO_TOKENS)
-    lease = await _lease(context, installed, None)
-    limit = _limit(lease, installed.overlay.parameters)
+    refusal = NotSupported(f"{quoted(asked.model)} does not support embeddings")
+    embeds = _embedding_or(refusal)
+
+    def needs(traits: ModelTraits) -> None:
+        embeds(traits)
+        if asked.has_tokens and not context.settings.server.token_inputs:
+            raise BadInput(wire.NO_TOKENS)
+
+    session = await hold_until_response_sent(inference(context, installed, needs))
+    limit = _limit(session, session.traits.stored)
     truncate_to = wire.cut_to(limit, asked.truncate_to)
-    found = await _vectors(context, lease, asked.inputs, limit=limit, truncate_to=truncate_to)
+    found = await _vectors(session, asked.inputs, limit=limit, truncate_to=truncate_to)
     body = await _spelled(found, partial(wire.openai_reply, asked, found))
     return Response(body, content_type="application/json")
 
@@ -121,8 +126,18 @@ def _unknown(name: str) -> str:
     return f"model {quoted(name)} not found, try pulling it first"
 
 
-def _embeds(installed: InstalledModel) -> bool:
-    return "embedding" in installed.capabilities
+def _embedding_or(refusal: VllamadError) -> Needs:
+    """The need of a model that embeds, with the words of the route for one that does not."""
+
+    def needs(traits: ModelTraits) -> None:
+        if "embedding" not in traits.capabilities:
+            raise refusal
+
+    return needs
+
+
+def _nothing(_traits: ModelTraits) -> None:
+    """The need of a request that only loads the model."""
 
 
 def _record() -> Record:
@@ -130,20 +145,14 @@ def _record() -> Record:
     return record
 
 
-def _limit(lease: Lease, options: Mapping[str, object]) -> int:
+def _limit(session: Session, options: Mapping[str, object]) -> int:
     """Tokens that `num_ctx` allows each input, 0 where the model takes no more than that anyway."""
-    limit = limit_of(lease.grant, options)
-    return limit if limit < (lease.grant.context_length or limit + 1) else 0
-
-
-async def _lease(context: Context, installed: InstalledModel, keep_alive: float | None) -> Lease:
-    _record().model = installed.name
-    return await acquire_lease(context, installed, keep_alive)
+    limit = session.limit(options)
+    return limit if limit < (session.context_length or limit + 1) else 0
 
 
 async def _vectors(
-    context: Context,
-    lease: Lease,
+    session: Session,
     inputs: list[str] | list[object],
     *,
     limit: int,
@@ -154,21 +163,17 @@ async def _vectors(
     Raises EngineRefused in the words of these routes where one is longer than `limit` and not cut.
     """
     if truncate_to is None and limit:
-        await _refuse_longer(Prompts(lease.grant, context.limits.gap), inputs, limit)
-    served, revoked = lease.grant.served_name, lease.revoked
-    limits = replace(context.limits, first=WHOLE)
+        await _refuse_longer(session.prompts, inputs, limit)
+    served = session.served_name
     call = wire.embeddings_call(inputs, served_name=served, truncate_to=truncate_to)
     output = OpenAIPassthrough(stream=False, served_name=served, requested_name=served)
-    endpoint, body = lease.grant.endpoint, call.encode()
     try:
-        asked = await send_request(
-            endpoint, call.path, body, output, revoked=revoked, limits=limits
-        )
+        upstream = await session.send(call.path, call.encode(), output, stream=False)
     except EngineRefused as error:
         if error.message == refusal_texts.TOO_LONG:
             raise EngineRefused(wire.TOO_LONG, status=error.status) from error
         raise
-    body = await read_whole(asked)
+    body = await read_whole(upstream)
     found = await _off_the_loop(len(body), partial(wire.read_vectors, body, len(inputs)))
     _record().prompt_tokens = found.prompt_tokens
     return found

@@ -17,7 +17,7 @@ from vllamad.errors import BadInput, ModelNotFound, NotAllowed, VllamadError
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.inference.model_lookup import CLOUD_DISABLED
 from vllamad.gateway.inference.template_syntax import check_template
-from vllamad.gateway.routes.generation import NDJSON, read
+from vllamad.gateway.routes.bodies import NDJSON, read
 from vllamad.gateway.server.quart_glue import OwnBody, ResponseSink, hold_until_response_sent
 from vllamad.host.log import event
 from vllamad.protocol.control import CopyOrder, CreateOrder, Progress, PullOrder, model_path

@@ -15,7 +15,7 @@ from vllamad.errors import BadInput, HostProblem, ModelNotFound
 from vllamad.gateway.context import Context, Record
 from vllamad.gateway.inference import leases
 from vllamad.gateway.inference.model_lookup import find
-from vllamad.gateway.routes.generation import JSON, read
+from vllamad.gateway.routes.bodies import JSON, read
 from vllamad.models import model_info
 from vllamad.models.installed import InstalledModel
 from vllamad.protocol.control import WorkerInfo

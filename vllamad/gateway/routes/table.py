@@ -18,13 +18,15 @@ from werkzeug.routing import Map, Rule
 from vllamad.access.api_keys import Access
 from vllamad.gateway.context import Context
 from vllamad.gateway.routes import (
+    anthropic,
     audio,
     blobs,
     cloud_stubs,
     embedding_routes,
-    generation,
     manage,
     model_lists,
+    ollama,
+    openai,
 )
 
 
@@ -123,8 +125,8 @@ ROUTES: Final = (
     Route("/api/tags", _READ, model_lists.tags, _INFER, body=_NO_BODY),
     Route("/api/ps", _GET, model_lists.ps, _INFER, body=_NO_BODY),
     Route("/api/show", _POST, model_lists.show, _INFER),
-    Route("/api/generate", _POST, generation.generate, _INFER),
-    Route("/api/chat", _POST, generation.chat, _INFER),
+    Route("/api/generate", _POST, ollama.generate, _INFER),
+    Route("/api/chat", _POST, ollama.chat, _INFER),
     Route("/api/embed", _POST, embedding_routes.embed, _INFER),
     Route("/api/embeddings", _POST, embedding_routes.embeddings, _INFER),
     Route("/api/copy", _POST, manage.copy, _MANAGE),
@@ -149,11 +151,11 @@ ROUTES: Final = (
     ),
     Route("/v1/models", _GET, model_lists.openai_models, _INFER, _OPENAI, _NO_BODY),
     Route("/v1/models/<path:name>", _GET, model_lists.openai_model, _INFER, _OPENAI, _NO_BODY),
-    Route("/v1/chat/completions", _POST, generation.openai_chat, _INFER, _OPENAI),
-    Route("/v1/completions", _POST, generation.openai_completions, _INFER, _OPENAI),
-    Route("/v1/responses", _POST, generation.openai_responses, _INFER, _OPENAI),
-    Route("/v1/messages", _POST, generation.anthropic_messages, _INFER, _ANTHROPIC),
-    Route("/v1/messages/count_tokens", _POST, generation.anthropic_count, _INFER, _ANTHROPIC),
+    Route("/v1/chat/completions", _POST, openai.openai_chat, _INFER, _OPENAI),
+    Route("/v1/completions", _POST, openai.openai_completions, _INFER, _OPENAI),
+    Route("/v1/responses", _POST, openai.openai_responses, _INFER, _OPENAI),
+    Route("/v1/messages", _POST, anthropic.anthropic_messages, _INFER, _ANTHROPIC),
+    Route("/v1/messages/count_tokens", _POST, anthropic.anthropic_count, _INFER, _ANTHROPIC),
     Route("/v1/audio/transcriptions", _POST, audio.transcriptions, _INFER, _OPENAI),
     Route("/v1/audio/translations", _POST, audio.translations, _INFER, _OPENAI),
     Route("/v1/embeddings", _POST, embedding_routes.openai_embeddings, _INFER, _OPENAI),

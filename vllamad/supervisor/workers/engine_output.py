@@ -9,7 +9,12 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import LogSettings
-from vllamad.engine.reasons import child_signal, is_fatal_start_line, last_meaningful_line, progress
+from vllamad.engine.reasons import (
+    child_signal,
+    is_fatal_start_line,
+    last_meaningful_line,
+    read_load_phase,
+)
 from vllamad.host.journal import EngineLines
 from vllamad.host.log import escape
 from vllamad.host.log_files import LogPosition, WorkerLog, worker_log
@@ -28,7 +33,7 @@ class EngineOutput:
     def on_line(self, line: str) -> None:
         if self._journal:
             self._journal.send(escape(line), self.pid)
-        self.load_phase = progress(line) or self.load_phase
+        self.load_phase = read_load_phase(line) or self.load_phase
         if is_fatal_start_line(line):
             self.fatal.set()
 

@@ -203,7 +203,9 @@ class Worker:
                         LogEvent.WORKER_WITHOUT_PARSERS,
                         model=self.model,
                     )
-                elif self.plan.spec.loras and not endings[-1].asked and not endings[-1].ready_for:
+                elif (
+                    self.plan.spec.loras and not endings[-1].requested and not endings[-1].ready_for
+                ):
                     # One bad adapter must not make the model unavailable to other requests.
                     self.lora_problem = self.reason
                     self.plan = self.plan.without_loras()
@@ -325,9 +327,9 @@ class Worker:
             self._enter(State.STOPPING)
         self.pid, self.usage, self._engine = None, ResourceUsage(0), None
         if isinstance(outcome, _StopRequested):
-            return Ending(asked=True)
+            return Ending(requested=True)
         return Ending(
-            asked=False,
+            requested=False,
             reason=outcome,
             ready_for=trio.current_time() - ready_at if ready_at is not None else 0.0,
             deterministic=ready_at is None and is_deterministic(outcome),

@@ -42,14 +42,9 @@ class Image(GoValue):
         return read_image(value, where)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Image) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, str]:
-        return self.media_type, self.data
+        return isinstance(other, Image) and (
+            (self.media_type, self.data) == (other.media_type, other.data)
+        )
 
 
 def read_image(value: object, where: str) -> Image:

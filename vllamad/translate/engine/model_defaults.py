@@ -32,6 +32,8 @@ _FIELDS: Final = {
     "/v1/messages": {
         "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "stop": "stop_sequences",
     },
+    "/v1/audio/transcriptions": {name: name for name in ("temperature", "top_p", "seed")},
+    "/v1/audio/translations": {name: name for name in ("temperature", "top_p", "seed")},
 }  # fmt: skip
 
 

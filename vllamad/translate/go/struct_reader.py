@@ -84,7 +84,7 @@ class BodyReader(Generic[S]):
             try:
                 return self._decoder.decode(body)
             except _UNREADABLE:
-                pass  # Go's rules read it, or say what is wrong
+                pass  # Go's rules read it, or name the fault
         return self.read_by_gos_rules(body)
 
     def read_by_gos_rules(self, body: bytes) -> S:
@@ -105,15 +105,15 @@ def _struct_reader(struct: type[S]) -> Read[S]:
     if not struct.__struct_config__.forbid_unknown_fields:
         raise TypeError(f"{struct.__name__} must forbid unknown fields: keys count in any case")
     types = get_type_hints(struct, include_extras=True)
-    known = msgspec.structs.fields(struct)
+    struct_fields = msgspec.structs.fields(struct)
     readers: Mapping[str, Read[object]] = {
-        field.encode_name: _reader(types[field.name]) for field in known
+        field.encode_name: _reader(types[field.name]) for field in struct_fields
     }
-    names = {field.encode_name: field.name for field in known}
+    names = {field.encode_name: field.name for field in struct_fields}
 
     def read_struct(value: object, where: str) -> S:
-        found = fields.read_fields(value, where, _go_name(struct), readers)
-        return struct(**{names[key]: item for key, item in found.items()})
+        values = fields.read_fields(value, where, _go_name(struct), readers)
+        return struct(**{names[key]: item for key, item in values.items()})
 
     return read_struct
 

@@ -21,12 +21,12 @@ from vllamad.translate.go.fields import (
 )
 from vllamad.translate.go.json_decoder import is_list, is_object, quoted
 
-Tool = dict[str, object]
+ChatTool = dict[str, object]
 
 _CHOICES = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
 
 
-def read_tools(value: object, where: str) -> list[Tool]:
+def read_tools(value: object, where: str) -> list[ChatTool]:
     """Read the functions among the tools. Raises BadInput."""
     return [tool for tool in _tools(value, where) if tool is not None]
 
@@ -37,7 +37,7 @@ def hosted_kinds(value: object) -> list[str]:
     return sorted({str(tool["type"])[:40] for tool in listed if _is_hosted(tool)})
 
 
-def _is_hosted(tool: Tool) -> bool:
+def _is_hosted(tool: ChatTool) -> bool:
     return "function" not in tool and tool.get("type", "function") != "function"
 
 
@@ -46,7 +46,7 @@ def with_tool_choice(fields: dict[str, object]) -> dict[str, object]:
 
     It is removed if there are no tools. Raises BadInput for an unknown function or value.
     """
-    given = cast("list[Tool]", fields.get("tools", []))
+    given = cast("list[ChatTool]", fields.get("tools", []))
     choice = fields.get("tool_choice")
     kept = {key: value for key, value in fields.items() if key != "tool_choice"}
     if not given:
@@ -75,7 +75,7 @@ def _word(choice: str) -> str:
     return _CHOICES[choice]
 
 
-def _allowed(given: list[Tool], value: object) -> dict[str, object]:
+def _allowed(given: list[ChatTool], value: object) -> dict[str, object]:
     """Read OpenAI's choice of allowed tools: the other tools are left out."""
     allowed = lowered(value) if is_object(value) else {}
     listed = allowed.get("tools")
@@ -92,7 +92,7 @@ def _name(value: dict[str, object]) -> object:
     return function.get("name") if is_object(function) else None
 
 
-def _tool(value: object, where: str) -> Tool | None:
+def _tool(value: object, where: str) -> ChatTool | None:
     tool = read_fields(value, where, "api.Tool", {"type": anything, "function": anything})
     if _is_hosted(tool):
         return None

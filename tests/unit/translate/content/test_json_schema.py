@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.paths import MADE_SCHEMAS
@@ -137,6 +137,7 @@ JSON_VALUES = st.recursive(
 
 @accepts_some
 @example(schema={"type": "object"})
+@settings(max_examples=50)  # each is a document of its own
 @given(st.dictionaries(KEYS, JSON_VALUES))
 def test_nothing_breaks_the_judge(schema):
     with accepted_or_refused():

@@ -224,6 +224,7 @@ class Inner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Outer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inner: Annotated[list[Inner], Meta(max_length=2)] = []
     words: dict[str, str] = {}
+    tags: Annotated[list[str], Meta(max_length=2)] = []
 
 
 @pytest.mark.parametrize(
@@ -234,6 +235,7 @@ class Outer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ({"inner": [{"number": 1.5}]},
          "number 1.5 into Go struct field Outer.inner.number of type int"),
         ({"words": []}, "array into Go struct field Outer.words of type map[string]string"),
+        ({"tags": ""}, "string into Go struct field Outer.tags of type []string"),
         ([], "array into Go value of type api.Outer"),
     ],
 )  # fmt: skip

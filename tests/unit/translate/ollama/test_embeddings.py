@@ -53,7 +53,7 @@ def single(value: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("asked", "texts"),
+    ("fields", "texts"),
     [
         ({"input": "a"}, ["a"]),
         ({"input": ["a", "b"]}, ["a", "b"]),
@@ -64,8 +64,8 @@ def single(value: float) -> float:
         ({}, []),
     ],
 )
-def test_a_text_or_a_list_of_them_is_embedded_and_nothing_only_loads(asked, texts):
-    assert decode_embed(body(model="m", **asked)).texts() == texts
+def test_a_text_or_a_list_of_them_is_embedded_and_nothing_only_loads(fields, texts):
+    assert decode_embed(body(model="m", **fields)).texts() == texts
 
 
 @pytest.mark.parametrize("wrong", [1, [1], {}, ["a", None], ["a", ["b"]], True])
@@ -75,11 +75,11 @@ def test_what_is_no_text_is_refused_as_ollama_does(wrong):
 
 
 def test_all_fields_of_embed_are_read():
-    asked = decode_embed(
+    request = decode_embed(
         b'{"MODEL":"m","truncate":false,"dimensions":4,"keep_alive":"5m","options":{"a":1}} x'
     )
-    assert (asked.model, asked.truncate, asked.dimensions) == ("m", False, 4)
-    assert (asked.keep_alive, asked.options) == (300, {"a": 1})
+    assert (request.model, request.truncate, request.dimensions) == ("m", False, 4)
+    assert (request.keep_alive, request.options) == (300, {"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_body_that_does_not_fit_is_refused_in_gos_words(decode, raw, text):
 
 
 def test_the_older_form_has_one_prompt_and_ignores_input():
-    asked = decode_embeddings(body(model="m", prompt="a", input="b"))
-    assert (asked.model, asked.prompt, asked.keep_alive) == ("m", "a", None)
+    request = decode_embeddings(body(model="m", prompt="a", input="b"))
+    assert (request.model, request.prompt, request.keep_alive) == ("m", "a", None)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_openai_inputs_are_texts_or_token_ids(given_, inputs):
 
 
 @pytest.mark.parametrize(
-    ("asked", "text"),
+    ("fields", "text"),
     [
         ({}, "invalid input"),
         ({"input": None}, "invalid input"),
@@ -163,18 +163,18 @@ def test_openai_inputs_are_texts_or_token_ids(given_, inputs):
         ),
     ],
 )
-def test_openai_refusals_say_what_is_wrong(asked, text):
+def test_openai_refusals_say_what_is_wrong(fields, text):
     with pytest.raises(BadInput) as raised:
-        decode_openai(body(model="m", **asked))
+        decode_openai(body(model="m", **fields))
     assert raised.value.message == text
 
 
 def test_openai_fields_are_read_and_others_ignored():
-    asked = decode_openai(
+    request = decode_openai(
         body(model="m", input="a", encoding_format="Base64", dimensions=4, user="u",
              truncate_prompt_tokens=-7, priority=9)
     )  # fmt: skip
-    assert asked == OpenAIRequest(
+    assert request == OpenAIRequest(
         model="m", inputs=["a"], dimensions=4, base64=True, truncate_to=-1
     )
     plain = decode_openai(body(model="m", input="a"))
@@ -282,31 +282,31 @@ def test_the_older_form_replies_in_double_precision():
 
 def test_openai_gets_floats_or_their_bytes():
     found = Vectors([(3.0, 4.0)], 5)
-    asked = decode_openai(body(model="M", input="a"))
-    assert openai_reply(asked, found) == (
+    request = decode_openai(body(model="M", input="a"))
+    assert openai_reply(request, found) == (
         b'{"object":"list","data":[{"object":"embedding","embedding":[0.6,0.8],"index":0}],'
         b'"model":"M","usage":{"prompt_tokens":5,"total_tokens":5}}\n'
     )
-    encoded = json.loads(openai_reply(asked._replace(base64=True), found))["data"][0]["embedding"]
+    encoded = json.loads(openai_reply(request._replace(base64=True), found))["data"][0]["embedding"]
     assert struct.unpack("<2f", base64.b64decode(encoded)) == (single(0.6), single(0.8))
 
 
 def test_68_base64_is_of_little_endian_floats():
-    asked = decode_openai(body(model="M", input="a", encoding_format="base64"))
+    request = decode_openai(body(model="M", input="a", encoding_format="base64"))
     vector = (single(0.1), -0.5)
     length = math.hypot(*vector)
-    encoded = json.loads(openai_reply(asked, Vectors([vector], 1)))["data"][0]["embedding"]
+    encoded = json.loads(openai_reply(request, Vectors([vector], 1)))["data"][0]["embedding"]
     assert base64.b64decode(encoded) == floats(vector[0] / length, vector[1] / length)
     assert base64.b64encode(floats(0.1, -0.5)) == b"zczMPQAAAL8="
 
 
 @pytest.mark.case("B2")
 @pytest.mark.parametrize(
-    ("limit", "asked", "cut"),
+    ("limit", "requested", "cut"),
     [(0, None, None), (0, -1, -1), (0, 7, 7), (5, None, None), (5, -1, 5), (5, 7, 5), (5, 3, 3)],
 )
-def test_inputs_are_cut_to_the_smaller_limit(limit: int, asked: int | None, cut: int | None):
-    assert cut_to(limit, asked) == cut
+def test_inputs_are_cut_to_the_smaller_limit(limit: int, requested: int | None, cut: int | None):
+    assert cut_to(limit, requested) == cut
 
 
 @pytest.mark.parametrize("text", ["", "cat", "日本語", "\ud800"])

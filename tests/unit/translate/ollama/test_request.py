@@ -161,6 +161,12 @@ def test_keys_match_in_any_case_and_junk_after_the_body_is_ignored():
     assert decode_generate(b'{"MODEL":"test","unknown":1} trailing').model == "test"
 
 
+@pytest.mark.parametrize("think", [True, False, "low"])
+@pytest.mark.parametrize("key", ["think", "THINK"])
+def test_think_is_a_switch_or_a_level(key: str, think: bool | str):
+    assert decode_chat(json.dumps({key: think}).encode()).think == think
+
+
 def test_null_fields_are_absent():
     body = dict.fromkeys(
         ["model", "messages", "stream", "keep_alive", "format", "options", "think"]

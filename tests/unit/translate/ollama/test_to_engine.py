@@ -139,10 +139,10 @@ def test_raw_is_raw_even_with_a_suffix():
 
 def test_a_conversation_goes_on_from_token_ids_without_what_only_chat_has():
     body = {"model": "test", "prompt": "x", "logprobs": True, "top_logprobs": 3, "context": [1]}
-    asked = decode_generate(json.dumps(body).encode())
-    call = generate_call(asked, THINK, served_name="served", context_length=2048)
+    request = decode_generate(json.dumps(body).encode())
+    call = generate_call(request, THINK, served_name="served", context_length=2048)
     assert call.body["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
-    ongoing = call.continue_from_tokens([1, 2, 3], asked)
+    ongoing = call.continue_from_tokens([1, 2, 3], request)
     assert ongoing.path == "/v1/completions"
     assert ongoing.body["prompt"] == [1, 2, 3]
     assert ongoing.body["logprobs"] == 3
@@ -255,7 +255,7 @@ def test_a_bad_format_does_not_stop_a_load():
 
 
 @pytest.mark.parametrize(
-    ("asked", "fields"),
+    ("options", "fields"),
     [
         ({}, {}),
         ({"top_logprobs": 3}, {}),
@@ -263,8 +263,8 @@ def test_a_bad_format_does_not_stop_a_load():
         ({"logprobs": True, "top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
     ],
 )
-def test_logprobs_are_asked_for_only_together(asked, fields):
-    body = chat({"messages": [HI]} | asked)
+def test_logprobs_are_requested_only_together(options, fields):
+    body = chat({"messages": [HI]} | options)
     assert {k: v for k, v in body.items() if "logprobs" in k} == fields
 
 
@@ -340,11 +340,11 @@ def test_a_plain_generate_is_one_user_message():
 
 
 @pytest.mark.parametrize(
-    ("asked", "logprobs"),
+    ("options", "logprobs"),
     [({}, None), ({"logprobs": True}, 1), ({"logprobs": True, "top_logprobs": 4}, 4)],
 )
-def test_raw_is_a_completion_of_the_prompt_as_it_is(asked, logprobs):
-    call = generate({"prompt": "<|x|>", "raw": True, "format": "json"} | asked)
+def test_raw_is_a_completion_of_the_prompt_as_it_is(options, logprobs):
+    call = generate({"prompt": "<|x|>", "raw": True, "format": "json"} | options)
     assert call.path == "/v1/completions"
     assert call.body["prompt"] == "<|x|>"
     assert call.body["max_tokens"] == 2048
