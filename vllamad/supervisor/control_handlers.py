@@ -17,7 +17,7 @@ import trio
 
 from vllamad import __version__
 from vllamad.config.settings import Settings
-from vllamad.config.show import as_json
+from vllamad.config.show import settings_as_json
 from vllamad.core.launch import Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.model_name import parse_model_name
@@ -117,7 +117,7 @@ async def workers(daemon: Daemon, call: Call[NoOrder]) -> ControlResponse:
 
 
 async def config(daemon: Daemon, call: Call[NoOrder]) -> ControlResponse:
-    return ControlResponse(body=msgspec.json.encode(as_json(daemon.settings)))
+    return ControlResponse(body=msgspec.json.encode(settings_as_json(daemon.settings)))
 
 
 async def reload(daemon: Daemon, call: Call[NoOrder]) -> StreamResponse:
