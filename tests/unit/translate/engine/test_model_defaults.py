@@ -88,3 +88,9 @@ def test_a_models_num_ctx_bounds_answers_of_v1_too() -> None:
     assert laid("/v1/chat/completions", small, messages=[HI])["max_tokens"] == 640
     assert laid("/v1/responses", small, input="hi")["max_output_tokens"] == 640
     assert laid("/v1/completions", small, prompt="hi", max_tokens=3)["max_tokens"] == 3
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+def test_audio_gets_the_sampling_of_its_model_and_keeps_what_the_client_says(path: str) -> None:
+    assert laid(path) == {"temperature": 0.1}
+    assert laid(path, temperature="0.9") == {"temperature": "0.9"}
