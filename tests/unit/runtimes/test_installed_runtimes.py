@@ -98,7 +98,7 @@ def test_a_python_is_asked_once(tmp_path):
     python = stub_python(tmp_path / "env", f"echo '{json.dumps(RUNTIME_FACTS)}'")
     facts = resolve_runtime(tmp_path, "ignored", str(python), cache=tmp_path / "cache")
     assert facts == resolve_runtime(tmp_path, "", str(python), cache=tmp_path / "cache")
-    assert (facts.python, facts.flags, facts.fork) == (str(python), ["--uds"], True)
+    assert (facts.python, facts.flags, facts.fork) == (str(python), ("--uds",), True)
     assert (tmp_path / "env" / "asked").read_text() == "asked\n"
 
 
