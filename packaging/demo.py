@@ -29,9 +29,9 @@ from prepare import Stage, have_runtime, have_smollm2, home_paths, screen, stage
 from vllamactl.render import DONE, FAILED, STEP
 from vllamad.config.paths import path_problem
 from vllamad.errors import HostProblem, VllamadError
-from vllamad.host import amx
-from vllamad.host.devices import cpu_name
-from vllamad.host.shim import descendants
+from vllamad.host.machine import amx
+from vllamad.host.machine.devices import cpu_name
+from vllamad.host.processes.shim import descendants
 from vllamad.runtimes.smollm2 import ANSWER, CONVERSATION, QUESTION
 
 LONGEST = 64  # tokens of an answer

@@ -20,7 +20,7 @@ from vllamactl.render import DONE, Screen
 from vllamad.config.paths import default_paths
 from vllamad.config.settings import Paths
 from vllamad.core import model_name
-from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.audio_support import AudioSupport, missing_packages
 from vllamad.errors import ModelNotFound, RuntimeProblem, VllamadError
 from vllamad.models.store import manifests, model_store
 from vllamad.protocol.control import Progress

@@ -11,7 +11,7 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
-from vllamad.host import amx
+from vllamad.host.machine import amx
 
 # A busy machine is no failure: how long one example takes says nothing about what it shows.
 hypothesis.settings.register_profile("patient", deadline=None)

@@ -7,11 +7,17 @@ import sys
 from collections.abc import Callable, Sequence
 
 from vllamactl.command_context import CommandContext
-from vllamactl.commands import config, daemon_commands, maintenance, model_commands, runtime
+from vllamactl.commands import (
+    config,
+    daemon_commands,
+    maintenance_commands,
+    model_commands,
+    runtime_commands,
+)
 from vllamactl.commands.create import create
 from vllamactl.commands.info import info
 from vllamactl.commands.logs import logs as show_logs
-from vllamactl.commands.run import RunOptions, normalize_think, run
+from vllamactl.commands.run_command import RunOptions, normalize_think, run
 from vllamactl.commands.search import search
 from vllamactl.human import as_text
 
@@ -252,13 +258,13 @@ def _add_upkeep(commands: _Commands) -> None:
     verify = commands.add(
         "verify",
         "check every file against its digest",
-        lambda context, args: maintenance.verify(context, args.model),
+        lambda context, args: maintenance_commands.verify(context, args.model),
     )
     verify.add_argument("model", metavar="MODEL", nargs="?", default="", help="default: all models")
     prune = commands.add(
         "prune",
         "remove files that no model needs",
-        lambda context, args: maintenance.prune(context, dry_run=args.dry_run),
+        lambda context, args: maintenance_commands.prune(context, dry_run=args.dry_run),
     )
     prune.add_argument(
         "--dry-run", action="store_true", help="list the files without removing them"
@@ -290,7 +296,7 @@ def _add_runtime(commands: _Commands) -> None:
     install = commands.add(
         "install",
         "install an engine into its own environment",
-        lambda context, args: runtime.install(
+        lambda context, args: runtime_commands.install(
             context, device=args.device, version=args.version, repair=args.repair
         ),
     )
@@ -308,12 +314,15 @@ def _add_runtime(commands: _Commands) -> None:
         help="check an installed runtime, replace damaged packages, test the engine",
     )
     commands.add(
-        "list", "list the installed runtimes", lambda context, _: runtime.show(context), "ls"
+        "list",
+        "list the installed runtimes",
+        lambda context, _: runtime_commands.show(context),
+        "ls",
     )
     use = commands.add(
         "use",
         "choose the runtime of new workers",
-        lambda context, args: runtime.use(context, args.name),
+        lambda context, args: runtime_commands.use(context, args.name),
     )
     use.add_argument("name", metavar="NAME")
 

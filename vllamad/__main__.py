@@ -17,9 +17,9 @@ from vllamad.config.load import load_settings
 from vllamad.config.paths import home_of
 from vllamad.config.settings import Settings
 from vllamad.errors import ConfigError, HostProblem, VllamadError
-from vllamad.host.fd_limit import raise_limit
 from vllamad.host.listeners import HTTP
-from vllamad.host.systemd import passed_descriptors
+from vllamad.host.machine.fd_limit import raise_limit
+from vllamad.host.systemd.notify import passed_descriptors
 
 EXIT_PROBLEM = 1
 EXIT_CONFIG = 78  # EX_CONFIG: the unit file tells systemd not to restart on it
@@ -129,7 +129,7 @@ def _say_checked(settings: Settings) -> None:
 
 def _supervise(settings: Settings, read: Callable[[], Settings]) -> int:
     from vllamad.host import log
-    from vllamad.host.systemd import inherited_sockets
+    from vllamad.host.systemd.notify import inherited_sockets
     from vllamad.supervisor.run import run
 
     log.configure(settings.logging.format, settings.logging.level)
@@ -150,7 +150,7 @@ def _supervise(settings: Settings, read: Callable[[], Settings]) -> int:
 
 def _last_words(problems: Sequence[VllamadError]) -> None:
     """Tell systemd why we end, and wait until it has read it: from the dead it takes nothing."""
-    from vllamad.host.systemd import Notifier
+    from vllamad.host.systemd.notify import Notifier
 
     notify = Notifier(os.environ)
     for problem in problems:

@@ -30,9 +30,9 @@ from statistics import median
 from tests.bench.report import header, others
 from tests.support.daemon import ROOT, Daemon, daemon
 from vllamad.core.cpu import thread_count
-from vllamad.host import devices
-from vllamad.host.amx import cpu_flags
-from vllamad.host.processes import pss
+from vllamad.host.machine import devices
+from vllamad.host.machine.amx import cpu_flags
+from vllamad.host.processes.process_tree import pss
 from vllamad.runtimes.installed_runtimes import current_name, read_runtime
 
 MODEL, TOKENS, AT_ONCE = "smollm2:135m", 96, (1, 5, 20)

@@ -28,7 +28,7 @@ from statistics import median
 from tests.bench.report import header, others
 from tests.bench.shards import REPOSITORY, make
 from tests.support.daemon import Daemon, cmdline, daemon, fake_config, fake_home
-from vllamad.host.shim import descendants
+from vllamad.host.processes.shim import descendants
 from vllamad.models.hub.file_selection import WANTED
 
 ROOM = 10 << 30  # bytes

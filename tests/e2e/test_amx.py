@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.host import amx
+from vllamad.host.machine import amx
 
 pytestmark = pytest.mark.e2e
 

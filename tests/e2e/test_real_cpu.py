@@ -9,11 +9,11 @@ import pytest
 from tests.support.daemon import Daemon
 from tests.support.real_engine import MODEL
 from vllamad.core.cpu import choose_number_type
-from vllamad.host.amx import cpu_flags
+from vllamad.host.machine.amx import cpu_flags
 from vllamad.runtimes.installed_runtimes import current_name, read_runtime
 from vllamad.runtimes.number_type import measure_number_types
 from vllamad.runtimes.runtime_facts import RuntimeFacts
-from vllamad.supervisor.runtime import openmp_of
+from vllamad.supervisor.engine_runtimes import openmp_of
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ import httpx
 import trio
 
 from tests.fakes import ENGINE
-from vllamad.host.process_group import Launch, ProcessGroup, spawn
+from vllamad.host.processes.process_group import Launch, ProcessGroup, spawn
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
-from vllamad.host import shim
-from vllamad.host.cgroup import Cgroup
-from vllamad.host.process_group import Launch, ProcessGroup
+from vllamad.host.processes import shim
+from vllamad.host.processes.cgroup import Cgroup
+from vllamad.host.processes.process_group import Launch, ProcessGroup
 
 # A worker in the manner of vLLM: a leader, a child in its group, and one that forked twice into a
 # session of its own. Says who they are on its last line.

@@ -15,7 +15,7 @@ from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import GIB, Machine, Need
 from vllamad.core.scheduler import Limits, Scheduler
 from vllamad.errors import HostProblem
-from vllamad.host.process_group import ResourceUsage
+from vllamad.host.processes.process_group import ResourceUsage
 from vllamad.supervisor.workers.manager import WorkerManager
 from vllamad.supervisor.workers.worker import Worker
 

@@ -24,7 +24,7 @@ from tests.support.daemon import (
     until,
 )
 from vllamad.host.log_events import LogEvent
-from vllamad.host.shim import Process
+from vllamad.host.processes.shim import Process
 
 pytestmark = pytest.mark.integration
 

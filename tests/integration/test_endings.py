@@ -21,7 +21,7 @@ import pytest
 from tests.fakes.hostile_clients import SEED, at_once, connected, post, traces
 from tests.support.daemon import Daemon, daemon, fake_config, free_port, until
 from vllamad.host.log_events import LogEvent
-from vllamad.host.shim import Process, descendants
+from vllamad.host.processes.shim import Process, descendants
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.support.daemon import daemon, fake_config
-from vllamad.host import gpu_detection
+from vllamad.host.machine import gpu_detection
 from vllamad.runtimes.runtime_facts import RuntimeFacts
 
 pytestmark = [

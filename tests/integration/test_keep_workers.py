@@ -17,7 +17,7 @@ import pytest
 from tests.fakes.manager import Manager, folders
 from tests.support.daemon import Daemon, fake_config, free_port, is_alive, until
 from vllamad.host.log_events import LogEvent
-from vllamad.host.shim import descendants
+from vllamad.host.processes.shim import descendants
 
 pytestmark = pytest.mark.integration
 

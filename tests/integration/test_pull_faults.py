@@ -24,7 +24,7 @@ from tests.fakes.hub import Hub, running
 from tests.support.checkpoints import SMOLLM2
 from tests.support.daemon import Daemon, daemon, fake_config, fake_home, until
 from vllamad.host.log_events import LogEvent
-from vllamad.host.shim import descendants
+from vllamad.host.processes.shim import descendants
 
 pytestmark = pytest.mark.integration
 

@@ -25,9 +25,9 @@ from tests.support.model_families import REASONING_PARSERS, TOOL_PARSERS
 from tests.support.paths import ROOT
 from vllamad.core.cpu import NumberTimes
 from vllamad.core.model_name import parse_model_name
-from vllamad.host import devices
 from vllamad.host.log_events import LogEvent
-from vllamad.host.shim import Process, descendants
+from vllamad.host.machine import devices
+from vllamad.host.processes.shim import Process, descendants
 from vllamad.models.store import model_store
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable
 from typing import TextIO
 
-from vllamactl.chat.session import ChatMessage, ResponsePiece
+from vllamactl.chat.session import ReplyMessage, ResponsePiece
 from vllamactl.human import clean_lines
 from vllamactl.render import Screen
 
@@ -33,8 +33,8 @@ class Answer:
         self.last = ResponsePiece()
 
     @property
-    def message(self) -> ChatMessage:
-        return ChatMessage(
+    def message(self) -> ReplyMessage:
+        return ReplyMessage(
             role="assistant", content="".join(self._text), thinking="".join(self._thought)
         )
 

@@ -6,8 +6,8 @@ from contextlib import closing
 
 from vllamactl.chat.answer import Answer
 from vllamactl.chat.chat_commands import ChatCommands
-from vllamactl.chat.images import take_images
-from vllamactl.chat.session import ChatMessage, ResponsePiece, Session, summary
+from vllamactl.chat.image_paths import take_images
+from vllamactl.chat.session import ReplyMessage, ResponsePiece, Session, summary
 from vllamactl.chat.spinner import waiting, with_spinner
 from vllamactl.chat.terminal import Terminal, read_message
 from vllamactl.command_context import CommandContext
@@ -78,10 +78,10 @@ class _Chat:
             text, images = take_images(text)
         if text.startswith("/") and not quoted and not images:
             return self._commands.run(text.strip())
-        self._send(ChatMessage(role="user", content=text, images=images))
+        self._send(ReplyMessage(role="user", content=text, images=images))
         return True
 
-    def _send(self, message: ChatMessage) -> None:
+    def _send(self, message: ReplyMessage) -> None:
         """Send a message and write the reply; a reply cut by Ctrl-C stays in the conversation."""
         turns, answer = self._session.turns, self._answer()
         turns.append(message)

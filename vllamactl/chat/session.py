@@ -17,7 +17,7 @@ from vllamad.translate.ollama.options import option_type
 Think = bool | str | None
 
 
-class ChatMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ReplyMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One message; images are base64."""
 
     role: str = ""
@@ -46,7 +46,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     system: str = ""
     details: Details = Details()
-    messages: list[ChatMessage] = []
+    messages: list[ReplyMessage] = []
     model_info: dict[str, object] = {}
     capabilities: list[str] = []
 
@@ -54,7 +54,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 class ResponsePiece(LastLine, frozen=True, kw_only=True):
     """One line of a reply of chat or generate; the last line has the timings."""
 
-    message: ChatMessage = msgspec.field(default_factory=ChatMessage)
+    message: ReplyMessage = msgspec.field(default_factory=ReplyMessage)
     response: str = ""
     thinking: str = ""
     done: bool = False
@@ -77,7 +77,7 @@ class Session:
     shown: Shown = field(default_factory=Shown)
     system: str = ""
     options: dict[str, object] = field(default_factory=dict[str, object])
-    turns: list[ChatMessage] = field(default_factory=list[ChatMessage])
+    turns: list[ReplyMessage] = field(default_factory=list[ReplyMessage])
     format: object = None  # "json", or a schema
     think: Think = None
     keep_alive: str = ""
@@ -94,7 +94,7 @@ class Session:
 
     def chat(self) -> dict[str, object]:
         """Return the request for the next reply of the conversation."""
-        system = [ChatMessage(role="system", content=self.system)] if self.system else []
+        system = [ReplyMessage(role="system", content=self.system)] if self.system else []
         return self._settings() | {
             "messages": [turn.as_request() for turn in (*system, *self.turns)]
         }

@@ -75,7 +75,7 @@ def _inspect(context: CommandContext) -> Info:
     # Imported here: slow, and no other command needs them.
     from importlib.metadata import version
 
-    from vllamad.host import devices, gpu_detection, gpu_info
+    from vllamad.host.machine import devices, gpu_detection, gpu_info
     from vllamad.runtimes.installed_runtimes import list_runtimes
 
     described = gpu_info.describe()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import AudioSupport
+from vllamad.core.audio_support import AudioSupport
 from vllamad.core.cpu import NumberType
 from vllamad.core.memory import Machine, Need, Placement, largest_room, least_memory
 from vllamad.errors import DoesNotFit

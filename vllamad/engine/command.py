@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.audio_support import AudioSupport, missing_packages
 from vllamad.core.cpu import FLOAT32
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.engine_features import EngineFeatures

@@ -2,7 +2,7 @@
 
 Answers where that server lives in the installed version, and how its children are made. It must
 not import anything of ours: the runtime's environment knows nothing of this project. One file,
-host/amx.py, is loaded by its path.
+host/machine/amx.py, is loaded by its path.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 # Processes the engine spawns import this file again, and need leave to use AMX as well.
-runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "amx.py"))["settle"]()
+runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "machine" / "amx.py"))["settle"]()
 
 # They must not start a second server.
 if __name__ == "__main__":

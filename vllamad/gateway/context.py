@@ -10,9 +10,9 @@ from typing import cast
 from quart import current_app
 
 from vllamad.access.host_and_origin import Gate
-from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.template_probes import TemplateProbes
 from vllamad.gateway.inference.upstream import RelayLimits
+from vllamad.gateway.supervisor_client import SupervisorClient
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.models.installed import InstalledModels

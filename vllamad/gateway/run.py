@@ -17,16 +17,16 @@ import trio
 from vllamad.access.host_and_origin import Gate
 from vllamad.gateway.app import make_app
 from vllamad.gateway.context import Context
-from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.token_pump import open_hub
 from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.gateway.server.connection import ServerLimits
 from vllamad.gateway.server.listen import serve
-from vllamad.host import fd_limit
+from vllamad.gateway.supervisor_client import SupervisorClient
 from vllamad.host import log as own_log
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
-from vllamad.host.network_addresses import own_addresses
+from vllamad.host.machine import fd_limit
+from vllamad.host.machine.network_addresses import own_addresses
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import (
     RETIRE,

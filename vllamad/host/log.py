@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import cast
 
-from vllamad.host.journal import Journal, open_journal
 from vllamad.host.log_events import LogEvent
+from vllamad.host.systemd.journal import Journal, open_journal
 from vllamad.protocol.control import IDENTIFIER
 
 FIELD_LIMIT = 1024  # bytes of one value

@@ -23,7 +23,7 @@ HTTP/1.1 with JSON over the control socket, version 1, so that `curl --unix-sock
 
 `{name}` is percent-encoded, `/` included. Every refusal is a `ProblemBody` of
 `protocol/problem.py`, with the HTTP status of its error. Who may call which route is in
-`supervisor/control.py`. Knows no I/O.
+`supervisor/control_routes.py`. Knows no I/O.
 """
 
 from __future__ import annotations

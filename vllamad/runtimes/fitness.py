@@ -12,8 +12,8 @@ import re
 
 from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
-from vllamad.host import gpu_detection
-from vllamad.host.amx import cpu_flags
+from vllamad.host.machine import gpu_detection
+from vllamad.host.machine.amx import cpu_flags
 
 _NEEDED = (
     ("", ("avx2", "fma", "f16c")),

@@ -17,9 +17,9 @@ from typing import Literal
 
 from msgspec import structs
 
-from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.audio_support import AudioSupport, missing_packages
 from vllamad.errors import RuntimeProblem
-from vllamad.host import gpu_detection
+from vllamad.host.machine import gpu_detection
 from vllamad.runtimes.building import (
     build_runtime,
     downloads_folder,

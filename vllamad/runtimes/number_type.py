@@ -14,7 +14,7 @@ import msgspec
 
 from vllamad.core.cpu import NumberTimes
 from vllamad.errors import RuntimeProblem
-from vllamad.host import devices
+from vllamad.host.machine import devices
 from vllamad.runtimes.installed_runtimes import write_json_file
 from vllamad.runtimes.package_installer import Report
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts, run_probe

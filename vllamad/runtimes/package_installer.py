@@ -24,7 +24,7 @@ from vllamad.errors import RuntimeProblem
 from vllamad.runtimes.pip_settings import read_pip_settings, uv_options
 
 if TYPE_CHECKING:
-    from vllamad.host.process_endings import Watch
+    from vllamad.host.processes.process_endings import Watch
 
 Report = Callable[[str], None]
 """Called with a few words about the current step; the caller displays the elapsed time."""
@@ -341,7 +341,7 @@ def _error_line(output: str) -> str:
 def _watch() -> Watch | None:
     """None only while the project's own environment is made: its dependencies are missing."""
     try:
-        from vllamad.host.process_endings import Watch
+        from vllamad.host.processes.process_endings import Watch
     except ImportError:
         return None
     return Watch()

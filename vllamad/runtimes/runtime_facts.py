@@ -18,7 +18,7 @@ from vllamad.core.cpu import NumberTimes
 from vllamad.core.engine_environment import gpu_sampler, runtime_path
 from vllamad.core.engine_features import EngineFeatures
 from vllamad.errors import RuntimeProblem
-from vllamad.host.process_endings import Watch
+from vllamad.host.processes.process_endings import Watch
 from vllamad.runtimes.fitness import trial_gpu
 from vllamad.runtimes.package_installer import clean_environment, die_with_parent, failure_reason
 

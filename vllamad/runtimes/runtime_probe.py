@@ -7,7 +7,7 @@
 
 The result goes to the descriptor in VLLAMAD_ANSWER, else to stdout, where libraries may print too.
 It must not import our modules, since the runtime's environment does not have them. One file,
-host/amx.py, is loaded by its path.
+host/machine/amx.py, is loaded by its path.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def main(arguments: list[str]) -> None:
 
 
 # Processes that the engine spawns import this file again, and need permission for AMX too.
-runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "amx.py"))["settle"]()
+runpy.run_path(str(Path(__file__).resolve().parents[1] / "host" / "machine" / "amx.py"))["settle"]()
 
 # Those processes must not write a result.
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each route of the control socket does.
 
-Which route calls which handler, and who may call it, is in `supervisor/control.py`.
+Which route calls which handler, and who may call it, is in `supervisor/control_routes.py`.
 """
 
 from __future__ import annotations

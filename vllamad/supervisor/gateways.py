@@ -21,7 +21,7 @@ import trio
 from vllamad.errors import HostProblem
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
-from vllamad.host.process_endings import Exit, Watch, ended
+from vllamad.host.processes.process_endings import Exit, Watch, ended
 from vllamad.protocol.gateway_setup import RETIRE, SERVING, TOLD_ON
 
 log = logging.getLogger(__name__)

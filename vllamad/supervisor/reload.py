@@ -21,13 +21,13 @@ from vllamad.errors import ConfigError, ModelNotFound, VllamadError
 from vllamad.host import log as daemon_log
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.protocol.control import Reloaded
 from vllamad.supervisor.control_handlers import Daemon
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
 from vllamad.supervisor.progress_responses import Attempt
-from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.engine_process import VllmLauncher
 from vllamad.supervisor.workers.manager import WorkerManager
 

@@ -22,19 +22,20 @@ from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import Plan
 from vllamad.core.scheduler import Scheduler
 from vllamad.errors import HostProblem
-from vllamad.host import gpu_detection
-from vllamad.host.cgroup import Cgroups, claim
-from vllamad.host.journal import open_journal
 from vllamad.host.listeners import address_of, all_loopback
 from vllamad.host.log import event, is_journal
 from vllamad.host.log_events import LogEvent
-from vllamad.host.shim import become_subreaper
-from vllamad.host.systemd import PRIVATE_VARIABLES, Notifier, watchdog_interval
-from vllamad.host.systemd_job import pending_job
+from vllamad.host.machine import gpu_detection
+from vllamad.host.processes.cgroup import Cgroups, claim
+from vllamad.host.processes.shim import become_subreaper
+from vllamad.host.systemd.journal import open_journal
+from vllamad.host.systemd.notify import PRIVATE_VARIABLES, Notifier, watchdog_interval
+from vllamad.host.systemd.unit_job import pending_job
 from vllamad.http.control_server import serve_http
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import encode_settings, for_gateway
-from vllamad.supervisor.control import Control, Daemon
+from vllamad.supervisor.control_routes import Control, Daemon
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.folders import prepare_folders, tidy_store, warn_of_noexec
 from vllamad.supervisor.gateways import GatewayLaunch, Gateways
 from vllamad.supervisor.models.library import Library
@@ -46,7 +47,6 @@ from vllamad.supervisor.public_sockets import (
     refuse_unguarded,
 )
 from vllamad.supervisor.reload import Parts, Reloader, apply, limits_of, preload
-from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.signals import SignalRequests, listen_for_signals
 from vllamad.supervisor.status_text import extend_timeout, send_status, serving, stopping
 from vllamad.supervisor.watchdog import beat, guarded, until_serving

@@ -14,7 +14,7 @@ import trio
 
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.supervisor.status_text import extend_timeout
 
 log = logging.getLogger(__name__)

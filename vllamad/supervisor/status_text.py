@@ -1,6 +1,6 @@
 """The line for `systemctl status`: its text, and when a changed one is sent.
 
-How a line is sent is in `host/systemd.py`.
+How a line is sent is in `host/systemd/notify.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import inf
 import trio
 
 from vllamad.core.lifecycle import State
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.protocol.control import WorkerInfo
 
 _INTERVAL = 1.0  # seconds between two checks

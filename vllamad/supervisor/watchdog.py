@@ -12,7 +12,7 @@ import trio
 
 from vllamad.host.log import named
 from vllamad.host.log_events import LogEvent
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.protocol.lease import ListRunning, encode_message
 
 log = logging.getLogger(__name__)

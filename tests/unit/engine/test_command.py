@@ -25,7 +25,7 @@ from vllamad.core.launch import Lora, Plan
 from vllamad.core.memory import GIB
 from vllamad.engine.command import OURS, Engine, command, environment
 from vllamad.errors import RuntimeProblem
-from vllamad.host.systemd import PRIVATE_VARIABLES
+from vllamad.host.systemd.notify import PRIVATE_VARIABLES
 
 PRIVACY = {
     "HF_HUB_OFFLINE": "1",

@@ -14,7 +14,7 @@ from msgspec import structs
 from tests.fakes.raw_engine import engine_answering, path_of, raw_engine
 from tests.support.engine_plans import CPU_PLAN, CPU_RUNTIME, GPU_PLAN, GPU_RUNTIME, WORKPLACE
 from vllamad.config.settings import EngineSettings
-from vllamad.core.audio import AudioSupport
+from vllamad.core.audio_support import AudioSupport
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Engine, command

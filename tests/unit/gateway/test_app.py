@@ -14,9 +14,9 @@ from vllamad.access.host_and_origin import Gate
 from vllamad.config.settings import LogSettings, ServerSettings
 from vllamad.gateway.app import make_app
 from vllamad.gateway.context import Context
-from vllamad.gateway.control_client import SupervisorClient
 from vllamad.gateway.inference.upstream import RelayLimits
 from vllamad.gateway.routes.table import ROUTES, Route
+from vllamad.gateway.supervisor_client import SupervisorClient
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.gateway_setup import GatewaySettings
 

@@ -8,8 +8,8 @@ import pytest
 
 from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
-from vllamad.host import gpu_detection
-from vllamad.host.gpu_detection import Gpus
+from vllamad.host.machine import gpu_detection
+from vllamad.host.machine.gpu_detection import Gpus
 from vllamad.runtimes import install as module
 from vllamad.runtimes.install import install_runtime
 

@@ -6,8 +6,8 @@ import pytest
 
 from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
-from vllamad.host import gpu_detection
-from vllamad.host.gpu_detection import Driver, Gpus
+from vllamad.host.machine import gpu_detection
+from vllamad.host.machine.gpu_detection import Driver, Gpus
 from vllamad.runtimes.fitness import refuse_unfit_cards, refuse_unfit_cpu
 
 HASWELL = frozenset(["sse4_2", "avx", "avx2", "fma", "f16c", "bmi2"])

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from vllamad.core.cpu import NumberTimes
 from vllamad.errors import RuntimeProblem
-from vllamad.host import devices
+from vllamad.host.machine import devices
 from vllamad.runtimes.number_type import (
     measure_and_remember,
     measure_number_types,

@@ -10,8 +10,8 @@ import pytest
 from tests.fakes.runtime_python import RUNTIME_FACTS, stub_python
 from vllamad.core.memory import GIB, Device
 from vllamad.errors import RuntimeProblem
-from vllamad.host import gpu_detection
-from vllamad.host.gpu_detection import Gpus
+from vllamad.host.machine import gpu_detection
+from vllamad.host.machine.gpu_detection import Gpus
 from vllamad.runtimes.runtime_facts import RuntimeFacts, probe_runtime, run_probe, try_runtime
 
 LAST = "INFO 12-01 00:00:00 [gpu.py:1] Using None for EOS token id"

@@ -18,7 +18,7 @@ from vllamad.config.settings import (
     Settings,
 )
 from vllamad.errors import ConfigError, HostProblem
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.supervisor.reload import Reloader
 
 PATHS = Paths(

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.supervisor.signals import listen_for_signals
 
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.protocol.control import WorkerInfo
 from vllamad.supervisor.status_text import extend_timeout, send_status, serving, stopping
 

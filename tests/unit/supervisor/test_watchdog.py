@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from vllamad.host.systemd import Notifier
+from vllamad.host.systemd.notify import Notifier
 from vllamad.supervisor import watchdog
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]

@@ -11,9 +11,9 @@ import pytest
 from vllamactl.chat.answer import Answer, Writer
 from vllamactl.chat.formats import LIMIT as SCHEMA_LIMIT
 from vllamactl.chat.formats import read_format
-from vllamactl.chat.images import LIMIT, take_images
+from vllamactl.chat.image_paths import LIMIT, take_images
 from vllamactl.chat.session import (
-    ChatMessage,
+    ReplyMessage,
     ResponsePiece,
     Session,
     Shown,
@@ -22,7 +22,7 @@ from vllamactl.chat.session import (
 )
 from vllamactl.chat.terminal import Typed, read_message
 from vllamactl.commandline import parse
-from vllamactl.commands.run import normalize_think
+from vllamactl.commands.run_command import normalize_think
 from vllamactl.control_client import ControlClient
 from vllamactl.ollama_client import Address, find_api
 from vllamactl.render import Screen
@@ -64,7 +64,7 @@ def test_a_message_of_many_lines_is_between_triple_quotes(lines: list[str], type
 
 def test_a_request_has_the_system_message_first_and_then_what_was_said() -> None:
     session = Session(model="m", system="be terse", options={"seed": 1}, format="json")
-    session.turns = [ChatMessage(role="user", content="hi", images=["aGk="])]
+    session.turns = [ReplyMessage(role="user", content="hi", images=["aGk="])]
     assert session.chat() == {
         "model": "m",
         "options": {"seed": 1},
@@ -87,10 +87,12 @@ def test_a_model_that_can_think_does_unless_told_otherwise(
 
 
 def test_a_saved_conversation_has_what_the_model_began_with() -> None:
-    session = Session(model="m", shown=Shown(messages=[ChatMessage(role="user", content="before")]))
+    session = Session(
+        model="m", shown=Shown(messages=[ReplyMessage(role="user", content="before")])
+    )
     session.turns = [
-        ChatMessage(role="user", content="hi"),
-        ChatMessage(role="assistant", content="ho"),
+        ReplyMessage(role="user", content="hi"),
+        ReplyMessage(role="assistant", content="ho"),
     ]
     made = session.create("kept")
     assert (made["model"], made["from"]) == ("kept", "m")
@@ -173,7 +175,7 @@ def test_a_terminal_is_not_steered_by_an_answer() -> None:
     assert written(0, "a\x1b[2J\tb\nc", careful=True) == "a�[2J\tb\nc"
 
 
-def answered(*pieces: ResponsePiece, hide_thinking: bool = False) -> tuple[str, ChatMessage]:
+def answered(*pieces: ResponsePiece, hide_thinking: bool = False) -> tuple[str, ReplyMessage]:
     out = io.StringIO()
     screen = Screen(json=False, quiet=False, out=out, err=io.StringIO(), environ={})
     answer = Answer(screen, wrap=True, hide_thinking=hide_thinking)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.fakes.control_daemon import ControlDaemon
 from tests.support.ctl_runs import RunCtl
-from vllamad.host import devices, gpu_detection, gpu_info
-from vllamad.host.gpu_detection import Gpus
-from vllamad.host.gpu_info import Card, Cards
+from vllamad.host.machine import devices, gpu_detection, gpu_info
+from vllamad.host.machine.gpu_detection import Gpus
+from vllamad.host.machine.gpu_info import Card, Cards
 from vllamad.protocol.control import Progress
 from vllamad.protocol.problem import Problem
 

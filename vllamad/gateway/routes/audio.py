@@ -24,7 +24,7 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
-from vllamad.core.audio import missing_packages
+from vllamad.core.audio_support import missing_packages
 from vllamad.errors import BadInput, NotSupported
 from vllamad.gateway.context import Context
 from vllamad.gateway.inference.model_lookup import find

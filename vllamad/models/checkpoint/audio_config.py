@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vllamad.core.audio import AudioSupport
+from vllamad.core.audio_support import AudioSupport
 from vllamad.models.checkpoint.json_access import Json, get_object
 from vllamad.models.checkpoint.weights import names_of
 

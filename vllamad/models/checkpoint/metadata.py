@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vllamad.core.audio import AudioSupport
+from vllamad.core.audio_support import AudioSupport
 from vllamad.core.kv_cache import Layers, per_token
 from vllamad.errors import BadInput
 from vllamad.models.checkpoint.audio_config import audio_support

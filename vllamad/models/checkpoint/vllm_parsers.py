@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vllamad.config.settings import Flag
-from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.audio_support import AudioSupport, missing_packages
 from vllamad.core.engine_features import EngineFeatures
 from vllamad.models.checkpoint.metadata import ModelFacts
 

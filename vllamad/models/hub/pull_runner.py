@@ -15,7 +15,7 @@ import trio
 from vllamad.core.model_name import ModelName
 from vllamad.errors import HostProblem
 from vllamad.host.log import escape, event
-from vllamad.host.process_endings import Watch, ended, last_error
+from vllamad.host.processes.process_endings import Watch, ended, last_error
 from vllamad.models.registry.resolve import Origin
 from vllamad.protocol.control import Progress
 

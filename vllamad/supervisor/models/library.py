@@ -13,15 +13,15 @@ from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import Machine, find_placement
 from vllamad.core.model_name import ModelName
 from vllamad.errors import ModelNotFound, VllamadError
-from vllamad.host.systemd import PRIVATE_VARIABLES
+from vllamad.host.systemd.notify import PRIVATE_VARIABLES
 from vllamad.models import model_info
 from vllamad.models.hub import pull_runner
 from vllamad.models.installed import RECENT, InstalledModel, InstalledModels
 from vllamad.protocol.control import ModelDetail, ModelInfo, ModelMemory, Progress, TensorInfo
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.models.load_specs import spec_of
 from vllamad.supervisor.models.pull_jobs import PullJobs, Report
 from vllamad.supervisor.models.pull_source import origin_for
-from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.worker_paths import log_file
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vllamad.config.settings import EngineSettings, Flag
-from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.audio_support import AudioSupport, missing_packages
 from vllamad.core.cpu import FLOAT32, NumberType, choose_number_type
 from vllamad.core.engine_features import EngineFeatures
 from vllamad.core.launch import Lora, Spec

@@ -14,7 +14,7 @@ from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.models.registry.registry_file import load_registry
 from vllamad.models.registry.resolve import Origin, resolve_origin
-from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from vllamad.engine.reasons import (
     last_meaningful_line,
     read_load_phase,
 )
-from vllamad.host.journal import EngineLines
 from vllamad.host.log import escape
 from vllamad.host.log_files import LogPosition, WorkerLog, worker_log
+from vllamad.host.systemd.journal import EngineLines
 
 
 class EngineOutput:

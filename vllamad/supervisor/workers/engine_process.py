@@ -1,6 +1,6 @@
 """Runs one vLLM process: its folder, its log, its process group, its probes.
 
-`engine/command.py` turns a plan into a command, `host/process_group.py` starts it and
+`engine/command.py` turns a plan into a command, `host/processes/process_group.py` starts it and
 `engine/probe.py` checks it. When the block is left, no process and no file of it remains.
 """
 
@@ -15,21 +15,21 @@ from pathlib import Path
 import trio
 
 from vllamad.config.settings import Settings
-from vllamad.core.audio import AudioSupport
+from vllamad.core.audio_support import AudioSupport
 from vllamad.core.launch import Plan
 from vllamad.engine import probe
 from vllamad.engine.command import Workplace, command, environment
 from vllamad.errors import HostProblem, LoadFailed
-from vllamad.host.cgroup import Cgroup, Cgroups
-from vllamad.host.journal import EngineLines, Journal
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
-from vllamad.host.process_endings import Watch, starved
-from vllamad.host.process_group import Launch, ProcessGroup, ResourceUsage, adopt, spawn
-from vllamad.host.processes import first_exit
+from vllamad.host.processes.cgroup import Cgroup, Cgroups
+from vllamad.host.processes.process_endings import Watch, starved
+from vllamad.host.processes.process_group import Launch, ProcessGroup, ResourceUsage, adopt, spawn
+from vllamad.host.processes.process_tree import first_exit
+from vllamad.host.systemd.journal import EngineLines, Journal
 from vllamad.host.tasks import first_of
 from vllamad.http.engine_client import client_for
-from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.workers.context_lengths import remembered
 from vllamad.supervisor.workers.engine_output import EngineOutput, worker_output
 from vllamad.supervisor.workers.handover import AdoptedWorker, Handover, WorkerFacts, WorkerHandover

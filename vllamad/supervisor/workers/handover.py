@@ -22,12 +22,12 @@ import trio
 from vllamad.config.settings import Paths, Settings
 from vllamad.core.launch import Plan
 from vllamad.errors import HostProblem
-from vllamad.host.fd_store import FdStore, close_all, open_store, stored
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
 from vllamad.host.log_files import LogPosition, WorkerLog
-from vllamad.host.process_group import ProcessGroup, WorkerLink
-from vllamad.host.processes import pid_of
+from vllamad.host.processes.process_group import ProcessGroup, WorkerLink
+from vllamad.host.processes.process_tree import pid_of
+from vllamad.host.systemd.fd_store import FdStore, close_all, open_store, stored
 from vllamad.supervisor.workers.worker_paths import log_file, run_folder, worker_id
 
 log = logging.getLogger(__name__)

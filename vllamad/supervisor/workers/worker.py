@@ -34,7 +34,7 @@ from vllamad.engine.reasons import admitted_length, is_deterministic, refuses_pa
 from vllamad.errors import VllamadError
 from vllamad.host.log import event, named
 from vllamad.host.log_events import LogEvent
-from vllamad.host.process_group import ResourceUsage
+from vllamad.host.processes.process_group import ResourceUsage
 from vllamad.host.tasks import first_of
 
 log = logging.getLogger(__name__)

@@ -70,7 +70,7 @@ Int = Annotated[
 ]
 
 
-class BodyReader(Generic[S]):
+class RequestReader(Generic[S]):
     """Reads bodies of one struct; lists have the limits of their `msgspec.Meta(max_length=...)`."""
 
     def __init__(self, struct: type[S]) -> None:

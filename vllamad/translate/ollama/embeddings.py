@@ -17,7 +17,7 @@ from vllamad.translate.engine.request_fields import read_request
 from vllamad.translate.error_bodies import FAILED
 from vllamad.translate.go.fields import integer
 from vllamad.translate.go.json_decoder import is_list
-from vllamad.translate.go.struct_reader import BodyReader, Int
+from vllamad.translate.go.struct_reader import Int, RequestReader
 from vllamad.translate.ollama.request import KeepAlive
 from vllamad.translate.ollama.to_engine import EngineCall
 
@@ -286,5 +286,5 @@ def _openai_vector(vector: Vector, base64: bool) -> bytes | msgspec.Raw:
     return msgspec.Raw(decimals(vector).encode())
 
 
-_EMBED = BodyReader(EmbedRequest)
-_EMBEDDINGS = BodyReader(EmbeddingRequest)
+_EMBED = RequestReader(EmbedRequest)
+_EMBEDDINGS = RequestReader(EmbeddingRequest)

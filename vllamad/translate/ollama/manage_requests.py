@@ -15,7 +15,7 @@ from vllamad.errors import BadInput
 from vllamad.protocol.control import Progress
 from vllamad.translate.go import json_decoder
 from vllamad.translate.go.fields import string
-from vllamad.translate.go.struct_reader import BodyReader, ReadWith
+from vllamad.translate.go.struct_reader import ReadWith, RequestReader
 from vllamad.translate.ollama.create_files import adapter_of, check_files
 from vllamad.translate.ollama.options import check_options, is_option
 from vllamad.translate.ollama.request import MAX_MESSAGES
@@ -202,8 +202,8 @@ def _capabilities(info: dict[str, object]) -> tuple[str, ...]:
     return tuple(str(item) for item in capabilities)
 
 
-_COPY: Final = BodyReader(CopyRequest)
-_DELETE: Final = BodyReader(DeleteRequest)
-_PULL: Final = BodyReader(PullRequest)
-_PUSH: Final = BodyReader(PushRequest)
-_CREATE: Final = BodyReader(CreateRequest)
+_COPY: Final = RequestReader(CopyRequest)
+_DELETE: Final = RequestReader(DeleteRequest)
+_PULL: Final = RequestReader(PullRequest)
+_PUSH: Final = RequestReader(PushRequest)
+_CREATE: Final = RequestReader(CreateRequest)

@@ -17,11 +17,11 @@ from vllamad.translate.go import json_decoder
 from vllamad.translate.go.duration import parse_keep_alive
 from vllamad.translate.go.fields import string
 from vllamad.translate.go.struct_reader import (
-    BodyReader,
     GoName,
     GoValue,
     Int,
     ReadWith,
+    RequestReader,
 )
 
 MAX_MESSAGES = 10_000
@@ -193,6 +193,6 @@ def _with_valid_logprobs(request: G) -> G:
     return request
 
 
-_GENERATE = BodyReader(GenerateRequest)
-_CHAT = BodyReader(ChatRequest)
-_SHOW = BodyReader(ShowRequest)
+_GENERATE = RequestReader(GenerateRequest)
+_CHAT = RequestReader(ChatRequest)
+_SHOW = RequestReader(ShowRequest)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.checkpoints import BERT, SMOLLM2
 from tests.support.engine_features import engine_features
 from tests.support.whisper import CONFIG as WHISPER
-from vllamad.core.audio import AudioSupport
+from vllamad.core.audio_support import AudioSupport
 from vllamad.models.checkpoint.audio_config import audio_support
 from vllamad.models.checkpoint.metadata import ModelFacts, facts_from
 from vllamad.models.checkpoint.vllm_parsers import capabilities

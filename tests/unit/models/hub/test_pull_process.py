@@ -17,7 +17,7 @@ from tests.support.checkpoints import CHATML_TEMPLATE, SMOLLM2, header_of
 from tests.support.daemon import ROOT, until
 from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, HostProblem, ModelNotFound, NotAllowed
-from vllamad.host.shim import descendants
+from vllamad.host.processes.shim import descendants
 from vllamad.models.hub.download import AT_ONCE
 from vllamad.models.hub.pull_runner import run_pull
 from vllamad.models.installed import InstalledModels

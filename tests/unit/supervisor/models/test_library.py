@@ -12,11 +12,11 @@ from vllamad.config.settings import Paths, SchedulerSettings, Settings
 from vllamad.core.memory import GIB, Machine
 from vllamad.core.model_name import parse_model_name
 from vllamad.errors import BadInput, ModelNotFound
-from vllamad.host import devices
+from vllamad.host.machine import devices
 from vllamad.models.installed import InstalledModels
 from vllamad.models.store import model_store
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.models.library import Library
-from vllamad.supervisor.runtime import EngineRuntimes
 
 
 class House:

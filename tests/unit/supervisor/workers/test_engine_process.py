@@ -29,10 +29,10 @@ from vllamad.core.launch import Plan, Spec
 from vllamad.core.lifecycle import State
 from vllamad.core.memory import Need, Placement
 from vllamad.errors import HostProblem, RuntimeProblem
-from vllamad.host.cgroup import Cgroups
-from vllamad.host.process_group import Launch
+from vllamad.host.processes.cgroup import Cgroups
+from vllamad.host.processes.process_group import Launch
 from vllamad.http.engine_client import client_for
-from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.workers import engine_process
 from vllamad.supervisor.workers.engine_process import VllmLauncher, VllmProcess
 from vllamad.supervisor.workers.worker import Worker

@@ -15,14 +15,14 @@ from msgspec import Meta
 from vllamad.errors import BadInput
 from vllamad.translate.content.images import Image
 from vllamad.translate.go import json_decoder
-from vllamad.translate.go.struct_reader import BodyReader, Int
+from vllamad.translate.go.struct_reader import Int, RequestReader
 from vllamad.translate.ollama import embeddings, manage_requests, request
 
-READERS: dict[str, BodyReader[Any]] = {
+READERS: dict[str, RequestReader[Any]] = {
     reader._struct.__name__: reader
     for module in (request, embeddings, manage_requests)
     for reader in vars(module).values()
-    if isinstance(reader, BodyReader)
+    if isinstance(reader, RequestReader)
 }
 
 
@@ -57,7 +57,7 @@ def outcome(read: Any, body: bytes) -> object:
         return error.message
 
 
-def is_read_by_msgspec(reader: BodyReader[Any], body: bytes) -> bool:
+def is_read_by_msgspec(reader: RequestReader[Any], body: bytes) -> bool:
     try:
         reader._decoder.decode(body)
     except (msgspec.DecodeError, BadInput, RecursionError):
@@ -179,7 +179,7 @@ def test_every_request_is_looked_at() -> None:
 @pytest.mark.parametrize("name", sorted(struct.__name__ for struct in STRUCTS))
 def test_every_field_of_a_struct_is_read(name: str) -> None:
     (struct,) = (struct for struct in STRUCTS if struct.__name__ == name)
-    reader = BodyReader(struct)
+    reader = RequestReader(struct)
     hints = get_type_hints(struct)
     kept = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     assert kept
@@ -212,7 +212,7 @@ def test_a_struct_that_cannot_be_read_as_go_does_makes_no_reader(
     struct: type[msgspec.Struct],
 ) -> None:
     with pytest.raises(TypeError):
-        BodyReader(struct)
+        RequestReader(struct)
 
 
 class Inner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -241,5 +241,5 @@ class Outer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 )  # fmt: skip
 def test_the_types_in_a_refusal_follow_from_the_annotations(body: object, refusal: str) -> None:
     with pytest.raises(BadInput, match="cannot unmarshal") as refused:
-        BodyReader(Outer).read(json.dumps(body).encode())
+        RequestReader(Outer).read(json.dumps(body).encode())
     assert refused.value.message == f"json: cannot unmarshal {refusal}"

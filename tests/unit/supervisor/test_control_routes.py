@@ -32,12 +32,12 @@ from vllamad.host.control_socket import Peer, bind_control
 from vllamad.http.control_server import ControlRequest, ControlResponse, serve_http
 from vllamad.models.installed import InstalledModels
 from vllamad.protocol.control import Progress, Reloaded
-from vllamad.supervisor.control import ROUTES, Control, ControlAccess, ControlRoute
 from vllamad.supervisor.control_handlers import Call, Daemon, NoOrder
+from vllamad.supervisor.control_routes import ROUTES, Control, ControlAccess, ControlRoute
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 from vllamad.supervisor.models.library import Library
 from vllamad.supervisor.models.model_changes import ModelChanges
 from vllamad.supervisor.progress_responses import Attempt, ticking
-from vllamad.supervisor.runtime import EngineRuntimes
 from vllamad.supervisor.workers.manager import WorkerManager
 from vllamad.supervisor.workers.worker_paths import log_file
 
@@ -374,7 +374,7 @@ async def test_a_route_without_access_takes_admin_and_is_logged(
         served = Control(one.daemon, (*ROUTES, new))
         with pytest.raises(NotAllowed):
             await served.handle(refused)
-        caplog.set_level("INFO", "vllamad.supervisor.control")
+        caplog.set_level("INFO", "vllamad.supervisor.control_routes")
         assert await served.handle(replace(refused, peer=root)) == ControlResponse(body=b"done")
     assert [record.__dict__["fields"]["uid"] for record in caplog.records] == [0]
 

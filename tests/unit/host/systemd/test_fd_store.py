@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vllamad.errors import HostProblem
-from vllamad.host.fd_store import FdStore, open_store
+from vllamad.host.systemd.fd_store import FdStore, open_store
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ async def test_a_manager_that_is_gone_is_told(tmp_path: Path) -> None:
 
 READS = """
 import json, os
-from vllamad.host.fd_store import stored
-from vllamad.host.systemd import inherited_sockets
+from vllamad.host.systemd.fd_store import stored
+from vllamad.host.systemd.notify import inherited_sockets
 os.environ["LISTEN_PID"] = str(os.getpid())
 kept = stored(os.environ, os.getpid())
 sockets = inherited_sockets(os.environ, os.getpid())

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from vllamad.core.memory import GIB, Device
-from vllamad.host import gpu_detection
+from vllamad.host.machine import gpu_detection
 
 NODES = ("nvidiactl", "nvidia-uvm", "nvidia0")
 

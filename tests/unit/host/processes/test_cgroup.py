@@ -16,9 +16,9 @@ import trio
 
 from tests.fakes.process_tree import alive, pids_of_tree, shim_of, tree
 from vllamad.errors import HostProblem
-from vllamad.host.cgroup import Cgroup, Cgroups, claim, folder_of, unit_of
-from vllamad.host.process_group import spawn
-from vllamad.host.processes import kill_strays
+from vllamad.host.processes.cgroup import Cgroup, Cgroups, claim, folder_of, unit_of
+from vllamad.host.processes.process_group import spawn
+from vllamad.host.processes.process_tree import kill_strays
 
 UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 HYBRID = (
@@ -201,7 +201,7 @@ def real() -> Generator[Path]:
 CLAIM = """
 import sys
 from pathlib import Path
-from vllamad.host.cgroup import claim
+from vllamad.host.processes.cgroup import claim
 Path(sys.argv[1], "cgroup.procs").write_text("0")
 print(claim(keep_workers=False).top)
 print(Path("/proc/self/cgroup").read_text())

@@ -16,9 +16,9 @@ import trio
 
 from tests.fakes.process_tree import PARTS, TREE, alive, launch, pids_of_tree, shim_of, tree, until
 from vllamad.errors import HostProblem
-from vllamad.host import shim
-from vllamad.host.process_group import Launch, ProcessGroup, spawn
-from vllamad.host.processes import first_exit, kill_strays
+from vllamad.host.processes import shim
+from vllamad.host.processes.process_group import Launch, ProcessGroup, spawn
+from vllamad.host.processes.process_tree import first_exit, kill_strays
 
 pytestmark = pytest.mark.integration
 
@@ -133,7 +133,7 @@ async def test_processes_that_run_away_by_forking_are_caught(tmp_path: Path) -> 
 SUPERVISOR = """
 import sys, trio
 from pathlib import Path
-from vllamad.host.process_group import Launch, spawn
+from vllamad.host.processes.process_group import Launch, spawn
 async def main():
     folder = Path(sys.argv[1])
     plan = Launch(argv=(sys.executable, "-S", "-c", sys.argv[2], "deaf"), env={}, cwd=folder,

@@ -27,7 +27,7 @@ PRIVATE_VARIABLES = frozenset(
 """Variables that a worker must never inherit: with these it could act as the daemon."""
 
 STORED = "worker-"
-"""The prefix of the names of descriptors that `host/fd_store.py` stores."""
+"""The prefix of the names of descriptors that `host/systemd/fd_store.py` stores."""
 
 _FIRST_FD = 3  # sd_listen_fds(3)
 _STATUS_LIMIT = 512

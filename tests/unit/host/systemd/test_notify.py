@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from vllamad.host.systemd import (
+from vllamad.host.systemd.notify import (
     PRIVATE_VARIABLES,
     Notifier,
     inherited_sockets,
@@ -145,7 +145,7 @@ def test_the_watchdog_is_ours_only_when_it_names_us(environ, seconds):
 # Takes over what was passed, and says what it got; exits 1 when a child would inherit it too.
 CHILD = """
 import os, sys
-from vllamad.host.systemd import inherited_sockets
+from vllamad.host.systemd.notify import inherited_sockets
 found = inherited_sockets(os.environ, os.getpid())
 for name, sockets in found.items():
     for one in sockets:

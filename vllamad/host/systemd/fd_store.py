@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from vllamad.errors import HostProblem
-from vllamad.host.systemd import STORED, passed_descriptors
+from vllamad.host.systemd.notify import STORED, passed_descriptors
 
 _PATIENCE = 2.0  # seconds the service manager may take to read
 

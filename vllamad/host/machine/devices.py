@@ -1,4 +1,4 @@
-"""Reads main memory and cores of this machine; its GPUs are in `host/gpu_detection.py`."""
+"""Reads main memory and cores of this machine; its GPUs are in `host/machine/gpu_detection.py`."""
 
 from __future__ import annotations
 

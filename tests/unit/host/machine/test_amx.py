@@ -14,13 +14,13 @@ from types import ModuleType
 
 import pytest
 
-from vllamad.host import amx
-from vllamad.host.amx import ABSENT, GIVEN, REFUSED, UNWANTED
+from vllamad.host.machine import amx
+from vllamad.host.machine.amx import ABSENT, GIVEN, REFUSED, UNWANTED
 
 SAPPHIRE_RAPIDS = "processor\t: 0\nflags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n"
 GENOA = "processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n"
 GRACE = "processor\t: 0\nFeatures\t: fp asimd sve2 bf16\n"
-PACKAGE = Path(amx.__file__).parents[1]
+PACKAGE = Path(amx.__file__).parents[2]
 
 
 class Kernel:
@@ -193,8 +193,8 @@ def inside_a_runtime(
     tree = tmp_path / "vllamad"
     (tree / file).parent.mkdir(parents=True)
     shutil.copy(PACKAGE / file, tree / file)
-    (tree / "host").mkdir()
-    (tree / "host/amx.py").write_text(RECORDER)
+    (tree / "host/machine").mkdir(parents=True)
+    (tree / "host/machine/amx.py").write_text(RECORDER)
     done = subprocess.run(
         [sys.executable, "-P", str(tree / file), *words],
         env={

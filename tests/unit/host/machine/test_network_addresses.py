@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.host import network_addresses
-from vllamad.host.network_addresses import own_addresses
+from vllamad.host.machine import network_addresses
+from vllamad.host.machine.network_addresses import own_addresses
 
 IF_INET6 = """\
 00000000000000000000000000000001 01 80 10 80       lo

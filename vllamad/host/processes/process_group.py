@@ -1,6 +1,6 @@
 """Starts a worker's processes and promises that leaving the block leaves none of them.
 
-Knows nothing of models or engines. Each group is held by a shim (`host/shim.py`).
+Knows nothing of models or engines. Each group is held by a shim (`host/processes/shim.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ from typing import NamedTuple, Protocol
 import trio
 
 from vllamad.errors import HostProblem
-from vllamad.host import shim
-from vllamad.host.cgroup import Cgroup
-from vllamad.host.process_endings import Exit
-from vllamad.host.processes import end_strays, pid_of, pss, remove, shared_memory, strays
+from vllamad.host.processes import shim
+from vllamad.host.processes.cgroup import Cgroup
+from vllamad.host.processes.process_endings import Exit
+from vllamad.host.processes.process_tree import (
+    end_strays,
+    pid_of,
+    pss,
+    remove,
+    shared_memory,
+    strays,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

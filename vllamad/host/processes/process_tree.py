@@ -12,8 +12,8 @@ from functools import partial
 
 import trio
 
-from vllamad.host import shim
-from vllamad.host.process_endings import exit_code
+from vllamad.host.processes import shim
+from vllamad.host.processes.process_endings import exit_code
 from vllamad.host.tasks import first_of
 
 

@@ -20,13 +20,13 @@ from vllamad.core.cpu import NumberTimes, NumberType
 from vllamad.core.launch import Plan, Spec
 from vllamad.core.memory import GIB, Device, Machine, Need, Placement
 from vllamad.errors import RuntimeProblem
-from vllamad.host import devices
-from vllamad.host.gpu_detection import Gpus
+from vllamad.host.machine import devices
+from vllamad.host.machine.gpu_detection import Gpus
 from vllamad.runtimes import number_type
 from vllamad.runtimes.installed_runtimes import write_json_file
 from vllamad.runtimes.runtime_facts import Measured, RuntimeFacts
-from vllamad.supervisor import runtime as module
-from vllamad.supervisor.runtime import EngineRuntimes
+from vllamad.supervisor import engine_runtimes as module
+from vllamad.supervisor.engine_runtimes import EngineRuntimes
 
 CARD = Device(index=0, total=80 * GIB)
 THERE = Gpus(devices=(CARD,))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from vllamad.host.systemd_job import pending_job
+from vllamad.host.systemd.unit_job import pending_job
 
 SERVICE = "0::/vllamad.slice/vllamad.service/supervisor\n"
 OF_USER = "0::/user.slice/user-7.slice/user@7.service/app.slice/vllamad.service\n"

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import trio
 
-from vllamad.host.cgroup import folder_of
+from vllamad.host.processes.cgroup import folder_of
 
 _SHM = Path("/dev/shm")
 _VMSTAT = Path("/proc/vmstat")

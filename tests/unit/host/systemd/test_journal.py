@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vllamad.host.journal import (
+from vllamad.host.log import JournalHandler, event
+from vllamad.host.systemd.journal import (
     LINES_PER_SECOND,
     EngineLines,
     Journal,
@@ -19,7 +20,6 @@ from vllamad.host.journal import (
     field_name,
     open_journal,
 )
-from vllamad.host.log import JournalHandler, event
 
 
 class Reader:
@@ -185,7 +185,7 @@ def test_a_line_of_the_engine_carries_its_model_and_its_process(reader, journal)
 
 
 def test_of_a_flood_only_so_much_reaches_the_journal(reader, journal, monkeypatch):
-    monkeypatch.setattr("vllamad.host.journal.time.monotonic", lambda: 5.0)
+    monkeypatch.setattr("vllamad.host.systemd.journal.time.monotonic", lambda: 5.0)
     lines = EngineLines(journal, "m")
     seen = []
     for number in range(3 * LINES_PER_SECOND):
@@ -193,7 +193,7 @@ def test_of_a_flood_only_so_much_reaches_the_journal(reader, journal, monkeypatc
         seen += reader.entries()
     assert len(seen) == LINES_PER_SECOND + 1
     assert "missing here" in seen[-1]["MESSAGE"]
-    monkeypatch.setattr("vllamad.host.journal.time.monotonic", lambda: 6.0)
+    monkeypatch.setattr("vllamad.host.systemd.journal.time.monotonic", lambda: 6.0)
     lines.send("later", 0)
     assert reader.entry()["MESSAGE"] == "later"
 

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from vllamad.errors import BadInput, ModelNotFound, ServerBusy, Unavailable
-from vllamad.gateway import control_client as module
-from vllamad.gateway.control_client import SupervisorClient
+from vllamad.gateway import supervisor_client as module
+from vllamad.gateway.supervisor_client import SupervisorClient
 from vllamad.host.control_socket import bind_control
 from vllamad.http.control_server import (
     ControlRequest,

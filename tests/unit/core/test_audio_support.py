@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllamad.core.audio import AudioSupport, missing_packages
+from vllamad.core.audio_support import AudioSupport, missing_packages
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllamad.core.memory import GIB, Device, Machine
-from vllamad.host import devices
+from vllamad.host.machine import devices
 
 GROUP = "system.slice/vllamad.service"
 

@@ -7,7 +7,7 @@ import sys
 
 from tests.support.paths import ROOT
 
-ASK = "from vllamad.host.fd_limit import *; raise_limit(); print(limit())"
+ASK = "from vllamad.host.machine.fd_limit import *; raise_limit(); print(limit())"
 
 
 def limit_of(soft: int, hard: int) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from vllamactl.chat.answer import Answer, write_lines
 from vllamactl.chat.chat_commands import show
 from vllamactl.chat.formats import read_format
-from vllamactl.chat.images import take_images
+from vllamactl.chat.image_paths import take_images
 from vllamactl.chat.session import ResponsePiece, Session, Shown, Think, summary
 from vllamactl.command_context import CommandContext
 from vllamactl.ollama_client import OllamaClient, find_api

@@ -22,10 +22,10 @@ from vllamad.core.launch import THREADS, Plan
 from vllamad.core.memory import Device, Machine
 from vllamad.engine.command import Engine
 from vllamad.errors import RuntimeProblem
-from vllamad.host import devices, gpu_detection
-from vllamad.host.gpu_detection import Gpus
 from vllamad.host.log import event
 from vllamad.host.log_events import LogEvent
+from vllamad.host.machine import devices, gpu_detection
+from vllamad.host.machine.gpu_detection import Gpus
 from vllamad.protocol.control import RuntimeInfo
 from vllamad.runtimes.installed_runtimes import RuntimeFacts, resolve_runtime
 from vllamad.runtimes.number_type import measure_and_remember, remembered_times

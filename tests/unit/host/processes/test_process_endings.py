@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from vllamad.host import process_endings
-from vllamad.host.process_endings import Exit, Watch, ended, exit_code, signal_name, starved
+from vllamad.host.processes import process_endings
+from vllamad.host.processes.process_endings import (
+    Exit,
+    Watch,
+    ended,
+    exit_code,
+    signal_name,
+    starved,
+)
 
 CRASHES = {
     signal.SIGSEGV: "import ctypes; ctypes.string_at(0)",

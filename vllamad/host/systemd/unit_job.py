@@ -7,7 +7,7 @@ import subprocess
 
 import trio
 
-from vllamad.host.cgroup import unit_of
+from vllamad.host.processes.cgroup import unit_of
 
 _PATIENCE = 1.0  # seconds: the stop does not wait for this
 

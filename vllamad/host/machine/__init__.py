@@ -1,0 +1,1 @@
+"""The machine: memory, cores, GPUs, AMX, addresses, file limits, as seen now."""

@@ -1,0 +1,1 @@
+"""systemd: notification, watchdog, inherited sockets, descriptor store, journal, unit jobs."""
