@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable
 from typing import TextIO
 
-from vllamactl.chat.session import ReplyMessage, ResponsePiece
+from vllamactl.chat.conversation import ReplyMessage, ResponsePiece
 from vllamactl.human import clean_lines
 from vllamactl.render import Screen
 

@@ -11,8 +11,8 @@ import msgspec
 
 from vllamactl import human
 from vllamactl.chat import help_text
+from vllamactl.chat.conversation import ChatSession, Shown, Think
 from vllamactl.chat.formats import read_format
-from vllamactl.chat.session import Session, Shown, Think
 from vllamactl.model_details import ModelDetails, details_text
 from vllamactl.ollama_client import OllamaClient
 from vllamactl.render import table
@@ -25,14 +25,14 @@ class ChatTerminal(Protocol):
 
     def say(self, text: str) -> None: ...
     def keep_history(self, enabled: bool) -> None: ...
-    def load(self, session: Session) -> None:
+    def load(self, session: ChatSession) -> None:
         """Load the model into memory."""
 
 
 class ChatCommands:
     """Runs the commands typed in one chat."""
 
-    def __init__(self, session: Session, api: OllamaClient, terminal: ChatTerminal) -> None:
+    def __init__(self, session: ChatSession, api: OllamaClient, terminal: ChatTerminal) -> None:
         self._session = session
         self._api = api
         self._terminal = terminal
@@ -213,7 +213,7 @@ def details_of(shown: Shown) -> ModelDetails:
     )
 
 
-def _parameters(shown: Shown, session: Session) -> str:
+def _parameters(shown: Shown, session: ChatSession) -> str:
     defined = shown.parameters or "No additional parameters were specified for this model."
     lines = ["Model defined parameters:", *(f"  {line}" for line in defined.splitlines()), ""]
     if session.options:

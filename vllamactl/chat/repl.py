@@ -6,8 +6,8 @@ from contextlib import closing
 
 from vllamactl.chat.answer import Answer
 from vllamactl.chat.chat_commands import ChatCommands
+from vllamactl.chat.conversation import ChatSession, ReplyMessage, ResponsePiece, summary
 from vllamactl.chat.image_paths import take_images
-from vllamactl.chat.session import ReplyMessage, ResponsePiece, Session, summary
 from vllamactl.chat.spinner import waiting, with_spinner
 from vllamactl.chat.terminal import Terminal, read_message
 from vllamactl.command_context import CommandContext
@@ -18,13 +18,13 @@ from vllamad.errors import VllamadError
 _LEAVE = "\nUse Ctrl + d or /bye to exit."
 
 
-def chat(context: CommandContext, api: OllamaClient, session: Session) -> None:
+def chat(context: CommandContext, api: OllamaClient, session: ChatSession) -> None:
     """Run a chat at the terminal until the user exits."""
     _Chat(context, api, session).run()
 
 
 class _Chat:
-    def __init__(self, context: CommandContext, api: OllamaClient, session: Session) -> None:
+    def __init__(self, context: CommandContext, api: OllamaClient, session: ChatSession) -> None:
         self._context = context
         self._api = api
         self._session = session
@@ -54,7 +54,7 @@ class _Chat:
     def keep_history(self, enabled: bool) -> None:
         self._terminal.keep_history(enabled)
 
-    def load(self, session: Session) -> None:
+    def load(self, session: ChatSession) -> None:
         """Load the model into memory."""
         with waiting(self._context, session.model):
             self._api.post("/api/generate", {**session.load(), "stream": False}, ResponsePiece)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 
-from vllamactl.chat.session import ResponsePiece
+from vllamactl.chat.conversation import ResponsePiece
 from vllamactl.command_context import CommandContext
 from vllamactl.progress import Progression
 from vllamad.core.model_name import parse_model_name

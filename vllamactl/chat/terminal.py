@@ -19,7 +19,7 @@ from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from vllamad.config.ollama import truth
+from vllamad.config.ollama_variables import truth
 from vllamad.config.paths import home_of, xdg
 
 QUOTE = '"""'

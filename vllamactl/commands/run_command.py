@@ -11,9 +11,9 @@ import msgspec
 
 from vllamactl.chat.answer import Answer, write_lines
 from vllamactl.chat.chat_commands import show
+from vllamactl.chat.conversation import ChatSession, ResponsePiece, Shown, Think, summary
 from vllamactl.chat.formats import read_format
 from vllamactl.chat.image_paths import take_images
-from vllamactl.chat.session import ResponsePiece, Session, Shown, Think, summary
 from vllamactl.command_context import CommandContext
 from vllamactl.ollama_client import OllamaClient, find_api
 from vllamactl.progress import Progression
@@ -66,10 +66,10 @@ def normalize_think(argv: Sequence[str]) -> list[str]:
     return ["--think=true" if word == "--think" else word for word in argv[:end]] + [*argv[end:]]
 
 
-def _session(model: str, options: RunOptions) -> Session:
+def _session(model: str, options: RunOptions) -> ChatSession:
     if options.keep_alive:
         parse_duration(options.keep_alive)
-    return Session(
+    return ChatSession(
         model=model,
         format=read_format(options.format) if options.format else None,
         think=_think(options.think),
@@ -105,7 +105,7 @@ def _shown(context: CommandContext, api: OllamaClient, model: str) -> Shown:
         return show(api, model)
 
 
-def _reply(context: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
+def _reply(context: CommandContext, api: OllamaClient, session: ChatSession, text: str) -> None:
     if session.can("embedding"):
         _embed(context, api, session, text)
         return
@@ -135,7 +135,7 @@ class _Embedded(msgspec.Struct, frozen=True):
     embeddings: list[list[float]]
 
 
-def _embed(context: CommandContext, api: OllamaClient, session: Session, text: str) -> None:
+def _embed(context: CommandContext, api: OllamaClient, session: ChatSession, text: str) -> None:
     """Print the vector of a text, as one line of JSON."""
     if not text:
         raise BadInput(

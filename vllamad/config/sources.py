@@ -15,7 +15,7 @@ from typing import cast
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from vllamad.config.ollama import CLIENTS, IGNORED, MAPPED
+from vllamad.config.ollama_variables import CLIENTS, IGNORED, MAPPED
 from vllamad.config.orchestrators import is_generated
 from vllamad.config.paths import VARIABLES
 from vllamad.config.schema import ENVIRONMENT, MODEL_NAME, SECTIONS, Setting, suggest

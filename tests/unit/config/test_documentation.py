@@ -11,7 +11,7 @@ import tomlkit
 
 from tests.support.paths import ROOT
 from vllamad.config.changes import Effect, effect_of
-from vllamad.config.ollama import CLIENTS, IGNORED, MAPPED, MappedSetting
+from vllamad.config.ollama_variables import CLIENTS, IGNORED, MAPPED, MappedSetting
 from vllamad.config.paths import RUN_LIMIT
 from vllamad.config.schema import SECTIONS
 

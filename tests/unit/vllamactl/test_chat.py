@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from vllamactl.chat.answer import Answer, Writer
-from vllamactl.chat.formats import LIMIT as SCHEMA_LIMIT
-from vllamactl.chat.formats import read_format
-from vllamactl.chat.image_paths import LIMIT, take_images
-from vllamactl.chat.session import (
+from vllamactl.chat.conversation import (
+    ChatSession,
     ReplyMessage,
     ResponsePiece,
-    Session,
     Shown,
     go_duration,
     summary,
 )
+from vllamactl.chat.formats import LIMIT as SCHEMA_LIMIT
+from vllamactl.chat.formats import read_format
+from vllamactl.chat.image_paths import LIMIT, take_images
 from vllamactl.chat.terminal import Typed, read_message
 from vllamactl.commandline import parse
 from vllamactl.commands.run_command import normalize_think
@@ -63,7 +63,7 @@ def test_a_message_of_many_lines_is_between_triple_quotes(lines: list[str], type
 
 
 def test_a_request_has_the_system_message_first_and_then_what_was_said() -> None:
-    session = Session(model="m", system="be terse", options={"seed": 1}, format="json")
+    session = ChatSession(model="m", system="be terse", options={"seed": 1}, format="json")
     session.turns = [ReplyMessage(role="user", content="hi", images=["aGk="])]
     assert session.chat() == {
         "model": "m",
@@ -83,11 +83,11 @@ def test_a_request_has_the_system_message_first_and_then_what_was_said() -> None
 def test_a_model_that_can_think_does_unless_told_otherwise(
     think: bool | str | None, shown: Shown, sent: object
 ) -> None:
-    assert Session(model="m", think=think, shown=shown).chat().get("think") == sent
+    assert ChatSession(model="m", think=think, shown=shown).chat().get("think") == sent
 
 
 def test_a_saved_conversation_has_what_the_model_began_with() -> None:
-    session = Session(
+    session = ChatSession(
         model="m", shown=Shown(messages=[ReplyMessage(role="user", content="before")])
     )
     session.turns = [
@@ -105,12 +105,12 @@ def test_a_saved_conversation_has_what_the_model_began_with() -> None:
     [("top_k", ["7"], 7), ("stop", ["a", "b"], ["a", "b"]), ("use_mmap", ["false"], False)],
 )
 def test_an_option_gets_its_own_type(name: str, words: list[str], value: object) -> None:
-    assert Session(model="m").set_option(name, words) == value
+    assert ChatSession(model="m").set_option(name, words) == value
 
 
 def test_an_option_that_takes_one_value_refuses_two() -> None:
     with pytest.raises(BadInput, match="cannot set seed to 2 values"):
-        Session(model="m").set_option("seed", ["1", "2"])
+        ChatSession(model="m").set_option("seed", ["1", "2"])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class ResponsePiece(LastLine, frozen=True, kw_only=True):
 
 
 @dataclass(kw_only=True)
-class Session:
+class ChatSession:
     """One conversation with a model; `shown` has the details of that model."""
 
     model: str
