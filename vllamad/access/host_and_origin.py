@@ -1,4 +1,4 @@
-"""Which Host and Origin headers are let in, and the CORS headers an answer gets; as Ollama has it.
+"""The checks of Host and Origin headers, and the CORS headers of a response, as in Ollama.
 
 It must not know the machine: its names and addresses are arguments.
 """
@@ -55,10 +55,10 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do with a request: answer `status` with an empty body at once, or go on with None."""
+    """The decision on a request: an empty response with `status` at once; None lets it pass."""
 
     status: int | None = None
-    headers: Headers = ()  # for the answer, whoever makes it
+    headers: Headers = ()  # of the response, also of an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Gate:
     origins: tuple[str, ...] = ()  # configured: let in besides DEFAULT_ORIGINS
 
     def admit(self, *, origin: str | None, host: str, method: str) -> Decision:
-        """Judge one request, before its route is looked up."""
+        """Check one request, before its route is looked up."""
         decision = cors(origin, host, method, self.origins)
         if decision.status is not None:
             return decision
@@ -90,7 +90,7 @@ class Gate:
 
 
 def cors(origin: str | None, host: str, method: str, allowed: Iterable[str] = ()) -> Decision:
-    """Judge an Origin header (None: there was none); `allowed` are the configured entries."""
+    """Check an Origin header, None if there is none; `allowed` are the configured entries."""
     if origin is None or origin in {f"{scheme}{host}" for scheme in _SCHEMES}:
         return Decision()
     entries = [entry.strip().lower() for entry in allowed]
@@ -114,7 +114,7 @@ def allowed_host(
     own_addresses: Collection[str],
     extra: Collection[str] = (),
 ) -> bool:
-    """Judge a Host header. On a loopback bind, only names a rebinding attack cannot use are let in.
+    """Check a Host header. On a loopback bind, only names a rebinding attack cannot use are let in.
 
     `own_names` are the machine's hostnames, `own_addresses` its interface addresses, `extra` the
     configured names; an entry `*.example.com` there stands for all names below example.com.

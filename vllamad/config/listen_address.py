@@ -1,4 +1,4 @@
-"""Which address and port does a text name, ours or OLLAMA_HOST's? It opens nothing."""
+"""Addresses to listen on, read from our settings or OLLAMA_HOST. Opens no socket."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def spell_listen(host: str, port: int) -> str:
-    """The one spelling the rest of the daemon sees; `parse_listen` reads it back."""
+    """The address as text in its one form; `parse_listen` reads it back."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unguarded(address: str) -> str:
-    """Why not to listen there where nobody is asked for a key."""
+    """The refusal to listen on a public address without API keys."""
     return (
-        f"cannot listen on {address}: the API asks nobody for a password, so whoever reaches it "
+        f"cannot listen on {address}: the API asks for no key, so every client that reaches it "
         "may use, load and unload models; listen on 127.0.0.1, give it keys with "
         "server.api_keys_file, or allow it with server.allow_unauthenticated = true"
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Can only this machine reach it? A name other than localhost may resolve to anything."""
+    """True if only this machine reaches `host`; other names may resolve to anything."""
     if not _is_ip(host):
         return host.lower() == "localhost"
     address = ipaddress.ip_address(host)
@@ -51,7 +51,7 @@ def is_loopback(host: str) -> bool:
 
 
 def ollama_host(text: str) -> str:
-    """What OLLAMA_HOST means to a server, as `HOST:PORT`; a bad port is the scheme's own.
+    """OLLAMA_HOST as a server reads it, as `HOST:PORT`; a bad port is the scheme's own.
 
     Ollama's rules: without a scheme the port is 11434, with http:// 80, with https:// 443;
     scheme and path say nothing more, and the server never speaks TLS.
@@ -69,7 +69,7 @@ def ollama_host(text: str) -> str:
 
 
 def split_host_port(text: str) -> tuple[str, str]:
-    """Cut as Go's net.SplitHostPort does: the port is required. Raises ValueError."""
+    """Split as Go's net.SplitHostPort does: the port is required. Raises ValueError."""
     found = re.fullmatch(r"\[([^\[\]]*)\]:([^:\[\]]*)|([^:\[\]]*):([^:\[\]]*)", text)
     if not found:
         raise ValueError(f"no HOST:PORT in {text!r}")

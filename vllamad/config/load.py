@@ -1,4 +1,4 @@
-"""What did we get told in the end: files, drop-ins, environment and command line, as `Settings`.
+"""The merged `Settings` of files, drop-ins, environment and command line.
 
 It must not know what a value may be; `config/schema.py` does.
 """
@@ -52,7 +52,7 @@ def load_settings(
     )
     sources += [from_environment(environ), from_command_line(cli)]
     values: Values = {}
-    for source in sources:  # lowest precedence first: a later one wins, whatever it says
+    for source in sources:  # lowest precedence first: a later one wins
         values.update(source.values)
     paths = replace(
         default_paths(environ, euid, home),
@@ -73,7 +73,7 @@ def load_settings(
 
 
 def _candidates(environ: Mapping[str, str], cwd: Path, home: Path, etc: Path) -> list[Path]:
-    """Where files may be, lowest precedence first."""
+    """The paths of configuration files, lowest precedence first."""
     user = xdg(environ, "XDG_CONFIG_HOME") or home / ".config"
     return [
         etc / "config.toml",
@@ -84,7 +84,7 @@ def _candidates(environ: Mapping[str, str], cwd: Path, home: Path, etc: Path) ->
 
 
 def _registry_files(environ: Mapping[str, str], home: Path, etc: Path) -> tuple[Path, ...]:
-    """Where models may be made known beside those we ship, lowest precedence first."""
+    """The operator's files of the model registry, lowest precedence first."""
     user = xdg(environ, "XDG_CONFIG_HOME") or home / ".config"
     more = sorted((etc / "catalog.d").glob("*.toml"))
     return etc / "catalog.toml", *more, user / "vllamad" / "catalog.toml"
@@ -137,7 +137,7 @@ def _paths(values: Values, paths: Paths, home: Path, files: tuple[Path, ...]) ->
 def _with_secrets(
     settings: Settings, values: Values, environ: Mapping[str, str]
 ) -> tuple[Settings, list[str]]:
-    """Add what is kept in files of its own, or say why that cannot be read."""
+    """Add the secrets, which have files of their own, or the reason why one cannot be read."""
     faults: list[str] = []
     try:
         settings = replace(settings, api_keys=read_api_keys(settings.server.api_keys_file, environ))
@@ -155,7 +155,7 @@ def _where(values: Values, *path: str) -> str:
 
 
 def _contradictions(settings: Settings, values: Values, *, listening: bool) -> list[str]:
-    """What no single value shows."""
+    """Faults of combinations of settings."""
     at = partial(_where, values)
     faults: list[str] = []
     for name in ("run", "control"):

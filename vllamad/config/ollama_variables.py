@@ -1,4 +1,4 @@
-"""What does each variable of an Ollama server mean here: a setting of ours, or nothing, and why?
+"""The variables of an Ollama server: each is a setting of ours, or has no effect for a reason.
 
 It must not know which source wins; `config/sources.py` checks the values.
 """
@@ -42,7 +42,7 @@ def _plain(section: str, key: str) -> Read:
 
 
 def _load_timeout(text: str) -> MappedSetting:
-    """Ollama has zero or less mean "without limit"."""
+    """In Ollama zero or less means "without limit"."""
     kind = SECTIONS["scheduler"]["keep_alive"].kind
     try:
         seconds = kind.check(kind.from_text(text))

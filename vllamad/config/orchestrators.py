@@ -1,4 +1,4 @@
-"""Which variables are an orchestrator's, for a service that happens to be called like us?
+"""Variables that an orchestrator adds for a service whose name begins like our variables.
 
 Kubernetes adds these for each service of a namespace, Docker for each link: the service's name in
 capitals, then what the tables below say.
@@ -27,7 +27,7 @@ _GENERATED = tuple(
 
 
 def is_generated(variable: str, text: str) -> bool:
-    """Whether an orchestrator adds a variable of that name with such a value."""
+    """True if an orchestrator adds a variable of that name with such a value."""
     return any(
         name.fullmatch(variable) and value.fullmatch(text.strip()) for name, value in _GENERATED
     )

@@ -1,5 +1,6 @@
-"""Where do the daemon's directories and its control socket lie? Reads the environment it is given
-and the passwd entry, and touches no file of ours.
+"""The daemon's directories and its control socket, from the given environment and the passwd entry.
+
+Touches no file of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RUN_LIMIT = SOCKET_LIMIT - 37 - len("/w/") - WORKER_ID_LIMIT - len("/rpc")
 
 
 VARIABLES = ("VLLAMAD_HOME", "VLLAMAD_CONTROL", "VLLAMAD_FORK", "VLLAMAD_GATEWAY_PIPE")
-"""Variables of ours that are no settings: of places, and what the daemon gives its children."""
+"""Our variables that are not settings: directories, and those set for child processes."""
 
 
 def home_of(environ: Mapping[str, str], uid: int) -> Path:
@@ -67,13 +68,13 @@ def default_paths(environ: Mapping[str, str], euid: int, home: Path) -> Paths:
 
 
 def control_candidates(environ: Mapping[str, str], euid: int, home: Path) -> tuple[Path, ...]:
-    """Where a client without a configuration looks for the daemon, the likeliest first."""
+    """The control sockets that a client without a configuration tries, the likeliest first."""
     own = default_paths(environ, euid, home).control
     return tuple(dict.fromkeys((own, SYSTEM_CONTROL, Path("/run/vllamad/control.sock"))))
 
 
 def hub_cache(environ: Mapping[str, str], home: Path) -> Path:
-    """Where huggingface_hub, and all that is built on it, keeps what it downloads."""
+    """The cache folder of huggingface_hub and the tools built on it."""
     if environ.get("HF_HUB_CACHE"):
         return Path(environ["HF_HUB_CACHE"])
     if environ.get("HF_HOME"):
@@ -82,7 +83,7 @@ def hub_cache(environ: Mapping[str, str], home: Path) -> Path:
 
 
 def path_problem(name: str, path: Path) -> str | None:
-    """Why a socket could not be made there, or None. The kernel's limit is in bytes."""
+    """The reason why a socket cannot be made at a path, or None. The kernel's limit is in bytes."""
     length = len(os.fsencode(path))
     if name == "run" and length > RUN_LIMIT:
         return (

@@ -1,4 +1,4 @@
-"""Which settings are there, and what may each of them be?
+"""The settings, each with the kind of its values.
 
 The dataclasses of `config/settings.py` are the list; a setting that is more than its type says has
 a line in `SPECIAL` here. It must not know where values come from.
@@ -22,7 +22,7 @@ _INTERVAL = values.duration_kind(zero=False)
 _FILE = values.text_kind(r"(/[^\x00]*)?", "the absolute path of a file")
 MODEL_NAME = values.model_name_kind()
 
-# What a type alone does not say. Everything else: see `_BY_TYPE`.
+# Kinds that are narrower than the type. All other settings: see `_BY_TYPE`.
 SPECIAL: dict[str, Kind] = {
     "server.listen": values.list_kind(
         values.address_kind(), 'a list of addresses such as "127.0.0.1:11434"', least=1
@@ -75,7 +75,7 @@ SPECIAL: dict[str, Kind] = {
     "logging.keep": values.whole_kind(0, 100),
 }
 
-# How the entries of a table of free names (flags, environment) must be called.
+# The pattern of entry names in a table of free names (flags, environment).
 _ENTRY_NAMES = {
     "args": values.text_kind(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a flag's name without its dashes"),
     "env": values.text_kind(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable"),
@@ -95,7 +95,7 @@ _BY_TYPE: dict[object, Kind] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A sort of value, and for a table of free names, what its entries may be called."""
+    """A kind of value, and for a table of free names, the pattern of its entries."""
 
     kind: Kind
     entry: Kind | None

@@ -1,4 +1,4 @@
-"""What did we get told in secret: API keys and the hub's token, from a credential or a file.
+"""Secrets: API keys and the hub's token, from a credential or a file.
 
 systemd puts credentials in $CREDENTIALS_DIRECTORY (systemd.exec(5), LoadCredential=); a file named
 in the configuration wins over them.

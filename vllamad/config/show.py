@@ -1,4 +1,4 @@
-"""What is in force, for people as TOML and for scripts as JSON, with secrets left out."""
+"""The effective configuration, as TOML for people and as JSON for scripts, without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do the files, the environment and the command line say, each for itself?
+"""The settings in each source: files, the environment, the command line.
 
 Every value is checked where it is found, so that a fault can name its place; which of them wins is
 not decided here.
@@ -27,7 +27,7 @@ FILE_LIMIT = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundValue:
-    """A checked value and the words that name its place, ready to stand before a problem."""
+    """A checked value and the text that names its place, which goes before a problem."""
 
     value: object
     where: str
@@ -35,7 +35,7 @@ class FoundValue:
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """What one source said, and all that is wrong with it."""
+    """The settings of one source, and all its faults."""
 
     values: dict[KeyPath, FoundValue] = field(default_factory=dict[KeyPath, FoundValue])
     faults: list[str] = field(default_factory=list[str])
@@ -53,7 +53,7 @@ NamePlace = Callable[[KeyPath], str]
 
 
 def from_file(file: Path, *, required: bool = False) -> Source | None:
-    """Read a TOML file; None where there is none. What cannot be read is a fault, not an error."""
+    """Read a TOML file; None if there is none. An unreadable file is a fault, not an error."""
     try:
         text = _read(file)
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def from_environment(environ: Mapping[str, str]) -> Source:
 
 
 def _ollamas(source: Source, variable: str, text: str) -> None:
-    """Take what one variable of an Ollama server says, or remark that it has no effect."""
+    """Read one variable of an Ollama server, or remark that it has no effect."""
     where = f"environment: {variable}"
     if variable in MAPPED:
         try:
@@ -147,7 +147,7 @@ def from_command_line(options: Mapping[str, str]) -> Source:
 
 
 def spell_key(path: KeyPath) -> str:
-    """A dotted key as TOML would have it."""
+    """A dotted key in TOML's form."""
     return tomlkit.key(list(path)).as_string() if path else ""
 
 
@@ -237,7 +237,7 @@ def _read(file: Path) -> str:
 
 
 def _parse_problem(text: str, error: Exception) -> str:
-    """`LINE: problem`, on one line whatever tomlkit says."""
+    """`LINE: problem`, always on one line."""
     line = getattr(error, "line", None) or first_repeated(text) or 1
     what = " ".join(str(error).split(" at line ")[0].split()) or type(error).__name__
     return f"{line}: not valid TOML: {what[:1].lower()}{what[1:200]}"

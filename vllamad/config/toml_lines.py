@@ -1,4 +1,4 @@
-"""On which line of a TOML text does each key stand?
+"""The line of each key in a TOML text.
 
 tomlkit keeps no positions, so the text is read a second time, for its keys only. It must not judge:
 the text has been parsed before, and what is wrong with it has been said.
@@ -75,7 +75,7 @@ def key_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
 
 
 class _Reader:
-    """Where in the grammar we are: in a table's header, in a key, or in a value."""
+    """The position in the grammar: in a table's header, in a key, or in a value."""
 
     def __init__(self) -> None:
         self.table: KeyPath = ()

@@ -1,5 +1,6 @@
-"""What sorts of value a setting can have: how each is read from TOML and from plain text, what is
-refused and why, and how it is written again. It must not know which settings there are.
+"""Kinds of values: reading each from TOML and from plain text, refusals, and writing it again.
+
+Knows no settings.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ORIGIN = re.compile(r"(https?|(chrome|safari|moz|ms-browser)-extension)://[^*]+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One sort of value.
+    """One kind of value.
 
     `check` turns a TOML value into ours, `from_text` a text of the environment or the command line
     into a TOML value; both raise ValueError. `spell` turns ours into TOML again.
@@ -42,7 +43,7 @@ class Kind:
 
 
 def wrong_value(what: str, value: object) -> ValueError:
-    """The one form of "this is not what belongs here"."""
+    """The one form of an error for a value of another kind."""
     if isinstance(value, dict):
         shown = "a table"
     elif isinstance(value, list):
@@ -163,7 +164,7 @@ def share_kind() -> Kind:
 
 
 def scalar_kind() -> Kind:
-    """What a flag of the engine can be: a text, true or false, or a number."""
+    """A flag of the engine: a text, true or false, or a number."""
     what = "a text, true or false, or a number"
 
     def check(value: object) -> object:

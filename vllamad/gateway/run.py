@@ -1,4 +1,4 @@
-"""One gateway process: told everything on standard input, it serves the inherited sockets."""
+"""One gateway process: settings from standard input, requests on the inherited sockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vllamad.protocol.gateway_setup import (
 log = logging.getLogger(__name__)
 
 _EACH: Final = 3  # descriptors of a request: its client, its lease, its engine
-_SPARE: Final = 64  # for everything else: ours, model files, whoever is turned away
+_SPARE: Final = 64  # for our own files, model files, and clients that are turned away
 _FEWEST: Final = 8  # connections, however few descriptors there are
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     own_log.configure(
         format=settings.logging.format, level=settings.logging.level, environ=os.environ
     )
-    # Whatever else runs in this interpreter must not keep the tokens waiting for 5 ms.
+    # Other threads of this interpreter must not keep the tokens waiting for 5 ms.
     sys.setswitchinterval(0.0005)
     # The supervisor decides what Ctrl-C at a terminal, and its end, mean; and the terminal's own
     # group being another one, what we log must not stop us.
@@ -102,7 +102,7 @@ async def _run(settings: GatewaySettings, pipe: int) -> None:
 
 
 def _tell_the_supervisor(pipe: int, word: bytes) -> None:
-    """The pipe is the supervisor's: a word once we serve, its end once we take nobody."""
+    """The supervisor's pipe: a byte once we serve, its end once we accept no connection."""
     try:
         if word:
             os.write(pipe, word)
@@ -129,7 +129,7 @@ async def _until_asked(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """SIGTERM: end within the drain limit. RETIRE: take nobody new, and end with the last one."""
+    """SIGTERM: end within the drain limit. RETIRE: accept no connection, end with the last one."""
     with trio.open_signal_receiver(signal.SIGTERM, RETIRE) as signals:
         task_status.started()
         async for number in signals:

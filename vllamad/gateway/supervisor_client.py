@@ -1,4 +1,7 @@
-"""Orders a gateway passes on to the supervisor: whatever changes the store is done over there."""
+"""Orders that a gateway passes on to the supervisor, which alone changes the store.
+
+Apart from `vllamactl/control_client.py`, which blocks: here a trio task follows the progress.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from vllamad.http.engine_client import EngineResponse, post_to_engine
 from vllamad.protocol.control import Progress
 from vllamad.protocol.problem import decode_error
 
-AT_ONCE: Final = 16  # of 64 connections the supervisor has for everybody
+AT_ONCE: Final = 16  # of the 64 connections that the supervisor accepts
 
 _lines = msgspec.json.Decoder(Progress)
 
@@ -59,7 +62,7 @@ class SupervisorClient:
 
 
 class Steps:
-    """What the supervisor tells, step by step; raises what went wrong."""
+    """The steps of progress; raises the error that ends them."""
 
     def __init__(self, answer: EngineResponse) -> None:
         self._answer = answer
@@ -96,7 +99,7 @@ async def _given(control: Path, path: str, content: bytes) -> EngineResponse:
 
 
 async def _expected(talk: Awaitable[T]) -> T:
-    """What comes of talking to a supervisor that may be gone."""
+    """Turn a lost connection to the supervisor into Unavailable."""
     try:
         return await talk
     except WorkerLost as error:

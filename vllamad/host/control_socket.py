@@ -78,7 +78,7 @@ def _peer_groups(sock: _HasOptions, uid: int, gid: int) -> list[int]:
 def bind_control(path: Path, group: str) -> socket.socket:
     """Bind `path` with mode 0660 for `group` and listen on it; the caller unlinks it at the end.
 
-    A socket file that nobody answers on is replaced. Raises HostProblem when another process
+    A socket file without a listener is replaced. Raises HostProblem when another process
     answers, when something else is in the way, or when the machine says no.
     """
     try:
@@ -113,7 +113,7 @@ def _clear_the_way(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)  # a full backlog blocks, and says that somebody listens
+        caller.setblocking(False)  # a full backlog blocks, and shows that there is a listener
         refused = caller.connect_ex(str(path))
     if refused != errno.ECONNREFUSED:
         raise HostProblem(

@@ -1,4 +1,4 @@
-"""Which bytes of an HTTP/1.1 body are payload: chunked, counted, or up to the end of the stream.
+"""Readers of HTTP/1.1 bodies: chunked, counted, or up to the end of the stream.
 
 It must not know where the bytes come from. Several times cheaper than h11 on a stream of small
 chunks, because everything one read brought is decoded at once.
@@ -24,7 +24,7 @@ class BodyReader(Protocol):
 
 
 class ChunkReader:
-    """Decode `Transfer-Encoding: chunked` (RFC 9112 section 7.1), whatever the cuts."""
+    """Decode `Transfer-Encoding: chunked` (RFC 9112 section 7.1), however the bytes are cut."""
 
     def __init__(self) -> None:
         self.done = False
@@ -47,7 +47,7 @@ class ChunkReader:
         """Take what is there of a chunk's data and of the CRLF behind it."""
         end = min(at + self._left, len(data))
         self._left -= end - at
-        # the last two bytes of a chunk are its CRLF: which part of [at:end] is payload?
+        # The last two bytes of a chunk are its CRLF: the payload in [at:end] ends before them.
         data_end = end - max(0, 2 - self._left)
         if data_end > at:
             payload.append(data[at:data_end])

@@ -82,7 +82,7 @@ async def serve_http(listener: trio.SocketListener, handler: Handler) -> None:
 
 @dataclass(slots=True)
 class _Room:
-    """Who is connected. When it is full, whoever has been silent longest makes way."""
+    """The open connections. At the limit, the one that has been silent longest is closed."""
 
     connected: int = 0
     silent: dict[_Connection, None] = field(default_factory=dict["_Connection", None])
@@ -233,7 +233,7 @@ class _Connection:
 
 
 def _refuse_browsers(head: h11.Request) -> None:
-    """A page in a browser must never give orders, whatever it tricked into connecting here."""
+    """Refuse requests of browsers, so that a web page can never give an order."""
     for name, _ in head.headers:
         if name in (b"origin", b"referer"):
             raise NotAllowed("cannot serve a web page: the request carries Origin or Referer")

@@ -30,7 +30,7 @@ _FIELD = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]+):[ \t]*(.*?)[ \t]*")
 
 @dataclass(slots=True, kw_only=True)
 class EngineResponse:
-    """An answer whose head has been read; who asked reads and closes `sock`."""
+    """A response whose head has been read; the caller reads and closes `sock`."""
 
     status: int
     sock: socket.socket

@@ -128,7 +128,7 @@ class EngineRuntimes:
 
     async def _measure_numbers(self) -> None:
         """See which number type is fast, where that was never measured on this kind of CPU."""
-        async with self._measuring:  # whoever comes meanwhile waits for the same
+        async with self._measuring:  # a call that comes meanwhile waits for the same result
             facts = self._facts
             if facts is None or facts.device != "cpu" or self._numbers is not None:
                 return
@@ -137,7 +137,7 @@ class EngineRuntimes:
             event(log, logging.INFO, "measuring the speed of number types", runtime=facts.name)
             began = trio.current_time()
             try:
-                # Whoever waits may leave: what is found is in the cache for the next one.
+                # A waiting call may be cancelled: the result is in the cache for the next one.
                 found = await trio.to_thread.run_sync(
                     self._measure, facts, self.settings.paths.cache, abandon_on_cancel=True
                 )
@@ -267,7 +267,7 @@ class EngineRuntimes:
             self._warn_of_idle_cards(facts)
 
     def _warn_of_idle_cards(self, facts: RuntimeFacts) -> None:
-        """Nobody should find out from the speed that the CPU does the work."""
+        """Warn that the CPU does the work, so that its speed is no surprise."""
         if facts.device == "cuda" or facts.name == self._warned_of:
             return
         self._warned_of = facts.name

@@ -72,13 +72,13 @@ async def lease(
 
 
 async def unload(broker: Path, model: str) -> None:
-    """Let `model` go as soon as nobody uses it."""
+    """Unload `model` as soon as no lease uses it."""
     answer = await _exchange(broker, Unload(model=model))
     assert isinstance(answer, Done), answer
 
 
 async def running(broker: Path) -> list[WorkerInfo]:
-    """What is loaded now."""
+    """The workers that are loaded now."""
     answer = await _exchange(broker, ListRunning())
     assert isinstance(answer, Running), answer
     return answer.models

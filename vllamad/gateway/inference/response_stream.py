@@ -59,7 +59,7 @@ async def stream_response(asked: UpstreamResponse, content_type: str) -> OwnBody
 
 
 async def read_whole(asked: UpstreamResponse) -> bytes:
-    """The whole answer at once. Raises whatever goes wrong with it."""
+    """The whole answer at once. Raises the error that ends it."""
     pieces: list[bytes] = []
     while not asked.over:
         pieces.append(await asked.more())

@@ -1,4 +1,4 @@
-"""Is that text a chat template the engine could use? It is parsed, never run."""
+"""The check that a text is a chat template of the engine's kind. It is parsed, never run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GENERATION: Final = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 
 def check_template(text: str) -> None:
-    """Raise BadInput, in the form of Ollama's text, for what is no Jinja template."""
+    """Raise BadInput, in the form of Ollama's text, for a text that is no Jinja template."""
     if _GO.search(text):
         raise BadInput("template error: only Jinja chat templates are supported")
     try:

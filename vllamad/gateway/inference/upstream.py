@@ -48,12 +48,12 @@ class ResponseTranslator(Protocol):
 
     @property
     def started(self) -> bool:
-        """Has anything come out? Then it is too late for a status."""
+        """True once a byte has come out: it is then too late for a status."""
         ...
 
     @property
     def complete(self) -> bool:
-        """Has the engine said that nothing more comes?"""
+        """True once the engine has said that nothing more comes."""
         ...
 
     def feed(self, data: bytes, now_ns: int) -> bytes: ...
@@ -153,7 +153,7 @@ class UpstreamResponse:
         self._told.set()
         self._asking.cancel()
         try:
-            if self._answer is not None:  # whoever waits for the socket wakes to its end
+            if self._answer is not None:  # a task that waits for the socket wakes to its end
                 self._answer.sock.shutdown(socket.SHUT_RD)
         except OSError:
             pass  # it has ended by itself

@@ -50,7 +50,7 @@ async def tags(context: Context) -> Response:
 
 
 async def ps(context: Context) -> Response:
-    """`GET /api/ps`: what is loaded, whoever goes last first."""
+    """`GET /api/ps`: the loaded models, the one that leaves last first."""
     workers = await leases.running(context.settings.broker)
     ready = [worker for worker in workers if worker.state in ("ready", "draining")]
     ready.sort(key=lambda worker: inf if worker.expires_in is None else worker.expires_in)

@@ -126,7 +126,7 @@ class Connection:
         self._waiting.cancel()
 
     def abort(self) -> None:
-        """Close the socket now; whatever waits on it fails."""
+        """Close the socket now; tasks that wait on it fail."""
         self._stream.socket.close()
         self._conversation.cancel()
 
@@ -150,7 +150,9 @@ class Connection:
                 await self._write_slowly(left)
         finally:
             self._send_lock.release()
-        await trio.lowlevel.checkpoint()  # whoever writes on and on must not keep others waiting
+        await (
+            trio.lowlevel.checkpoint()
+        )  # a client that writes on and on must not hold up the others
 
     def _written_at_once(self, data: bytes) -> int:
         """How much of it the socket takes without waiting; almost always that is all."""
@@ -190,7 +192,7 @@ class Connection:
                 return
 
     def _too_much(self, received: int) -> bool:
-        """Count what is to be kept; whoever sends a large body when all are too much has to go."""
+        """Count buffered body bytes; a body above 1 MiB ends its connection at the global limit."""
         arriving = self._shared.arriving
         if not self._protocol.in_body or self._protocol.taken:
             arriving.pop(self, None)
@@ -333,7 +335,7 @@ class Protocol(H11Protocol):
         await super()._maybe_recycle()
 
     async def _drop(self, event: object) -> None:
-        """Go past what nobody wants to read; closing would cost the client its next request."""
+        """Skip an unread body; closing would cost the client its next request."""
         if isinstance(event, h11.Data):
             self._dropped += len(event.data)
         if self._dropped > DROP_LIMIT:

@@ -134,7 +134,7 @@ class GatewayConnection(TrioASGIHTTPConnection):
         try:
             await response.deliver(self._client(send))
         except trio.BrokenResourceError:
-            return  # nobody is left to be told; the server sees it too
+            return  # the client is gone; the server sees it too
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _client(self, send: ASGISendCallable) -> ResponseSink:

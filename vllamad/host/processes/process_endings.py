@@ -130,7 +130,7 @@ async def ended(process: trio.Process) -> Exit:
 
 
 def exit_code(pid: int, pidfd: int) -> int | None:
-    """The exit code of an ended process of somebody else's; None where the kernel does not say.
+    """The exit code of an ended process that is not our child; None where the kernel does not say.
 
     Before its parent reaps it, /proc knows; after that the pidfd does, from Linux 6.15 on.
     """

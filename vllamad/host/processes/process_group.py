@@ -48,7 +48,7 @@ class Launch:
 async def spawn(
     launch: Launch, *, term_timeout: float, kill_timeout: float
 ) -> AsyncGenerator[ProcessGroup]:
-    """Run a group. Leaving the block, for whatever reason, leaves no process of it.
+    """Run a group. Leaving the block leaves no process of it.
 
     TERM to the leader, after `term_timeout` KILL to all, and at most `kill_timeout` until no
     process is left. Raises HostProblem if it cannot start, or if a process survives: then the shim

@@ -110,7 +110,7 @@ async def _lines_of(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
 
 
 async def _end(process: trio.Process) -> None:
-    """Leave no process, whatever the reason."""
+    """End the process, however the block is left."""
     with trio.CancelScope(shield=True):
         if process.returncode is None:
             process.terminate()

@@ -33,7 +33,7 @@ def verify_store(models: Path, name: ModelName | None, report: Report) -> None:
     problems: dict[_File, str] = {}
     named = ""
     for model, file in files:
-        if model != named:  # whoever listens hears of each
+        if model != named:  # one step of progress for each model
             named = model
             report(meter.step(model, file, ""))
         if file not in problems:
