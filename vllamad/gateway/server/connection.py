@@ -1,8 +1,7 @@
 """One client connection: Hypercorn's HTTP/1.1 on a socket, time limits and an end of our own.
 
 It must not know any route, nor that there are other connections. Only HTTP/1.x is spoken: no
-WebSockets, no HTTP/2. Applications find the connection's stream as `scope["state"]["stream"]`, and
-call `scope["state"]["taken"]` for a body of which they keep nothing.
+WebSockets, no HTTP/2. An application reaches the connection of a request by `request_state.py`.
 A client that shuts down its writing side has left: there is no telling it from one that closed.
 
 Why not Hypercorn's TCPServer: there an application that cancels itself when the client is done
@@ -28,7 +27,9 @@ from hypercorn.protocol.events import Body, EndBody
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.typing import AppWrapper
+
+from vllamad.gateway.server.request_state import ServerLink, linked_state
 
 HEAD_LIMIT: Final = 16 * 1024  # bytes of a request head
 TARGET_LIMIT: Final = 8 * 1024
@@ -99,7 +100,9 @@ class Connection:
                         self._shared.config,
                         self._shared.context,
                         tasks,
-                        ConnectionState({"stream": self._stream, "taken": self._taken}),
+                        linked_state(
+                            ServerLink(stream=self._stream, stop_counting=self._stop_counting)
+                        ),
                         False,
                         _address(sock.getpeername()),
                         _address(sock.getsockname()),
@@ -118,7 +121,7 @@ class Connection:
         """Since when this client has not asked for anything; infinite while it is being served."""
         return self._idle_since if self._protocol.between_requests else inf
 
-    def _taken(self) -> None:
+    def _stop_counting(self) -> None:
         self._protocol.taken = True
 
     def wake(self) -> None:

@@ -9,10 +9,10 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable
 from quart import Request, request
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
@@ -22,6 +22,7 @@ from quart_trio.wrappers import TrioResponse
 from quart_trio.wrappers.request import TrioBody
 
 from vllamad.gateway.inference.token_pump import TokenPump
+from vllamad.gateway.server.request_state import keep_resources, link_of, resources_of
 
 BODY_TIMEOUT: Final = 60.0
 READ_AHEAD: Final = 1 << 20  # bytes of such a body that wait for its reader
@@ -101,9 +102,8 @@ class GatewayConnection(TrioASGIHTTPConnection):
         request = super()._create_request_from_scope(send)
         if self.app.streams_body(request.path):
             request.body = PacedBody()
-            taken = _held_by(self.scope).get("taken")
-            if callable(taken):  # else no server of ours counts what is kept of bodies
-                taken()
+            if link := link_of(self.scope):
+                link.stop_counting()
         return request
 
     async def handle_messages(  # type: ignore[override]
@@ -119,9 +119,10 @@ class GatewayConnection(TrioASGIHTTPConnection):
     async def handle_request(  # type: ignore[override]
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
     ) -> None:
-        async with AsyncExitStack() as held:
-            _held_by(self.scope)["held"] = held
-            held.callback(request.body.clear)  # else it stays until the next garbage collection
+        async with AsyncExitStack() as resources:
+            keep_resources(self.scope, resources)
+            # Else the body stays in memory until the next garbage collection.
+            resources.callback(request.body.clear)
             await super().handle_request(nursery, request, send)
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
@@ -141,19 +142,14 @@ class GatewayConnection(TrioASGIHTTPConnection):
         async def write(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
-        stream = _held_by(self.scope).get("stream")
+        link = link_of(self.scope)
         chunked = self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
-        if self.app.hub is None or not chunked or not isinstance(stream, trio.SocketStream):
+        if self.app.hub is None or not chunked or link is None:
             return ResponseSink(write=write, direct=None)
-        return ResponseSink(write=write, direct=(stream, self.app.hub))
+        return ResponseSink(write=write, direct=(link.stream, self.app.hub))
 
 
 GatewayApp.asgi_http_class = GatewayConnection
-
-
-def _held_by(scope: Scope) -> dict[str, object]:
-    """The per-request dict behind `scope["state"]`; a test client brings none."""
-    return cast("dict[str, object]", cast("dict[str, object]", scope).setdefault("state", {}))
 
 
 async def hold_until_response_sent(resource: AbstractAsyncContextManager[T]) -> T:
@@ -162,5 +158,4 @@ async def hold_until_response_sent(resource: AbstractAsyncContextManager[T]) -> 
     A route's own `async with` would be left when the route returns, before its stream begins.
     Leaving happens in a cancelled scope: it must not wait for anything.
     """
-    held = cast("AsyncExitStack", _held_by(request.scope)["held"])
-    return await held.enter_async_context(resource)
+    return await resources_of(request.scope).enter_async_context(resource)
