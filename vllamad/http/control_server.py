@@ -1,6 +1,8 @@
 """HTTP/1.1 for the control socket: requests in, answers out, and no client can end it.
 
-Must not know the routes, nor who may call them: that is the handler's business.
+Knows no routes and no access rules: the handler has them. h11 parses. Hypercorn was weighed: it
+gives an application no peer credentials of a Unix socket, and a client that never reads holds up
+its end.
 """
 
 from __future__ import annotations

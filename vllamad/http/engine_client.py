@@ -1,7 +1,8 @@
 """One HTTP exchange with one local engine over a Unix socket, aborted by closing it.
 
-It must not know what the engine says: it moves heads and bodies. Inference is a `post` of our own,
-whose answer its caller reads from the socket as it comes; small questions go the usual way.
+Knows no content: it moves heads and bodies. Small requests, such as health, go by httpx. A request
+for tokens does not: httpx hands out a stream only through its own reader, and the token pump reads
+the socket itself.
 """
 
 from __future__ import annotations
