@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
@@ -164,7 +164,7 @@ def test_what_a_name_may_be_is_one(text: str) -> None:
     assert parse_model_name(text).display()
 
 
-@settings(max_examples=30)  # most of what the pattern gives is too long
+@settings(max_examples=30, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.from_regex(SCHEMAS["KeepAlive"]["anyOf"][1]["pattern"], fullmatch=True))
 def test_what_a_duration_may_be_is_one(text: str) -> None:
     assume(len(text) < 20)
