@@ -17,13 +17,13 @@ class AudioSupport(Enum):
     TRANSCRIBE_ONLY = auto()  # it has no prompt, and answers with the transcript alone
 
 
+_NEEDED = {
+    AudioSupport.NONE: (),
+    AudioSupport.TRANSCRIBE_ONLY: _READ_FILES,
+    AudioSupport.WITH_TEXT: _READ_FILES + _RESAMPLE,
+}
+
+
 def missing_packages(support: AudioSupport, installed: Collection[str]) -> tuple[str, ...]:
     """The packages that `support` needs and that are not among those `installed`."""
-    match support:
-        case AudioSupport.NONE:
-            needed: tuple[str, ...] = ()
-        case AudioSupport.TRANSCRIBE_ONLY:
-            needed = _READ_FILES
-        case AudioSupport.WITH_TEXT:
-            needed = _READ_FILES + _RESAMPLE
-    return tuple(name for name in needed if name not in installed)
+    return tuple(name for name in _NEEDED[support] if name not in installed)
