@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
         ("test", "", 400, 'destination "" is invalid'),
         ("test", "c d", 400, 'destination "c d" is invalid'),
         ("nope", "c", 404, 'model "nope" not found'),
-        ("test", "local", 400, "cannot change local:latest: the configuration says what it is"),
+        ("test", "local", 400, "cannot change local:latest: the configuration defines it"),
     ],
 )
 @pytest.mark.vector(55)
@@ -100,7 +100,7 @@ def test_a_copy_of_a_configured_folder_uses_that_folder(managed: Daemon) -> None
         (b"", 400, "missing request body"),
         ({"model": "nope:cloud"}, 404, "model 'nope:cloud' not found"),
         ({"model": "local"}, 400,
-         "cannot change local:latest: the configuration says what it is"),
+         "cannot change local:latest: the configuration defines it"),
     ],
 )  # fmt: skip
 @pytest.mark.vector(56)

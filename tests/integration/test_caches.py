@@ -68,7 +68,7 @@ def test_what_another_tool_brought_is_not_ours_to_delete(cached: tuple[Daemon, P
     before = files_below(snapshot.parents[2])
     answer = ask(one, "/api/delete", {"model": "org/tiny-1.5b"}, "DELETE")
     assert answer.status_code == 400
-    reason = "it lies in a cache that other tools use too"
+    reason = "it is in a cache that other tools use too"
     assert reason in answer.json()["error"]
     told = one.ctl("rm", "org/tiny-1.5b", code=1)
     assert reason in told

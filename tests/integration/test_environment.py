@@ -119,7 +119,7 @@ def test_an_environment_made_for_ollama_is_honoured_or_named_once(home: Path) ->
     assert (store / "vllamad").is_dir()
     assert level == "debug"
     for name in ("OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE"):
-        assert text.count(f"name={name}") == 1
+        assert text.count(f"setting={name} ") == 1
     assert "OLLAMA_CONTEXT_LENGTH" not in text
 
 

@@ -159,8 +159,8 @@ def test_a_folder_of_the_configuration_is_there_already(one: Daemon, hub: Hub) -
         ("tiny:2b", "tiny has the tags 1b, gone"),
         ("tinny", "did you mean tiny"),
         ("old", "old cannot be served: it is too old"),
-        ("tiny:gone", "there is no org/gone on the hub"),
-        ("org/none", "there is no org/none on the hub"),
+        ("tiny:gone", "the hub has no public repository org/gone"),
+        ("org/none", "the hub has no public repository org/none"),
         ("evil.example/org/tiny", "a repository of the hub is written org/repo"),
     ],
 )

@@ -194,7 +194,7 @@ FAULTS = [
     Fault("an etag that is a path", set_to("etags", {"config.json": "../../../evil"}),
           "its commit or etag is not a digest"),
     Fault("a commit that is a path", set_to("commit", "../../../evil"),
-          "the hub does not say which commit it gives"),
+          "the hub names no commit"),
     Fault(
         "a header of 4 EiB",
         set_to("files", FILES | {LARGE: (1 << 62).to_bytes(8, "little") + b"{}"}),

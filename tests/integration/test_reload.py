@@ -135,7 +135,7 @@ def test_a_file_with_faults_changes_nothing_and_names_each(home: Path) -> None:
         told = reload(one, "--wait", code=1)
         assert "vllamad.toml:2: server.gateways: must be a whole number from 1 to 64" in told
         assert 'vllamad.toml:3: server.listn: unknown key, did you mean "listen"?' in told
-        assert "the configuration before stays in force" in told
+        assert "the previous configuration stays in force" in told
         *_, last = reload(one, "--json", code=1).splitlines()
         assert json.loads(last)["error"]["kind"] == "config"
         assert one.chat("a").status_code == 200

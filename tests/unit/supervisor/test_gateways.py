@@ -86,7 +86,7 @@ async def test_leaving_leaves_none() -> None:
 async def test_one_that_cannot_live_is_tried_ever_more_slowly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_SLOWEST", 0.4)
+    monkeypatch.setattr(module, "_MAX_DELAY", 0.4)
     births: list[float] = []
     gateways = Gateways(launch("raise SystemExit(3)"), 1)
     started = gateways._newest._live
