@@ -43,7 +43,7 @@ class Lease:
                 case Revoked(reason=reason):
                     return reason
                 case _:
-                    return "the supervisor talks nonsense"
+                    return "cannot read the supervisor's reply"
         except VllamadError as error:
             return error.message
 
