@@ -25,7 +25,7 @@ EXIT_PROBLEM = 1
 EXIT_CONFIG = 78  # EX_CONFIG: the unit file tells systemd not to restart on it
 
 _EPILOG = """\
-exit status: 0 stopped as asked, 1 the machine says no, 2 usage, 78 faults in the configuration
+exit status: 0 stopped as asked, 1 a problem of the machine, 2 usage, 78 faults in the configuration
 (1 with --check-config). Signals: TERM or INT drains and stops, a second one stops at once; HUP
 reads the configuration again. Settings: vllamad.toml(5), and `vllamactl config --show`.
 """
